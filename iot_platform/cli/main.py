@@ -1,0 +1,33 @@
+"""The `iot` command: registers every subcommand, and turns known errors into one readable line and an exit code."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from iot_platform.cli.errors import CliError
+from iot_platform.settings import SettingsError
+
+app = typer.Typer(
+    name="iot",
+    help="Run, feed and question the IoT platform: MQTT → Kafka → Dagster → TimescaleDB.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+
+
+# Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
+
+
+def main() -> None:
+    """Entry point of the `iot` script."""
+    try:
+        app()
+    except (CliError, SettingsError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

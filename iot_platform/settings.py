@@ -1,0 +1,193 @@
+"""Settings of every process but the ingest daemon: read once from environment and `.env`, validated, frozen."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting is missing or invalid; the message names the variable and the rule. Never retry."""
+
+
+class Settings(BaseSettings):
+    """Everything the platform can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
+
+    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True)
+
+    # -- servers; the defaults are the local stack's -----------------------------------------------------------
+    mqtt_url: SecretStr = Field(
+        SecretStr("mqtt://127.0.0.1:1883"),
+        description="MQTT broker, mqtt://[user:password@]host[:port] or mqtts:// for TLS. Set it and no local Mosquitto starts.",
+    )
+    mqtt_tls_ca_file: Path | None = Field(None, description="CA certificates (PEM) that sign the broker's certificate; system CAs unless set.")
+    mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
+    mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
+
+    kafka_bootstrap_servers: str = Field(
+        "127.0.0.1:9092", description="Kafka brokers, host:port[,host:port]. Set it and no local Kafka starts."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How Kafka connections are secured and authenticated."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="SASL mechanism, with a SASL_* security protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="SASL user name.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ssl_ca_file: Path | None = Field(None, description="CA certificates (PEM) for Kafka; system CAs unless set.")
+    kafka_ssl_cert_file: Path | None = Field(None, description="Client certificate (PEM) for Kafka.")
+    kafka_ssl_key_file: Path | None = Field(None, description="Private key (PEM) of the Kafka client certificate.")
+    kafka_topic: str = Field("iot-messages", description="Kafka topic that holds every received message.")
+    kafka_dead_letter_topic: str = Field("iot-dead-letter", description="Kafka topic for messages that Kafka refused.")
+    kafka_partitions: int = Field(6, ge=1, le=1000, description="Partitions of a topic that we create; an existing topic keeps its own.")
+    kafka_replication_factor: int = Field(1, ge=1, le=9, description="Replication factor of a topic that we create.")
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://iot_writer@127.0.0.1:5432/iot"),
+        description="PostgreSQL with TimescaleDB >= 2.19.1, as a role that may write. Set it and no local PostgreSQL starts. TLS: ?sslmode=verify-full&sslrootcert=…",
+    )
+    database_admin_url: SecretStr | None = Field(None, description="The same database as its owner, for migrations; IOT_DATABASE_URL unless set.")
+    database_reader_url: SecretStr | None = Field(
+        None, description="The same database as a read-only role, for `iot sql` and Grafana; IOT_DATABASE_URL with SET ROLE iot_reader unless set."
+    )
+    dagster_storage_url: SecretStr | None = Field(
+        None, description="PostgreSQL for Dagster's runs and events; schema `dagster` of IOT_DATABASE_URL unless set."
+    )
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster's web UI. Its port is the one the local webserver listens on.")
+    ingest_http_url: str = Field("http://127.0.0.1:9108", description="The ingest daemon's health and metrics endpoint.")
+
+    # -- message contract --------------------------------------------------------------------------------------
+    mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
+    topic_pattern: str = Field(
+        "mtic/msg/client/realtime/{tenant}/{project}/{device...}",
+        description="Where a topic names tenant, project and device. {device...} takes all remaining levels, and may be absent from the topic. + matches one level that names nothing.",
+    )
+    tenant_pointers: tuple[str, ...] = Field((), description="JSON pointers for the tenant (JSON list), tried in order where the pattern has no {tenant}.")
+    project_pointers: tuple[str, ...] = Field((), description="JSON pointers for the project (JSON list), where the pattern has no {project}.")
+    device_pointers: tuple[str, ...] = Field(
+        ("/deviceId", "/device_id", "/clientId"), description="JSON pointers for the device (JSON list), where the topic names none."
+    )
+    time_pointers: tuple[str, ...] = Field(("/ts", "/timestamp", "/time"), description="JSON pointers for the timestamp (JSON list), first non-null wins.")
+    default_timezone: str = Field("UTC", description="Zone of ISO timestamps without one, such as Asia/Shanghai.")
+    time_window_past_seconds: int = Field(90 * 86400, ge=0, description="An event time further before receive time is quarantined.")
+    time_window_future_seconds: int = Field(3600, ge=0, description="An event time further after receive time is quarantined.")
+
+    # -- drain -------------------------------------------------------------------------------------------------
+    drain_shards: int = Field(1, ge=1, le=3, description="Concurrent drain runs; each takes an equal share of the Kafka partitions.")
+    drain_lanes: int = Field(2, ge=1, le=8, description="Consume-decode-write lanes (threads with a connection each) in one drain run.")
+    drain_shift_seconds: float = Field(120.0, ge=20, le=3600, description="How long one drain run works before its successor takes over.")
+    drain_idle_seconds: float = Field(30.0, ge=1, description="A drain run ends early after this long without a message.")
+    drain_commit_interval_seconds: float = Field(0.25, gt=0, le=10, description="Rows wait at most about this long for their commit while data flows slowly.")
+    drain_batch_records: int = Field(20_000, ge=1, le=1_000_000, description="Most Kafka records in one database transaction of a lane.")
+    drain_batch_bytes: int = Field(32 * 1024 * 1024, ge=65_536, description="Most payload bytes in one database transaction of a lane.")
+    max_series_per_project: int = Field(100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit).")
+
+    # -- local stack -------------------------------------------------------------------------------------------
+    local_dir: Path = Field(PROJECT_ROOT / ".local", description="Data, logs and secrets of the local stack.")
+    cache_dir: Path = Field(Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts.")
+
+    @field_validator("topic_pattern")
+    @classmethod
+    def _pattern_levels(cls, value: str) -> str:
+        if not value or value.startswith("/") or "#" in value:
+            raise ValueError("must be topic levels separated by /, without # and without a leading /")
+        return value
+
+    @field_validator("default_timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("must be an IANA zone such as UTC or Asia/Shanghai") from error
+        return value
+
+    @field_validator("mqtt_url")
+    @classmethod
+    def _mqtt_scheme(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
+        return value
+
+    @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url")
+    @classmethod
+    def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("must be postgresql://user:password@host[:port]/database")
+        return value
+
+    @field_validator("cache_dir", "local_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _identity_has_a_source(self) -> Self:
+        for name in ("tenant", "project"):
+            if "{%s}" % name not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
+                raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
+        return self
+
+    def kafka_config(self) -> dict[str, str | int | float | bool]:
+        """librdkafka configuration of the connection: brokers, security, credentials; nothing about roles."""
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "security.protocol": self.kafka_security_protocol,
+        }
+        optional = {
+            "sasl.mechanism": self.kafka_sasl_mechanism,
+            "sasl.username": self.kafka_sasl_username,
+            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "ssl.ca.location": self.kafka_ssl_ca_file,
+            "ssl.certificate.location": self.kafka_ssl_cert_file,
+            "ssl.key.location": self.kafka_ssl_key_file,
+        }
+        config.update({key: str(value) for key, value in optional.items() if value is not None})
+        return config
+
+    @property
+    def admin_url(self) -> str:
+        """libpq URL of the database's owner."""
+        return (self.database_admin_url or self.database_url).get_secret_value()
+
+    @property
+    def writer_url(self) -> str:
+        """libpq URL of the writing role."""
+        return self.database_url.get_secret_value()
+
+
+def explain(error: ValidationError) -> str:
+    """One line per broken setting: the variable's name and the rule it breaks, never its value."""
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = "IOT_" + "_".join(str(part) for part in item["loc"]).upper() if item["loc"] else ""
+        lines.append(f"{name}: {item['msg']}".lstrip(": "))
+    return "\n".join(lines)
+
+
+def env_files() -> tuple[Path, ...]:
+    """Files read for settings, weakest first: what `iot up` noted of the local stack, then `.env`; the environment beats both."""
+    local_dir = Path(os.environ.get("IOT_LOCAL_DIR", PROJECT_ROOT / ".local"))
+    return (local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env"))
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read at the first call.
+
+    Raises:
+        SettingsError: a variable breaks its rule. Never retry.
+    """
+    try:
+        return Settings(_env_file=env_files())  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error
