@@ -1,0 +1,86 @@
+"""Opens connections to the platform's database with timeouts that end hung sessions instead of leaving locks behind."""
+
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import parse_dsn
+
+from iot_platform.database.errors import DatabaseAccessError, DatabaseUnreachableError
+from iot_platform.settings import Settings
+
+Role = Literal["writer", "reader", "admin"]
+
+DEFAULTS: Final[dict[str, str]] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""libpq parameters unless the URL sets them: a dead peer is noticed within about 30 s."""
+
+_REFUSED = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "no password supplied",
+    "not permitted to log in",
+)
+
+
+def connect(settings: Settings, role: Role = "writer", application_name: str = "iot") -> Connection:
+    """A new connection, autocommit off, session time zone UTC. Blocks at most `connect_timeout` (10 s unless the URL says otherwise).
+
+    Raises:
+        DatabaseUnreachableError: nobody answers, or not yet. Retry.
+        DatabaseAccessError: credentials, database or role are refused. Never retry.
+    """
+    url = _url(settings, role)
+    parameters: dict[str, Any] = {**DEFAULTS, "application_name": application_name, **parse_dsn(url)}
+    try:
+        connection: Connection = psycopg2.connect(**parameters)
+    except psycopg2.OperationalError as error:
+        raise _explained(error, url, role) from error
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '5min'")
+        if role == "writer":
+            cursor.execute("SET statement_timeout = '120s'")
+        if role == "reader":
+            _become_reader(connection, settings)
+    connection.commit()
+    return connection
+
+
+def _url(settings: Settings, role: Role) -> str:
+    if role == "admin":
+        return settings.admin_url
+    if role == "reader" and settings.database_reader_url is not None:
+        return settings.database_reader_url.get_secret_value()
+    return settings.writer_url
+
+
+def _become_reader(connection: Connection, settings: Settings) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on; SET statement_timeout = 0")
+        if settings.database_reader_url is None:
+            try:
+                cursor.execute("SET ROLE iot_reader")
+            except psycopg2.Error as error:
+                connection.close()
+                raise DatabaseAccessError(
+                    f"cannot act as iot_reader ({str(error).strip()}): set IOT_DATABASE_READER_URL to a read-only login, "
+                    "or GRANT iot_reader to the role of IOT_DATABASE_URL"
+                ) from error
+
+
+def _explained(error: psycopg2.OperationalError, url: str, role: Role) -> DatabaseUnreachableError | DatabaseAccessError:
+    parts = urlsplit(url)
+    variable = {"admin": "IOT_DATABASE_ADMIN_URL", "reader": "IOT_DATABASE_READER_URL", "writer": "IOT_DATABASE_URL"}[role]
+    where = f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
+    detail = " ".join(str(error).split())
+    if any(text in detail for text in _REFUSED):
+        return DatabaseAccessError(f"PostgreSQL at {where} refuses the connection ({detail}): check {variable}")
+    return DatabaseUnreachableError(f"no PostgreSQL at {where} ({detail}): is it running, and is {variable} right?")

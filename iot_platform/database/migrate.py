@@ -1,0 +1,180 @@
+"""Applies sql/ to the database: numbered files once, repeatable files when they changed, recorded in schema_migration."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database.connection import connect
+from iot_platform.database.edition import require_timescaledb
+from iot_platform.database.errors import MigrationError, SchemaError
+from iot_platform.database.locks import MIGRATION, advisory_lock
+from iot_platform.settings import PROJECT_ROOT, Settings
+
+SQL_DIR: Final = PROJECT_ROOT / "sql"
+FILE_NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9]+(_[a-z0-9]+)+\.sql")
+LOCK_WAIT_SECONDS: Final = 600.0
+
+LEDGER: Final = """
+CREATE TABLE IF NOT EXISTS schema_migration (
+    name text PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE schema_migration IS 'One row is one file of sql/ as it was applied (numbered files once, repeatable ones last time).';
+"""
+
+
+@dataclass(frozen=True)
+class MigrationFile:
+    """A file of sql/. `name` is its path below sql/; `checksum` the SHA-256 of its bytes (and for grants, of the roles that exist)."""
+
+    name: str
+    sql: str
+    checksum: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the file is applied again when it changes."""
+        return self.name.startswith("repeatable/")
+
+
+def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: None, sql_dir: Path = SQL_DIR) -> list[str]:
+    """Bring the database up to this code, as its owner, and return the names of the applied files. Idempotent; of two at once the
+    second waits (up to 10 minutes) and finds nothing to do. Each file is one transaction: a failure leaves the files before it.
+
+    Raises:
+        EditionError, MigrationError: see there. Never retry.
+    """
+    connection = connect(settings, "admin", "iot-migrate")
+    try:
+        with advisory_lock(connection, MIGRATION, LOCK_WAIT_SECONDS, lambda: on_progress("waiting for another migration to finish")):
+            require_timescaledb(connection)
+            _execute(connection, LEDGER, "schema_migration")
+            connection.commit()
+            todo = _pending(connection, sql_dir)
+            for number, file in enumerate(todo, 1):
+                on_progress(f"{number}/{len(todo)} {file.name}")
+                _apply(connection, file)
+            return [file.name for file in todo]
+    finally:
+        connection.close()
+
+
+def pending(settings: Settings, sql_dir: Path = SQL_DIR) -> list[str]:
+    """Names of the files that `migrate` would apply; changes nothing.
+
+    Raises:
+        MigrationError: an applied file changed or is missing here.
+    """
+    connection = connect(settings, "admin", "iot-migrate")
+    try:
+        return [file.name for file in _pending(connection, sql_dir)]
+    finally:
+        connection.close()
+
+
+def require_migrated(connection: Connection, sql_dir: Path = SQL_DIR) -> None:
+    """Check that every numbered file is applied; any role that may read schema_migration.
+
+    Raises:
+        SchemaError: some are not. Never retry.
+    """
+    applied = _applied(connection)
+    connection.rollback()
+    missing = [path.name for path in sorted((sql_dir / "migrations").glob("*.sql")) if f"migrations/{path.name}" not in applied]
+    if missing:
+        raise SchemaError(f"the database lacks {len(missing)} migration(s), first {missing[0]}: run `iot migrate`")
+
+
+def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
+    """All files in order of application: numbered ones by number, then functions, views, grants.
+
+    Raises:
+        MigrationError: a file name breaks the pattern, or two share a number.
+    """
+    numbered = sorted((sql_dir / "migrations").glob("*.sql"))
+    numbers = [path.name[:4] for path in numbered]
+    for path in numbered:
+        if not FILE_NAME.fullmatch(path.name):
+            raise MigrationError(f"sql/migrations/{path.name}: a migration is called NNNN_pre_verb_object.sql or NNNN_post_verb_object.sql")
+        if numbers.count(path.name[:4]) > 1:
+            raise MigrationError(f"sql/migrations: number {path.name[:4]} is used twice; give the newer file the next free number")
+    order = {"functions.sql": 0, "views.sql": 1, "grants.sql": 9}
+    repeatable = sorted((sql_dir / "repeatable").glob("*.sql"), key=lambda path: (order.get(path.name, 5), path.name))
+    return [_read(path, sql_dir, roles if path.name == "grants.sql" else "") for path in (*numbered, *repeatable)]
+
+
+def _read(path: Path, sql_dir: Path, salt: str) -> MigrationFile:
+    data = path.read_bytes()
+    return MigrationFile(str(path.relative_to(sql_dir)), data.decode(), hashlib.sha256(data + salt.encode()).hexdigest())
+
+
+def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
+    applied = _applied(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(r"SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader')")
+        row = cursor.fetchone()
+    connection.rollback()
+    files = read_files(sql_dir, str(row[0] if row else ""))
+    names = {file.name for file in files}
+    for name in sorted(applied):
+        if name not in names and not name.startswith("repeatable/"):
+            raise MigrationError(
+                f"the database has {name}, which this version does not know: a newer release migrated it; upgrade this one"
+            )
+    todo = []
+    for file in files:
+        if applied.get(file.name) == file.checksum:
+            continue
+        if file.name in applied and not file.repeatable:
+            raise MigrationError(
+                f"sql/{file.name} was changed after it had been applied: restore it and write a new migration with the change"
+            )
+        todo.append(file)
+    # Creating the roles (a numbered file) changes the salt of grants.sql: it is applied last and recorded with the new one, see _apply.
+    return todo
+
+
+def _applied(connection: Connection) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.schema_migration') IS NOT NULL")
+        row = cursor.fetchone()
+        if row is None or not row[0]:
+            return {}
+        cursor.execute("SELECT name, checksum FROM schema_migration")
+        return dict(cursor.fetchall())
+
+
+def _apply(connection: Connection, file: MigrationFile) -> None:
+    _execute(connection, file.sql, file.name)
+    checksum = file.checksum
+    if file.name == "repeatable/grants.sql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader')")
+            row = cursor.fetchone()
+        checksum = hashlib.sha256(file.sql.encode() + str(row[0] if row else "").encode()).hexdigest()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO schema_migration (name, checksum) VALUES (%s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = now()",
+            (file.name, checksum),
+        )
+    connection.commit()
+
+
+def _execute(connection: Connection, sql: str, name: str) -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+    except psycopg2.Error as error:
+        if not connection.closed:
+            connection.rollback()
+        message = " ".join(str(error).split())
+        hint = ": migrations run as the owner of the database; set IOT_DATABASE_ADMIN_URL" if error.pgcode == "42501" else ""
+        raise MigrationError(f"sql/{name} failed and was rolled back ({message}){hint}") from error
