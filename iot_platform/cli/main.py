@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from iot_platform.cli import decode, migrate
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -18,6 +19,13 @@ app = typer.Typer(
 
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
+decode.register(app)
+migrate.register(app)
+
+
+@app.callback()
+def _root() -> None:
+    """Run, feed and question the IoT platform."""  # a callback keeps subcommand names even if there is only one
 
 
 def main() -> None:

@@ -1,0 +1,160 @@
+"""Strict RFC 8259 documents: bytes to Python values, or the first reason of the contract why not. Never recurses deeply."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NoReturn, TypeAlias
+
+from iot_platform.telemetry.decode.reasons import Reason, Rejection
+from iot_platform.telemetry.decode.rules import MAX_LEVELS
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+MAX_DOUBLE_DIGITS = 309  # the largest double has 309 digits before the point
+
+# An unterminated string matches to the end of the text: without that, a search would start again at each quote.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_BRACKET = re.compile(r"[^\[\]{}]+")
+_TOKEN = re.compile(
+    r"[ \t\n\r]*(?:(?P<open>[\[{])|(?P<close>[\]}])|(?P<comma>,)|(?P<colon>:)|"
+    r'(?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")'
+    r"|(?P<scalar>true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?))"
+)
+
+
+class Real(float):
+    """A number with fraction or exponent (or an integer beyond a double), with the digits it was written with."""
+
+    __slots__ = ("token",)
+    token: str
+
+    def __new__(cls, token: str) -> "Real":
+        """Infinite if the number overflows a double."""
+        number = super().__new__(cls, token)
+        number.token = token
+        return number
+
+
+def _integer(token: str) -> int | float:
+    if len(token) > MAX_DOUBLE_DIGITS + 1:
+        return Real(token)
+    number = int(token)
+    try:
+        float(number)
+    except OverflowError:
+        return Real(token)
+    return number
+
+
+class _Parser:
+    """One document; remembers what only the source shows: numbers beyond a double, even in parts that are not used."""
+
+    def __init__(self) -> None:
+        self.overflow: str | None = None
+        self._decode = json.JSONDecoder(parse_float=self._real, parse_int=self._int, parse_constant=_not_json_constant).decode
+
+    def _real(self, token: str) -> Real:
+        number = Real(token)
+        if number in (float("inf"), float("-inf")):
+            self.overflow = token
+        return number
+
+    def _int(self, token: str) -> int | float:
+        number = _integer(token)
+        if isinstance(number, Real):
+            self.overflow = token
+        return number
+
+    def parse(self, text: str) -> Json:
+        try:
+            value: Json = self._decode(text)
+        except json.JSONDecodeError as error:
+            raise Rejection(Reason.NOT_JSON, f"not a JSON document: {error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
+        return value
+
+
+def _not_json_constant(name: str) -> NoReturn:
+    raise Rejection(Reason.NOT_JSON, f"not a JSON document: {name} is no JSON number")
+
+
+class Document:
+    """A parsed document. `overflow`: a number that no double holds; `nul`: U+0000 in a key or string, used or not."""
+
+    __slots__ = ("nul", "overflow", "value")
+
+    def __init__(self, payload: bytes | None) -> None:
+        """Raises Rejection: empty_payload, not_utf8, not_json, bad_unicode or too_deep."""
+        if not payload:
+            raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as error:
+            raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+        parser = _Parser()
+        self.value: Json = None
+        deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
+        if deep:
+            _check_grammar(text)
+        else:
+            self.value = parser.parse(text)
+        self.nul = False
+        for string in _escaped_strings(text):
+            if _SURROGATE.search(string):
+                raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
+            self.nul = self.nul or "\x00" in string
+        if deep:
+            raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+        self.overflow = parser.overflow
+
+
+def _escaped_strings(text: str) -> Iterator[str]:
+    """Keys and strings of a valid document that hold \\u escapes, decoded. U+0000 is valid only as an escape."""
+    if "\\u" in text:
+        for found in _STRING.finditer(text):
+            if "\\u" in found[0]:
+                yield json.loads(found[0])
+
+
+def _levels(text: str) -> int:
+    """The deepest nesting outside strings; of an invalid document anything may come out."""
+    deepest = level = 0
+    for character in _NOT_BRACKET.sub("", _STRING.sub("", text)):
+        if character in "[{":
+            level += 1
+            deepest = max(deepest, level)
+            if deepest > MAX_LEVELS:
+                break
+        else:
+            level -= 1
+    return deepest
+
+
+def _check_grammar(text: str) -> None:
+    """Raise not_json unless the text is one JSON document. For documents that are too deep for a recursive parser."""
+    stack: list[str] = []
+    position, state = 0, "value"  # what may come next: value, value_or_close, key, key_or_close, colon, comma, end
+    end = len(text.rstrip(" \t\n\r"))
+    while position < end:
+        found = _TOKEN.match(text, position)
+        kind = found.lastgroup if found else None
+        mark = found[kind] if found and kind else ""
+        if kind == "open" and state in ("value", "value_or_close"):
+            stack.append(mark)
+            state = "key_or_close" if mark == "{" else "value_or_close"
+        elif kind == "close" and stack and stack[-1] + mark in ("[]", "{}") and (state == "comma" or state.endswith("_or_close")):
+            stack.pop()
+            state = "comma" if stack else "end"
+        elif kind == "comma" and state == "comma":
+            state = "key" if stack[-1] == "{" else "value"
+        elif kind == "colon" and state == "colon":
+            state = "value"
+        elif kind == "string" and state in ("key", "key_or_close"):
+            state = "colon"
+        elif kind in ("string", "scalar") and state in ("value", "value_or_close"):
+            state = "comma" if stack else "end"
+        else:
+            raise Rejection(Reason.NOT_JSON, f"not a JSON document: unexpected text at character {position + 1}")
+        position = found.end() if found else end
+    if state != "end":
+        raise Rejection(Reason.NOT_JSON, f"not a JSON document: it ends inside {len(stack)} open objects or arrays")

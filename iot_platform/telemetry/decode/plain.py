@@ -1,0 +1,223 @@
+"""The plain decoder: the contract, rule by rule, for one message. It is the reference that the columnar path must equal."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from iot_platform.telemetry.decode.document import Document, Json, Real
+from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, MAX_NAME_BYTES, DecodeRules, Identity, Pointer, is_id
+from iot_platform.telemetry.decode.times import format_time, parse_time
+
+_INT64 = range(-(2**63), 2**63)
+
+
+def decode_one(rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int) -> Message | Quarantined:
+    """One Kafka record to one outcome, by the decode contract. Any bytes are allowed; it does not raise.
+
+    Args:
+        rules: where topic and payload name things.
+        topic: MQTT topic, the record's key.
+        payload: MQTT payload, the record's value.
+        received_at: µs since the epoch.
+    """
+    try:
+        identity = rules.identify(topic)
+        if identity is None:
+            raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
+        document = Document(payload)
+        return _Walk(rules, identity, received_at).message(document, b"\x00" in (topic or b""))
+    except Rejection as rejection:
+        return Quarantined(rejection.reason, rejection.detail)
+
+
+def _mismatch(rules: DecodeRules, topic: bytes | None) -> str:
+    return f"topic {excerpt((topic or b'').decode(errors='replace'))} does not fit IOT_TOPIC_PATTERN {rules.pattern.text}"
+
+
+def is_points(value: Json) -> bool:
+    """Whether an array is a list of points: every item an object with a metric (or id) and a value; an empty one is not."""
+    return isinstance(value, list) and bool(value) and all(_is_point(item) for item in value)
+
+
+def _is_point(item: Json) -> bool:
+    return isinstance(item, dict) and "value" in item and _metric(item) is not None
+
+
+def _name(value: Json) -> str | None:
+    """A string, or the digits of a number; None for other types."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Real):
+        return value.token
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _metric(point: dict[str, Json]) -> str | None:
+    name = _name(point.get("metric"))
+    return _name(point.get("id")) if name is None else name
+
+
+def _parent(value: Json, pointer: Pointer) -> dict[str, Json] | None:
+    """The object that holds the member a pointer names, None if there is no such member."""
+    for key in pointer[:-1]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and pointer[-1] in value else None
+
+
+def _find_name(value: Json, pointers: tuple[Pointer, ...]) -> tuple[str | None, Pointer | None]:
+    """The first string or number that the pointers find, and which pointer found it."""
+    for pointer in pointers:
+        parent = _parent(value, pointer)
+        name = _name(parent[pointer[-1]]) if parent is not None else None
+        if name is not None:
+            return name, pointer
+    return None, None
+
+
+def _find_present(value: Json, pointers: tuple[Pointer, ...]) -> tuple[Json, Pointer | None]:
+    """The first value other than null that the pointers find, and which pointer found it."""
+    for pointer in pointers:
+        parent = _parent(value, pointer)
+        if parent is not None and parent[pointer[-1]] is not None:
+            return parent[pointer[-1]], pointer
+    return None, None
+
+
+@dataclass(slots=True)
+class _Clock:
+    """A timestamp field: parsed (None: it is none), and as it was written."""
+
+    time: int | None
+    text: str
+
+
+@dataclass(slots=True)
+class _Field:
+    """A measurement before its time is judged; no clock of its own means the message's."""
+
+    device: str
+    metric: str
+    value: Json
+    clock: _Clock | None
+
+
+@dataclass(slots=True)
+class _Walk:
+    rules: DecodeRules
+    identity: Identity
+    received_at: int
+    device: str = ""
+    clock: _Clock | None = None
+    fields: list[_Field] = field(default_factory=list)
+
+    def message(self, document: Document, topic_has_nul: bool) -> Message:
+        """The message of a valid document. Raises Rejection from not_object on."""
+        value = document.value
+        if not isinstance(value, dict) and not is_points(value):
+            raise Rejection(Reason.NOT_OBJECT, "the document is neither an object nor a list of points")
+        tenant, project = self._identify(value)
+        self._judge_values(document, topic_has_nul)
+        self.fields = list(self._flatten(value, None, self.device, None))
+        self._judge_fields()
+        measurements = tuple(self._measurement(item) for item in self.fields)
+        own = bool(self.fields) and all(item.clock for item in self.fields)
+        return Message(tenant, project, self.device, self.clock is not None or own, measurements)
+
+    def _identify(self, value: Json) -> tuple[str, str]:
+        """Find tenant, project, device and time, and take the fields that named them out of the document."""
+        tenant, tenant_at = self._named(value, self.identity.tenant, self.rules.tenant_pointers)
+        project, project_at = self._named(value, self.identity.project, self.rules.project_pointers)
+        if tenant is None or project is None or not is_id(tenant) or not is_id(project):
+            raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
+        device, device_at = self._named(value, self.identity.device, self.rules.device_pointers)
+        self.device = device or ""
+        self.clock, time_at = self._read_clock(value)
+        for pointer in (tenant_at, project_at, device_at, time_at):
+            parent = _parent(value, pointer) if pointer else None
+            if parent is not None and pointer:
+                parent.pop(pointer[-1])
+        return tenant, project
+
+    def _named(self, value: Json, by_topic: str | None, pointers: tuple[Pointer, ...]) -> tuple[str | None, Pointer | None]:
+        """A name, and the pointer that found it in the payload unless the topic has it."""
+        return (by_topic, None) if by_topic is not None else _find_name(value, pointers)
+
+    def _read_clock(self, value: Json) -> tuple[_Clock | None, Pointer | None]:
+        found, pointer = _find_present(value, self.rules.time_pointers)
+        return (None, None) if pointer is None else (_Clock(parse_time(found, self.rules.zone), _text(found)), pointer)
+
+    def _judge_values(self, document: Document, topic_has_nul: bool) -> None:
+        if document.overflow is not None:
+            raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(document.overflow)} is beyond a double")
+        if document.nul or topic_has_nul:
+            raise Rejection(Reason.NUL_CHARACTER, "U+0000 in a name or string; the database can not hold it")
+
+    def _flatten(self, value: Json, name: str | None, device: str, clock: _Clock | None) -> Iterator[_Field]:
+        """Fields in the order of the document, below a name (None: the document itself). At most MAX_LEVELS deep."""
+        if isinstance(value, dict):
+            prefix = "" if name is None else name + "."
+            for key, item in value.items():
+                yield from self._flatten(item, prefix + key, device, clock)
+        elif isinstance(value, list) and is_points(value):
+            for point in value:
+                assert isinstance(point, dict)  # noqa: S101 - is_points said so
+                own, _ = self._read_clock(point)
+                own_device, _ = self._named(point, self.identity.device, self.rules.device_pointers)
+                yield from self._flatten(point["value"], _metric(point) or "", self.device if own_device is None else own_device, own)
+        elif value is not None:
+            yield _Field(device, name or "", value, clock)
+
+    def _judge_fields(self) -> None:
+        """bad_name, duplicate_metric, too_many_values, bad_timestamp, time_out_of_range: each over the whole message, in this order."""
+        if len(self.device.encode()) > MAX_NAME_BYTES:
+            raise Rejection(Reason.BAD_NAME, f"device {excerpt(self.device)} has more than {MAX_NAME_BYTES} bytes")
+        for item in self.fields:
+            if not 0 < len(item.metric.encode()) <= MAX_NAME_BYTES or len(item.device.encode()) > MAX_NAME_BYTES:
+                raise Rejection(Reason.BAD_NAME, f"metric {excerpt(item.metric)} or its device has no name of 1 to {MAX_NAME_BYTES} bytes")
+        self._judge_duplicates()
+        if len(self.fields) > MAX_MEASUREMENTS:
+            raise Rejection(Reason.TOO_MANY_VALUES, f"{len(self.fields)} measurements; at most {MAX_MEASUREMENTS} are taken")
+        clocks = [clock for clock in (self.clock, *(item.clock for item in self.fields)) if clock is not None]
+        for clock in clocks:
+            if clock.time is None:
+                raise Rejection(Reason.BAD_TIMESTAMP, f"{excerpt(clock.text)} is neither an epoch number nor YYYY-MM-DDTHH:MM:SS")
+        for clock in clocks:
+            if clock.time is not None and not -self.rules.past_us <= clock.time - self.received_at <= self.rules.future_us:
+                window = f"the window around receive time {format_time(self.received_at)}"
+                raise Rejection(Reason.TIME_OUT_OF_RANGE, f"time {excerpt(clock.text)} is outside {window}")
+
+    def _judge_duplicates(self) -> None:
+        seen: set[tuple[str, str, int | str]] = set()
+        for item in self.fields:
+            clock = item.clock or self.clock
+            time = self.received_at if clock is None else clock.text if clock.time is None else clock.time
+            key = (item.device, item.metric, time)
+            if key in seen:
+                raise Rejection(Reason.DUPLICATE_METRIC, f"metric {excerpt(item.metric)} is there twice for the same device and time")
+            seen.add(key)
+
+    def _measurement(self, item: _Field) -> Measurement:
+        clock = item.clock or self.clock
+        time = self.received_at if clock is None or clock.time is None else clock.time
+        value, value_int, value_text = typed_value(item.value)
+        return Measurement(item.device, item.metric, time, value, value_int, value_text)
+
+
+def _text(value: Json) -> str:
+    """An array (or any value) as compact JSON; a string as it is."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def typed_value(value: Json) -> tuple[float | None, int | None, str | None]:
+    """(value, value_int, value_text) of a boolean, number, string or array."""
+    if isinstance(value, bool):
+        return float(value), None, "true" if value else "false"
+    if isinstance(value, int):
+        double = float(value)
+        if value not in _INT64:
+            return double, None, str(value)
+        return double, None if int(double) == value else value, None
+    if isinstance(value, float):
+        return float(value), None, None
+    return None, None, _text(value)

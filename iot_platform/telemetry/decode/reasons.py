@@ -1,0 +1,74 @@
+"""Why a message is quarantined, and the results of decoding one message."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Reasons of quarantine, in the order in which the contract judges them: the first that applies is the message's."""
+
+    TOPIC_MISMATCH = "topic_mismatch"
+    EMPTY_PAYLOAD = "empty_payload"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    BAD_UNICODE = "bad_unicode"
+    TOO_DEEP = "too_deep"
+    NOT_OBJECT = "not_object"
+    NOT_FINITE = "not_finite"
+    NUL_CHARACTER = "nul_character"
+    BAD_NAME = "bad_name"
+    DUPLICATE_METRIC = "duplicate_metric"
+    TOO_MANY_VALUES = "too_many_values"
+    BAD_TIMESTAMP = "bad_timestamp"
+    TIME_OUT_OF_RANGE = "time_out_of_range"
+    SERIES_LIMIT = "series_limit"  # never judged by the decoder: the writer knows how many series a project has
+
+
+DETAIL_CHARACTERS = 200
+EXCERPT_CHARACTERS = 40
+
+
+def excerpt(text: str) -> str:
+    """A short, printable quotation of a name or time for a detail."""
+    shown = text if len(text) <= EXCERPT_CHARACTERS else text[: EXCERPT_CHARACTERS - 1] + "…"
+    return repr(shown)
+
+
+class Rejection(Exception):  # noqa: N818 - control flow inside the decoder, never seen outside it
+    """The message must be quarantined. Never retry: the same bytes give the same reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail[:DETAIL_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One value of one series at one time (µs since the epoch)."""
+
+    device: str
+    metric: str
+    time: int
+    value: float | None
+    value_int: int | None = None
+    value_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message taken whole; measurements in the order of the document."""
+
+    tenant: str
+    project: str
+    device: str
+    time_from_payload: bool
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A message that gives no measurements; the detail (at most 200 characters) is for people."""
+
+    reason: Reason
+    detail: str
