@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from iot_platform.cli import decode, migrate
+from iot_platform.cli import decode, migrate, simulate
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 decode.register(app)
 migrate.register(app)
+simulate.register(app)
 
 
 @app.callback()
