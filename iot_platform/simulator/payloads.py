@@ -33,7 +33,7 @@ INT64: Final = range(-(2**63), 2**63)
 def number(metric: str, value: float, time_us: int | None = None, device: str | None = None) -> Measurement:
     """The measurement of a JSON number: exact as a double where it fits, as int64 where only that holds it, else as digits."""
     approximate = float(value)
-    if isinstance(value, float) or int(approximate) == value:
+    if isinstance(value, float) or (value in INT64 and int(approximate) == value):
         return Measurement(metric, approximate, time_us=time_us, device=device)
     if value in INT64:
         return Measurement(metric, approximate, value_int=value, time_us=time_us, device=device)
@@ -136,7 +136,7 @@ def build(device: Device, rng: random.Random, now_us: int, stamp: tuple[object, 
         body.fields[device.time_field] = stamp[0]
     elif rng.random() < 0.1:
         body.fields[device.time_field] = None
-    if device.field is not None:
+    if device.field is not None and device.model != "batch":
         _name_itself(device, body)
     document: object = body.fields
     if device.model == "batch":
@@ -167,7 +167,7 @@ def _points(device: Device, body: Body, rng: random.Random) -> None:
     points: list[dict[str, Any]] = []
     for index in range(rng.randrange(1, 5)):
         value = _reading(rng, 0, 1000)
-        child = f"{device.name}.{index}" if rng.random() < 0.5 else None
+        child = f"{device.name}.{index}" if rng.random() < 0.5 and not device.named_by_topic else None
         points.append({rng.choice(("metric", "id")): f"channel{index}", "value": value} | ({} if child is None else {"deviceId": child}))
         body.expected.append(number(f"channel{index}", value, body.time_us, child))
     body.fields["points"] = points
