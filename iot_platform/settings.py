@@ -7,6 +7,7 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -27,7 +28,9 @@ class Settings(BaseSettings):
         SecretStr("mqtt://127.0.0.1:1883"),
         description="MQTT broker, mqtt://[user:password@]host[:port] or mqtts:// for TLS. Set it and no local Mosquitto starts.",
     )
-    mqtt_tls_ca_file: Path | None = Field(None, description="CA certificates (PEM) that sign the broker's certificate; system CAs unless set.")
+    mqtt_tls_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) that sign the broker's certificate; system CAs unless set."
+    )
     mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
     mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
 
@@ -54,9 +57,12 @@ class Settings(BaseSettings):
         SecretStr("postgresql://iot_writer@127.0.0.1:5432/iot"),
         description="PostgreSQL with TimescaleDB >= 2.19.1, as a role that may write. Set it and no local PostgreSQL starts. TLS: ?sslmode=verify-full&sslrootcert=…",
     )
-    database_admin_url: SecretStr | None = Field(None, description="The same database as its owner, for migrations; IOT_DATABASE_URL unless set.")
+    database_admin_url: SecretStr | None = Field(
+        None, description="The same database as its owner, for migrations; IOT_DATABASE_URL unless set."
+    )
     database_reader_url: SecretStr | None = Field(
-        None, description="The same database as a read-only role, for `iot sql` and Grafana; IOT_DATABASE_URL with SET ROLE iot_reader unless set."
+        None,
+        description="The same database as a read-only role, for `iot sql` and Grafana; IOT_DATABASE_URL with SET ROLE iot_reader unless set.",
     )
     dagster_storage_url: SecretStr | None = Field(
         None, description="PostgreSQL for Dagster's runs and events; schema `dagster` of IOT_DATABASE_URL unless set."
@@ -70,12 +76,18 @@ class Settings(BaseSettings):
         "mtic/msg/client/realtime/{tenant}/{project}/{device...}",
         description="Where a topic names tenant, project and device. {device...} takes all remaining levels, and may be absent from the topic. + matches one level that names nothing.",
     )
-    tenant_pointers: tuple[str, ...] = Field((), description="JSON pointers for the tenant (JSON list), tried in order where the pattern has no {tenant}.")
-    project_pointers: tuple[str, ...] = Field((), description="JSON pointers for the project (JSON list), where the pattern has no {project}.")
+    tenant_pointers: tuple[str, ...] = Field(
+        (), description="JSON pointers for the tenant (JSON list), tried in order where the pattern has no {tenant}."
+    )
+    project_pointers: tuple[str, ...] = Field(
+        (), description="JSON pointers for the project (JSON list), where the pattern has no {project}."
+    )
     device_pointers: tuple[str, ...] = Field(
         ("/deviceId", "/device_id", "/clientId"), description="JSON pointers for the device (JSON list), where the topic names none."
     )
-    time_pointers: tuple[str, ...] = Field(("/ts", "/timestamp", "/time"), description="JSON pointers for the timestamp (JSON list), first non-null wins.")
+    time_pointers: tuple[str, ...] = Field(
+        ("/ts", "/timestamp", "/time"), description="JSON pointers for the timestamp (JSON list), first non-null wins."
+    )
     default_timezone: str = Field("UTC", description="Zone of ISO timestamps without one, such as Asia/Shanghai.")
     time_window_past_seconds: int = Field(90 * 86400, ge=0, description="An event time further before receive time is quarantined.")
     time_window_future_seconds: int = Field(3600, ge=0, description="An event time further after receive time is quarantined.")
@@ -85,14 +97,25 @@ class Settings(BaseSettings):
     drain_lanes: int = Field(2, ge=1, le=8, description="Consume-decode-write lanes (threads with a connection each) in one drain run.")
     drain_shift_seconds: float = Field(120.0, ge=20, le=3600, description="How long one drain run works before its successor takes over.")
     drain_idle_seconds: float = Field(30.0, ge=1, description="A drain run ends early after this long without a message.")
-    drain_commit_interval_seconds: float = Field(0.25, gt=0, le=10, description="Rows wait at most about this long for their commit while data flows slowly.")
+    drain_commit_interval_seconds: float = Field(
+        0.25, gt=0, le=10, description="Rows wait at most about this long for their commit while data flows slowly."
+    )
     drain_batch_records: int = Field(20_000, ge=1, le=1_000_000, description="Most Kafka records in one database transaction of a lane.")
     drain_batch_bytes: int = Field(32 * 1024 * 1024, ge=65_536, description="Most payload bytes in one database transaction of a lane.")
-    max_series_per_project: int = Field(100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit).")
+    max_series_per_project: int = Field(
+        100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit)."
+    )
 
     # -- local stack -------------------------------------------------------------------------------------------
+    mqtt_port: int = Field(1883, ge=1, le=65535, description="Port of the local Mosquitto.")
+    kafka_port: int = Field(9092, ge=1, le=65535, description="Port of the local Kafka.")
+    postgres_port: int = Field(5432, ge=1, le=65535, description="Port of the local PostgreSQL.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the local Dagster web UI.")
+    ingest_http_port: int = Field(9108, ge=1, le=65535, description="Port of the local ingest daemon's health and metrics.")
     local_dir: Path = Field(PROJECT_ROOT / ".local", description="Data, logs and secrets of the local stack.")
-    cache_dir: Path = Field(Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts.")
+    cache_dir: Path = Field(
+        Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts."
+    )
 
     @field_validator("topic_pattern")
     @classmethod
@@ -121,7 +144,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url")
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        if value is not None and urlsplit(value.get_secret_value()).scheme.split("+")[0] not in ("postgresql", "postgres"):
             raise ValueError("must be postgresql://user:password@host[:port]/database")
         return value
 
@@ -164,6 +187,14 @@ class Settings(BaseSettings):
         """libpq URL of the writing role."""
         return self.database_url.get_secret_value()
 
+    @property
+    def dagster_database_url(self) -> str:
+        """SQLAlchemy URL of Dagster's storage; names the driver, because SQLAlchemy 2.1 takes a bare postgresql:// as psycopg 3."""
+        own = self.dagster_storage_url.get_secret_value() if self.dagster_storage_url else None
+        parts = urlsplit(own or self.writer_url)
+        query = parts.query if own else "&".join(filter(None, (parts.query, "options=-csearch_path%3Ddagster")))
+        return parts._replace(scheme="postgresql+psycopg2", query=query).geturl()
+
 
 def explain(error: ValidationError) -> str:
     """One line per broken setting: the variable's name and the rule it breaks, never its value."""
@@ -174,20 +205,39 @@ def explain(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def env_files() -> tuple[Path, ...]:
-    """Files read for settings, weakest first: what `iot up` noted of the local stack, then `.env`; the environment beats both."""
-    local_dir = Path(os.environ.get("IOT_LOCAL_DIR", PROJECT_ROOT / ".local"))
-    return (local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env"))
+_DATABASE_FIELDS = frozenset({"database_url", "database_admin_url", "database_reader_url", "dagster_storage_url"})
+
+
+def user_settings() -> Settings:
+    """What the user said in environment and `.env` (`model_fields_set`), without what `iot up` noted of the local stack."""
+    return _load({})
+
+
+def stack_notes_file() -> Path:
+    """Where `iot up` notes the URLs and passwords of the local stack."""
+    return Path(os.environ.get("IOT_LOCAL_DIR") or PROJECT_ROOT / ".local").expanduser() / "stack.env"
+
+
+def stack_notes() -> dict[str, str]:
+    """Field name → value, as `iot up` noted them; empty without a local stack."""
+    return {name.removeprefix("IOT_").lower(): value for name, value in dotenv_values(stack_notes_file()).items() if value is not None}
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read at the first call.
+    """The process's settings, read at the first call: environment over `.env` over the notes of `iot up` over defaults.
 
     Raises:
         SettingsError: a variable breaks its rule. Never retry.
     """
+    said = set(user_settings().model_fields_set)
+    if "database_url" in said:  # never mix the user's database with roles of the local one
+        said |= _DATABASE_FIELDS
+    return _load({name: value for name, value in stack_notes().items() if name not in said})
+
+
+def _load(notes: dict[str, str]) -> Settings:
     try:
-        return Settings(_env_file=env_files())  # type: ignore[call-arg]
+        return Settings(_env_file=(PROJECT_ROOT / ".env", Path(".env")), **notes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error

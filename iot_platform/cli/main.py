@@ -4,8 +4,9 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from iot_platform.cli import decode, migrate, simulate
+from iot_platform.cli import decode, migrate, simulate, stack
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 decode.register(app)
 migrate.register(app)
 simulate.register(app)
+stack.register(app)
 
 
 @app.callback()
@@ -34,7 +36,7 @@ def main() -> None:
     try:
         app()
     except (CliError, SettingsError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

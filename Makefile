@@ -1,0 +1,51 @@
+# `make` alone shows what there is.
+.DEFAULT_GOAL := help
+IOT := .venv/bin/iot
+PYTEST := .venv/bin/python -m pytest
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: bootstrap
+bootstrap: ## Make .venv with everything Python needs (the other targets do it themselves)
+	@sh scripts/bootstrap.sh
+
+.PHONY: up
+up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator)
+	@$(IOT) up
+
+.PHONY: down
+down: bootstrap ## Stop everything that `make up` started; data stays
+	@$(IOT) down
+
+.PHONY: status
+status: bootstrap ## One screen: health, rates, lag, freshness
+	@$(IOT) status
+
+.PHONY: logs
+logs: bootstrap ## Follow all logs (Ctrl-C ends it)
+	@$(IOT) logs --follow
+
+.PHONY: clean-data
+clean-data: bootstrap ## Stop everything, ask, then remove the local data and logs
+	@$(IOT) clean-data
+
+.PHONY: test
+test: bootstrap ## Unit, contract and integration tests on real servers of their own (ARGS="-k name" passes options to pytest)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: test-unit
+test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
+	@$(PYTEST) iot_platform_tests/unit iot_platform_tests/contract $(ARGS)
+
+.PHONY: lint
+lint: bootstrap ## Lint, format check, types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+.PHONY: format
+format: bootstrap ## Apply the formatter and the linter's safe fixes
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .

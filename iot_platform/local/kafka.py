@@ -1,0 +1,184 @@
+"""The local Kafka: one KRaft node, broker and controller in one process, from Maven's jars or an installation of the user's."""
+
+import os
+import re
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot_platform.local import probes
+from iot_platform.local.errors import LocalStackError
+from iot_platform.local.install import Note, cached, run_logged, which
+from iot_platform.local.ports import LOOPBACK, free_ports, is_free
+from iot_platform.local.program import Program, base_environment
+from iot_platform.settings import PROJECT_ROOT, Settings
+
+_DEPLOY = PROJECT_ROOT / "deploy" / "local"
+_MINIMUM_JAVA = 17
+_JAVA_TOO_OLD = f"Kafka needs Java >= {_MINIMUM_JAVA}"
+
+
+@dataclass(frozen=True)
+class KafkaServer:
+    """Kafka on the loopback interface, replication factor 1, topics only by our own hand."""
+
+    local_dir: Path
+    cache_dir: Path
+    port: int
+    settings: Settings
+    heap: str = "512m"
+    name: str = "kafka"
+
+    @property
+    def log_dir(self) -> Path:
+        """Where its output goes."""
+        return self.local_dir / "logs"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Value for IOT_KAFKA_BOOTSTRAP_SERVERS."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def missing_packages(self) -> dict[str, str]:
+        """See Server."""
+        missing = {}
+        if java_command() is None:
+            missing["default-jre-headless"] = f"{_JAVA_TOO_OLD}; or set JAVA_HOME"
+        if not os.environ.get("KAFKA_HOME") and not self._jars.exists() and which("mvn") is None:
+            missing["maven"] = "fetches Kafka; or set KAFKA_HOME to an installed Kafka"
+        return missing
+
+    def prepare(self, note: Note) -> None:
+        """See Server."""
+        self._fetch(note)
+        self._data.mkdir(parents=True, exist_ok=True)
+        self._config_file.write_text(self._config(), "utf-8")
+        if not (self._data / "meta.properties").exists():
+            note("formatting its storage")
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config_file))
+            run_logged(tool, self.log_dir / "install.log", note, what="formatting Kafka's storage")
+
+    def program(self) -> Program:
+        """See Server."""
+        return Program(
+            name=self.name,
+            command=self._java("kafka.Kafka", str(self._config_file)),
+            directory=self.local_dir,
+            environment=base_environment(self.local_dir),
+            stop_seconds=30,
+            fingerprint=self._config_file.read_text("utf-8"),
+        )
+
+    def check(self) -> None:
+        """See Server."""
+        probes.kafka(self.local_settings)
+
+    def provision(self, note: Note) -> None:
+        """See Server: the platform's topics."""
+        from iot_platform.kafka_admin import ensure_topics
+
+        note("creating topics")
+        ensure_topics(self.local_settings)
+
+    @property
+    def local_settings(self) -> Settings:
+        """The given settings, pointed at this server (plaintext, no credentials)."""
+        return self.settings.model_copy(
+            update={"kafka_bootstrap_servers": self.bootstrap_servers, "kafka_security_protocol": "PLAINTEXT", "kafka_sasl_mechanism": None}
+        )
+
+    # -- private ---------------------------------------------------------------------------------------------
+    @property
+    def _data(self) -> Path:
+        return self.local_dir / "data" / "kafka"
+
+    @property
+    def _config_file(self) -> Path:
+        return self.local_dir / "run" / "kafka.properties"
+
+    @property
+    def _jars(self) -> Path:
+        version = re.search(r"kafka_2.13</artifactId><version>([^<]+)", (_DEPLOY / "kafka-pom.xml").read_text("utf-8"))
+        return self.cache_dir / f"kafka-{version[1] if version else 'unknown'}"
+
+    def _libraries(self) -> Path:
+        home = os.environ.get("KAFKA_HOME")
+        return Path(home) / "libs" if home else self._jars
+
+    def _fetch(self, note: Note) -> None:
+        if home := os.environ.get("KAFKA_HOME"):
+            if not list((Path(home) / "libs").glob("kafka_2*.jar")):
+                raise LocalStackError(
+                    f"KAFKA_HOME={home} holds no Kafka (libs/kafka_2*.jar): correct it, or unset it to have Kafka downloaded"
+                )
+            return
+        if self._jars.exists():
+            return
+        with cached(self._jars, note) as folder:
+            if folder is None:
+                return
+            note("downloading Kafka (54 MB of jars)")
+            maven = which("mvn")
+            if maven is None:
+                raise LocalStackError("Maven is not installed. Run as root: apt-get install maven; or set KAFKA_HOME")
+            command = [maven, "-B", "-f", str(_DEPLOY / "kafka-pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+            run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka")
+
+    def _java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
+        java = java_command()
+        if java is None:
+            raise LocalStackError(f"{_JAVA_TOO_OLD}. Run as root: apt-get install default-jre-headless; or set JAVA_HOME")
+        return (
+            java,
+            f"-Xmx{self.heap}",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Djava.net.preferIPv4Stack=true",
+            f"-Dlog4j2.configurationFile={_DEPLOY / 'kafka-log4j2.properties'}",
+            "-cp",
+            f"{self._libraries()}/*",
+            main_class,
+            *arguments,
+        )
+
+    def _config(self) -> str:
+        controller = self._controller_port()
+        return f"""# written by `iot up`
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{LOOPBACK}:{controller}
+listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller}
+advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port}
+controller.listener.names=CONTROLLER
+log.dirs={self._data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=5
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+"""
+
+    def _controller_port(self) -> int:
+        """The port that the quorum has used so far, else the next one, else any: it is nobody's but Kafka's own."""
+        if self._config_file.exists():
+            known = re.search(rf"^controller.quorum.voters=1@{LOOPBACK}:(\d+)", self._config_file.read_text("utf-8"), re.MULTILINE)
+            if known and (not is_free(self.port) or is_free(int(known[1]))):  # serving already, or free to serve again
+                return int(known[1])
+        return self.port + 1 if self.port < 65535 and is_free(self.port + 1) else free_ports(1)[0]
+
+
+def java_command() -> str | None:
+    """A Java runtime that can run Kafka: JAVA_HOME's, else the one on the PATH; None without one."""
+    home = os.environ.get("JAVA_HOME")
+    command = str(Path(home) / "bin" / "java") if home else which("java")
+    if command is None or not Path(command).exists():
+        return None
+    shown = subprocess.run([command, "-version"], check=False, capture_output=True, text=True)
+    version = re.search(r'version "(\d+)', shown.stderr + shown.stdout)
+    return command if version and int(version[1]) >= _MINIMUM_JAVA else None

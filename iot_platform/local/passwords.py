@@ -1,0 +1,32 @@
+"""Passwords of the local PostgreSQL's roles: generated once, kept with the data, readable by the user only."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROLES = ("postgres", "iot_migrator", "iot_writer", "iot_reader")
+
+
+@dataclass(frozen=True, repr=False)
+class Passwords:
+    """Role name → password."""
+
+    by_role: Mapping[str, str]
+
+    def of(self, role: str) -> str:
+        """The role's password."""
+        return self.by_role[role]
+
+    @classmethod
+    def load(cls, path: Path) -> "Passwords":
+        """Read the file; make it, with new passwords, when there is none."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".new")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                json.dump({role: secrets.token_hex(16) for role in ROLES}, file)
+            temporary.rename(path)
+        return cls(json.loads(path.read_text("utf-8")))

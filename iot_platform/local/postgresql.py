@@ -1,0 +1,179 @@
+"""The local PostgreSQL with TimescaleDB: its own cluster, from the system's packages or from a root file system in the cache."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from iot_platform.local import probes
+from iot_platform.local.errors import LocalStackError
+from iot_platform.local.install import Note, debian_codename, run_logged, which
+from iot_platform.local.passwords import Passwords
+from iot_platform.local.ports import LOOPBACK
+from iot_platform.local.postgresql_install import PACKAGES, RELEASE, Installation, find_installed, install_rootfs
+from iot_platform.local.program import Program, base_environment
+
+# Runs a command as user postgres with the data folder at /srv: under a root file system of its own, or under / when the
+# checkout lies below a folder that this user may not enter. The mounts vanish with the process.
+_ENTER = """set -e
+root=$1 data=$2; shift 2
+mount --bind "$data" "$root/srv"
+if [ "$root" != / ]; then mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"; fi
+exec chroot --userspec=postgres:postgres "$root" "$@"
+"""
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "shared_preload_libraries": "timescaledb",
+    "timescaledb.telemetry_level": "off",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "timezone": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class PostgresqlServer:
+    """PostgreSQL on the loopback interface, scram passwords, run as user `postgres` when we are root."""
+
+    local_dir: Path
+    cache_dir: Path
+    port: int
+    passwords: Passwords
+    durable: bool = True  # False: no fsync, for tests
+    name: str = "postgresql"
+
+    @property
+    def log_dir(self) -> Path:
+        """Where its output goes."""
+        return self.local_dir / "logs"
+
+    def url(self, role: str, database: str = "iot") -> str:
+        """URL of a database for one of the stack's roles."""
+        return f"postgresql://{role}:{quote(self.passwords.of(role))}@{LOOPBACK}:{self.port}/{database}"
+
+    def missing_packages(self) -> dict[str, str]:
+        """See Server."""
+        if find_installed() or (os.geteuid() == 0 and self._rootfs.exists()):
+            return {}
+        if os.geteuid() != 0 or debian_codename() == RELEASE:
+            return dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
+        if which("debootstrap") is None:
+            return {"debootstrap": "fetches PostgreSQL and TimescaleDB, which this release does not have"}
+        return {}
+
+    def prepare(self, note: Note) -> None:
+        """See Server."""
+        installation = self._installation(note)
+        data = self._data
+        data.mkdir(parents=True, exist_ok=True)
+        self._own(installation)
+        others = [path.name for path in data.iterdir() if path.name.isdigit() and path.name != installation.major]
+        if others and not (data / installation.major).exists():
+            raise LocalStackError(
+                f"{data} holds data of PostgreSQL {others[0]}, but {installation.major} is installed: pg_upgrade it, or `make clean-data`"
+            )
+        if not (data / installation.major / "PG_VERSION").exists():
+            self._initialize(installation, note)
+
+    def program(self) -> Program:
+        """See Server."""
+        installation = self._installation(_quiet)
+        options = _SETTINGS | {"port": str(self.port)}
+        if not self.durable:
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        command = self._inside(installation, "postgres", "-D", self._path(installation, installation.major), *arguments)
+        environment = base_environment(self.local_dir) | {"LC_ALL": "C.UTF-8"}
+        return Program(self.name, command, self.local_dir, environment, stop_signal="INT", stop_seconds=60)
+
+    def check(self) -> None:
+        """See Server."""
+        probes.postgresql(self.url("postgres", "postgres"))
+
+    def provision(self, note: Note) -> None:
+        """See Server: roles, database and extension."""
+        from iot_platform.local.postgresql_roles import create_database, create_roles
+
+        note("creating roles and database")
+        superuser = self.url("postgres", "postgres")
+        create_roles(superuser, self.passwords)
+        create_database(superuser, "iot")
+
+    # -- private ---------------------------------------------------------------------------------------------
+    @property
+    def _data(self) -> Path:
+        return self.local_dir / "data" / "postgresql"
+
+    @property
+    def _rootfs(self) -> Path:
+        return self.cache_dir / f"postgresql-{RELEASE}"
+
+    def _installation(self, note: Note) -> Installation:
+        installed = find_installed()
+        if installed:
+            return installed
+        if os.geteuid() != 0:
+            raise LocalStackError("PostgreSQL with TimescaleDB is not installed: install it as root, or set IOT_DATABASE_URL")
+        install_rootfs(self._rootfs, self.log_dir / "install.log", note)
+        found = find_installed(self._rootfs)
+        if found is None:
+            raise LocalStackError(f"{self._rootfs} is damaged: remove it and repeat")
+        return found
+
+    def _inside(self, installation: Installation, command: str, *arguments: str) -> tuple[str, ...]:
+        argv = (f"{installation.bin_dir}/{command}", *arguments)
+        if os.geteuid() != 0:
+            return argv
+        if _may_mount():
+            enter = (_ENTER, "sh", str(installation.root), str(self._data))
+            return ("unshare", "--mount", "--propagation", "private", "sh", "-c", *enter, *argv)
+        if installation.root != Path("/"):
+            raise LocalStackError(
+                "this container may not mount (CAP_SYS_ADMIN), which the downloaded PostgreSQL needs: set IOT_DATABASE_URL"
+            )
+        return ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *argv)
+
+    def _path(self, installation: Installation, name: str) -> str:
+        """A path below the data folder as the server sees it."""
+        mounted = os.geteuid() == 0 and (installation.root != Path("/") or _may_mount())
+        return f"/srv/{name}" if mounted else str(self._data / name)
+
+    def _own(self, installation: Installation) -> None:
+        """Give the data to the server's user; only the first time, or after a change of installation."""
+        if os.geteuid() == 0 and self._data.stat().st_uid != installation.uid:
+            run_logged(
+                ["chown", "-R", f"{installation.uid}:{installation.gid}", str(self._data)],
+                self.log_dir / "install.log",
+                _quiet,
+                what="chown",
+            )
+
+    def _initialize(self, installation: Installation, note: Note) -> None:
+        note("initialising its data folder")
+        shutil.rmtree(self._data / installation.major, ignore_errors=True)  # of an initdb that was killed
+        password = self._data / "password"
+        password.touch(mode=0o600)
+        password.write_text(self.passwords.of("postgres"), "utf-8")
+        if os.geteuid() == 0:
+            os.chown(password, installation.uid, installation.gid)
+        try:
+            target = self._path(installation, "new")
+            shutil.rmtree(self._data / "new", ignore_errors=True)
+            initdb = ("-D", target, "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={self._path(installation, 'password')}", "-k")
+            locale = ("--encoding=UTF8", "--locale=C.UTF-8", *(() if self.durable else ("--no-sync",)))
+            run_logged(self._inside(installation, "initdb", *initdb, *locale), self.log_dir / "install.log", note, what="initdb")
+            (self._data / "new").rename(self._data / installation.major)
+        finally:
+            password.unlink(missing_ok=True)
+
+
+def _quiet(_text: str) -> None:
+    """A Note for steps too short to mention."""
+
+
+def _may_mount() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0

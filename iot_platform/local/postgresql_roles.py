@@ -1,0 +1,52 @@
+"""Roles and databases of the local PostgreSQL, made by its superuser. Everything here may be repeated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class under a lower-case name
+
+from iot_platform.local.passwords import Passwords
+
+_ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN"}
+
+
+def create_roles(superuser_url: str, passwords: Passwords) -> None:
+    """Login roles with the given passwords; existing ones get them too."""
+    with _cursor(superuser_url) as cursor:
+        for role, attributes in _ATTRIBUTES.items():
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+            verb = "ALTER" if cursor.fetchone() else "CREATE"
+            statement = sql.SQL("{verb} ROLE {role} WITH {attributes} PASSWORD {password}").format(
+                verb=sql.SQL(verb), role=sql.Identifier(role), attributes=sql.SQL(attributes), password=sql.Literal(passwords.of(role))
+            )
+            cursor.execute(statement)
+        # The owner of the tables hands out rights to the roles, so it must be able to grant them.
+        cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
+
+
+def create_database(superuser_url: str, name: str, template: str | None = None) -> None:
+    """A database of iot_migrator with TimescaleDB, or a copy of a template."""
+    with _cursor(superuser_url) as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+        if cursor.fetchone() is None:
+            statement = sql.SQL("CREATE DATABASE {} OWNER iot_migrator {}").format(
+                sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
+            )
+            cursor.execute(statement)
+    if template is None:
+        with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
+
+
+@contextmanager
+def _cursor(url: str) -> Iterator[Cursor]:
+    connection = psycopg2.connect(url, connect_timeout=10)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()

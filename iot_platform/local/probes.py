@@ -1,0 +1,145 @@
+"""Readiness of servers, asked in their own protocols. Each probe returns, or raises NotReadyError with what it saw."""
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from iot_platform.local.errors import NotReadyError
+from iot_platform.settings import Settings
+
+_TIMEOUT_SECONDS = 5
+
+
+def mqtt(settings: Settings) -> None:
+    """The broker accepts a CONNECT with our credentials."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+    url = urlsplit(settings.mqtt_url.get_secret_value())
+    answers: list[Any] = []
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
+    if url.username:
+        client.username_pw_set(unquote(url.username), unquote(url.password or ""))
+    tls = url.scheme == "mqtts"
+    try:
+        if tls:
+            client.tls_set_context(_tls(settings))
+        client.connect_timeout = _TIMEOUT_SECONDS
+        client.connect(url.hostname or "", url.port or (8883 if tls else 1883), keepalive=10)
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while not answers and time.monotonic() < deadline and client.loop(0.2) == 0:
+            pass
+        client.disconnect()
+    except (OSError, ValueError) as error:
+        raise NotReadyError(f"no connection to {url.hostname}:{url.port or ''}: {error}") from error
+    if not answers:
+        raise NotReadyError("connected, but no MQTT CONNACK")
+    if answers[0].is_failure:
+        raise NotReadyError(f"the broker refused the connection: {answers[0]}")
+
+
+def kafka(settings: Settings) -> None:
+    """The cluster answers a metadata request."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        client = AdminClient({**settings.kafka_config(), "log_level": 0, "reconnect.backoff.max.ms": 500}, logger=_silent())
+        metadata = client.list_topics(timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise NotReadyError(f"no answer from {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
+    if not metadata.brokers:
+        raise NotReadyError(f"{settings.kafka_bootstrap_servers} knows no broker")
+
+
+def postgresql(url: str) -> None:
+    """The server answers SELECT 1 with our credentials."""
+    import psycopg2
+
+    try:
+        connection = psycopg2.connect(url, connect_timeout=_TIMEOUT_SECONDS)
+    except psycopg2.OperationalError as error:
+        raise NotReadyError(str(error).strip().splitlines()[-1]) from error
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        connection.close()
+
+
+def http(url: str) -> None:
+    """The URL answers 2xx."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - our own setting, http by contract
+            response.read()
+    except urllib.error.HTTPError as error:
+        raise NotReadyError(f"{url} answers {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}") from error
+    except OSError as error:
+        raise NotReadyError(f"{url} does not answer: {error}") from error
+
+
+def code_server(socket: str) -> None:
+    """Dagster's code server answers gRPC health checks (it does so only after the definitions are loaded)."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=_TIMEOUT_SECONDS
+            )
+        except grpc.RpcError as error:
+            raise NotReadyError(f"no answer on {socket}: {error.code().name}") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise NotReadyError("the code server is not serving yet")
+
+
+_DAGSTER_QUERY = """{
+  workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+    __typename ... on PythonError { message } ... on RepositoryLocation { repositories { sensors { name sensorState { status } } } } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+}"""
+
+
+def dagster(url: str) -> None:
+    """The web UI answers, every code location is loaded, the daemons beat and the sensors that should run do."""
+    request = urllib.request.Request(  # noqa: S310 - our own setting
+        f"{url.rstrip('/')}/graphql", json.dumps({"query": _DAGSTER_QUERY}).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+            answer = json.load(response)
+    except (OSError, ValueError) as error:
+        raise NotReadyError(f"{url} does not answer: {error}") from error
+    data = answer.get("data") or {}
+    entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
+    if not entries:
+        raise NotReadyError("Dagster has no code location")
+    for entry in entries:
+        location = entry["locationOrLoadError"] or {}
+        if location.get("__typename") != "RepositoryLocation":
+            raise NotReadyError(f"code location {entry['name']} is not loaded: {location.get('message', entry['loadStatus'])}")
+    daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+    waiting = [daemon["daemonType"] for daemon in daemons if daemon["required"] and not daemon["healthy"]]
+    if waiting:
+        raise NotReadyError(f"the Dagster daemon does not beat yet ({', '.join(waiting).lower()})")
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.mqtt_tls_ca_file) if settings.mqtt_tls_ca_file else None)
+    if settings.mqtt_tls_cert_file:
+        context.load_cert_chain(settings.mqtt_tls_cert_file, settings.mqtt_tls_key_file)
+    return context
+
+
+def _silent() -> Any:
+    import logging
+
+    logger = logging.getLogger("iot_platform.local.kafka")
+    logger.disabled = True
+    return logger

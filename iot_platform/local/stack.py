@@ -1,0 +1,199 @@
+"""The local stack as a whole: the order in which its parts start, and how they all end."""
+
+import fcntl
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
+from typing import Any
+
+from iot_platform.local import applications, leftovers, probes
+from iot_platform.local.errors import GivenUpError, LocalStackError, NotReadyError
+from iot_platform.local.install import Note, install_packages, run_logged
+from iot_platform.local.plan import Plan, write_notes
+from iot_platform.local.ports import require_free
+from iot_platform.local.program import Program
+from iot_platform.local.report import Report
+from iot_platform.local.server import Server, await_ready, start
+from iot_platform.local.supervisor import Supervisor
+from iot_platform.settings import Settings, stack_notes, stack_notes_file
+
+_WAVES = (("simulator",), ("ingest", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
+
+
+class Stack:
+    """Starts and stops what a plan says. One `up` at a time per checkout."""
+
+    def __init__(self, plan: Plan, report: Report) -> None:
+        self._plan = plan
+        self._settings = plan.settings
+        self._report = report
+        self._supervisor = Supervisor(plan.settings.local_dir)
+        self._abort = Event()
+
+    def up(self, *, simulator: bool) -> None:
+        """Bring everything up and return when all of it is ready. Repeating it restarts only what changed.
+
+        Raises:
+            LocalStackError: with the cause and the remedy; what did start goes on running.
+        """
+        with _only_one(self._settings):
+            self._install()
+            if not self._supervisor.alive():
+                leftovers.end(self._settings.local_dir)
+            self._supervisor.ensure_running()
+            self._require_ports()
+            write_notes(self._plan, stack_notes_file())
+            self._remove_unwanted(simulator=simulator)
+            self._start_all(simulator=simulator)
+
+    # -- steps -----------------------------------------------------------------------------------------------
+    def _install(self) -> None:
+        packages = {name: why for server in self._plan.servers for name, why in server.missing_packages().items()}
+        if packages:
+            with self._report.step("packages", f"installed {', '.join(packages)}") as note:
+                install_packages(packages, self._settings.local_dir / "logs" / "install.log", note)
+
+    def _require_ports(self) -> None:
+        notes = stack_notes()
+        for name, port, variable, note in self._plan.ports:
+            ours = self._supervisor.state(name).pid and notes.get(note) == self._plan.notes.get(note)
+            if not ours:
+                require_free(port, name, variable)
+
+    def _remove_unwanted(self, *, simulator: bool) -> None:
+        wanted = {server.name for server in self._plan.servers} | {"ingest"}
+        wanted |= set(applications.DAGSTER) if self._plan.local_dagster else set()
+        wanted |= {"simulator"} if simulator else set()
+        for name in set(self._supervisor.states()) - wanted:
+            self._supervisor.remove(name)
+
+    def _start_all(self, *, simulator: bool) -> None:
+        plan = self._plan
+        with ThreadPoolExecutor(12) as pool:
+            submit = partial(_submit, pool)
+            mqtt = submit(self._mqtt)
+            kafka = submit(self._kafka)
+            database = submit(self._database)
+            ingest = submit(self._ingest, mqtt, kafka)
+            tasks = [mqtt, kafka, database, ingest]
+            if plan.local_dagster:
+                code = submit(self._dagster_code)
+                tasks += [code, submit(self._dagster, kafka, database, code)]
+            if simulator:
+                tasks.append(submit(self._simulator, mqtt, ingest))
+            try:
+                wait(tasks, return_when=FIRST_EXCEPTION)
+            finally:
+                if any(task.done() and task.exception() for task in tasks) or not all(task.done() for task in tasks):
+                    self._abort.set()
+        errors = [error for task in tasks if (error := task.exception())]
+        for error in sorted(errors, key=lambda item: isinstance(item, GivenUpError)):
+            raise error
+
+    def _mqtt(self) -> None:
+        self._server_or_external(self._plan.mosquitto, "mqtt", "IOT_MQTT_URL", partial(probes.mqtt, self._settings))
+
+    def _kafka(self) -> None:
+        self._server_or_external(self._plan.kafka, "kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", partial(probes.kafka, self._settings))
+        if self._plan.kafka is None:
+            from iot_platform.kafka_admin import ensure_topics
+
+            with self._report.step("topics", "ready"):
+                ensure_topics(self._settings)
+
+    def _database(self) -> None:
+        self._server_or_external(
+            self._plan.postgresql, "postgresql", "IOT_DATABASE_URL", partial(probes.postgresql, self._settings.writer_url)
+        )
+        from iot_platform.database.migrate import migrate
+
+        with self._report.step("migrations", "the schema is up to date") as note:
+            migrate(self._settings, note)
+
+    def _server_or_external(self, server: Server | None, name: str, variable: str, check: Callable[[], None]) -> None:
+        if server is not None:
+            with self._report.step(server.name, "ready") as note:
+                start(server, self._supervisor, note, abort=self._abort)
+            return
+        with self._report.step(name, f"your own server ({variable}) answers"):
+            try:
+                check()
+            except NotReadyError as error:
+                raise LocalStackError(
+                    f"{variable}: {error}. Correct it (environment or .env), or unset it to have one started here"
+                ) from error
+
+    def _ingest(self, *needed: Future[None]) -> None:
+        _all(needed)
+        url = f"{self._settings.ingest_http_url}/readyz"
+        self._run(applications.ingest(self._settings), partial(probes.http, url), f"ready, {self._settings.ingest_http_url}/metrics")
+
+    def _dagster_code(self) -> None:
+        applications.write_dagster_home(self._settings)
+        socket = str(applications.code_socket(self._settings))
+        self._run(applications.dagster_code(self._settings), partial(probes.code_server, socket), "definitions loaded")
+
+    def _dagster(self, *needed: Future[None]) -> None:
+        _all(needed)
+        self._dagster_storage()
+        self._supervisor.apply(applications.dagster_daemon(self._settings))
+        url = self._settings.dagster_url
+        self._run(applications.dagster_webserver(self._settings), partial(probes.dagster, url), f"ready, {url}", "dagster")
+
+    def _dagster_storage(self) -> None:
+        """Create or upgrade Dagster's own tables, once per Dagster version, before three processes try at once."""
+        done = self._settings.local_dir / "dagster" / "storage"
+        key = f"{importlib.metadata.version('dagster')} {self._settings.dagster_database_url.rsplit('@', 1)[-1]}"
+        if done.exists() and done.read_text("utf-8") == key:
+            return
+        with self._report.step("dagster storage", "its tables are up to date") as note:
+            environment = applications.dagster_environment(self._settings)
+            log = self._settings.local_dir / "logs" / "install.log"
+            command = [sys.executable, "-m", "dagster", "instance", "migrate"]
+            run_logged(command, log, note, what="dagster instance migrate", environment=environment)
+            done.write_text(key, "utf-8")
+
+    def _simulator(self, *needed: Future[None]) -> None:
+        _all(needed)
+        self._run(applications.simulator(self._settings), lambda: None, "publishing (SIMULATOR=0 to go without)")
+
+    def _run(self, program: Program, check: Callable[[], None], done: str, shown: str = "") -> None:
+        with self._report.step(shown or program.name, done) as note:
+            self._supervisor.apply(program)
+            await_ready(program.name, check, self._supervisor, note, abort=self._abort)
+
+
+def down(settings: Settings, note: Note) -> bool:
+    """Stop everything and return when no process is left; data stays. False when nothing ran."""
+    supervisor = Supervisor(settings.local_dir)
+    ran = supervisor.alive()
+    for wave in _WAVES:
+        note(f"stopping {', '.join(wave)}")
+        supervisor.stop(*wave)
+    supervisor.shutdown()
+    return leftovers.end(settings.local_dir) > 0 or ran
+
+
+def _submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> Future[None]:
+    return pool.submit(work, *arguments)
+
+
+def _all(needed: tuple[Future[None], ...]) -> None:
+    for task in needed:
+        task.result()
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    folder = settings.local_dir / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LocalStackError("another `iot up` of this checkout is running: wait for it") from error
+        yield
