@@ -1,0 +1,26 @@
+"""The Dagster code location: everything under iot_platform/defs, one resource, one executor."""
+
+import dagster as dg
+
+import iot_platform.defs  # noqa: F401  quiets warnings about beta API before assets are defined
+from iot_platform.defs.ingestion.assets import ingestion_sources
+from iot_platform.defs.ingestion.schedules import observe_ingestion, observe_ingestion_schedule
+from iot_platform.defs.maintenance.jobs import purge_dagster_history
+from iot_platform.defs.maintenance.schedules import purge_dagster_history_schedule
+from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
+from iot_platform.defs.telemetry.jobs import drain
+from iot_platform.defs.telemetry.sensors import kafka_lag
+from iot_platform.resources.platform import PlatformResource
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Stages ingestion → telemetry → maintenance. Nothing is read from environment or network here."""
+    return dg.Definitions(
+        assets=[ingestion_sources, drained_tables, project, tenant],
+        jobs=[observe_ingestion, drain, purge_dagster_history],
+        sensors=[kafka_lag],
+        schedules=[observe_ingestion_schedule, purge_dagster_history_schedule],
+        executor=dg.in_process_executor,
+        resources={"platform": PlatformResource()},
+    )

@@ -1,0 +1,1 @@
+"""Stage 1: the MQTT broker and the Kafka topic, observed from outside."""

@@ -1,0 +1,79 @@
+"""The tables that a drain fills, by Kafka partition; and tenants and projects, the same rows by whom they belong to."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from iot_platform.defs.partitions import kafka_partitions, project_partitions, tenant_partitions
+from iot_platform.resources.checks import evaluate_brake, evaluate_ledger
+from iot_platform.resources.drain_run import run_drain
+from iot_platform.resources.platform import PlatformResource
+from iot_platform.resources.summaries import add_project_metadata, add_tenant_metadata
+
+GROUP = "telemetry"
+_TABLES = {
+    "message": "Raw messages: one row is one Kafka record, payload bytes unchanged. A Kafka offset is here or in quarantine, exactly once.",
+    "measurement": "Measurements: one row is one value of one series (tenant, project, device, metric) at one time.",
+    "quarantine": "Messages kept whole, with the reason, because they do not fit the message contract.",
+}
+_EVERY_PARTITION = dg.AllPartitionMapping()
+
+
+@dg.multi_asset(
+    name="drain_kafka",
+    specs=[
+        dg.AssetSpec(name, deps=["iot_messages"], group_name=GROUP, kinds={"timescaledb"}, description=text, skippable=True)
+        for name, text in _TABLES.items()
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "ledger_is_continuous",
+            asset="message",
+            description="The committed offset ranges of every Kafka partition follow each other without gap or overlap.",
+        ),
+        dg.AssetCheckSpec(
+            "messages_are_mostly_good",
+            asset="quarantine",
+            description="Poison brake: fails while more than 5 % of the records of the last 5 minutes, or 1,000 in a row, went to quarantine. Nothing stops.",
+        ),
+    ],
+    partitions_def=kafka_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=True,
+)
+def drained_tables(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
+    """Drain the run's Kafka partitions: as a shift when the sensor asked for one, else until they are caught up. All three tables are
+    written in one transaction, so a run drains them together whichever was selected."""
+    settings = platform.settings()
+    if context.selected_asset_keys:
+        run_drain(context, settings)
+    wanted = {key.name for key in context.selected_asset_check_keys}
+    if "ledger_is_continuous" in wanted:
+        yield evaluate_ledger(settings)
+    if "messages_are_mostly_good" in wanted:
+        yield evaluate_brake(settings)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"timescaledb"},
+    partitions_def=project_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=[dg.AssetDep(name, partition_mapping=_EVERY_PARTITION) for name in _TABLES],
+)
+def project(context: dg.AssetExecutionContext, platform: PlatformResource) -> None:
+    """Projects of tenants, named tenant/project. A project appears by itself with its first message, and is materialized while its messages
+    are drained; materialized by hand it shows its sums since the beginning."""
+    add_project_metadata(context, platform.settings())
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"timescaledb"},
+    partitions_def=tenant_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=[dg.AssetDep("project", partition_mapping=_EVERY_PARTITION)],
+)
+def tenant(context: dg.AssetExecutionContext, platform: PlatformResource) -> None:
+    """Tenants: the sums of their projects. Appear and are materialized like projects."""
+    add_tenant_metadata(context, platform.settings())

@@ -1,0 +1,14 @@
+"""The sensor that keeps drain shifts going."""
+
+import dagster as dg
+
+from iot_platform.defs.telemetry.jobs import drain
+from iot_platform.resources.lag_watch import watch
+from iot_platform.resources.platform import PlatformResource
+
+
+@dg.sensor(job=drain, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def kafka_lag(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+    """Waits for messages in Kafka that the database has not taken (up to 20 s in a tick) and requests drain shifts: the first one at the
+    first message, then a successor shortly before the running shift ends. After failures it waits longer and longer."""
+    return watch(platform.settings(), context.instance)

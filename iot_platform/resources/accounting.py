@@ -1,0 +1,156 @@
+"""Reads of the platform's own tables for sensors, events and checks: offsets, sums per project, ledger continuity, share of bad messages."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+_OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
+_PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
+_SUMS = """
+SELECT tenant_id, project_id, kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint, sum(measurements)::bigint,
+       sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint, min(first_offset), max(last_offset), max(last_received_at)
+FROM accounting_1h
+WHERE tenant_id = ANY(%(tenants)s) AND (%(projects)s::text[] IS NULL OR (tenant_id, project_id) IN (SELECT * FROM unnest(%(tenants)s, %(projects)s)))
+GROUP BY tenant_id, project_id, kafka_partition
+"""
+_PARTITION_SUMS = """
+SELECT kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint, sum(measurements)::bigint,
+       sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint, min(first_offset), max(last_offset), max(last_received_at)
+FROM accounting_1h WHERE kafka_partition = ANY(%s) GROUP BY kafka_partition
+"""
+_CONTINUITY = """
+WITH ranges AS (
+    SELECT kafka_partition, topic_id, kind, from_offset, to_offset,
+           lag(to_offset) OVER ordered AS previous, lag(kind) OVER ordered AS previous_kind, lead(batch_id) OVER ordered AS following
+    FROM ledger
+    WHERE kafka_topic = %(topic)s AND kind IN ('drain', 'accepted_loss') AND committed_at > now() - make_interval(secs => %(window)s)
+    WINDOW ordered AS (PARTITION BY kafka_partition, topic_id ORDER BY batch_id)
+)
+SELECT kafka_partition, 'offset ' || from_offset || ' follows ' || previous
+FROM ranges WHERE kind = 'drain' AND previous_kind = 'drain' AND previous <> from_offset
+UNION ALL
+SELECT kafka_partition, 'the ledger ends at ' || to_offset || ', next_offset is ' || next_offset
+FROM ranges JOIN kafka_offset USING (kafka_partition, topic_id)
+WHERE following IS NULL AND kind = 'drain' AND kafka_offset.topic = %(topic)s AND to_offset <> next_offset
+LIMIT 20
+"""
+_BAD_SHARE = """
+SELECT coalesce(sum(messages + quarantined), 0)::bigint, coalesce(sum(quarantined), 0)::bigint
+FROM ledger WHERE kafka_topic = %(topic)s AND kind = 'drain' AND committed_at > now() - make_interval(secs => %(window)s)
+"""
+_BAD_RUN = """
+SELECT coalesce(max(length), 0) FROM (
+    SELECT count(*) AS length FROM (
+        SELECT kafka_partition, kafka_offset - row_number() OVER (PARTITION BY kafka_partition ORDER BY kafka_offset) AS island
+        FROM quarantine
+        WHERE received_at > (SELECT min(first_received_at) FROM ledger WHERE committed_at > now() - make_interval(secs => %(window)s))
+    ) AS numbered GROUP BY kafka_partition, island
+) AS islands
+"""
+
+
+@dataclass
+class Figures:
+    """Counters of one partition, project or tenant; `offsets` is {Kafka partition: (first, last offset)}, both inclusive."""
+
+    messages: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    measurements: int = 0
+    measurement_duplicates: int = 0
+    measurement_conflicts: int = 0
+    offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    last_received_at: datetime | None = None
+
+    def add(self, other: "Figures") -> None:
+        """Add another's counters, and widen offsets and last receive time by its own."""
+        for name in ("messages", "duplicates", "quarantined", "measurements", "measurement_duplicates", "measurement_conflicts"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for partition, (first, last) in other.offsets.items():
+            mine = self.offsets.get(partition, (first, last))
+            self.offsets[partition] = (min(mine[0], first), max(mine[1], last))
+        times = [time for time in (self.last_received_at, other.last_received_at) if time is not None]
+        self.last_received_at = max(times, default=None)
+
+
+@dataclass(frozen=True)
+class StoredOffset:
+    """next_offset of a partition, and when it last moved (seconds since the epoch)."""
+
+    next_offset: int
+    updated_at: float
+
+
+def stored_offsets(connection: Connection, topic: str) -> dict[int, StoredOffset]:
+    """What the database has taken from each partition; a partition never drained is missing."""
+    return {partition: StoredOffset(offset, at) for partition, offset, at in _rows(connection, _OFFSETS, (topic,))}
+
+
+def known_projects(connection: Connection) -> list[tuple[str, str]]:
+    """Every (tenant, project) in order of appearance."""
+    return [(tenant, project) for tenant, project in _rows(connection, _PROJECTS, ())]
+
+
+def project_figures(connection: Connection, projects: list[tuple[str, str]]) -> dict[tuple[str, str], Figures]:
+    """All-time sums of the given projects; one without records is missing."""
+    if not projects:
+        return {}
+    parameters = {"tenants": [tenant for tenant, _ in projects], "projects": [project for _, project in projects]}
+    return _sum_by_project(connection, parameters)
+
+
+def tenant_figures(connection: Connection, tenants: list[str]) -> dict[str, tuple[int, Figures]]:
+    """(number of projects, all-time sums) of the given tenants; one without records is missing."""
+    result: dict[str, tuple[int, Figures]] = {}
+    for (tenant, _), figures in _sum_by_project(connection, {"tenants": tenants, "projects": None}).items():
+        count, total = result.get(tenant, (0, Figures()))
+        total.add(figures)
+        result[tenant] = (count + 1, total)
+    return result
+
+
+def partition_figures(connection: Connection, partitions: list[int]) -> dict[int, Figures]:
+    """All-time sums of the given Kafka partitions."""
+    rows = _rows(connection, _PARTITION_SUMS, (partitions,))
+    return {row[0]: _figures(row[0], row[1:]) for row in rows}
+
+
+def ledger_breaks(connection: Connection, topic: str, window_seconds: float) -> list[tuple[int, str]]:
+    """(partition, what is wrong) for ranges committed within the window that are not continuous; empty when all is well. At most 20."""
+    return [(partition, text) for partition, text in _rows(connection, _CONTINUITY, {"topic": topic, "window": window_seconds})]
+
+
+@dataclass(frozen=True)
+class BadShare:
+    """What became of the records of a window, and the longest unbroken series of quarantined ones in a partition."""
+
+    records: int
+    quarantined: int
+    longest_series: int
+
+
+def bad_share(connection: Connection, topic: str, window_seconds: float, series_from: int) -> BadShare:
+    """Share of quarantined records among those committed within the window; the series is looked for only when `series_from` are bad."""
+    parameters = {"topic": topic, "window": window_seconds}
+    ((records, quarantined),) = _rows(connection, _BAD_SHARE, parameters)
+    longest = _rows(connection, _BAD_RUN, parameters)[0][0] if quarantined >= series_from else 0
+    return BadShare(records, quarantined, longest)
+
+
+def _sum_by_project(connection: Connection, parameters: dict[str, list[str] | None]) -> dict[tuple[str, str], Figures]:
+    result: dict[tuple[str, str], Figures] = {}
+    for tenant, project, partition, *sums in _rows(connection, _SUMS, parameters):
+        result.setdefault((tenant, project), Figures()).add(_figures(partition, sums))
+    return result
+
+
+def _figures(partition: int, sums: list) -> Figures:  # type: ignore[type-arg]
+    *counts, first, last, received_at = sums
+    return Figures(*counts, offsets={partition: (first, last)}, last_received_at=received_at)
+
+
+def _rows(connection: Connection, query: str, parameters: object) -> list:  # type: ignore[type-arg]
+    with connection, connection.cursor() as cursor:
+        cursor.execute(query, parameters)  # type: ignore[arg-type]
+        return cursor.fetchall()

@@ -1,0 +1,57 @@
+"""Asset checks of the drained tables: the claim each proves, evaluated from the ledger."""
+
+from contextlib import closing
+from typing import Final
+
+import dagster as dg
+
+from iot_platform.database import connect
+from iot_platform.resources.accounting import BadShare, bad_share, ledger_breaks
+from iot_platform.settings import Settings
+
+LEDGER_WINDOW_SECONDS: Final = 86_400.0
+BRAKE_WINDOW_SECONDS: Final = 300.0
+BRAKE_SHARE: Final = 0.05
+BRAKE_SERIES: Final = 1_000
+BRAKE_LEAST: Final = 10
+"""Fewer bad records than this never trip the share: one bad message among ten is no flood."""
+
+
+def evaluate_ledger(settings: Settings) -> dg.AssetCheckResult:
+    """Ranges committed in the last 24 hours follow each other, and end at next_offset."""
+    with closing(connect(settings, application_name="dagster-check")) as connection:
+        breaks = ledger_breaks(connection, settings.kafka_topic, LEDGER_WINDOW_SECONDS)
+    metadata = {"window_hours": LEDGER_WINDOW_SECONDS / 3600, "breaks": len(breaks)}
+    description = "; ".join(f"partition {partition}: {text}" for partition, text in breaks)
+    return dg.AssetCheckResult(
+        check_name="ledger_is_continuous", asset_key="message", passed=not breaks, metadata=metadata, description=description or None
+    )
+
+
+def is_poisoned(share: BadShare) -> bool:
+    """Whether the brake is on: too large a share, or too long a series, of bad records."""
+    too_many = share.quarantined >= BRAKE_LEAST and share.quarantined > BRAKE_SHARE * share.records
+    return too_many or share.longest_series >= BRAKE_SERIES
+
+
+def evaluate_brake(settings: Settings) -> dg.AssetCheckResult:
+    """Poison brake over the records committed in the last 5 minutes."""
+    with closing(connect(settings, application_name="dagster-check")) as connection:
+        share = bad_share(connection, settings.kafka_topic, BRAKE_WINDOW_SECONDS, BRAKE_SERIES)
+    poisoned = is_poisoned(share)
+    return dg.AssetCheckResult(
+        check_name="messages_are_mostly_good",
+        asset_key="quarantine",
+        passed=not poisoned,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={
+            "records": share.records,
+            "quarantined": share.quarantined,
+            "share": round(share.quarantined / share.records, 4) if share.records else 0.0,
+            "longest_series_of_bad": share.longest_series,
+            "window_seconds": BRAKE_WINDOW_SECONDS,
+        },
+        description="SELECT reason, count(*) FROM quarantine WHERE received_at > now() - INTERVAL '10 min' GROUP BY reason shows why"
+        if poisoned
+        else None,
+    )

@@ -1,0 +1,150 @@
+"""What the sensor kafka_lag does in a tick: watches Kafka, the offset table, the shard locks and the runs until a run is wanted."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    MAX_RETRIES_TAG,
+    MAX_RUNTIME_SECONDS_TAG,
+)
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.database.locks import shard_is_locked
+from iot_platform.resources import shifts
+from iot_platform.resources.accounting import StoredOffset, stored_offsets
+from iot_platform.resources.dynamic import sync_kafka_partitions
+from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.settings import Settings
+
+JOB: Final = "drain"
+TICK_SECONDS: Final = 19.5
+"""Dagster starts ticks on a 5-second beat: a tick just short of a multiple leaves a gap of about half a second. Its limit is 60 s."""
+POLL_SECONDS: Final = 0.2
+ACTIVE_POLL_SECONDS: Final = 1.0
+_FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+
+
+class LagWatch:
+    """One tick. Holds a database connection and Kafka admin connection for as long as the tick lasts; joins no consumer group."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, topic: TopicOffsets, connection: Connection) -> None:
+        self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
+        self._partitions = topic.partitions()
+        self._end: dict[int, int] = {}
+        sync_kafka_partitions(instance, self._partitions)
+
+    def run(self, deadline: float) -> tuple[list[dg.RunRequest], str]:
+        """Watch until a run is wanted or time.monotonic() passes the deadline; returns requests (or none) and what was seen.
+
+        Raises:
+            KafkaUnavailableError, DatabaseError, psycopg2.Error: a server does not answer; the next tick tries again.
+        """
+        while True:
+            requests, reasons, active = self._look()
+            if requests or time.monotonic() >= deadline:
+                return requests, "; ".join(reasons)
+            self._wait(deadline, idle=not active)
+
+    def _look(self) -> tuple[list[dg.RunRequest], list[str], bool]:
+        requests, reasons, active = [], [], False
+        for shard in range(self._settings.drain_shards):
+            mine = shifts.partitions_of_shard(self._partitions, shard, self._settings.drain_shards)
+            if not mine:
+                continue
+            runs = self._runs(shard)
+            view = self._view(shard, mine, runs)
+            decision = shifts.decide(view, time.time(), shifts.lead_seconds(self._settings.drain_shift_seconds))
+            active = active or bool(view.active) or view.lag > 0
+            reasons.append(f"shard {shard}: {decision.reason}")
+            if decision.request:
+                requests.append(self._request(shard, mine, runs))
+        return requests, reasons, active
+
+    def _wait(self, deadline: float, *, idle: bool) -> None:
+        """Until something may have changed: while idle, at the first message (0.2 s); beside a shift, a second."""
+        if not idle:
+            time.sleep(ACTIVE_POLL_SECONDS)
+            return
+        until = min(deadline, time.monotonic() + 5)
+        while time.monotonic() < until and self._topic.end(self._partitions) == self._end:
+            time.sleep(POLL_SECONDS)
+
+    def _runs(self, shard: int) -> Sequence[RunRecord]:
+        """The newest runs of a shard, newest first."""
+        return self._instance.get_run_records(RunsFilter(job_name=JOB, tags={shifts.SHARD_TAG: str(shard)}), limit=12)
+
+    def _view(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
+        active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
+        locked = shard_is_locked(self._connection, shard)
+        if active and locked:  # somebody drains: how much waits does not matter
+            return shifts.ShardView(lag=0, lock_held=True, active=active)
+        self._end = self._topic.end(self._partitions)
+        stored = stored_offsets(self._connection, self._settings.kafka_topic)
+        begin = self._topic.begin(tuple(p for p in partitions if p not in stored))
+        return shifts.ShardView(
+            lag=sum(lag_of(self._end[p], stored.get(p), begin.get(p, 0)) for p in partitions),
+            lock_held=locked,
+            active=active,
+            failures=failures_of(runs),
+            offsets_changed_at=max((stored[p].updated_at for p in partitions if p in stored), default=0.0),
+        )
+
+    def _request(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> dg.RunRequest:
+        """A run has one successor: the key names its predecessor, so that an interrupted tick cannot request two, and no key blocks for ever."""
+        newest = runs[0].dagster_run if runs else None
+        shift = int(newest.tags.get(shifts.SHIFT_TAG, "0")) + 1 if newest else 1
+        return dg.RunRequest(
+            job_name=JOB,
+            run_key=f"shard {shard} after {newest.run_id if newest else 'the beginning'}",
+            tags={
+                shifts.SHARD_TAG: str(shard),
+                shifts.SHIFT_TAG: str(shift),
+                ASSET_PARTITION_RANGE_START_TAG: str(partitions[0]),
+                ASSET_PARTITION_RANGE_END_TAG: str(partitions[-1]),
+                MAX_RUNTIME_SECONDS_TAG: str(int(self._settings.drain_shift_seconds) + shifts.GRACE_SECONDS),
+                MAX_RETRIES_TAG: "0",
+            },
+        )
+
+
+def lag_of(end: int, stored: StoredOffset | None, begin: int) -> int:
+    """Records that wait in a partition. A log that ends before what was drained counts as one: a run must look at it and fail loudly."""
+    position = begin if stored is None else stored.next_offset
+    return end - position if end >= position else 1
+
+
+def active_run(record: RunRecord) -> shifts.ActiveRun:
+    """The shift state of an unfinished run. A tag copied from an earlier run by re-execution says nothing."""
+    tag = record.dagster_run.tags.get(shifts.ENDS_AT_TAG)
+    started = record.start_time or record.create_timestamp.timestamp()
+    ends_at = float(tag) if tag and record.start_time and float(tag) > started else None
+    return shifts.ActiveRun(record.dagster_run.run_id, record.create_timestamp.timestamp(), ends_at)
+
+
+def failures_of(runs: Sequence[RunRecord]) -> shifts.Failures:
+    """The failed runs since the last one that ended otherwise; runs newest first."""
+    failed = []
+    for record in runs:
+        if record.dagster_run.status == DagsterRunStatus.FAILURE:
+            failed.append(record)
+        elif record.dagster_run.status in _FINISHED:
+            break
+    if not failed:
+        return shifts.Failures()
+    last_at = failed[0].end_time or failed[0].update_timestamp.timestamp()
+    return shifts.Failures(len(failed), last_at, failed[0].dagster_run.tags.get(shifts.FAILURE_TAG) == shifts.NEEDS_PERSON)
+
+
+def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+    """One tick of the sensor kafka_lag."""
+    deadline = time.monotonic() + TICK_SECONDS
+    with TopicOffsets(settings) as topic, closing(connect(settings, application_name="dagster-kafka-lag")) as connection:
+        requests, seen = LagWatch(settings, instance, topic, connection).run(deadline)
+    return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(seen)

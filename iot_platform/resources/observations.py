@@ -1,0 +1,73 @@
+"""What an observation of the MQTT broker and of the Kafka topic says, as Dagster metadata."""
+
+import urllib.request
+from collections.abc import Mapping
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+import dagster as dg
+from prometheus_client.parser import text_string_to_metric_families
+
+from iot_platform.database import connect
+from iot_platform.resources.accounting import stored_offsets
+from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.settings import Settings
+
+Metadata = Mapping[str, dg.MetadataValue | str | int | float | bool]
+
+_WANTED = {
+    "iot_ingest_messages_received_total": "messages_received",
+    "iot_ingest_messages_delivered_total": "messages_delivered",
+    "iot_ingest_messages_in_flight": "messages_in_flight",
+    "iot_ingest_mqtt_connected": "connected",
+    "iot_ingest_kafka_up": "kafka_up",
+}
+
+
+def observe_broker(settings: Settings) -> Metadata:
+    """State of the MQTT connection as the ingest daemon's metrics tell it; says so when the daemon does not answer."""
+    broker = urlsplit(settings.mqtt_url.get_secret_value())
+    metadata: dict[str, dg.MetadataValue | str | int | float | bool] = {
+        "broker": f"{broker.hostname}:{broker.port or (8883 if broker.scheme == 'mqtts' else 1883)}",
+        "topic_filter": settings.mqtt_topic_filter,
+    }
+    url = settings.ingest_http_url.rstrip("/") + "/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310  the URL is the operator's setting
+            text = response.read().decode()
+    except (URLError, OSError, ValueError) as error:
+        metadata["ingest_daemon"] = f"no answer from {url} (IOT_INGEST_HTTP_URL): {error}"
+        return metadata
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in _WANTED:
+                metadata[_WANTED[sample.name]] = sample.value
+    return metadata
+
+
+def observe_topic(settings: Settings) -> Metadata:
+    """End offsets and lag of every partition.
+
+    Raises:
+        KafkaUnavailableError, DatabaseError: a server does not answer.
+    """
+    with TopicOffsets(settings) as topic:
+        marks = topic.watermarks(topic.partitions())
+    connection = connect(settings, application_name="dagster-observe")
+    try:
+        stored = stored_offsets(connection, settings.kafka_topic)
+    finally:
+        connection.close()
+    lags = {p: end - (stored[p].next_offset if p in stored else marks.begin[p]) for p, end in marks.end.items()}
+    rows = [
+        dg.TableRecord({"partition": p, "begin": marks.begin[p], "end": end, "retained": end - marks.begin[p], "lag": lags[p]})
+        for p, end in sorted(marks.end.items())
+    ]
+    return {
+        "topic": settings.kafka_topic,
+        "partitions": len(rows),
+        "messages_ever": sum(marks.end.values()),
+        "messages_retained": sum(end - marks.begin[p] for p, end in marks.end.items()),
+        "lag": sum(lags.values()),
+        "offsets": dg.MetadataValue.table(rows),
+    }

@@ -1,0 +1,109 @@
+"""When a drain shift is requested: pure decisions from what the sensor saw, and the run tags that carry a shift's state."""
+
+from dataclasses import dataclass
+
+SHARD_TAG = "iot/shard"
+SHIFT_TAG = "iot/shift"
+ENDS_AT_TAG = "iot/shift_ends_at"
+FAILURE_TAG = "iot/failure"
+NEEDS_PERSON = "needs-a-person"
+
+LEAD_SECONDS = 10.0
+"""A successor is requested this long before the shift ends: a sensor gap of 5 s, then 2-4 s until its process waits for the lock."""
+GRACE_SECONDS = 60
+"""What a run may last beyond its shift (start, wait for the lock, last events) before Dagster ends it."""
+STALE_START_SECONDS = 20.0
+"""A run that has not begun its shift by then is taken for lost when nobody drains and messages wait."""
+_BACKOFF_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_PERSON_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """A drain run of a shard that Dagster has not seen end; times are seconds since the epoch."""
+
+    run_id: str
+    created_at: float
+    ends_at: float | None
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The unbroken series of failed runs at the end of a shard's history."""
+
+    count: int = 0
+    last_at: float = 0.0
+    needs_person: bool = False
+
+
+@dataclass(frozen=True)
+class ShardView:
+    """What the sensor knows of one shard at one moment."""
+
+    lag: int
+    lock_held: bool
+    active: tuple[ActiveRun, ...] = ()
+    failures: Failures = Failures()
+    offsets_changed_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to request a run now, and a sentence for the tick's log."""
+
+    request: bool
+    reason: str
+
+
+def partitions_of_shard(partitions: tuple[int, ...], shard: int, shards: int) -> tuple[int, ...]:
+    """The contiguous share of one shard; shares differ by one partition at most and are empty when shards outnumber partitions."""
+    count = len(partitions)
+    return partitions[shard * count // shards : (shard + 1) * count // shards]
+
+
+def shard_of_partition(partitions: tuple[int, ...], partition: int, shards: int) -> int:
+    """The shard whose share holds the partition."""
+    return next(shard for shard in range(shards) if partition in partitions_of_shard(partitions, shard, shards))
+
+
+def lead_seconds(shift_seconds: float) -> float:
+    """How long before the end of a shift its successor is requested."""
+    return min(LEAD_SECONDS, shift_seconds / 2)
+
+
+def retry_at(failures: Failures, offsets_changed_at: float) -> float:
+    """When the next run may follow a series of failures: at most 9 runs fail in 10 minutes.
+
+    An error that only a person can end waits 15 minutes, or until the offsets in the database changed (somebody accepted the loss).
+    """
+    if failures.count == 0 or (failures.needs_person and offsets_changed_at > failures.last_at):
+        return 0.0
+    if failures.needs_person:
+        return failures.last_at + _PERSON_SECONDS
+    return failures.last_at + _BACKOFF_SECONDS[min(failures.count, len(_BACKOFF_SECONDS)) - 1]
+
+
+def decide(view: ShardView, now: float, lead: float) -> Decision:
+    """Whether the shard needs another run now.
+
+    Never more than two are active (one drains, one waits for its lock). The lock, not Dagster's opinion, says whether somebody drains: a run
+    that began its shift without anybody holding the lock has either just ended or lost its process.
+    """
+    if len(view.active) >= 2:
+        return Decision(False, "a shift drains and its successor is on the way")
+    if view.active:
+        run = view.active[0]
+        if run.ends_at is None and (now - run.created_at < STALE_START_SECONDS or view.lock_held):
+            return Decision(False, f"run {run.run_id[:8]} is about to start")
+        if run.ends_at is not None and view.lock_held:
+            left = run.ends_at - now
+            if left > lead:
+                return Decision(False, f"run {run.run_id[:8]} drains for another {left:.0f} s")
+            return Decision(True, f"run {run.run_id[:8]} hands over in {left:.0f} s")
+    if view.lag <= 0:
+        return Decision(False, "no message waits")
+    wait = retry_at(view.failures, view.offsets_changed_at) - now
+    if wait > 0:
+        why = "needs a person, see its error" if view.failures.needs_person else "failed"
+        return Decision(False, f"{view.failures.count} run(s) in a row: the last {why}; next attempt in {wait:.0f} s")
+    return Decision(True, f"{view.lag} message(s) wait")

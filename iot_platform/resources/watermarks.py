@@ -1,0 +1,77 @@
+"""Where the Kafka topic begins and ends, asked without joining any consumer group."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from iot_platform.settings import Settings
+
+
+class KafkaUnavailableError(Exception):
+    """Kafka did not answer, or the topic is missing; the message names the setting to look at. Retry later."""
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """First and next offset of every partition of the topic."""
+
+    begin: dict[int, int]
+    end: dict[int, int]
+
+
+class TopicOffsets:
+    """Asks the brokers for partitions and offsets of the configured topic. One instance per thread; no group, no consumer."""
+
+    def __init__(self, settings: Settings, timeout_seconds: float = 5.0) -> None:
+        self._topic = settings.kafka_topic
+        self._servers = settings.kafka_bootstrap_servers
+        self._timeout = timeout_seconds
+        self._admin = AdminClient({**settings.kafka_config(), "log_level": 0, "socket.timeout.ms": int(timeout_seconds * 1000)})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del self._admin  # librdkafka closes its connections when the handle goes
+
+    def partitions(self) -> tuple[int, ...]:
+        """Numbers of the topic's partitions, ascending.
+
+        Raises:
+            KafkaUnavailableError: no broker answered, or there is no such topic.
+        """
+        try:
+            topic = self._admin.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        if topic.error is not None:
+            raise KafkaUnavailableError(
+                f"Kafka topic {self._topic} (IOT_KAFKA_TOPIC): {topic.error.str()}. `iot up` creates it on the local Kafka."
+            )
+        return tuple(sorted(topic.partitions))
+
+    def end(self, partitions: tuple[int, ...]) -> dict[int, int]:
+        """The offset that the next record of each partition will get."""
+        return self._offsets(partitions, OffsetSpec.latest())
+
+    def begin(self, partitions: tuple[int, ...]) -> dict[int, int]:
+        """The oldest offset that each partition still holds."""
+        return self._offsets(partitions, OffsetSpec.earliest()) if partitions else {}
+
+    def watermarks(self, partitions: tuple[int, ...]) -> Watermarks:
+        """First and next offset of each partition."""
+        return Watermarks(begin=self.begin(partitions), end=self.end(partitions))
+
+    def _offsets(self, partitions: tuple[int, ...], spec: OffsetSpec) -> dict[int, int]:
+        wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
+        try:
+            futures = self._admin.list_offsets(wanted, request_timeout=self._timeout)
+            return {item.partition: int(future.result().offset) for item, future in futures.items()}
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
+        return KafkaUnavailableError(f"Kafka at {self._servers} (IOT_KAFKA_BOOTSTRAP_SERVERS) does not answer: {error.args[0].str()}")
