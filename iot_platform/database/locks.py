@@ -82,3 +82,17 @@ def _call(connection: Connection, query: str, key: int) -> bool:
         row = cursor.fetchone()
     connection.commit()
     return bool(row and row[0])
+
+
+def shard_is_locked(connection: Connection, shard: int) -> bool:
+    """Whether anybody holds the hand-off lock of the shard now. Does not take it; commits on the connection."""
+    key = lock_key(f"drain-shard-{shard}")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+            ((key >> 32) & 0xFFFFFFFF, key & 0xFFFFFFFF),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return bool(row and row[0])
