@@ -1,5 +1,6 @@
 """Settings of every process but the ingest daemon: read once from environment and `.env`, validated, frozen."""
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
         100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit)."
     )
 
+    # -- Dagster -----------------------------------------------------------------------------------------------
+    dagster_history_days: float = Field(
+        7.0, gt=0, description="Finished Dagster runs older than this are purged daily; each asset partition keeps its newest materialization."
+    )
+
     # -- local stack -------------------------------------------------------------------------------------------
     mqtt_port: int = Field(1883, ge=1, le=65535, description="Port of the local Mosquitto.")
     kafka_port: int = Field(9092, ge=1, le=65535, description="Port of the local Kafka.")
@@ -203,6 +209,13 @@ def explain(error: ValidationError) -> str:
         name = "IOT_" + "_".join(str(part) for part in item["loc"]).upper() if item["loc"] else ""
         lines.append(f"{name}: {item['msg']}".lstrip(": "))
     return "\n".join(lines)
+
+
+def exports(settings: BaseSettings) -> dict[str, str]:
+    """Variable → value, secrets included, from which the same settings can be read again; what is None is left out."""
+    values = settings.model_dump(mode="python", exclude_none=True)
+    plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
+    return {f"IOT_{name.upper()}": json.dumps(value) if isinstance(value, (tuple, dict)) else str(value) for name, value in plain.items()}
 
 
 _DATABASE_FIELDS = frozenset({"database_url", "database_admin_url", "database_reader_url", "dagster_storage_url"})

@@ -36,7 +36,8 @@ def run_logged(command: Sequence[str], log: Path, note: Note, *, what: str, envi
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as out:
         out.write(f"\n$ {' '.join(command)}\n")
-        process = subprocess.Popen(
+        lines: list[str] = []
+        with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -44,14 +45,13 @@ def run_logged(command: Sequence[str], log: Path, note: Note, *, what: str, envi
             text=True,
             errors="replace",
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **(environment or {})},
-        )
-        lines: list[str] = []
-        for line in process.stdout or ():
-            out.write(line)
-            if line.strip():
-                lines = [*lines[-4:], line.strip()]
-                note(f"{what}: {line.strip()[:70]}")
-    if process.wait() != 0:
+        ) as process:
+            for line in process.stdout or ():
+                out.write(line)
+                if line.strip():
+                    lines = [*lines[-4:], line.strip()]
+                    note(f"{what}: {line.strip()[:70]}")
+    if process.returncode != 0:
         tail = "\n  ".join(lines)
         raise LocalStackError(f"{what} failed (network, mirror or disk space?); the whole output is in {log}. It ended with:\n  {tail}")
 

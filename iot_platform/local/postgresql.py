@@ -84,7 +84,7 @@ class PostgresqlServer:
         installation = self._installation(_quiet)
         options = _SETTINGS | {"port": str(self.port)}
         if not self.durable:
-            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            options |= {"fsync": "off", "full_page_writes": "off"}  # survives kill -9 of the server, not of the machine
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command = self._inside(installation, "postgres", "-D", self._path(installation, installation.major), *arguments)
         environment = base_environment(self.local_dir) | {"LC_ALL": "C.UTF-8"}

@@ -27,10 +27,12 @@ class Program:
     stop_signal: str = "TERM"
     stop_seconds: int = 20
     fingerprint: str = ""
+    restart: bool = True  # after a death that nobody asked for
 
     def spec(self) -> str:
         """The JSON that `iot_platform.local.launch` executes."""
-        return json.dumps({"command": self.command, "environment": dict(self.environment), "fingerprint": self.fingerprint}, sort_keys=True)
+        parts = {"command": self.command, "environment": dict(self.environment), "fingerprint": self.fingerprint}
+        return json.dumps(parts, sort_keys=True)
 
     def digest(self) -> str:
         """Equal for two programs that need no restart between them."""

@@ -58,6 +58,7 @@ class Supervisor:
         self.log_dir = local_dir / "logs"
         self._die_with_parent = die_with_parent
         self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
 
     # -- life ------------------------------------------------------------------------------------------------
     def ensure_running(self) -> None:
@@ -71,7 +72,7 @@ class Supervisor:
         config = self.run_dir / "supervisord.conf"
         config.write_text(self._config(), "utf-8")
         with (self.log_dir / "supervisord.out").open("ab") as out:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -90,7 +91,7 @@ class Supervisor:
     def alive(self) -> bool:
         """Whether supervisord answers."""
         try:
-            return bool(self._rpc().getState()["statename"] == "RUNNING")
+            return bool(self._call("getState")["statename"] == "RUNNING")
         except (OSError, xmlrpc.client.Error, ConnectionError):
             return False
 
@@ -100,10 +101,10 @@ class Supervisor:
             return
         for wave in waves:
             self.stop(*wave)
-        pid = int(self._rpc().getPID())
+        pid = int(self._call("getPID"))
         with contextlib.suppress(xmlrpc.client.Fault, OSError):
-            self._rpc().shutdown()
-        while _exists(pid):
+            self._call("shutdown")
+        while _exists(pid, self._process):
             time.sleep(0.05)
 
     # -- programs --------------------------------------------------------------------------------------------
@@ -113,16 +114,15 @@ class Supervisor:
             spec = self.run_dir / f"{program.name}.json"
             _write_private(spec, program.spec())
             (self.run_dir / "programs" / f"{program.name}.conf").write_text(self._section(program, spec), "utf-8")
-            rpc = self._rpc()
-            added, changed, _ = rpc.reloadConfig()[0]
+            added, changed, _ = self._call("reloadConfig")[0]
             if program.name in changed:
                 self._stop_and_wait((program.name,))
-                rpc.removeProcessGroup(program.name)
+                self._call("removeProcessGroup", program.name)
             if program.name in changed or program.name in added:
-                rpc.addProcessGroup(program.name)
+                self._call("addProcessGroup", program.name)
         if self.state(program.name).name in ("STOPPED", "EXITED", "FATAL"):
             with contextlib.suppress(xmlrpc.client.Fault):  # another call started it meanwhile
-                self._rpc().startProcess(program.name, False)
+                self._call("startProcess", program.name, False)
 
     def remove(self, name: str) -> None:
         """Stop a program and forget it; nothing happens when there is none."""
@@ -131,8 +131,8 @@ class Supervisor:
             (self.run_dir / f"{name}.json").unlink(missing_ok=True)
             if name in self.states():
                 self._stop_and_wait((name,))
-                self._rpc().reloadConfig()
-                self._rpc().removeProcessGroup(name)
+                self._call("reloadConfig")
+                self._call("removeProcessGroup", name)
 
     def stop(self, *names: str) -> None:
         """Stop programs together and wait until they have ended."""
@@ -142,7 +142,7 @@ class Supervisor:
     def states(self) -> dict[str, State]:
         """All programs that supervisord knows; empty when it does not run."""
         try:
-            rows: list[dict[str, Any]] = self._rpc().getAllProcessInfo()
+            rows: list[dict[str, Any]] = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error):
             return {}
         return {
@@ -159,18 +159,20 @@ class Supervisor:
 
     # -- private ---------------------------------------------------------------------------------------------
     def _stop_and_wait(self, names: Sequence[str]) -> None:
-        rpc = self._rpc()
         for name in names:
             with contextlib.suppress(xmlrpc.client.Fault):  # not running, or unknown
-                rpc.stopProcess(name, False)
+                self._call("stopProcess", name, False)
         while any(self.state(name).name in ("RUNNING", "STARTING", "STOPPING") for name in names):
             time.sleep(0.05)
 
-    def _rpc(self) -> Any:
+    def _call(self, method: str, *arguments: object) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, f"unix://{socket_path(self.local_dir, 'supervisor.sock')}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        try:
+            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor, method)(*arguments)
+        finally:
+            transport.close()
 
     def _config(self) -> str:
         def text(value: object) -> str:
@@ -204,7 +206,7 @@ command="{text(sys.executable)}" -m iot_platform.local.launch "{text(spec)}"
 directory={text(program.directory)}
 environment=IOT_PROGRAM_DIGEST="{program.digest()}",PYTHONPATH="{text(Path(__file__).resolve().parents[2])}"
 autostart=false
-autorestart=true
+autorestart={str(program.restart).lower()}
 startsecs=1
 startretries=1000
 stopsignal={program.stop_signal}
@@ -229,9 +231,9 @@ def _write_private(path: Path, content: str) -> None:
     temporary.rename(path)
 
 
-def _exists(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _exists(pid: int, child: "subprocess.Popen[bytes] | None") -> bool:
+    if child is not None and child.pid == pid:
+        return child.poll() is None  # collects it: a zombie would look alive
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

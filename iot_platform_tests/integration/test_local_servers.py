@@ -1,0 +1,68 @@
+"""The real servers of the tests: they serve, they are apart, and they come back after kill -9."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psycopg2
+
+from iot_platform.local import leftovers, probes
+from iot_platform.settings import Settings
+from iot_platform_tests.fix_stack import Servers
+
+
+def test_settings_name_a_migrated_database_and_fresh_topics(settings: Settings) -> None:
+    probes.mqtt(settings)
+    probes.kafka(settings)
+    connection = psycopg2.connect(settings.writer_url)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM message")
+        assert cursor.fetchone() == (0,)
+    connection.close()
+
+
+def test_killed_server_comes_back_with_its_data(servers: Servers, settings: Settings) -> None:
+    admin = psycopg2.connect(settings.admin_url)
+    with admin, admin.cursor() as cursor:
+        cursor.execute("CREATE TABLE kept AS SELECT 1 AS number")
+    admin.close()
+    pid = servers.supervisor.state("postgresql").pid
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            probes.postgresql(settings.admin_url)
+            break
+        except probes.NotReadyError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert servers.supervisor.state("postgresql").pid != pid
+    admin = psycopg2.connect(settings.admin_url)
+    with admin.cursor() as cursor:
+        cursor.execute("SELECT number FROM kept")
+        assert cursor.fetchone() == (1,)
+    admin.close()
+
+
+def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
+    """A supervisor of the tests' kind stops its programs when the process that started it is killed."""
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from iot_platform.local.program import Program, base_environment
+        from iot_platform.local.supervisor import Supervisor
+        folder = Path({str(tmp_path)!r})
+        supervisor = Supervisor(folder, die_with_parent=True)
+        supervisor.ensure_running()
+        supervisor.apply(Program("sleeper", ("sleep", "600"), folder, base_environment(folder)))
+        while supervisor.state("sleeper").name != "RUNNING":
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 20
+    while leftovers.find(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
