@@ -1,0 +1,121 @@
+"""Process of the ingest daemon: settings, signals, exit codes.
+
+Exit codes: 0 drained and left, 1 unexpected error, 2 settings refused, 3 the broker grants too little, 4 left with messages in
+flight (nothing lost: unacknowledged, so redelivered).
+"""
+
+import argparse
+import gc
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from ingest_daemon import health, logs
+from ingest_daemon.bridge import Bridge
+from ingest_daemon.connection_number import ConnectionNumbers
+from ingest_daemon.errors import SettingsError, UnsafeBrokerError
+from ingest_daemon.kafka import KafkaSink
+from ingest_daemon.metrics import Metrics
+from ingest_daemon.settings import Settings, load
+from ingest_daemon.watch import KafkaWatch
+
+log = structlog.get_logger("ingest")
+
+
+class Signals:
+    """Counts SIGTERM and SIGINT: the first asks to drain, the second to leave at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def stop(self) -> bool:
+        """Whether to stop."""
+        return self.count > 0
+
+    def force(self) -> bool:
+        """Whether to stop without draining."""
+        return self.count > 1
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle both signals inside the block."""
+
+        def handle(_number: int, _frame: object) -> None:
+            self.count += 1
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(settings: Settings) -> int:
+    """Run until told to stop; the exit code. Raises SettingsError and UnsafeBrokerError."""
+    metrics = Metrics()
+    numbers = ConnectionNumbers(settings.ingest_state_dir, settings.ingest_client_id)
+    watch = KafkaWatch(settings)
+    bridge = Bridge(settings, numbers, KafkaSink(settings), metrics)
+    metrics.kafka_up.set_function(lambda: watch.problem is None)
+    server, port = health.start(
+        settings.ingest_http_host,
+        settings.ingest_http_port,
+        bridge.healthy,
+        lambda: [*bridge.ready(), *([watch.problem] if watch.problem else [])],
+        metrics.registry,
+    )
+    log.info("started", client_id=settings.ingest_client_id, http_port=port, kafka_topic=settings.kafka_topic)
+    watch.start()
+    # Start-up objects live for ever: keep the collector from walking them; messages are freed by reference count.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    signals = Signals()
+    try:
+        with signals.installed():
+            left = bridge.run(signals.stop, signals.force)
+    finally:
+        watch.stop()
+        server.shutdown()
+        numbers.close()
+    log.info("stopped", left_to_redelivery=left)
+    return 4 if left else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `python -m ingest_daemon` and `iot-ingest`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ingest_daemon",
+        description="Carries messages from the MQTT broker into Kafka: each is acknowledged only after Kafka has it on disk. "
+        "Settings come from IOT_* variables, .env and the local stack's stack.env.",
+        epilog=__doc__.partition("\n\n")[2],
+    )
+    parser.add_argument("--check", action="store_true", help="validate the settings and exit")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load()
+        if settings.mqtt_tls:
+            settings.mqtt_tls_context()
+        if options.check:
+            print("settings are valid")
+            return 0
+        logs.configure(settings.ingest_log_level)
+        return serve(settings)
+    except SettingsError as error:
+        print(f"ingest_daemon refuses to start:\n{error}", file=sys.stderr)
+        return 2
+    except UnsafeBrokerError as error:
+        log.critical("refused", problem=str(error))
+        print(f"ingest_daemon refuses to run:\n{error}", file=sys.stderr)
+        return 3
+    except Exception:
+        log.exception("crashed")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Messages that Kafka refuses for what they are: tried alone, then kept whole in the dead-letter topic, in parts if need be."""
+
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from ingest_daemon.envelope import HEADER
+from ingest_daemon.inflight import Pending, State
+from ingest_daemon.settings import Settings
+
+ERROR_HEADER = "iot-error"
+PART_HEADER = "iot-part"
+FIRST_PART_BYTES, LEAST_PART_BYTES = 512 * 1024, 1024
+RETRY_SECONDS = 2.0
+
+# Refusals that another attempt with the same record can't change.
+ABOUT_THE_MESSAGE = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+
+log = structlog.get_logger("ingest.dead_letter")
+
+
+class Lane(Protocol):
+    """What of `kafka.Channel` is used here."""
+
+    produce: Callable[..., None]
+    fatal: str | None
+
+    def poll(self) -> None:
+        """Serve delivery reports."""
+
+    def discard(self) -> None:
+        """Report every unfinished record as failed."""
+
+
+class Stage(IntEnum):
+    """What is tried, in this order."""
+
+    ALONE = 0  # in a batch of its own: a limit on batches refuses small messages together with a large one
+    WHOLE = 1  # in the dead-letter topic as one record
+    PARTS = 2  # in the dead-letter topic as numbered parts, halved until they fit
+
+
+class _Letter:
+    """One refused message on its way; knows which reports of the current attempt are still out."""
+
+    __slots__ = ("error", "outstanding", "part_bytes", "pending", "reason", "stage")
+
+    def __init__(self, pending: Pending, reason: str, stage: Stage) -> None:
+        self.pending, self.reason, self.stage = pending, reason, stage
+        self.part_bytes = FIRST_PART_BYTES
+        self.outstanding = 0
+        self.error: Any = None
+
+
+class Refused:
+    """Finds each refused message a place, for ever; settles it only when all its bytes are in Kafka.
+
+    Dead-letter records keep key, value and the `iot` header, and say why in `iot-error`. A message in parts has `iot-part`
+    "i/n" (1-based) on each; parts with the same key, `iot` header and n joined in order are the payload.
+    """
+
+    def __init__(self, settings: Settings, open_lane: Callable[[], Lane], clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._open_lane = open_lane
+        self._clock = clock
+        self._lane: Lane | None = None  # opened at the first refusal: most daemons never need it
+        self._due: list[tuple[float, _Letter]] = []
+
+    def take(self, pending: Pending, reason: str) -> None:
+        """Own a message that the topic refused. May be called from a delivery callback; work happens in `poll`."""
+        stage = Stage.PARTS if len(pending.value) > self._settings.ingest_max_record_bytes else Stage.ALONE
+        self._due.append((0.0, _Letter(pending, reason, stage)))
+
+    def poll(self) -> None:
+        """Serve delivery reports and start attempts that are due. Raises KafkaStuckError."""
+        if self._lane is not None:
+            self._lane.poll()
+        if not self._due:
+            return
+        now = self._clock()
+        ready = [letter for when, letter in self._due if when <= now]
+        self._due = [(when, letter) for when, letter in self._due if when > now]
+        for letter in ready:
+            self._attempt(letter)
+
+    def _records(self, letter: _Letter) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
+        """Topic, value and headers of the records of the letter's next attempt."""
+        value = letter.pending.value
+        headers = [(HEADER, letter.pending.header)]
+        if letter.stage is Stage.ALONE:
+            return [(self._settings.kafka_topic, value, headers)]
+        headers.append((ERROR_HEADER, letter.reason.encode()))
+        topic = self._settings.kafka_dead_letter_topic
+        if letter.stage is Stage.WHOLE:
+            return [(topic, value, headers)]
+        count = max(1, -(-len(value) // letter.part_bytes))
+        return [
+            (
+                topic,
+                value[index * letter.part_bytes : (index + 1) * letter.part_bytes],
+                [*headers, (PART_HEADER, f"{index + 1}/{count}".encode())],
+            )
+            for index in range(count)
+        ]
+
+    def _attempt(self, letter: _Letter) -> None:
+        if self._lane is None:
+            self._lane = self._open_lane()
+        records = self._records(letter)
+        letter.error = None
+        letter.outstanding = len(records)
+
+        def report(error: Any, _message: Any) -> None:
+            letter.outstanding -= 1
+            letter.error = letter.error or error
+            if not letter.outstanding:
+                self._finish(letter)
+
+        for topic, value, headers in records:
+            try:
+                self._lane.produce(topic, value, letter.pending.key, on_delivery=report, headers=headers)
+            except BufferError as error:
+                report(error, None)
+            except KafkaException as error:
+                report(error.args[0], None)
+
+    def _finish(self, letter: _Letter) -> None:
+        error = letter.error
+        if error is None:
+            letter.pending.state = State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED
+            if letter.stage is not Stage.ALONE:
+                log.warning(
+                    "dead_lettered",
+                    reason=letter.reason,
+                    payload_bytes=len(letter.pending.value),
+                    topic=self._settings.kafka_dead_letter_topic,
+                )
+            return
+        if isinstance(error, BufferError) or error.code() not in ABOUT_THE_MESSAGE:
+            if self._lane is not None and not isinstance(error, BufferError) and error.fatal():
+                self._lane.fatal = str(error)
+            log.warning(
+                "dead_letter_delayed",
+                reason=str(error),
+                topic=self._settings.kafka_dead_letter_topic,
+                setting="IOT_KAFKA_DEAD_LETTER_TOPIC",
+            )
+            self._due.append((self._clock() + RETRY_SECONDS, letter))
+        elif letter.stage < Stage.PARTS:
+            letter.stage = Stage(letter.stage + 1)
+            self._due.append((0.0, letter))
+        elif letter.part_bytes > LEAST_PART_BYTES:
+            letter.part_bytes //= 2
+            self._due.append((0.0, letter))
+        else:
+            log.error(
+                "dead_letter_refused",
+                reason=str(error),
+                topic=self._settings.kafka_dead_letter_topic,
+                setting="IOT_KAFKA_DEAD_LETTER_TOPIC",
+            )
+            letter.part_bytes = FIRST_PART_BYTES
+            self._due.append((self._clock() + 30 * RETRY_SECONDS, letter))
+
+    def close(self) -> None:
+        """Drop what is unfinished; it was not acknowledged."""
+        if self._lane is not None:
+            self._lane.discard()

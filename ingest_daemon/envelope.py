@@ -1,0 +1,26 @@
+"""The one Kafka header of a forwarded message: who received it, on which connection, as the how-manieth, when."""
+
+import struct
+
+HEADER = "iot"
+VERSION = 1
+
+DUP, RETAIN, QOS_SHIFT = 0b0001, 0b0010, 2
+
+# version, flags, MQTT packet id, received at (µs since the epoch), connection number, sequence within the connection;
+# the MQTT client id (UTF-8) follows.
+_FIXED = struct.Struct("!BBHqqQ")
+
+_FLAGS_OF_FIRST_BYTE = tuple(bool(first & 0x08) * DUP | bool(first & 0x01) * RETAIN | (first >> 1 & 3) << QOS_SHIFT for first in range(16))
+
+
+def flags_of(first_byte: int) -> int:
+    """Envelope flags of a PUBLISH packet's first byte: bit 0 DUP, bit 1 RETAIN, bits 2-3 QoS."""
+    return _FLAGS_OF_FIRST_BYTE[first_byte & 15]
+
+
+def pack(  # noqa: PLR0917  hot path: keywords cost
+    first_byte: int, packet_id: int, received_at_us: int, connection_number: int, sequence: int, client_id: bytes
+) -> bytes:
+    """The header's value for a PUBLISH packet that begins with `first_byte`; `packet_id` is 0 for QoS 0."""
+    return _FIXED.pack(VERSION, _FLAGS_OF_FIRST_BYTE[first_byte & 15], packet_id, received_at_us, connection_number, sequence) + client_id

@@ -1,0 +1,266 @@
+"""The MQTT session: a paho client that connects persistently, subscribes at QoS 1, and refuses a broker that grants less."""
+
+import random
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ingest_daemon.errors import ProtocolError, UnsafeBrokerError
+from ingest_daemon.settings import Settings
+from ingest_daemon.transport import FrameSocket, OnPublish
+
+FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
+STABLE_SECONDS = 30.0  # a connection that lived this long resets the back-off
+SETUP_SECONDS = 20.0  # from TCP connect to SUBACK
+MISC_INTERVAL_SECONDS = 0.25
+PINGREQ = b"\xc0\x00"
+SESSION_TAKEN_OVER = 0x8E
+
+log = structlog.get_logger("ingest.mqtt")
+
+
+class _Client(Client):
+    """paho with our socket below it. `_create_socket` is the one private name we rely on (contract test: test_ingest_transport)."""
+
+    wrap: Callable[[Any], FrameSocket]
+
+    def _create_socket(self) -> FrameSocket:
+        return self.wrap(super()._create_socket())
+
+
+class Session:
+    """One persistent MQTT 5 session, driven by `turn` from a single thread; reconnects for ever.
+
+    `on_open(session_present)` runs at CONNACK before any message of the connection, `on_publish` for each message,
+    `on_close()` when the connection is gone. An acknowledgement goes out through `acknowledge`, in the order given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_open: Callable[[bool], None],
+        on_publish: OnPublish,
+        on_close: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._on_open, self._on_publish, self._on_close = on_open, on_publish, on_close
+        self._clock = clock
+        self._poll = select.poll()
+        self._polled = (-1, 0)  # descriptor and events that are registered
+        self._transport: FrameSocket | None = None
+        self._client = self._build()
+        self._delay = FIRST_DELAY_SECONDS
+        self._next_attempt = 0.0
+        self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
+        self.subscribed = False
+        self.problem: str | None = "MQTT: not connected yet"
+
+    def _build(self) -> _Client:
+        settings = self._settings
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.ingest_client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        user, password = settings.mqtt_credentials
+        if user is not None:
+            client.username_pw_set(user, password)
+        if settings.mqtt_tls:
+            client.tls_set_context(settings.mqtt_tls_context())
+        client.wrap = self._wrap
+        client.on_connect = self._connected
+        client.on_subscribe = self._granted
+        client.on_disconnect = self._disconnected
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = settings.ingest_session_expiry_seconds
+        properties.ReceiveMaximum = settings.ingest_in_flight_window
+        host, port = settings.mqtt_address
+        # paho's default clean_start wipes the broker's session at each start of the process.
+        client.connect_async(host, port, settings.ingest_keepalive_seconds, clean_start=False, properties=properties)
+        return client
+
+    def _wrap(self, sock: Any) -> FrameSocket:
+        self._transport = FrameSocket(sock, self._on_publish, self._client.loop_read)
+        return self._transport
+
+    # -- the loop's side ---------------------------------------------------------------------------------------
+    @property
+    def connected(self) -> bool:
+        """Whether CONNACK has come and the connection still stands."""
+        return self._transport is not None and not self._transport.closed and self._client.is_connected()
+
+    def connect_if_due(self) -> None:
+        """Start a connection unless there is one or the back-off says wait. Blocks for TCP and TLS set-up (5 s each at most)."""
+        now = self._clock()
+        if self._transport is not None or now < self._next_attempt:
+            return
+        self._connected_at = now
+        self.subscribed = False
+        try:
+            self._client.reconnect()
+        except (OSError, ValueError) as error:  # ValueError: paho's wrapping of certificate errors
+            self._lost(f"can't connect: {error}")
+
+    def wait(self, timeout_seconds: float, limit: int) -> bool:
+        """Sleep until `receive(limit)` or `serve` has work, at most so long; whether the socket is readable."""
+        transport = self._transport
+        wanted = 0
+        if transport is not None and not transport.closed:
+            wanted = select.POLLIN * transport.want_read | select.POLLOUT * transport.want_write
+            if transport.pending(limit):
+                timeout_seconds = 0.0
+        # A descriptor without wanted events isn't polled at all: a hang-up would wake us for ever.
+        self._register(transport.fileno() if transport is not None and wanted else -1, wanted)
+        events = self._poll.poll(timeout_seconds * 1000)
+        return bool(events and events[0][1] & ~select.POLLOUT)
+
+    def _register(self, descriptor: int, events: int) -> None:
+        if (descriptor, events) == self._polled:
+            return
+        if self._polled[0] >= 0:
+            self._poll.unregister(self._polled[0])
+        if descriptor >= 0:
+            self._poll.register(descriptor, events)
+        self._polled = (descriptor, events)
+
+    def receive(self, limit: int, *, readable: bool) -> int:
+        """Take at most `limit` messages; how many were taken. `limit` 0 still serves control packets."""
+        transport = self._transport
+        if transport is None or not (readable or transport.pending(limit)):
+            return 0
+        try:
+            return transport.receive(limit, readable=readable)
+        except ProtocolError as error:
+            self._give_up(f"protocol error: {error}")
+            return 0
+
+    def acknowledge(self, packet_ids: list[int]) -> None:
+        """Queue one PUBACK per packet id, in this order."""
+        if packet_ids and self._transport is not None and not self._transport.closed:
+            self._transport.send(b"".join([b"@\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]))
+
+    def serve(self) -> None:
+        """Write what is queued, and keep the connection alive; call once per turn."""
+        transport = self._transport
+        if transport is None:
+            return
+        now = self._clock()
+        if not transport.closed and now >= self._next_misc:
+            self._next_misc = now + MISC_INTERVAL_SECONDS
+            self._keep_alive(transport, now)
+        if not transport.closed:
+            if self._client.want_write():
+                self._client.loop_write()
+            transport.flush()
+
+    def _keep_alive(self, transport: FrameSocket, now: float) -> None:
+        if transport.blocked:
+            # Held back by us, a PINGRESP can't reach paho, and paho would take the silence for a dead broker. Ping for the broker's sake.
+            self._quiet_until = now + self._settings.ingest_keepalive_seconds / 2
+            if now - self._last_ping >= self._settings.ingest_keepalive_seconds / 2:
+                self._last_ping = now
+                transport.send(PINGREQ)
+            return
+        if now >= self._quiet_until:
+            self._client.loop_misc()
+        if not self.subscribed and not transport.closed and now - self._connected_at > SETUP_SECONDS:
+            self._give_up(f"no subscription {SETUP_SECONDS:.0f} s after connecting: {self.problem}")
+
+    def close(self) -> None:
+        """Flush acknowledgements and leave; the broker keeps the session for the next start."""
+        transport, self._transport = self._transport, None
+        self._register(-1, 0)
+        if transport is not None:
+            self._client.disconnect()  # paho writes DISCONNECT and closes the transport, which flushes
+            transport.close()
+
+    # -- paho's callbacks --------------------------------------------------------------------------------------
+    def _connected(self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None) -> None:
+        if reason.is_failure:
+            self.problem = f"MQTT: the broker refuses the connection: {reason} (IOT_MQTT_URL, IOT_INGEST_CLIENT_ID)"
+            return
+        self._refuse_unsafe(properties)
+        self._on_open(flags.session_present)
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        client.subscribe(self._settings.subscription, options=options)
+        self.problem = "MQTT: connected, waiting for the subscription"
+
+    def _refuse_unsafe(self, properties: Properties | None) -> None:
+        asked = self._settings.ingest_session_expiry_seconds
+        granted = getattr(properties, "SessionExpiryInterval", asked)
+        if granted < min(asked, 3600):
+            raise UnsafeBrokerError(
+                f"IOT_INGEST_SESSION_EXPIRY_SECONDS: asked {asked}, the broker grants {granted}; allow persistent sessions there"
+            )
+        if granted < asked:
+            log.warning(
+                "session_expiry_shortened", asked_seconds=asked, granted_seconds=granted, setting="IOT_INGEST_SESSION_EXPIRY_SECONDS"
+            )
+        if getattr(properties, "MaximumQoS", 2) < 1:
+            raise UnsafeBrokerError("IOT_MQTT_URL: this broker offers QoS 0 only, which loses messages; QoS 1 is needed")
+        if hasattr(properties, "AssignedClientIdentifier"):
+            raise UnsafeBrokerError("IOT_INGEST_CLIENT_ID: the broker replaced it by a random one; a session under it can't be resumed")
+        if self._settings.ingest_shared_group and not getattr(properties, "SharedSubscriptionAvailable", 1):
+            raise UnsafeBrokerError("IOT_INGEST_SHARED_GROUP: this broker has no shared subscriptions")
+
+    def _granted(self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                self.problem = f"MQTT: the broker refuses the subscription: {reason} (IOT_MQTT_TOPIC_FILTER, or the user in IOT_MQTT_URL)"
+                log.error("subscription_refused", reason=str(reason), topic_filter=self._settings.subscription)
+                return
+            if reason.value < 1:
+                raise UnsafeBrokerError(
+                    f"IOT_MQTT_TOPIC_FILTER: the broker grants only QoS 0 on {self._settings.subscription}, and that loses; allow QoS 1"
+                )
+        self.subscribed = True
+        self.problem = None
+        log.info("subscribed", topic_filter=self._settings.subscription)
+
+    def _disconnected(
+        self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if self._transport is None:
+            return
+        if reason.value == SESSION_TAKEN_OVER and flags.is_disconnect_packet_from_server:
+            self._connected_at = self._clock()  # no reset of the back-off: two daemons would throw each other out for ever
+            self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
+        elif self.problem and "refuses" in self.problem:
+            self._lost(self.problem.removeprefix("MQTT: "))
+        else:
+            self._lost(f"connection lost: {reason}")
+
+    # -- inside ------------------------------------------------------------------------------------------------
+    def _give_up(self, why: str) -> None:
+        """Drop the connection without DISCONNECT."""
+        if self._transport is not None:
+            self._transport.close()
+        self._lost(why)
+
+    def _lost(self, why: str) -> None:
+        self._transport = None
+        self.subscribed = False
+        self._register(-1, 0)
+        now = self._clock()
+        if now - self._connected_at >= STABLE_SECONDS:
+            self._delay = FIRST_DELAY_SECONDS
+        self._next_attempt = now + self._delay * random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
+        self._delay = min(self._delay * 2, LAST_DELAY_SECONDS)
+        self.problem = f"MQTT: {why}"
+        host, port = self._settings.mqtt_address
+        log.warning(
+            "mqtt_disconnected", why=why, host=host, port=port, setting="IOT_MQTT_URL", retry_in_seconds=round(self._next_attempt - now, 1)
+        )
+        self._on_close()

@@ -1,0 +1,264 @@
+"""The ingest daemon's settings: read once from environment and `.env`, validated, frozen; unsafe ones are refused by name."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingest_daemon.errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DAY_SECONDS = 86_400
+
+# What makes a delivery report worth a PUBACK. A user who changes one of these loses messages without an error.
+GUARANTEED_BY_US = frozenset(
+    [
+        "acks",
+        "request.required.acks",
+        "enable.idempotence",
+        "enable.gapless.guarantee",
+        "delivery.timeout.ms",
+        "message.timeout.ms",
+        "retries",
+        "message.send.max.retries",
+        "max.in.flight",
+        "max.in.flight.requests.per.connection",
+        "transactional.id",
+        "delivery.report.only.error",
+        "message.max.bytes",
+        "queue.buffering.max.messages",
+        "partitioner",
+        "queuing.strategy",
+        "bootstrap.servers",
+    ]
+)
+
+
+class Settings(BaseSettings):
+    """Everything the daemon can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
+
+    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True)
+
+    mqtt_url: SecretStr = Field(
+        SecretStr("mqtt://127.0.0.1:1883"), description="MQTT broker, mqtt://[user:password@]host[:port] or mqtts:// for TLS."
+    )
+    mqtt_tls_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) that sign the broker's certificate; system CAs unless set."
+    )
+    mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
+    mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
+    mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
+
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="Kafka brokers, host:port[,host:port].")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How Kafka connections are secured and authenticated."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="SASL mechanism, with a SASL_* security protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="SASL user name.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ssl_ca_file: Path | None = Field(None, description="CA certificates (PEM) for Kafka; system CAs unless set.")
+    kafka_ssl_cert_file: Path | None = Field(None, description="Client certificate (PEM) for Kafka.")
+    kafka_ssl_key_file: Path | None = Field(None, description="Private key (PEM) of the Kafka client certificate.")
+    kafka_topic: str = Field("iot-messages", min_length=1, description="Kafka topic that holds every received message.")
+    kafka_dead_letter_topic: str = Field("iot-dead-letter", min_length=1, description="Kafka topic for messages that Kafka refused.")
+
+    ingest_client_id: str = Field(
+        "iot-ingest",
+        min_length=1,
+        max_length=1024,
+        description="MQTT client id. The broker keeps unacknowledged messages under this name: keep it.",
+    )
+    ingest_shared_group: str | None = Field(
+        None, description="Shared subscription group ($share/<group>/…) when several daemons divide the load; each needs its own client id."
+    )
+    ingest_session_expiry_seconds: int = Field(
+        7 * DAY_SECONDS,
+        ge=DAY_SECONDS,
+        le=0xFFFFFFFF,
+        description="How long the broker keeps messages for a daemon that is away; at least a day.",
+    )
+    ingest_in_flight_window: int = Field(
+        2000,
+        ge=1,
+        le=65535,
+        description="Most messages received but not yet in Kafka. Full: the broker holds the rest (MQTT receive maximum).",
+    )
+    ingest_in_flight_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Most payload bytes received but not yet in Kafka. Full: reading from the broker pauses."
+    )
+    ingest_keepalive_seconds: int = Field(
+        30, ge=5, le=3600, description="MQTT keepalive: a silent connection is given up after about this long."
+    )
+    ingest_max_record_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=90_000_000,
+        description="A larger message goes to the dead-letter topic in parts without asking Kafka first.",
+    )
+    ingest_shutdown_seconds: float = Field(
+        10.0, ge=0, le=300, description="On SIGTERM, how long to wait for Kafka before leaving the rest to redelivery."
+    )
+    ingest_http_host: str = Field("127.0.0.1", description="Address that /healthz, /readyz and /metrics listen on; 0.0.0.0 for all.")
+    ingest_http_port: int = Field(9108, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
+    ingest_state_dir: Path = Field(
+        PROJECT_ROOT / ".local" / "ingest",
+        description="Where the last connection number is kept; give each daemon a directory that survives restarts.",
+    )
+    ingest_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line that is written.")
+    ingest_kafka_options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description='More librdkafka producer properties (JSON), such as {"compression.type": "zstd", "linger.ms": 20}.',
+    )
+
+    @field_validator("mqtt_url")
+    @classmethod
+    def _mqtt_parts(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
+        if parts.query or parts.fragment or parts.path not in ("", "/"):
+            raise ValueError("takes no path or options: the session is always persistent (MQTT 5, clean start off, QoS 1)")
+        _ = parts.port  # raises ValueError for a port that is none
+        return value
+
+    @field_validator("mqtt_topic_filter")
+    @classmethod
+    def _topic_filter(cls, value: str) -> str:
+        levels = value.split("/")
+        if not value or "\0" in value or len(value.encode()) > 65_000:
+            raise ValueError("must be an MQTT topic filter such as plant/+/line/#")
+        if levels[0] == "$share":
+            raise ValueError("must not begin with $share/; name the group in IOT_INGEST_SHARED_GROUP")
+        if any(("#" in level or "+" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
+            raise ValueError("+ and # must stand alone in their level, and # must be the last level")
+        return value
+
+    @field_validator("ingest_client_id")
+    @classmethod
+    def _client_id(cls, value: str) -> str:
+        if value != value.strip() or "\0" in value:
+            raise ValueError("must be a stable name without surrounding blanks; a random one loses what the broker kept for the last")
+        return value
+
+    @field_validator("ingest_shared_group")
+    @classmethod
+    def _group(cls, value: str | None) -> str | None:
+        if value is not None and (not value or any(sign in value for sign in "/+#\0")):
+            raise ValueError("must be a name without / + #")
+        return value
+
+    @field_validator("ingest_kafka_options")
+    @classmethod
+    def _safe_options(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for key in value:
+            if key in GUARANTEED_BY_US or key.endswith("_cb"):
+                raise ValueError(f"{key} can't be changed: PUBACK is sent on the strength of it")
+        return value
+
+    @field_validator("ingest_state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.kafka_topic == self.kafka_dead_letter_topic:
+            raise ValueError("IOT_KAFKA_DEAD_LETTER_TOPIC must differ from IOT_KAFKA_TOPIC")
+        if bool(self.mqtt_tls_cert_file) != bool(self.mqtt_tls_key_file):
+            raise ValueError("IOT_MQTT_TLS_CERT_FILE and IOT_MQTT_TLS_KEY_FILE belong together: set both or none")
+        if not self.mqtt_tls and (self.mqtt_tls_ca_file or self.mqtt_tls_cert_file):
+            raise ValueError("IOT_MQTT_TLS_* is set but IOT_MQTT_URL begins with mqtt://; write mqtts:// for TLS")
+        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
+            raise ValueError(f"IOT_KAFKA_SASL_MECHANISM must be set with IOT_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}")
+        for name in (
+            "mqtt_tls_ca_file",
+            "mqtt_tls_cert_file",
+            "mqtt_tls_key_file",
+            "kafka_ssl_ca_file",
+            "kafka_ssl_cert_file",
+            "kafka_ssl_key_file",
+        ):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"IOT_{name.upper()}: no such file")
+        return self
+
+    @property
+    def mqtt_tls(self) -> bool:
+        """Whether the broker is reached through TLS."""
+        return self.mqtt_url.get_secret_value().startswith("mqtts:")
+
+    @property
+    def mqtt_address(self) -> tuple[str, int]:
+        """Host and port of the broker."""
+        parts = urlsplit(self.mqtt_url.get_secret_value())
+        return parts.hostname or "", parts.port or (8883 if self.mqtt_tls else 1883)
+
+    @property
+    def mqtt_credentials(self) -> tuple[str | None, str | None]:
+        """User name and password for the broker, from the URL, percent-decoded."""
+        parts = urlsplit(self.mqtt_url.get_secret_value())
+        return (
+            unquote(parts.username) if parts.username is not None else None,
+            unquote(parts.password) if parts.password is not None else None,
+        )
+
+    @property
+    def subscription(self) -> str:
+        """The topic filter as sent to the broker."""
+        return f"$share/{self.ingest_shared_group}/{self.mqtt_topic_filter}" if self.ingest_shared_group else self.mqtt_topic_filter
+
+    def mqtt_tls_context(self) -> ssl.SSLContext:
+        """A verifying TLS context. Raises SettingsError when a certificate can't be loaded."""
+        try:
+            context = ssl.create_default_context(cafile=self.mqtt_tls_ca_file)
+            if self.mqtt_tls_cert_file and self.mqtt_tls_key_file:
+                context.load_cert_chain(self.mqtt_tls_cert_file, self.mqtt_tls_key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"IOT_MQTT_TLS_CA_FILE, IOT_MQTT_TLS_CERT_FILE or IOT_MQTT_TLS_KEY_FILE: {error}") from error
+        return context
+
+    def kafka_config(self) -> dict[str, str | int | float | bool]:
+        """librdkafka configuration of the connection: brokers, security, credentials."""
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "security.protocol": self.kafka_security_protocol,
+        }
+        optional = {
+            "sasl.mechanism": self.kafka_sasl_mechanism,
+            "sasl.username": self.kafka_sasl_username,
+            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "ssl.ca.location": self.kafka_ssl_ca_file,
+            "ssl.certificate.location": self.kafka_ssl_cert_file,
+            "ssl.key.location": self.kafka_ssl_key_file,
+        }
+        config.update({key: str(value) for key, value in optional.items() if value is not None})
+        return config
+
+
+def explain(error: ValidationError) -> str:
+    """One line per broken setting: the variable's name and the rule it breaks, never its value."""
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = f"IOT_{str(item['loc'][0]).upper()}: " if item["loc"] else ""
+        lines.append(name + item["msg"].removeprefix("Value error, "))
+    return "\n".join(lines)
+
+
+def load() -> Settings:
+    """The daemon's settings; weakest first: what the local stack noted, `.env`, the environment.
+
+    Raises:
+        SettingsError: a variable breaks its rule. Never retry.
+    """
+    local_dir = Path(os.environ.get("IOT_LOCAL_DIR", PROJECT_ROOT / ".local"))
+    try:
+        return Settings(_env_file=(local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env")))
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error

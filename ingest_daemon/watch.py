@@ -1,0 +1,61 @@
+"""Asks Kafka now and then whether it is there and has our topics, so that readiness is known without traffic."""
+
+import threading
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from ingest_daemon.settings import Settings
+
+INTERVAL_SECONDS, ANSWER_SECONDS = 5.0, 4.0
+
+log = structlog.get_logger("ingest.kafka")
+
+
+class KafkaWatch:
+    """A thread of its own, because librdkafka's metadata request blocks. `problem` is None while all is well."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self.problem: str | None = "Kafka: not asked yet"
+        self._thread = threading.Thread(target=self._run, name="kafka-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking; returns at once."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        # librdkafka's own log lines come from the producer already.
+        client = AdminClient(
+            {**self._settings.kafka_config(), "log_level": 0, "allow.auto.create.topics": False, "reconnect.backoff.max.ms": 2000}
+        )
+        while not self._stop.is_set():
+            problem = self._ask(client)
+            if problem != self.problem:
+                (log.warning if problem else log.info)("kafka_not_ready" if problem else "kafka_ready", problem=problem)
+                self.problem = problem
+            self._stop.wait(1.0 if problem else INTERVAL_SECONDS)
+
+    def _ask(self, client: Any) -> str | None:
+        settings = self._settings
+        try:
+            for setting, topic in (
+                ("IOT_KAFKA_TOPIC", settings.kafka_topic),
+                ("IOT_KAFKA_DEAD_LETTER_TOPIC", settings.kafka_dead_letter_topic),
+            ):
+                found = client.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
+                if found.error is None:
+                    continue
+                if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return f"Kafka: topic {topic} does not exist; create it or set {setting}"
+                return f"Kafka: topic {topic}: {found.error.str()} ({setting})"
+        except KafkaException as error:
+            return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)"
+        return None
