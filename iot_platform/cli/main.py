@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import decode, migrate, simulate, stack
+from iot_platform.cli import decode, migrate, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -23,6 +23,9 @@ app = typer.Typer(
 decode.register(app)
 migrate.register(app)
 simulate.register(app)
+sql.register(app)
+status.register(app)
+trace.register(app)
 stack.register(app)
 
 

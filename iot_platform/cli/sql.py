@@ -1,0 +1,188 @@
+"""`iot sql`: questions to the database, as the role that can only read."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+
+import typer
+
+from iot_platform.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+    from iot_platform.settings import Settings
+
+MAX_TABLE_ROWS: Final = 1000
+FETCH_ROWS: Final = 5000
+_STREAMABLE: Final = re.compile(r"\s*(select|with|table|values)\b[^;]*;?\s*\Z", re.IGNORECASE)
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(sql)
+
+
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SQL statement; psql opens without it.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Run a query, read-only: a table on a terminal, tab-separated lines without a header in a pipe.
+
+    Tables for people: [b]measurement_named[/b], [b]message_named[/b], [b]quarantine_named[/b], [b]latest_named[/b].
+
+    [b]iot sql "SELECT * FROM measurement_named ORDER BY time DESC LIMIT 5"[/b]
+    [b]iot sql --csv "SELECT reason, count(*) FROM quarantine GROUP BY 1" > reasons.csv[/b]
+    """
+    import psycopg2
+
+    from iot_platform.database.connection import connect
+    from iot_platform.database.errors import DatabaseError
+    from iot_platform.settings import get_settings
+
+    if as_csv and as_json:
+        raise CliError("--csv and --json exclude each other")
+    settings = get_settings()
+    if query is None:
+        _open_psql(settings)
+        return
+    try:
+        connection = connect(settings, "reader", "iot sql")
+    except DatabaseError as error:
+        raise CliError(str(error)) from error
+    try:
+        connection.set_session(readonly=True)
+        columns, rows = _execute(connection, query)
+        _print(columns, rows, "csv" if as_csv else "json" if as_json else "table" if sys.stdout.isatty() else "text")
+    except psycopg2.Error as error:
+        raise CliError(_explained(error)) from error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough; the exit must not flush into it
+    finally:
+        connection.close()
+
+
+def _execute(connection: "Connection", query: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    """Column names and rows; a single SELECT streams, so that it may return more than fits into memory."""
+    cursor = connection.cursor(name="iot_sql") if _STREAMABLE.match(query) else connection.cursor()
+    cursor.itersize = cursor.arraysize = FETCH_ROWS
+    cursor.execute(query.strip().removesuffix(";"))
+    first = cursor.fetchmany(FETCH_ROWS) if cursor.name or cursor.description else []
+    columns = [column.name for column in cursor.description or ()]
+
+    def rows() -> Iterator[Sequence[Any]]:
+        chunk = first
+        while chunk:
+            yield from chunk
+            chunk = cursor.fetchmany(FETCH_ROWS)
+
+    return columns, rows()
+
+
+def _print(columns: list[str], rows: Iterator[Sequence[Any]], form: str) -> None:
+    out = sys.stdout
+    if form == "table":
+        _print_table(columns, rows)
+    elif form == "csv":
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value is None else _text(value) for value in row] for row in rows])
+    elif form == "json":
+        for row in rows:
+            out.write(json.dumps(dict(zip(columns, map(_json, row), strict=True)), ensure_ascii=False) + "\n")
+    else:
+        _print_text(rows, out)
+
+
+def _print_text(rows: Iterator[Sequence[Any]], out: TextIO) -> None:
+    for row in rows:
+        out.write("\t".join("" if value is None else _text(value).translate(_ESCAPES) for value in row) + "\n")
+
+
+def _print_table(columns: list[str], rows: Iterator[Sequence[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    shown, more = 0, False
+    kinds: dict[int, str] = {}
+    for row in rows:
+        if shown == MAX_TABLE_ROWS:
+            more = True
+            break
+        shown += 1
+        if not table.columns:
+            kinds = {index: "right" if isinstance(value, int | float | Decimal) else "left" for index, value in enumerate(row)}
+            for index, name in enumerate(columns):
+                table.add_column(name, justify="right" if kinds[index] == "right" else "left", overflow="fold")
+        table.add_row(*(Text("∅", style="dim") if value is None else Text(_text(value, readable=True)) for value in row))
+    console = Console()
+    if not table.columns:
+        for name in columns:
+            table.add_column(name)
+    console.print(table)
+    console.print(f"the first {shown} rows; --csv or a pipe gives all" if more else f"{shown} row{'' if shown == 1 else 's'}", style="dim")
+
+
+def _text(value: Any, *, readable: bool = False) -> str:
+    """A value as PostgreSQL would print it; with `readable`, bytes that are UTF-8 as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return _moment(value)
+    if isinstance(value, memoryview | bytes):
+        data = bytes(value)
+        if readable:
+            try:
+                return data.decode()
+            except UnicodeDecodeError:
+                pass
+        return "\\x" + data.hex()
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if value.tzinfo else value.isoformat()
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, memoryview | bytes | datetime | date | time | timedelta | Decimal):
+        return _text(value)
+    return value
+
+
+def _explained(error: Any) -> str:
+    text = (error.diag.message_primary if error.diag else None) or str(error).strip()
+    hint = f" ({error.diag.message_hint})" if error.diag and error.diag.message_hint else ""
+    if error.pgcode in ("25006", "42501"):
+        hint += " - iot sql only reads; `iot migrate` changes the schema"
+    return f"{text}{hint}"
+
+
+def _open_psql(settings: "Settings") -> None:
+    """Replace this process by psql, as the reader; the password travels in the environment, never among the arguments."""
+    from psycopg2.extensions import make_dsn, parse_dsn
+
+    if shutil.which("psql") is None:
+        raise CliError('psql is not installed: apt install postgresql-client, or ask here: iot sql "SELECT …"')
+    reader = settings.database_reader_url
+    parameters = parse_dsn(reader.get_secret_value() if reader else settings.writer_url)
+    options = "-c default_transaction_read_only=on" + ("" if reader else " -c role=iot_reader")
+    parameters["options"] = f"{parameters.get('options', '')} {options}".strip()
+    password = parameters.pop("password", None)
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
+    os.execvpe("psql", ["psql", make_dsn(**parameters)], environment)  # noqa: S606 - no shell is wanted

@@ -1,0 +1,130 @@
+"""`iot status`: how everything is, on one screen."""
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from iot_platform.cli.status_figures import Status
+    from iot_platform.settings import Settings
+
+WATCH_SECONDS = 2.0
+COLOURS = {"ok": "green", "starting": "yellow", "down": "bold red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(status)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the screen.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
+) -> None:
+    """Show health, rates, lag, freshness, quarantine and the last runs. Exit code 1 if anything is unhealthy.
+
+    It answers within about 10 seconds, whatever is down.
+    """
+    from iot_platform.cli.status_figures import collect
+    from iot_platform.settings import get_settings
+
+    settings = get_settings()
+    if watch and not as_json:
+        _watch(settings)
+        return
+    while True:
+        now = collect(settings)
+        if as_json:
+            typer.echo(json.dumps(now.as_json(), ensure_ascii=False))
+        else:
+            from rich.console import Console
+
+            Console().print(render(now, settings))
+        if not watch:
+            sys.stdout.flush()
+            raise typer.Exit(0 if now.healthy else 1)
+        time.sleep(WATCH_SECONDS)
+
+
+def _watch(settings: "Settings") -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from iot_platform.cli.status_figures import collect
+
+    with Live(Text("asking …"), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        try:
+            while True:
+                live.update(render(collect(settings), settings), refresh=True)
+                time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            return
+
+
+def render(status: "Status", settings: "Settings") -> "RenderableType":
+    """The screen."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    health = Table(title=f"IoT platform, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", title_justify="left", header_style="bold")
+    for name in ("component", "state", "detail"):
+        health.add_column(name, overflow="fold")
+    for component in status.components:
+        health.add_row(component.name, Text(component.state, COLOURS.get(component.state, "")), Text(component.detail))
+    figures = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _figures(status):
+        figures.add_row(Text(name, "bold"), value)
+    return Group(health, figures, _runs(status, settings))
+
+
+def _figures(status: "Status") -> list[tuple[str, str]]:
+    def number(value: float | None, unit: str = "", digits: int = 0) -> str:
+        return "–" if value is None else f"{value:,.{digits}f}{unit}"
+
+    lag = "–"
+    if status.lag is not None:
+        each = ", ".join(f"{partition}: {records:,}" for partition, records in status.lag.items())
+        lag = f"{sum(status.lag.values()):,} messages ({each})"
+    quarantine = "–"
+    if status.quarantine_24h is not None:
+        each = ", ".join(f"{reason} {count:,}" for reason, count in status.quarantine_24h.items())
+        quarantine = f"{sum(status.quarantine_24h.values()):,}" + (f" ({each})" if each else "")
+    received = f"in flight {number(status.in_flight)}   spool {number(status.spool)}"
+    stored = f"measurements {number(status.measurements_out_per_second, '/s')}   (last minute)"
+    age = f"p50 {number(status.freshness_p50_seconds, ' s', 2)}   p95 {number(status.freshness_p95_seconds, ' s', 2)}"
+    return [
+        ("messages in", f"{number(status.messages_in_per_second, '/s')}   {received}"),
+        ("messages out", f"{number(status.messages_out_per_second, '/s')}   {stored}"),
+        ("lag by partition", lag),
+        ("freshness", f"{age}   (last 5 minutes)"),
+        ("quarantine, 24 h", quarantine),
+    ]
+
+
+def _runs(status: "Status", settings: "Settings") -> "RenderableType":
+    from rich.table import Table
+    from rich.text import Text
+
+    if not status.runs:
+        return Text("last Dagster runs: " + ("none yet" if status.runs is not None else "–"), "dim")
+    table = Table(header_style="bold")
+    for name in ("last runs", "status", "started", "seconds", "link"):
+        table.add_column(name, no_wrap=name == "link")
+    for run in status.runs:
+        colour = {"SUCCESS": "green", "FAILURE": "bold red", "STARTED": "cyan"}.get(run["status"], "")
+        table.add_row(run["jobName"], Text(run["status"], colour), *_times(run), f"{settings.dagster_url}/runs/{run['runId']}")
+    return table
+
+
+def _times(run: dict[str, Any]) -> tuple[str, str]:
+    if not run["startTime"]:
+        return "–", "–"
+    started = datetime.fromtimestamp(run["startTime"], UTC)
+    return f"{started:%H:%M:%S}", f"{(run['endTime'] or time.time()) - run['startTime']:.0f}"

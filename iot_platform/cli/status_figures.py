@@ -1,0 +1,236 @@
+"""What `iot status` shows, gathered from every component at once; one that does not answer costs its figures and never the rest."""
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from iot_platform.settings import Settings
+
+DEADLINE_SECONDS: Final = 8.0
+HTTP_TIMEOUT_SECONDS: Final = 3.0
+RATE_SECONDS: Final = 1.0  # distance of the two looks at the ingest counters
+STATEMENT_TIMEOUT: Final = "3s"
+
+_LEDGER_RATE: Final = """
+SELECT coalesce(sum(messages + quarantined), 0)::float8 / 60, coalesce(sum(measurements), 0)::float8 / 60
+FROM ledger WHERE committed_at > now() - interval '60 s' AND kind <> 'accepted_loss'
+"""
+_FRESHNESS: Final = """
+SELECT committed_at, first_received_at, last_received_at, messages + quarantined FROM ledger
+WHERE committed_at > now() - interval '5 min' AND kind = 'drain' AND last_received_at IS NOT NULL
+"""
+_QUARANTINE: Final = "SELECT reason, count(*) FROM quarantine WHERE received_at > now() - interval '24 h' GROUP BY 1 ORDER BY 2 DESC, 1"
+_OFFSETS: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
+_RUNS: Final = """{ runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } } }"""
+
+
+@dataclass
+class Component:
+    """One part of the platform; `state` is ok, starting, down or – (nothing to say)."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
+@dataclass
+class Status:
+    """Everything on the screen; None is "unknown", because the component that knows it did not answer."""
+
+    components: list[Component] = field(default_factory=list)
+    messages_in_per_second: float | None = None
+    messages_out_per_second: float | None = None
+    measurements_out_per_second: float | None = None
+    in_flight: int | None = None
+    spool: int | None = None
+    lag: dict[int, int] | None = None
+    freshness_p50_seconds: float | None = None
+    freshness_p95_seconds: float | None = None
+    quarantine_24h: dict[str, int] | None = None
+    runs: list[dict[str, Any]] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every component is well."""
+        return all(component.state in ("ok", "–") for component in self.components)
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; keys are the field names."""
+        document = asdict(self) | {"healthy": self.healthy}
+        document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
+        return document
+
+
+def collect(settings: Settings) -> Status:
+    """Ask everything in parallel; returns within about `DEADLINE_SECONDS`, whatever hangs."""
+    from iot_platform.local import probes
+
+    status = Status()
+    database: dict[str, Any] = {}
+    ends: dict[int, tuple[int, int]] = {}
+    tasks: dict[str, Callable[[], None]] = {
+        "mqtt": partial(probes.mqtt, settings),
+        "kafka": partial(_kafka, settings, ends),
+        "postgresql": partial(_database, settings, status, database),
+        "ingest": partial(_ingest, settings, status),
+        "dagster": partial(_dagster, settings, status),
+    }
+    failures = _in_parallel(tasks)
+    status.components = [Component(name, "down" if name in failures else "ok", failures.get(name, "")) for name in tasks]
+    status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
+    if ends and "next" in database:
+        following = database["next"]
+        status.lag = {partition: max(0, high - following.get(partition, low)) for partition, (low, high) in sorted(ends.items())}
+    return status
+
+
+def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Run every task in a thread of its own; names and reasons of those that failed or did not end in time."""
+    failures = dict.fromkeys(tasks, f"no answer within {DEADLINE_SECONDS:.0f} s")
+
+    def run(name: str, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # whatever breaks is what the screen must show
+            failures[name] = " ".join(str(error).split()) or type(error).__name__
+        else:
+            del failures[name]
+
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in tasks.items()]
+    for thread in threads:
+        thread.start()
+    give_up = time.monotonic() + DEADLINE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, give_up - time.monotonic()))
+    return dict(failures)
+
+
+def _kafka(settings: Settings, ends: dict[int, tuple[int, int]]) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    from iot_platform.local import probes
+
+    probes.kafka(settings)
+    config = settings.kafka_config() | {"group.id": "iot-status", "enable.auto.commit": False, "log_level": 0}
+    consumer = Consumer(config)
+    try:
+        found = consumer.list_topics(settings.kafka_topic, timeout=HTTP_TIMEOUT_SECONDS).topics[settings.kafka_topic]
+        if found.error is not None:
+            raise LookupError(f"no topic {settings.kafka_topic} (IOT_KAFKA_TOPIC): {found.error.str()}")
+        for partition in found.partitions:
+            answer = consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=HTTP_TIMEOUT_SECONDS)
+            if answer is not None:
+                ends[partition] = answer
+    finally:
+        consumer.close()
+
+
+def _database(settings: Settings, status: Status, found: dict[str, Any]) -> None:
+    from iot_platform.database.connection import connect
+
+    connection = connect(settings, "reader", "iot status")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
+            cursor.execute(_OFFSETS, (settings.kafka_topic,))
+            found["next"] = dict(cursor.fetchall())
+            cursor.execute(_LEDGER_RATE)
+            status.messages_out_per_second, status.measurements_out_per_second = cursor.fetchone() or (None, None)
+            cursor.execute(_FRESHNESS)
+            status.freshness_p50_seconds, status.freshness_p95_seconds = freshness(cursor.fetchall())
+            cursor.execute(_QUARANTINE)
+            status.quarantine_24h = dict(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[float | None, float | None]:
+    """p50 and p95 in seconds over (committed, first received, last received, messages) of batches.
+
+    A batch's messages are taken as evenly spread between its first and its last receipt: exact enough for batches of a second or less.
+    """
+    import numpy as np
+
+    if not batches:
+        return None, None
+    rows = np.array(
+        [((done - first).total_seconds(), (done - last).total_seconds(), max(count, 1)) for done, first, last, count in batches]
+    )
+    steps = np.linspace(0.05, 0.95, 10)
+    ages = (rows[:, 1:2] + (rows[:, 0:1] - rows[:, 1:2]) * steps).ravel()
+    weights = np.repeat(rows[:, 2] / len(steps), len(steps))
+    order = np.argsort(ages)
+    share = np.cumsum(weights[order]) / weights.sum()
+    p50, p95 = (float(ages[order][min(int(np.searchsorted(share, level)), len(ages) - 1)]) for level in (0.5, 0.95))
+    return p50, p95
+
+
+def _ingest(settings: Settings, status: Status) -> None:
+    from iot_platform.local import probes
+
+    before, began = _counters(settings), time.monotonic()
+    status.in_flight = _whole(before.get("iot_ingest_messages_in_flight"))
+    status.spool = _whole(before.get("iot_ingest_spool_messages"))
+    time.sleep(RATE_SECONDS)
+    received = "iot_ingest_messages_received_total"
+    after = _counters(settings)
+    if received in before and received in after:
+        status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
+    probes.http(f"{settings.ingest_http_url}/readyz")
+
+
+def _counters(settings: Settings) -> dict[str, float]:
+    """Metrics without labels, and sums over the labels of the others."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = _read(f"{settings.ingest_http_url}/metrics", "IOT_INGEST_HTTP_URL").decode()
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+def _read(url: str, variable: str, body: bytes | None = None) -> bytes:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own setting
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_SECONDS) as answer:  # noqa: S310 - as above
+            return bytes(answer.read())
+    except OSError as error:
+        raise ConnectionError(f"{url} does not answer ({variable}): {getattr(error, 'reason', error)}") from error
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _dagster(settings: Settings, status: Status) -> None:
+    from iot_platform.local import probes
+
+    document = json.loads(_read(f"{settings.dagster_url.rstrip('/')}/graphql", "IOT_DAGSTER_URL", json.dumps({"query": _RUNS}).encode()))
+    status.runs = ((document.get("data") or {}).get("runsOrError") or {}).get("results")
+    probes.dagster(settings.dagster_url)
+
+
+def _programs(settings: Settings, answering: set[str]) -> list[Component]:
+    """Programs of the local supervisor, if one runs; those that a probe has found well are not repeated."""
+    from iot_platform.local.supervisor import Supervisor
+
+    shown = {"mosquitto": "mqtt"}
+    components = []
+    found: dict[str, Any] = {}
+    failures = _in_parallel({"supervisor": lambda: found.update(Supervisor(settings.local_dir).states())})
+    for name, state in sorted(found.items()):
+        if state.name == "RUNNING" and shown.get(name, name) in answering:
+            continue
+        word = {"RUNNING": "ok", "STARTING": "starting", "STOPPED": "–", "EXITED": "–" if state.exit_status == 0 else "down"}
+        detail = f"process {state.pid}" if state.pid else state.spawn_error or f"{state.name.lower()}, exit status {state.exit_status}"
+        components.append(Component(f"process {name}", word.get(state.name, "down"), detail))
+    return components + [Component(name, "down", reason) for name, reason in failures.items()]
