@@ -1,91 +1,30 @@
 """The decoder of the drain: columns in, columns out, with names interned to dense ids that live as long as the decoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from iot_platform.telemetry.decode.columns import Columns
+from iot_platform.telemetry.decode.names import Names, SeriesName, SourceName, Topic
 from iot_platform.telemetry.decode.plain import decode_one
-from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason
-from iot_platform.telemetry.decode.rules import DecodeRules
-
-SourceName = tuple[str, str, str, str]  # topic, tenant, project, device
-SeriesName = tuple[str, str, str, str]  # tenant, project, device, metric
-
-
-@dataclass(slots=True)
-class DecodedBatch:
-    """n records in input order and their m measurements, ordered by record and, within one, as in its document."""
-
-    source_index: npt.NDArray[np.int32]  # [n] index into Decoder.sources, -1 when quarantined
-    time_source: npt.NDArray[np.uint8]  # [n] 0 receive time, 1 from the payload
-    reason: list[tuple[int, Reason, str]]  # (record, reason, detail) of quarantined records, ascending
-    m_row: npt.NDArray[np.int32]  # [m] record, ascending
-    m_series: npt.NDArray[np.int32]  # [m] index into Decoder.series
-    m_time: npt.NDArray[np.int64]  # [m] µs since the epoch
-    m_value: npt.NDArray[np.float64]  # [m] 0.0 where not valid
-    m_value_valid: npt.NDArray[np.bool_]  # [m]
-    m_int_rows: npt.NDArray[np.int32]  # indices into the measurements, ascending
-    m_ints: npt.NDArray[np.int64]
-    m_text_rows: npt.NDArray[np.int32]  # indices into the measurements, ascending
-    m_texts: list[str]
-
-
-@dataclass(slots=True)
-class Names:
-    """Append-only interning tables: an id once given stays valid."""
-
-    sources: list[SourceName] = field(default_factory=list)
-    series: list[SeriesName] = field(default_factory=list)
-    _source_ids: dict[SourceName, int] = field(default_factory=dict)
-    _series_ids: dict[SeriesName, int] = field(default_factory=dict)
-
-    def source(self, topic: str, tenant: str, project: str, device: str) -> int:
-        name = (topic, tenant, project, device)
-        known = self._source_ids.get(name)
-        if known is None:
-            known = self._source_ids[name] = len(self.sources)
-            self.sources.append(name)
-        return known
-
-    def serie(self, tenant: str, project: str, device: str, metric: str) -> int:
-        name = (tenant, project, device, metric)
-        known = self._series_ids.get(name)
-        if known is None:
-            known = self._series_ids[name] = len(self.series)
-            self.series.append(name)
-        return known
-
-
-class Rows:
-    """Measurements collected row by row, to become columns."""
-
-    def __init__(self) -> None:
-        self.row: list[int] = []
-        self.series: list[int] = []
-        self.time: list[int] = []
-        self.value: list[float | None] = []
-        self.ints: dict[int, int] = {}
-        self.texts: dict[int, str] = {}
-
-    def add(self, row: int, series: int, item: Measurement) -> None:
-        if item.value_int is not None:
-            self.ints[len(self.row)] = item.value_int
-        if item.value_text is not None:
-            self.texts[len(self.row)] = item.value_text
-        self.row.append(row)
-        self.series.append(series)
-        self.time.append(item.time)
-        self.value.append(item.value)
+from iot_platform.telemetry.decode.reasons import Quarantined, Reason
+from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measurements, Rows
+from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, DecodeRules
+from iot_platform.telemetry.decode.screen import parse_all, suspicious
+from iot_platform.telemetry.decode.shapes import MIN_ROWS, group
 
 
 class Decoder:
-    """Decodes batches of Kafka records under one set of rules. Not safe for concurrent use: one per lane."""
+    """Decodes batches of Kafka records under one set of rules. Not safe for concurrent use: one per lane.
+
+    Records of a common shape are decoded as columns, all others by `decode_one`; the outcomes are the same. `sources` and `series` also
+    hold names that only occurred in records that were quarantined in the end.
+    """
 
     def __init__(self, rules: DecodeRules) -> None:
         self.rules = rules
-        self._names = Names()
+        self._names = Names(rules)
 
     @property
     def sources(self) -> list[SourceName]:
@@ -99,34 +38,97 @@ class Decoder:
 
     def decode(self, topics: Sequence[bytes | None], payloads: Sequence[bytes | None], received_at: npt.NDArray[np.int64]) -> DecodedBatch:
         """Decode n records; the three sequences have equal length, received_at is µs since the epoch. Never raises for any bytes."""
-        count = len(topics)
-        source_index = np.full(count, -1, np.int32)
-        time_source = np.zeros(count, np.uint8)
-        reason: list[tuple[int, Reason, str]] = []
+        keys = [topic or b"" for topic in topics]
+        values = [payload or b"" for payload in payloads]
+        read = self._names.topics(keys)
+        columns = Columns(self.rules, self._names, read, received_at)
+        if len(keys) >= MIN_ROWS:
+            self._decode_shapes(columns, read, values)
+        else:
+            columns.plain[:] = True
+        measurements, totals = _in_order(columns)
+        columns.timed |= (totals > 0) & (columns.own_times == totals)
+        return self._finish(columns, measurements, keys, values)
+
+    def _decode_shapes(self, columns: Columns, topics: Sequence[Topic | None], payloads: Sequence[bytes]) -> None:
+        """Decode what has a common shape; mark the rest as plain."""
+        documents = parse_all(payloads)
+        hidden = suspicious(payloads)
+        clocks = frozenset(self.rules.time_pointers)
+        by_device: dict[bool, list[int]] = {False: [], True: []}
+        plain: list[int] = []
+        for row, (topic, document) in enumerate(zip(topics, documents, strict=True)):
+            kind = type(document)
+            if topic is None or (kind is not dict and kind is not list) or (hidden and row in hidden):
+                plain.append(row)
+            else:
+                by_device[topic.device is not None].append(row)
+        for device_in_topic, rows in by_device.items():
+            shapes, rare = group(rows, documents, clocks)
+            plain += rare
+            for shape in shapes:
+                columns.shape(shape, device_in_topic)
+        columns.plain[plain] = True
+
+    def _finish(self, columns: Columns, measurements: Measurements, topics: Sequence[bytes], payloads: Sequence[bytes]) -> DecodedBatch:
+        """Decode the plain records and put all measurements in order."""
         rows = Rows()
-        for row, (topic, payload, received) in enumerate(zip(topics, payloads, received_at.tolist(), strict=True)):
-            outcome = decode_one(self.rules, topic, payload, received)
+        reason: list[tuple[int, Reason, str]] = []
+        for row in np.flatnonzero(columns.plain).tolist():
+            outcome = decode_one(self.rules, topics[row], payloads[row], int(columns.received_at[row]))
             if isinstance(outcome, Quarantined):
+                columns.source[row] = -1
+                columns.timed[row] = False
                 reason.append((row, outcome.reason, outcome.detail))
                 continue
-            source_index[row] = self._intern(row, topic or b"", outcome, rows)
-            time_source[row] = outcome.time_from_payload
+            columns.source[row] = self._names.source(topics[row].decode(), outcome.tenant, outcome.project, outcome.device)
+            columns.timed[row] = outcome.time_from_payload
+            for item in outcome.measurements:
+                rows.add(row, self._names.serie(outcome.tenant, outcome.project, item.device, item.metric), item)
+        ints = (np.empty(0, np.int32), np.empty(0, np.int64))
+        if rows.row:
+            at = np.array(list(rows.ints), np.int32) + np.int32(len(measurements.row))
+            measurements = Measurements.of([measurements.block(), rows.block()])
+            order = np.argsort(measurements.row, kind="stable")
+            position = np.empty(len(order), np.int32)
+            position[order] = np.arange(len(order), dtype=np.int32)
+            ints = (position[at], np.array(list(rows.ints.values()), np.int64))
+            measurements = measurements.taken(order)
         return DecodedBatch(
-            source_index=source_index,
-            time_source=time_source,
+            source_index=columns.source,
+            time_source=columns.timed.astype(np.uint8),
             reason=reason,
-            m_row=np.array(rows.row, np.int32),
-            m_series=np.array(rows.series, np.int32),
-            m_time=np.array(rows.time, np.int64),
-            m_value=np.array([0.0 if value is None else value for value in rows.value], np.float64),
-            m_value_valid=np.array([value is not None for value in rows.value], np.bool_),
-            m_int_rows=np.array(list(rows.ints), np.int32),
-            m_ints=np.array(list(rows.ints.values()), np.int64),
-            m_text_rows=np.array(list(rows.texts), np.int32),
-            m_texts=list(rows.texts.values()),
+            m_row=measurements.row,
+            m_series=measurements.series,
+            m_time=measurements.time,
+            m_value=measurements.value,
+            m_value_valid=measurements.valid,
+            m_int_rows=ints[0],
+            m_ints=ints[1],
+            m_text_rows=measurements.text_at,
+            m_texts=measurements.texts,
         )
 
-    def _intern(self, row: int, topic: bytes, message: Message, rows: Rows) -> int:
-        for item in message.measurements:
-            rows.add(row, self._names.serie(message.tenant, message.project, item.device, item.metric), item)
-        return self._names.source(topic.decode(), message.tenant, message.project, message.device)
+
+def _in_order(columns: Columns) -> tuple[Measurements, npt.NDArray[np.int64]]:
+    """The measurements of the columns by record, and their number by record. Judges what only whole records show."""
+    found = Measurements.of(columns.blocks)
+    totals = np.bincount(found.row, minlength=len(columns.plain))
+    columns.plain[totals > MAX_MEASUREMENTS] = True
+    if columns.pointed.any():
+        columns.plain[_repeating(found, columns.pointed)] = True
+    order = np.argsort(found.row, kind="stable")
+    if columns.plain.any():
+        order = order[~columns.plain[found.row[order]]]
+    return found.taken(order), totals
+
+
+def _repeating(found: Measurements, pointed: Bools) -> npt.NDArray[np.int32]:
+    """Records with points that have two measurements of one series and time."""
+    at = np.flatnonzero(pointed[found.row])
+    row, series, time = found.row[at], found.series[at], found.time[at]
+    order = np.lexsort((time, series, row))
+    row, series, time = row[order], series[order], time[order]
+    same = (row[1:] == row[:-1]) & (series[1:] == series[:-1]) & (time[1:] == time[:-1])
+    repeating: npt.NDArray[np.int32] = row[1:][same]
+    return repeating

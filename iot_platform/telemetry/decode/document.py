@@ -130,6 +130,20 @@ def _levels(text: str) -> int:
     return deepest
 
 
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(code for code in range(256) if code not in b'[]{}"\\')
+
+
+def nested_too_deep(payload: bytes) -> bool:
+    """Whether a valid document may be nested too deeply; no is certain, yes is not."""
+    structure = payload.translate(_SQUARE, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' in structure or b"\\" in structure:  # strings with brackets or escapes: leave it to the plain decoder
+        return True
+    for _ in range(MAX_LEVELS):
+        structure = structure.replace(b"[]", b"")  # exactly the innermost level
+    return bool(structure)
+
+
 def _check_grammar(text: str) -> None:
     """Raise not_json unless the text is one JSON document. For documents that are too deep for a recursive parser."""
     stack: list[str] = []
