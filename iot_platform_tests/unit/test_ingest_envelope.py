@@ -1,0 +1,51 @@
+"""The header's layout, byte for byte, and connection numbers."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from ingest_daemon import envelope
+from ingest_daemon.connection_number import ConnectionNumbers
+from ingest_daemon.errors import SettingsError
+
+
+def test_layout() -> None:
+    packed = envelope.pack(0x3B, 513, 1_700_000_000_123_456, 1_700_000_001, 42, "wärme".encode())  # DUP, QoS 1, RETAIN
+    assert struct.unpack("!BBHqqQ", packed[:28]) == (1, 0b0111, 513, 1_700_000_000_123_456, 1_700_000_001, 42)
+    assert packed[28:] == "wärme".encode()
+
+
+@pytest.mark.parametrize(("first_byte", "flags"), [(0x30, 0), (0x31, 0b10), (0x32, 0b100), (0x3A, 0b101), (0x34, 0b1000)])
+def test_flags(first_byte: int, flags: int) -> None:
+    assert envelope.flags_of(first_byte) == flags
+
+
+def test_connection_numbers_follow_the_clock_and_never_repeat(tmp_path: Path) -> None:
+    now = 1000.9
+    numbers = ConnectionNumbers(tmp_path, "a/b c", clock=lambda: now)
+    assert numbers.last is None
+    assert [numbers.next(), numbers.next()] == [1000, 1001]
+    numbers.close()
+    now = 5.0  # the clock was set back
+    again = ConnectionNumbers(tmp_path, "a/b c", clock=lambda: now)
+    assert (again.last, again.next()) == (1001, 1002)
+    again.close()
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
+    first = ConnectionNumbers(tmp_path, "one")
+    with pytest.raises(SettingsError, match="IOT_INGEST_CLIENT_ID"):
+        ConnectionNumbers(tmp_path, "one")
+    ConnectionNumbers(tmp_path, "two").close()
+    first.close()
+    ConnectionNumbers(tmp_path, "one").close()
+
+
+def test_an_unusable_state_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="IOT_INGEST_STATE_DIR"):
+        ConnectionNumbers(tmp_path / "file", "one")
+    (tmp_path / "connection-one").write_text("many")
+    with pytest.raises(SettingsError, match="IOT_INGEST_STATE_DIR"):
+        ConnectionNumbers(tmp_path, "one")

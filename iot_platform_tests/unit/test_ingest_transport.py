@@ -1,0 +1,232 @@
+"""Our PUBLISH parsing below paho: equal to paho's own on the same bytes, and safe with bytes that are no MQTT."""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from ingest_daemon.errors import ProtocolError
+from ingest_daemon.transport import PAUSED_BUFFER_BYTES, FrameSocket
+
+Seen = tuple[int, bytes, int, bytes]
+PINGRESP = b"\xd0\x00"
+
+
+def variable_length(value: int) -> bytes:
+    out = bytearray()
+    while True:
+        value, low = divmod(value, 128)
+        out.append(low | (0x80 if value else 0))
+        if not value:
+            return bytes(out)
+
+
+def publish(first: int, topic: bytes, packet_id: int, payload: bytes, properties: bytes = b"\0") -> bytes:
+    body = struct.pack("!H", len(topic)) + topic + (struct.pack("!H", packet_id) if first & 6 else b"") + properties + payload
+    return bytes([first]) + variable_length(len(body)) + body
+
+
+class Wire:
+    """A FrameSocket on one end of a socket pair, and what it passes on."""
+
+    def __init__(self) -> None:
+        self.broker, ours = socket.socketpair()
+        ours.setblocking(False)
+        self.seen: list[Seen] = []
+        self.control: list[bytes] = []
+        self.transport = FrameSocket(ours, lambda *message: self.seen.append(message), self.take_control)
+
+    def take_control(self) -> None:
+        data = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while chunk := self.transport.recv(100_000):
+                data += chunk
+        self.control.append(bytes(data))
+
+    def feed(self, data: bytes, limit: int = 1_000_000) -> None:
+        for start in range(0, max(len(data), 1), 50_000):
+            self.broker.sendall(data[start : start + 50_000])
+            self.transport.receive(limit, readable=True)
+
+    def close(self) -> None:
+        self.broker.close()
+        self.transport.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    made = Wire()
+    yield made
+    made.close()
+
+
+class PahoOnPair(Client):
+    """paho reading from a socket pair through the same private hook that the daemon overrides."""
+
+    ours: socket.socket
+
+    def _create_socket(self) -> Any:
+        return self.ours
+
+
+def pahos_reading(data: bytes, packets: int) -> list[tuple[Any, ...]]:
+    """What paho's own parsing delivers for the bytes."""
+    broker, ours = socket.socketpair()
+    seen: list[tuple[Any, ...]] = []
+    client = PahoOnPair(CallbackAPIVersion.VERSION2, "x", protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+    client.ours = ours
+    client.on_message = lambda _client, _data, message: seen.append(
+        (message.dup, message.qos, bool(message.retain), message.topic, message.mid, bytes(message.payload))
+    )
+    client.connect_async("pair", 1, 60)
+    client.reconnect()
+    broker.sendall(data)
+    for _ in range(packets):
+        client.loop_read()
+    broker.close()
+    client.disconnect()
+    ours.close()
+    return seen
+
+
+def some_properties(draw: st.DrawFn) -> bytes:
+    properties = Properties(PacketTypes.PUBLISH)
+    if draw(st.booleans()):
+        properties.MessageExpiryInterval = draw(st.integers(0, 2**32 - 1))
+    if draw(st.booleans()):
+        properties.ContentType = draw(st.text(alphabet="abcäö", max_size=200))
+    if draw(st.booleans()):
+        properties.UserProperty = [("k" * draw(st.integers(0, 300)), "v")]
+    if draw(st.booleans()):
+        properties.SubscriptionIdentifier = draw(st.integers(1, 268_435_455))
+    return bytes(properties.pack())
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> bytes:
+    first = 0x30 | draw(st.sampled_from([0x00, 0x01, 0x02, 0x03, 0x0A, 0x0B]))
+    topic = draw(st.text(alphabet=st.characters(exclude_characters="+#\0", exclude_categories=("Cs",)), min_size=1, max_size=40)).encode()
+    payload = draw(st.binary(max_size=40)) * draw(st.sampled_from([1, 1, 10, 500]))
+    return publish(first, topic, draw(st.integers(1, 65535)), payload, some_properties(draw))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(packets(), max_size=8), st.data())
+def test_contract_equal_to_pahos_own_parsing(stream: list[bytes], data: st.DataObject) -> None:
+    theirs = pahos_reading(b"".join(stream), len(stream))
+    wire = Wire()
+    try:
+        joined = PINGRESP.join(stream)
+        position = 0
+        while position < len(joined):
+            size = data.draw(st.integers(1, max(1, len(joined) // 3)))
+            wire.feed(joined[position : position + size], limit=data.draw(st.integers(0, 3)))
+            position += size
+        while wire.transport.pending(9):
+            wire.transport.receive(9, readable=False)
+        ours = [
+            (bool(first & 8), first >> 1 & 3, bool(first & 1), topic.decode(), packet_id, payload)
+            for first, topic, packet_id, payload in wire.seen
+        ]
+        assert ours == theirs
+        assert wire.control == [PINGRESP] * max(0, len(stream) - 1)
+    finally:
+        wire.close()
+
+
+def test_a_large_packet_and_an_empty_payload(wire: Wire) -> None:
+    wire.feed(publish(0x32, b"t", 1, b"y" * 3_000_000) + publish(0x32, b"t", 2, b""))
+    assert [(packet_id, len(payload)) for _, _, packet_id, payload in wire.seen] == [(1, 3_000_000), (2, 0)]
+
+
+def test_a_topic_that_is_no_utf8_is_passed_on(wire: Wire) -> None:
+    wire.feed(publish(0x32, b"a/\xff", 1, b"x"))
+    assert wire.seen == [(0x32, b"a/\xff", 1, b"x")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        publish(0x34, b"t", 1, b"qos 2"),
+        publish(0x36, b"t", 1, b"qos 3"),
+        publish(0x32, b"t", 0, b"packet id 0"),
+        publish(0x32, b"", 1, b"alias", b"\x03\x23\x00\x01"),
+        b"\x32\x00",
+        b"\x32\x03\x00\x09t",
+        b"\x32\x04\x00\x01t\x00",
+        b"\x32\x07\x00\x01t\x00\x01\x20x",  # properties longer than the packet
+        b"\x32\x0b\x00\x01t\x00\x01\xff\xff\xff\xff\xff\x01",
+        b"\x32\xff\xff\xff\xff\x01",
+    ],
+)
+def test_what_is_no_agreed_publish_ends_the_connection(wire: Wire, data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.feed(data + PINGRESP * 20)
+    assert wire.seen == []
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_messages_control_or_a_protocol_error(data: bytes) -> None:
+    wire = Wire()
+    try:
+        with contextlib.suppress(ProtocolError):
+            wire.feed(data)
+        assert sum(len(packet) for packet in wire.control) <= len(data)
+    finally:
+        wire.close()
+
+
+def test_a_held_back_message_blocks_what_follows_and_stops_reading(wire: Wire) -> None:
+    wire.feed(PINGRESP + publish(0x32, b"t", 1, b"x" * PAUSED_BUFFER_BYTES) + PINGRESP, limit=0)
+    wire.transport.receive(0, readable=True)
+    assert (wire.seen, wire.control) == ([], [PINGRESP])
+    assert wire.transport.blocked
+    assert not wire.transport.want_read
+    assert not wire.transport.pending(0)
+    assert wire.transport.pending(1)
+    assert wire.transport.receive(1, readable=False) == 1
+    assert wire.control == [PINGRESP, PINGRESP]
+    assert wire.transport.want_read
+
+
+def test_the_end_is_told_after_the_last_message(wire: Wire) -> None:
+    wire.broker.sendall(publish(0x32, b"t", 1, b"x"))
+    wire.broker.close()
+    wire.transport.receive(0, readable=True)
+    wire.transport.receive(0, readable=True)
+    while wire.transport.pending(1):
+        wire.transport.receive(1, readable=False)
+        if wire.control:
+            break
+    assert len(wire.seen) == 1
+    assert wire.control == [b""]
+
+
+def test_output_survives_a_full_socket_and_close_flushes(wire: Wire) -> None:
+    data = bytes(range(256)) * 20_000
+    wire.transport.send(data)
+    wire.transport.flush()
+    assert wire.transport.want_write
+    received = bytearray()
+    wire.broker.setblocking(False)
+    while len(received) < len(data) - 1_000:
+        with contextlib.suppress(BlockingIOError):
+            received += wire.broker.recv(65536)
+        wire.transport.flush()
+    wire.transport.close()
+    with contextlib.suppress(BlockingIOError):
+        while chunk := wire.broker.recv(65536):
+            received += chunk
+    assert bytes(received) == data
+    with pytest.raises(BrokenPipeError):
+        wire.transport.send(b"x")
