@@ -38,6 +38,24 @@ def ensure_topics(settings: Settings) -> None:
         raise TopicError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)") from error
 
 
+def check_topics(settings: Settings) -> str:
+    """One line about the message topic as it is; changes nothing.
+
+    Raises:
+        TopicError: it does not exist, or is configured so that messages would be lost.
+    """
+    admin = AdminClient({**settings.kafka_config(), "log_level": 4})
+    try:
+        topics = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+        missing = [name for name in (settings.kafka_topic, settings.kafka_dead_letter_topic) if name not in topics]
+        if missing:
+            raise TopicError(f"no topic {', '.join(missing)}: `iot up` creates it, or create it with LogAppendTime timestamps")
+        _check_timestamps(admin, settings.kafka_topic)
+    except KafkaException as error:
+        raise TopicError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
+    return f"topic {settings.kafka_topic} has {len(topics[settings.kafka_topic].partitions)} partitions, LogAppendTime"
+
+
 def _message_topic(settings: Settings) -> NewTopic:
     # LogAppendTime: with CreateTime, retention follows the sender's clock, and a clock a year back gets its messages deleted at once.
     config = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}

@@ -34,9 +34,8 @@ def up() -> None:
         raise CliError(f"{error}\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)") from error
     except KeyboardInterrupt as error:
         raise CliError("interrupted; what did start goes on running: `iot down` stops it") from error
-    console.print(
-        _what_next(plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs"), highlight=False
-    )
+    text = _what_next(plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs")
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def down() -> None:
@@ -48,6 +47,31 @@ def down() -> None:
     with console.status("stopping") as status:
         ran = stop(user_settings(), status.update)
     console.print("stopped; the data is kept (`make clean-data` removes it)" if ran else "nothing was running")
+
+
+def clean_data(
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Stop everything, ask, then remove the local stack's data, logs and passwords. Downloads stay in the cache."""
+    import shutil
+
+    from iot_platform.local.stack import down as stop
+    from iot_platform.settings import user_settings
+
+    console = Console(soft_wrap=True)
+    settings = user_settings()
+    folders = [settings.local_dir / name for name in ("data", "logs", "run", "dagster", "ingest", "stack.env")]
+    there = [path for path in folders if path.exists()]
+    if not there:
+        console.print(f"nothing to remove in {settings.local_dir}", highlight=False)
+        return
+    if not yes and not typer.confirm(f"Remove all messages, measurements and logs of the local stack in {settings.local_dir}?"):
+        raise CliError("nothing was removed")
+    with console.status("stopping") as status:
+        stop(settings, status.update)
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    console.print("removed; `make up` starts afresh", highlight=False)
 
 
 def logs(
@@ -92,4 +116,5 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command("up")(up)
     app.command("down")(down)
+    app.command("clean-data")(clean_data)
     app.command("logs")(logs)

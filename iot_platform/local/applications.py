@@ -101,7 +101,9 @@ def dagster_webserver(settings: Settings) -> Program:
 
 def dagster_daemon(settings: Settings) -> Program:
     """Sensors, schedules, run queue and run monitoring."""
-    return _dagster("dagster-daemon", (_tool("dagster-daemon"), "run", "-w", str(settings.local_dir / "dagster/workspace.yaml")), settings)
+    command = (_tool("dagster-daemon"), "run", "-w", str(settings.local_dir / "dagster/workspace.yaml"))
+    # A sensor that waits for messages holds up an orderly stop; what a killed daemon left half done, the next one resumes.
+    return _dagster("dagster-daemon", command, settings, stop_seconds=5)
 
 
 def _dagster(name: str, command: tuple[str, ...], settings: Settings, fingerprint: str = "", stop_seconds: int = 20) -> Program:

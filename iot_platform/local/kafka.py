@@ -90,6 +90,11 @@ class KafkaServer:
             update={"kafka_bootstrap_servers": self.bootstrap_servers, "kafka_security_protocol": "PLAINTEXT", "kafka_sasl_mechanism": None}
         )
 
+    def libraries(self) -> Path:
+        """Folder of Kafka's jars, which may not exist yet."""
+        home = os.environ.get("KAFKA_HOME")
+        return Path(home) / "libs" if home else self._jars
+
     # -- private ---------------------------------------------------------------------------------------------
     @property
     def _data(self) -> Path:
@@ -103,10 +108,6 @@ class KafkaServer:
     def _jars(self) -> Path:
         version = re.search(r"kafka_2.13</artifactId><version>([^<]+)", (_DEPLOY / "kafka-pom.xml").read_text("utf-8"))
         return self.cache_dir / f"kafka-{version[1] if version else 'unknown'}"
-
-    def _libraries(self) -> Path:
-        home = os.environ.get("KAFKA_HOME")
-        return Path(home) / "libs" if home else self._jars
 
     def _fetch(self, note: Note) -> None:
         if home := os.environ.get("KAFKA_HOME"):
@@ -138,7 +139,7 @@ class KafkaServer:
             "-Djava.net.preferIPv4Stack=true",
             f"-Dlog4j2.configurationFile={_DEPLOY / 'kafka-log4j2.properties'}",
             "-cp",
-            f"{self._libraries()}/*",
+            f"{self.libraries()}/*",
             main_class,
             *arguments,
         )

@@ -39,6 +39,7 @@ def socket_path(local_dir: Path, name: str) -> Path:
     """A Unix socket in the run folder, or in a private temporary folder where that path would be too long."""
     path = local_dir / "run" / name
     if len(str(path)) <= _UNIX_PATH_LIMIT:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path
     digest = hashlib.sha256(str(local_dir).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"iot-{os.getuid()}-{digest}"

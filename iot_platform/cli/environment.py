@@ -1,0 +1,61 @@
+"""`iot env` and `iot doctor`: the settings in force, and whether this machine and the servers fit them."""
+
+import shlex
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from iot_platform.cli.errors import CliError
+
+
+def env(
+    secrets: Annotated[bool, typer.Option("--secrets", help="Passwords too: keep the output off shared screens and logs.")] = False,
+) -> None:
+    """Print the settings in force as shell exports, for: [b]eval "$(iot env --secrets)"[/b] and then dagster, psql, your own scripts."""
+    from pydantic import SecretStr
+
+    from iot_platform.local.applications import dagster_environment
+    from iot_platform.settings import Settings, exports, get_settings
+
+    settings = get_settings()
+    hidden = {f"IOT_{name.upper()}" for name in Settings.model_fields if isinstance(getattr(settings, name), SecretStr)}
+    values = exports(settings) | dagster_environment(settings)
+    del values["PYTHONWARNINGS"]
+    for name, value in values.items():
+        if secrets or not _is_secret(name, value, hidden | {"IOT_DAGSTER_STORAGE_URL"}):
+            typer.echo(f"export {name}={shlex.quote(value)}")
+        else:
+            typer.echo(f"# {name} holds a password: iot env --secrets")
+
+
+def _is_secret(name: str, value: str, hidden: set[str]) -> bool:
+    if name not in hidden:
+        return False
+    return "://" not in value or urlsplit(value).password is not None
+
+
+def doctor() -> None:
+    """Check this machine, the ports and every configured server; each problem comes with its remedy. Exit code 1 if there is one."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from iot_platform.local.doctor import examine
+    from iot_platform.local.plan import make_plan
+    from iot_platform.settings import user_settings
+
+    console = Console(soft_wrap=True, highlight=False)
+    signs = {"ok": "[green]✓[/green]", "note": "[yellow]·[/yellow]", "bad": "[red]✗[/red]"}
+    bad = 0
+    for finding in examine(make_plan(user_settings())):
+        remedy = f"  → {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
+        console.print(f"{signs[finding.state]} {escape(finding.what):<19} {escape(finding.text)}[dim]{escape(remedy)}[/dim]")
+        bad += finding.state == "bad"
+    if bad:
+        raise CliError(f"{bad} problem(s), marked ✗ above")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("env")(env)
+    app.command("doctor")(doctor)

@@ -1,0 +1,169 @@
+"""What `iot doctor` looks at: the machine, the ports, and every configured server. Each check says what to do about it."""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from iot_platform.local import probes
+from iot_platform.local.errors import LocalStackError, NotReadyError
+from iot_platform.local.kafka import KafkaServer, java_command
+from iot_platform.local.plan import Plan
+from iot_platform.local.ports import is_free, owner
+from iot_platform.local.postgresql_install import RELEASE, find_installed
+from iot_platform.local.supervisor import Supervisor
+from iot_platform.settings import PROJECT_ROOT, Settings
+
+_ENOUGH_DISK_BYTES = 5 << 30
+_ENOUGH_MEMORY_BYTES = 2 << 30
+_CLOCK_TOLERANCE_SECONDS = 2.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing; `bad` ones need the remedy, `note` ones are only worth knowing."""
+
+    what: str
+    state: Literal["ok", "note", "bad"]
+    text: str
+    remedy: str = ""
+
+
+def examine(plan: Plan) -> Iterator[Finding]:
+    """All checks, one by one; each blocks for at most about 5 seconds."""
+    running = Supervisor(plan.settings.local_dir).alive()
+    yield from _machine(plan)
+    yield from _installed(plan)
+    yield from _ports(plan)
+    yield from _servers(plan, running=running)
+
+
+def _machine(plan: Plan) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", "ok", f"{version} ({sys.executable})")
+    if os.geteuid() == 0:
+        yield Finding("root", "ok", "yes: what is missing can be installed")
+    else:
+        yield Finding("root", "note", "no: `make up` uses what is installed, and names what is not")
+    for what, folder in (("data", plan.settings.local_dir), ("downloads", plan.settings.cache_dir)):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        state: Literal["ok", "bad"] = "ok" if free >= _ENOUGH_DISK_BYTES else "bad"
+        variable = "IOT_LOCAL_DIR" if what == "data" else "IOT_CACHE_DIR"
+        yield Finding(f"disk for {what}", state, f"{free / (1 << 30):.1f} GiB free at {folder}", f"make room, or set {variable}")
+    memory = _available_memory()
+    if memory is not None:
+        enough = memory >= _ENOUGH_MEMORY_BYTES
+        yield Finding("memory", "ok" if enough else "note", f"{memory / (1 << 30):.1f} GiB available; the whole stack takes about 1.7 GiB")
+    files = [str(path) for path in (PROJECT_ROOT / ".env", Path(".env").absolute()) if path.exists()]
+    yield Finding("settings", "ok", f"valid; from the environment{''.join(f' and {name}' for name in dict.fromkeys(files))}")
+
+
+def _installed(plan: Plan) -> Iterator[Finding]:
+    if plan.kafka is not None:
+        java = java_command()
+        remedy = "as root: apt-get install default-jre-headless; or set JAVA_HOME"
+        yield Finding("Java", "ok" if java else "bad", java or "no Java >= 17", "" if os.geteuid() == 0 else remedy)
+        yield _kafka_jars(plan.kafka)
+    if plan.postgresql is not None:
+        found = find_installed() or find_installed(plan.settings.cache_dir / f"postgresql-{RELEASE}")
+        where = f"PostgreSQL {found.major} with TimescaleDB in {found.root}" if found else "not here yet: `make up` downloads it (700 MB)"
+        yield Finding("TimescaleDB", "ok" if found else "note", where)
+    for server in plan.servers:
+        for package, why in server.missing_packages().items():
+            state: Literal["note", "bad"] = "note" if os.geteuid() == 0 else "bad"
+            yield Finding(package, state, f"not installed ({why})", f"`make up` as root, or: apt-get install {package}")
+
+
+def _kafka_jars(kafka: KafkaServer) -> Finding:
+    libraries = kafka.libraries()
+    if libraries.exists():
+        return Finding("Kafka", "ok", str(libraries))
+    return Finding("Kafka", "note", f"not in {libraries} yet: `make up` downloads it (54 MB)")
+
+
+def _ports(plan: Plan) -> Iterator[Finding]:
+    supervisor = Supervisor(plan.settings.local_dir)
+    for name, port, variable, _ in plan.ports:
+        if supervisor.state(name).pid:
+            yield Finding(f"port {port}", "ok", f"{name}, running here")
+        elif is_free(port):
+            yield Finding(f"port {port}", "ok", f"free for {name}")
+        else:
+            yield Finding(f"port {port}", "bad", f"wanted for {name}, used by {owner(port)}", f"stop that, or set {variable}")
+
+
+def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
+    settings = plan.settings
+    checks: list[tuple[str, str, bool, Callable[[], str]]] = [
+        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: _said(probes.mqtt, settings, "accepts our CONNECT")),
+        ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _topics(settings)),
+        ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
+        ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),
+        ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
+    ]
+    for what, variable, local, check in checks:
+        if local and not running:
+            yield Finding(what, "note", "not running", "`make up`")
+            continue
+        try:
+            yield Finding(what, "ok", check())
+        except (NotReadyError, LocalStackError) as error:
+            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {variable}"
+            yield Finding(what, "bad", str(error), remedy)
+
+
+def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:
+    probe(argument)
+    return text
+
+
+def _topics(settings: Settings) -> str:
+    from iot_platform.kafka_admin import TopicError, check_topics
+
+    probes.kafka(settings)
+    try:
+        return check_topics(settings)
+    except TopicError as error:
+        raise LocalStackError(str(error)) from error
+
+
+def _database(settings: Settings) -> str:
+    from iot_platform.database import DatabaseError, connect, pending
+
+    try:
+        connection = connect(settings, "writer", "iot-doctor")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('server_version'), extversion, current_setting('timescaledb.license', true), "
+                "extract(epoch FROM clock_timestamp())::float8 FROM pg_extension WHERE extname = 'timescaledb'"
+            )
+            row = cursor.fetchone()
+        connection.close()
+        connect(settings, "reader", "iot-doctor").close()
+        todo = pending(settings)
+    except DatabaseError as error:
+        raise LocalStackError(str(error)) from error
+    if row is None:
+        raise LocalStackError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
+    if todo:
+        raise LocalStackError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
+    skew = time.time() - float(row[3])
+    if abs(skew) > _CLOCK_TOLERANCE_SECONDS:
+        raise LocalStackError(f"the clock of {socket.gethostname()} differs from the database's by {skew:+.1f} s: synchronise both (NTP)")
+    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date, clocks within {abs(skew):.1f} s"
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    return values.get("MemAvailable")
