@@ -1,0 +1,86 @@
+"""Reads the header `iot` that the ingest daemon puts on every Kafka record (ingest_daemon/envelope.py writes it)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+HEADER: Final = "iot"
+VERSION: Final = 1
+LAYOUT: Final = np.dtype(
+    [("version", "u1"), ("flags", "u1"), ("packet_id", ">u2"), ("received_at", ">i8"), ("connection_number", ">i8"), ("sequence", ">u8")]
+)
+"""`struct` format !BBHqqQ; the MQTT client id (UTF-8) follows."""
+DUP: Final = 1
+MAX_CLIENT_ID_BYTES: Final = 1024
+EARLIEST: Final = 946_684_800_000_000
+LATEST: Final = 4_102_444_800_000_000
+"""Receive times outside 2000..2100 (µs) are a broken clock or another writer: the header counts as unreadable."""
+
+Connection = tuple[str, int]
+"""MQTT client id and connection number."""
+
+
+@dataclass(slots=True)
+class Envelopes:
+    """What the headers of n records say, as columns. Where `readable` is false only received_at means anything."""
+
+    readable: npt.NDArray[np.bool_]
+    received_at: npt.NDArray[np.int64]  # µs since the epoch
+    flags: npt.NDArray[np.uint8]
+    packet_id: npt.NDArray[np.int32]
+    sequence: npt.NDArray[np.int64]
+    connection: npt.NDArray[np.int32]  # index into connections, -1 where not readable
+    connections: list[Connection]
+
+
+def unpack(headers: Sequence[bytes | None], kafka_time: Callable[[int], int]) -> Envelopes:
+    """Columns of the headers (None: the record has none). `kafka_time(row)` gives the Kafka timestamp in µs for records without a
+    readable header; it is asked for these only. Never raises for any bytes."""
+    size = LAYOUT.itemsize
+    blank = bytes(size)
+    fixed = b"".join([header[:size] if header is not None and len(header) >= size else blank for header in headers])
+    columns = np.frombuffer(fixed, LAYOUT)
+    received_at = columns["received_at"].astype(np.int64)
+    readable = (columns["version"] == VERSION) & (received_at >= EARLIEST) & (received_at < LATEST)
+    readable &= (columns["sequence"] < 1 << 63) & (columns["connection_number"] >= 0)
+    clients = [header[size:] if header is not None else b"" for header in headers]
+    if max(map(len, clients), default=0) > MAX_CLIENT_ID_BYTES:
+        readable &= np.fromiter((len(client) <= MAX_CLIENT_ID_BYTES for client in clients), np.bool_, len(clients))
+    connection, connections = _connections(clients, columns["connection_number"], readable)
+    for row in np.flatnonzero(~readable).tolist():
+        received_at[row] = kafka_time(row)
+    return Envelopes(
+        readable=readable,
+        received_at=received_at,
+        flags=columns["flags"].copy(),
+        packet_id=columns["packet_id"].astype(np.int32),
+        sequence=columns["sequence"].astype(np.int64),
+        connection=connection,
+        connections=connections,
+    )
+
+
+def _connections(
+    clients: list[bytes], numbers: npt.NDArray[np.int64], readable: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int32], list[Connection]]:
+    if readable.all() and len(clients) > 0 and (numbers == numbers[0]).all() and len(set(clients)) == 1:  # nearly every batch
+        return np.zeros(len(clients), np.int32), [(client_text(clients[0]), int(numbers[0]))]
+    found: dict[tuple[bytes, int], int] = {}
+    rows = [
+        found.setdefault((client, number), len(found)) if good else -1
+        for client, number, good in zip(clients, numbers.tolist(), readable.tolist(), strict=True)
+    ]
+    return np.array(rows, np.int32), [(client_text(client), number) for client, number in found]
+
+
+def client_text(client: bytes) -> str:
+    """A client id as PostgreSQL text: bytes that are no UTF-8, and U+0000, are escaped as \\xNN."""
+    return escaped(client)
+
+
+def escaped(data: bytes) -> str:
+    """Bytes as PostgreSQL text: what is no UTF-8, and U+0000, becomes \\xNN."""
+    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")

@@ -1,0 +1,30 @@
+"""Errors of the drain. Only TransientError is retried; whatever is not in this file stops the drain loudly, and loses nothing."""
+
+
+class DrainError(Exception):
+    """Root of the drain's errors."""
+
+
+class TransientError(DrainError):
+    """PostgreSQL or Kafka did not answer, cut the connection or asked to try again. Retry."""
+
+
+class DrainedElsewhereError(DrainError):
+    """Another drain committed offsets of ours first; nothing of ours was written. Read next_offset again and go on."""
+
+
+class TopicMissingError(DrainError):
+    """The Kafka topic or a partition of the shift does not exist. Never retry."""
+
+
+class TopicRecreatedError(DrainError):
+    """The topic (or the whole cluster) is not the one whose offsets we noted. A person decides. Never retry."""
+
+
+class DataGoneError(DrainError):
+    """Kafka no longer has, or never had, the offset that comes next. A person decides. Never retry."""
+
+
+def accept_command(partitions: list[int]) -> str:
+    """What a person runs to accept a loss."""
+    return "iot offsets accept " + " ".join(f"--partition {partition}" for partition in partitions)

@@ -1,0 +1,213 @@
+"""A lane: one thread that consumes and decodes its Kafka partitions, one that writes them, and the retries around both."""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from iot_platform.database.connection import connect
+from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.migrate import require_migrated
+from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.accounting import Outcome
+from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
+from iot_platform.telemetry.records import DecodedRecords
+from iot_platform.telemetry.source import KafkaSource
+from iot_platform.telemetry.writer import Writer, WriterRules
+
+log = structlog.get_logger(__name__)
+
+MAX_NAMES: Final = 1_000_000
+"""A decoder that interned more names than this is replaced: a flood of new names must not fill the memory."""
+MAX_LOST: Final = 3
+"""After losing the compare-and-set this often in a row, the partitions are left to whoever wins it."""
+PATIENCE_SECONDS: Final = 300.0
+"""Without any commit for this long, a transient error becomes the drain's error."""
+
+
+@dataclass
+class LaneState:
+    """What a lane tells its drain; read by other threads."""
+
+    error: BaseException | None = None
+    unresolved: BaseException | None = None  # the transient error that is being retried
+    retries: int = 0
+    lost: int = 0
+    gave_way: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Lane:
+    """Drains some partitions until it is halted or caught up. Everything is rebuilt after an error: connection, consumer, decoder and
+    ids, so that no state outlives a transaction whose fate is unknown."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        partitions: tuple[int, ...],
+        *,
+        run_id: str,
+        until_caught_up: bool,
+        halt: threading.Event,
+        on_commit: Callable[[Outcome], None],
+    ) -> None:
+        self.partitions = partitions
+        self.state = LaneState()
+        self.topic_id = ""
+        self._settings = settings
+        self._run_id = run_id
+        self._until_caught_up = until_caught_up
+        self._targets: dict[int, int] | None = None
+        self._halt = halt
+        self._on_commit = on_commit
+        self._rules = DecodeRules.from_settings(settings)
+        self._done = False
+        self._committed = False
+        self._in_doubt: Outcome | None = None
+        self.thread = threading.Thread(target=self._run, name=f"drain-lane-{partitions[0]}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            while not self._done and not self._halt.is_set():
+                self._retrying()(self._session)
+        except (TransientError, DatabaseUnreachableError) as error:
+            if not self._halt.is_set():
+                self.state.error = error
+        except BaseException as error:  # handed to the drain, which raises it
+            self.state.error = error
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
+            wait=wait_exponential_jitter(initial=0.1, max=10, jitter=0.5),
+            stop=stop_when_event_set(self._halt) | stop_after_delay(PATIENCE_SECONDS),
+            sleep=sleep_using_event(self._halt),
+            before_sleep=self._before_retry,
+            reraise=True,
+        )
+
+    def _before_retry(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        self.state.unresolved = error
+        self.state.retries += 1
+        log.warning("drain retries", partitions=self.partitions, attempt=attempt.attempt_number, error=str(error))
+
+    def _session(self) -> None:
+        """Work until halted, caught up or broken. A transient error after a commit starts anew with fresh patience."""
+        self._committed = False
+        try:
+            self._open_and_pump()
+        except (TransientError, DatabaseUnreachableError) as error:
+            if not self._committed:
+                raise
+            self.state.unresolved = error
+            self.state.retries += 1
+            log.warning("drain reconnects", partitions=self.partitions, error=str(error))
+        except DrainedElsewhereError as error:
+            self.state.lost += 1
+            log.info("drained elsewhere", partitions=self.partitions, lost=self.state.lost, error=str(error))
+            self._done = self.state.gave_way = self.state.lost >= MAX_LOST
+
+    def _open_and_pump(self) -> None:
+        source = KafkaSource(self._settings)
+        connection: Connection | None = None
+        try:
+            connection = connect(self._settings, "writer", f"iot-drain {self._run_id}"[:63])
+            require_migrated(connection)
+            identity = offsets.describe(self._settings)
+            marks = offsets.watermarks(source.consumer, identity.topic, self.partitions)
+            rows = offsets.begin(connection, identity, self.partitions, marks)
+            self._settle(connection)
+            self.topic_id = identity.topic_id
+            if self._until_caught_up and self._targets is None:
+                self._targets = {partition: mark.high for partition, mark in marks.items()}
+            source.assign({partition: row.next_offset for partition, row in rows.items()})
+            settings = self._settings
+            rules = WriterRules(
+                identity.topic, identity.topic_id, self._run_id, settings.max_series_per_project, settings.ingest_in_flight_window
+            )
+            self._pump(source, Writer(connection, rules))
+        finally:
+            source.close()
+            if connection is not None:
+                connection.close()
+
+    def _pump(self, source: KafkaSource, writer: Writer) -> None:
+        """Write what the reading thread decodes, until it ends."""
+        ready: queue.Queue[DecodedRecords | BaseException | None] = queue.Queue(maxsize=1)
+        abort = threading.Event()
+        reader = threading.Thread(target=self._read, args=(source, ready, abort), name=f"drain-read-{self.partitions[0]}", daemon=True)
+        reader.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self._write(writer, item)
+        finally:
+            abort.set()
+            reader.join()
+        self._done = self._done or self._caught_up(source)
+
+    def _write(self, writer: Writer, batch: DecodedRecords) -> None:
+        try:
+            outcome = writer.write(batch)
+        except BaseException:
+            self._in_doubt = writer.in_doubt or self._in_doubt
+            raise
+        self._in_doubt, self._committed = None, True
+        self.state.lost, self.state.unresolved = 0, None
+        self._on_commit(outcome)
+
+    def _read(self, source: KafkaSource, ready: "queue.Queue[DecodedRecords | BaseException | None]", abort: threading.Event) -> None:
+        """Thread: consume and decode one batch ahead of the writer. Always ends with None, or with its error."""
+
+        def stopped() -> bool:
+            return abort.is_set() or self._halt.is_set()
+
+        def put(item: DecodedRecords | BaseException | None) -> None:
+            while not abort.is_set():
+                try:
+                    return ready.put(item, timeout=0.2)
+                except queue.Full:
+                    continue
+            return None
+
+        try:
+            decoder = Decoder(self._rules)
+            while not stopped() and not self._caught_up(source):
+                if (records := source.read(stopped)) is None:
+                    self.state.unresolved = None  # Kafka and PostgreSQL answered, there is just nothing to do
+                    continue
+                if len(decoder.series) + len(decoder.sources) > MAX_NAMES:
+                    decoder = Decoder(self._rules)
+                put(DecodedRecords(records, decoder.decode(records.topics, records.payloads, records.envelope.received_at), decoder))
+            put(None)
+        except BaseException as error:  # raised again by the writing thread
+            put(error)
+
+    def _caught_up(self, source: KafkaSource) -> bool:
+        return self._targets is not None and all(source.position.get(partition, 0) >= end for partition, end in self._targets.items())
+
+    def _settle(self, connection: Connection) -> None:
+        """Count the batch whose COMMIT was not answered, if the ledger has it."""
+        if (outcome := self._in_doubt) is None:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'drain' AND committed_at > now() - interval '1 day'"
+                " AND (kafka_partition, from_offset, to_offset) IN %s",
+                (self._run_id, tuple((partition, *edges) for partition, edges in outcome.ranges.items())),
+            )
+            row = cursor.fetchone()
+        connection.commit()
+        if row is not None and row[0] == len(outcome.ranges):
+            self._in_doubt = None
+            self._on_commit(outcome)

@@ -1,0 +1,128 @@
+"""Finds the first copy of messages that MQTT delivered again (DUP flag) after a broken connection."""
+
+import hashlib
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.telemetry.envelope import DUP, escaped
+from iot_platform.telemetry.envelope import Connection as MqttConnection
+from iot_platform.telemetry.records import Records
+
+EARLIER_CONNECTIONS: Final = 16
+"""How many earlier connections of a client are searched: a broker gives up its session, or we are connected, long before."""
+
+Key = tuple[int, str, int, bytes, bytes]
+"""Kafka partition, MQTT client id, packet id, topic, SHA-256 of the payload."""
+
+_CONNECTIONS: Final = """
+SELECT c.connection_number, c.connection_id, max(p.last_sequence), min(p.first_received_at), max(p.last_received_at)
+FROM mqtt_connection c JOIN mqtt_connection_partition p USING (connection_id)
+WHERE c.client_id = %s AND c.connection_number < %s
+GROUP BY c.connection_id ORDER BY c.connection_number DESC LIMIT %s"""
+_STORED: Final = """
+SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload), coalesce(m.duplicate_of, m.kafka_offset)
+FROM message m JOIN source s USING (source_id)
+WHERE m.received_at BETWEEN %(first)s AND %(last)s AND m.connection_id = %(connection)s AND m.sequence > %(after)s
+  AND m.kafka_partition = ANY (%(partitions)s) AND m.packet_id = ANY (%(packets)s)
+UNION ALL
+SELECT q.kafka_partition, q.packet_id, q.topic, q.topic_bytes, sha256(q.payload), coalesce(q.duplicate_of, q.kafka_offset)
+FROM quarantine q
+WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(connection)s AND q.sequence > %(after)s
+  AND q.kafka_partition = ANY (%(partitions)s) AND q.packet_id = ANY (%(packets)s)"""
+
+
+class Redelivery:
+    """The rule (docs/architecture.md): a DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
+    lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have been
+    unacknowledged when it broke. A wrong guess costs a flag: both records are kept."""
+
+    def __init__(self, connection: Connection, window: int) -> None:
+        self._connection = connection
+        self._window = window
+
+    def find(self, records: Records) -> npt.NDArray[np.int64]:
+        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records,
+        and everything earlier of the partition must be committed."""
+        found = np.full(len(records), -1, np.int64)
+        envelope = records.envelope
+        rows = np.flatnonzero(envelope.readable & ((envelope.flags & DUP) != 0)).tolist()
+        if not rows:
+            return found
+        last = self._last_sequences(records)
+        candidates = self._in_batch(records, {int(envelope.packet_id[row]) for row in rows})
+        stored: dict[MqttConnection, dict[Key, int]] = {}
+        for row in rows:
+            client, number = envelope.connections[envelope.connection[row]]
+            if (client, number) not in stored:
+                same = [other for other in rows if envelope.connections[envelope.connection[other]] == (client, number)]
+                stored[client, number] = self._in_database(records, same, client, number, last)
+            key = _key(records, row)
+            if (first := stored[client, number].get(key)) is not None:
+                found[row] = first
+                continue
+            for other in candidates.get(key, ()):
+                earlier = envelope.connections[envelope.connection[other]]
+                if other < row and earlier[1] < number and envelope.sequence[other] > last[earlier] - self._window:
+                    found[row] = found[other] if found[other] >= 0 else records.offset[other]
+                    break
+        return found
+
+    def _last_sequences(self, records: Records) -> dict[MqttConnection, int]:
+        envelope = records.envelope
+        last = np.zeros(len(envelope.connections) + 1, np.int64)
+        np.maximum.at(last, envelope.connection, envelope.sequence)
+        return {connection: int(last[index]) for index, connection in enumerate(envelope.connections)}
+
+    def _in_batch(self, records: Records, packets: set[int]) -> dict[Key, list[int]]:
+        envelope = records.envelope
+        if len(envelope.connections) < 2:
+            return {}
+        candidates: dict[Key, list[int]] = {}
+        for row in np.flatnonzero(envelope.readable & np.isin(envelope.packet_id, list(packets))).tolist():
+            candidates.setdefault(_key(records, row), []).append(row)
+        return candidates
+
+    def _in_database(self, records: Records, rows: list[int], client: str, number: int, last: dict[MqttConnection, int]) -> dict[Key, int]:
+        """First copies among what is committed, of any earlier connection of the client; also lifts `last` to what the database knows."""
+        partitions = sorted(set(records.partition[rows].tolist()))
+        packets = sorted(set(records.envelope.packet_id[rows].tolist()))
+        found: dict[Key, int] = {}
+        with self._connection.cursor() as cursor:
+            cursor.execute(_CONNECTIONS, (client, number, EARLIER_CONNECTIONS))
+            for earlier, connection_id, last_sequence, first_at, last_at in cursor.fetchall():
+                last[client, earlier] = max(last.get((client, earlier), 0), last_sequence)
+                parameters = {
+                    "first": first_at,
+                    "last": last_at,
+                    "connection": connection_id,
+                    "after": last[client, earlier] - self._window,
+                    "partitions": partitions,
+                    "packets": packets,
+                }
+                cursor.execute(_STORED, parameters)
+                for partition, packet, topic, topic_bytes, digest, offset in cursor.fetchall():
+                    name = bytes(topic_bytes) if topic_bytes is not None else topic.encode()
+                    key = (partition, client, packet, name, bytes(digest))
+                    found[key] = min(offset, found.get(key, offset))
+        self._connection.rollback()
+        return found
+
+
+def _key(records: Records, row: int) -> Key:
+    envelope = records.envelope
+    return (
+        int(records.partition[row]),
+        envelope.connections[envelope.connection[row]][0],
+        int(envelope.packet_id[row]),
+        records.topics[row] or b"",
+        hashlib.sha256(records.payloads[row] or b"").digest(),
+    )
+
+
+def topic_columns(topic: bytes | None) -> tuple[str, bytes | None]:
+    """A topic for the columns `topic` and `topic_bytes` of quarantine: the bytes only where the text had to be escaped."""
+    text = escaped(topic or b"")
+    return text, None if text.encode() == (topic or b"") else topic

@@ -1,0 +1,102 @@
+"""Consumes assigned Kafka partitions in batches bounded by count, bytes and time."""
+
+import time
+from collections.abc import Callable
+from typing import Final, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry.errors import TransientError
+from iot_platform.telemetry.records import Ranges, Records, to_records
+
+SLICE: Final = 512
+"""Messages per consume() call: bounds how far a batch can overshoot its bytes (by 512 messages of Kafka's largest size)."""
+
+CONSUMER: Final[dict[str, str | int | float | bool]] = {
+    "group.id": "iot-drain",  # required by librdkafka; never committed to
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",  # an offset that Kafka does not have is our business, never skipped
+    "enable.partition.eof": True,
+    "fetch.wait.max.ms": 250,
+    "queued.max.messages.kbytes": 32 * 1024,
+    "fetch.message.max.bytes": 4 * 1024 * 1024,
+    "check.crcs": True,
+    "log_level": 3,
+    "statistics.interval.ms": 0,
+}
+
+
+class KafkaSource:
+    """Reads partitions from given offsets. Owned by one thread; `close` it from the same one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.consumer = Consumer({**settings.kafka_config(), **CONSUMER}, logger=None)
+        self.position: dict[int, int] = {}
+        self._bytes_per_message = 256.0
+
+    def assign(self, offsets: dict[int, int]) -> None:
+        """Begin at these offsets (partition → next offset)."""
+        self.position = dict(offsets)
+        self.consumer.assign([TopicPartition(self._settings.kafka_topic, partition, offset) for partition, offset in offsets.items()])
+
+    def read(self, stopped: Callable[[], bool]) -> Records | None:
+        """The next records: as many as fit a batch, or what came within the commit interval, or None if nothing came.
+
+        Raises:
+            TransientError: Kafka refuses an offset or a partition. Whoever opens anew finds out why.
+        """
+        limit, size_limit = self._settings.drain_batch_records, self._settings.drain_batch_bytes
+        deadline = time.monotonic() + self._settings.drain_commit_interval_seconds
+        start = dict(self.position)
+        batch: list[Message] = []
+        size = 0
+        while len(batch) < limit and size < size_limit and not stopped():
+            wait = deadline - time.monotonic()
+            room = min(SLICE, limit - len(batch), max(1, int((size_limit - size) / self._bytes_per_message)))
+            got = self.consumer.consume(room, timeout=max(wait, 0))
+            if got:
+                messages = self._events(got)
+                batch += messages
+                size += self._measure(messages)
+            if wait <= 0:
+                break
+        ranges: Ranges = {
+            partition: (start[partition], position) for partition, position in self.position.items() if position > start[partition]
+        }
+        return to_records(batch, ranges) if ranges else None
+
+    def close(self) -> None:
+        """Give up the assignment; never blocks for long, and nothing is committed to Kafka."""
+        self.consumer.close()
+
+    def _measure(self, messages: list[Message]) -> int:
+        size = sum(map(len, messages))
+        if messages:
+            self._bytes_per_message = max(1.0, size / len(messages))
+        return size
+
+    def _events(self, got: list[Message]) -> list[Message]:
+        """The messages among what was consumed; positions follow them, and end-of-partition events."""
+        messages = got
+        if any(message.error() is not None for message in got):
+            messages = [message for message in got if message.error() is None]
+        for message in messages:  # the last of each partition wins
+            self.position[cast("int", message.partition())] = cast("int", message.offset()) + 1
+        for event in got if len(messages) < len(got) else ():
+            if (error := event.error()) is None:
+                continue
+            partition, offset = event.partition(), event.offset()
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise _transient(error, partition)
+            if partition is not None and offset is not None and partition in self.position:
+                self.position[partition] = max(self.position[partition], offset)
+        return messages
+
+
+def _transient(error: KafkaError, partition: int | None) -> TransientError:
+    failure = TransientError(f"Kafka: {error.str()} (partition {partition})")
+    failure.__cause__ = KafkaException(error)
+    return failure
