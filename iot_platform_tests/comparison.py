@@ -1,0 +1,233 @@
+"""Compares what a simulation published with what the database holds: every message once, every value exact, every count equal."""
+
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.simulator.message import Expected
+from iot_platform.simulator.record import Published
+
+Place = tuple[int, int]  # Kafka partition and offset
+Content = tuple[bytes, bytes]  # topic and payload
+Series = tuple[str, str, str, str]
+Value = tuple[bytes | None, int | None, str | None]  # the double's bits, so that -0.0 and 0.0 differ
+
+_MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
+_MESSAGES = f"""
+SELECT kafka_partition, kafka_offset, topic, payload, duplicate_of, tenant_id, project_id, device_id, time_source,
+       {_MICROSECONDS.format("received_at")}, dup
+FROM message_named ORDER BY 1, 2
+"""
+_QUARANTINE = """
+SELECT kafka_partition, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload, duplicate_of, reason
+FROM quarantine_named ORDER BY 1, 2
+"""
+_MEASUREMENTS = f"""
+SELECT tenant_id, project_id, device_id, metric, {_MICROSECONDS.format("time")}, value, value_int, value_text FROM measurement_named
+"""
+_LATEST = f"""
+SELECT tenant_id, project_id, device_id, metric, {_MICROSECONDS.format("time")}, value, value_int, value_text FROM latest_named
+"""
+_COUNTERS = "messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts"
+_SUMS = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in _COUNTERS.split(", "))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record in message (`reason` None) or quarantine."""
+
+    place: Place
+    content: Content
+    duplicate_of: int | None
+    reason: str | None
+    identity: tuple[str, ...] = ()
+    received_us: int = 0
+
+
+@dataclass
+class Stored:
+    """What the database holds, read in one go."""
+
+    rows: list[Row]
+    measurements: dict[tuple[Series, int], Value]
+    latest: dict[Series, tuple[int, Value]]
+    ledger: list[tuple[int, int, int, int]]
+    ledger_sums: dict[str, int]
+    accounting_sums: dict[str, int]
+    next_offsets: dict[int, int]
+
+
+@dataclass
+class Model:
+    """What the measurements must be, worked out from the generator's knowledge in the order of the Kafka offsets."""
+
+    measurements: dict[tuple[Series, int], Value] = field(default_factory=dict)
+    duplicates: int = 0
+    conflicts: int = 0
+
+    def add(self, expected: Expected, received_us: int) -> None:
+        """One message: the first value of a (series, time) wins."""
+        for item in expected.measurements:
+            device = expected.device if item.device is None else item.device
+            time_us = received_us if item.time_us is None else item.time_us
+            key = ((expected.tenant, expected.project, device, item.metric), time_us)
+            value = (_bits(item.value), item.value_int, item.value_text)
+            if key not in self.measurements:
+                self.measurements[key] = value
+            elif self.measurements[key] == value:
+                self.duplicates += 1
+            else:
+                self.conflicts += 1
+
+
+def read(connection: Connection) -> Stored:
+    """Everything, through the views that people use."""
+    rows = [
+        Row((part, offset), (topic.encode(), bytes(payload)), copy, None, (tenant, project, device, source), received)
+        for part, offset, topic, payload, copy, tenant, project, device, source, received, _ in _all(connection, _MESSAGES)
+    ]
+    rows += [
+        Row((part, offset), (bytes(topic), bytes(payload)), copy, reason)
+        for part, offset, topic, payload, copy, reason in _all(connection, _QUARANTINE)
+    ]
+    names = _COUNTERS.split(", ")
+    return Stored(
+        rows,
+        {(tuple(row[:4]), row[4]): _value(row) for row in _all(connection, _MEASUREMENTS)},  # type: ignore[misc]
+        {tuple(row[:4]): (row[4], _value(row)) for row in _all(connection, _LATEST)},  # type: ignore[misc]
+        _all(connection, "SELECT kafka_partition, from_offset, to_offset, messages + quarantined FROM ledger ORDER BY 1, 2"),
+        dict(zip(names, _all(connection, f"SELECT {_SUMS} FROM ledger")[0], strict=True)),
+        dict(zip(names, _all(connection, f"SELECT {_SUMS} FROM accounting_1h")[0], strict=True)),
+        dict(_all(connection, "SELECT kafka_partition, next_offset FROM kafka_offset")),
+    )
+
+
+def compare(published: Sequence[Published], stored: Stored) -> list[str]:
+    """Every difference, as sentences; empty when the platform kept its promise."""
+    expected = {(item.message.topic.encode(), item.message.payload): item.message.expected for item in published}
+    problems = [*_messages(published, stored.rows), *_redeliveries(stored.rows), *_outcomes(stored.rows, expected)]
+    model = Model()
+    for row in sorted(stored.rows, key=lambda each: each.place):
+        if row.duplicate_of is None and row.reason is None and row.content in expected:
+            model.add(expected[row.content], row.received_us)
+    problems += _measurements(model, stored)
+    problems += _accounting(model, stored)
+    return problems + _ranges(stored)
+
+
+def _messages(published: Sequence[Published], rows: Iterable[Row]) -> list[str]:
+    """Multiset equality of what was acknowledged with message ∪ quarantine, redeliveries aside."""
+    least: Counter[Content] = Counter()
+    most: Counter[Content] = Counter()
+    for item in published:
+        content = (item.message.topic.encode(), item.message.payload)
+        least[content] += item.acked
+        most[content] += 0 if item.refused else item.sends
+    found = Counter(row.content for row in rows if row.duplicate_of is None)
+    lost = [(content, least[content] - found[content]) for content in least if found[content] < least[content]]
+    extra = [(content, found[content] - most[content]) for content in found if found[content] > most[content]]
+    return _some("lost", lost) + _some("stored too often or never published", extra)
+
+
+def _redeliveries(rows: Sequence[Row]) -> list[str]:
+    """A record marked duplicate_of repeats a record of the same partition that is itself no repetition."""
+    by_place = {row.place: row for row in rows}
+    wrong = []
+    for row in rows:
+        if row.duplicate_of is not None:
+            first = by_place.get((row.place[0], row.duplicate_of))
+            if first is None or first.content != row.content or first.place >= row.place:
+                wrong.append((row.place, first))
+    return _some("marked as a redelivery of something else", wrong)
+
+
+def _outcomes(rows: Iterable[Row], expected: dict[Content, Expected]) -> list[str]:
+    wrong = []
+    for row in rows:
+        want = expected.get(row.content)
+        if want is not None:
+            identity = () if want.reason is not None else (want.tenant, want.project, want.device, want.time_source)
+            if (row.reason, row.identity) != (want.reason, identity):
+                wrong.append((row.place, row.content, (row.reason, row.identity), (want.reason, identity)))
+    return _some("classified wrongly", wrong)
+
+
+def _measurements(model: Model, stored: Stored) -> list[str]:
+    missing = [(key, value) for key, value in model.measurements.items() if key not in stored.measurements]
+    extra = [key for key in stored.measurements if key not in model.measurements]
+    differing = [
+        (key, value, stored.measurements[key])
+        for key, value in model.measurements.items()
+        if key in stored.measurements and stored.measurements[key] != value
+    ]
+    newest: dict[Series, tuple[int, Value]] = {}
+    for (series, time_us), value in model.measurements.items():
+        if series not in newest or newest[series][0] < time_us:
+            newest[series] = (time_us, value)
+    latest = [(series, value, stored.latest.get(series)) for series, value in newest.items() if stored.latest.get(series) != value]
+    return (
+        _some("measurement missing", missing)
+        + _some("measurement nobody sent", extra)
+        + _some("measurement with another value", differing)
+        + _some("series_latest is not the newest", latest)
+    )
+
+
+def _accounting(model: Model, stored: Stored) -> list[str]:
+    messages = [row for row in stored.rows if row.reason is None]
+    want = {
+        "messages": len(messages),
+        "duplicates": sum(row.duplicate_of is not None for row in stored.rows),
+        "quarantined": len(stored.rows) - len(messages),
+        "measurements": len(model.measurements),
+        "measurement_duplicates": model.duplicates,
+        "measurement_conflicts": model.conflicts,
+    }
+    problems = []
+    if stored.ledger_sums != want:
+        problems.append(f"ledger sums {stored.ledger_sums}, expected {want}")
+    if stored.accounting_sums != want:
+        problems.append(f"accounting_1h sums {stored.accounting_sums}, expected {want}")
+    return problems
+
+
+def _ranges(stored: Stored) -> list[str]:
+    """Each partition's batches follow each other from 0 to next_offset, and hold as many rows as offsets."""
+    problems = []
+    places: dict[int, list[int]] = defaultdict(list)
+    for row in stored.rows:
+        places[row.place[0]].append(row.place[1])
+    following: dict[int, int] = defaultdict(int)
+    for partition, begin, end, rows in stored.ledger:
+        if begin != following[partition] or end - begin != rows:
+            problems.append(f"ledger of partition {partition}: [{begin}, {end}) with {rows} rows follows {following[partition]}")
+        following[partition] = end
+    for partition, following_offset in stored.next_offsets.items():
+        if following[partition] != following_offset:
+            problems.append(f"partition {partition}: ledger ends at {following[partition]}, next_offset is {following_offset}")
+        if sorted(places[partition]) != list(range(following_offset)):
+            problems.append(f"partition {partition}: {len(places[partition])} rows for {following_offset} offsets")
+    return problems
+
+
+def _some(what: str, found: Sequence[Any], most: int = 5) -> list[str]:
+    """At most a few examples, so that a failing test stays readable."""
+    return [f"{what}: {len(found)}, such as " + "; ".join(repr(item)[:600] for item in found[:most])] if found else []
+
+
+def _value(row: Sequence[Any]) -> Value:
+    return _bits(row[5]), row[6], row[7]
+
+
+def _bits(value: float | None) -> bytes | None:
+    return None if value is None else struct.pack(">d", value)
+
+
+def _all(connection: Connection, query: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()

@@ -1,0 +1,122 @@
+"""The whole path on real servers: simulator → Mosquitto → ingest daemon → Kafka → Dagster runs → TimescaleDB, compared to the byte."""
+
+import json
+import os
+import re
+import signal
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.settings import Settings
+from iot_platform.simulator.record import Published
+from iot_platform_tests.comparison import compare, read
+from iot_platform_tests.fix_simulation import Simulation, await_condition, await_everything_stored, count, stored_messages
+from iot_platform_tests.fix_stack import Dagster, Ingest
+
+MESSAGES = 20_000
+MIX = (
+    "--tenants=3", "--projects=4", "--devices=25", "--seed=7", f"--count={MESSAGES}", "--late=0.03", "--duplicate=0.03",
+    "--malformed=0.05", "--conflict=0.01", "--skew=0.05", "--heartbeat=0.03", "--retained=0.01",
+)  # fmt: skip
+RUN_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
+
+
+@pytest.fixture
+def platform(ingest: Ingest, dagster: Dagster, settings: Settings) -> Settings:
+    """Ingest daemon and Dagster, running."""
+    ingest.start()
+    dagster.start()
+    return settings
+
+
+@pytest.mark.timeout(240)
+def test_every_message_is_stored_once_and_every_value_exactly(platform: Settings, simulation: Simulation, database: Connection) -> None:
+    published = simulation.start(*MIX, "--rate=2500").finish()
+    check_variety(published)
+    status = await_everything_stored(platform, database, MESSAGES)
+    stored = read(database)
+    assert compare(published, stored) == []
+    assert len(stored.rows) == MESSAGES
+    assert stored.ledger_sums["duplicates"] == 0
+    assert status.healthy, status.components
+    assert status.freshness_p95_seconds is not None
+
+
+@pytest.mark.timeout(280)
+def test_nothing_is_lost_or_doubled_when_ingest_and_drain_are_killed(
+    platform: Settings, simulation: Simulation, database: Connection, ingest: Ingest
+) -> None:
+    simulation.start(*MIX, "--rate=1000")
+    for step in (1, 2, 3):
+        await_condition("the drain gets on", lambda step=step: stored_messages(database) >= step * 3000, 60)
+        ingest.kill()
+        ingest.await_ready()
+        before = count(database, "SELECT sum(to_offset - from_offset) FROM ledger")
+        kill_drain_run(platform)
+        await_condition(
+            "a new run drains", lambda before=before: count(database, "SELECT sum(to_offset - from_offset) FROM ledger") > before, 60
+        )
+    published = simulation.finish()
+    check_variety(published)
+    await_everything_stored(platform, database, MESSAGES)
+    stored = read(database)
+    assert compare(published, stored) == []
+    assert len(stored.rows) == MESSAGES + stored.ledger_sums["duplicates"]
+    assert count(database, "SELECT count(DISTINCT run_id) FROM ledger") >= 2
+    assert count(database, "SELECT count(DISTINCT connection_number) FROM mqtt_connection") >= 4
+
+
+def check_variety(published: Sequence[Published]) -> None:
+    """The simulation was the one these tests are about, and the broker took all of it."""
+    assert len(published) == MESSAGES
+    assert all(item.acked and item.sends == 1 for item in published)
+    outcomes = [item.message.expected for item in published]
+    assert len({outcome.tenant for outcome in outcomes if not outcome.reason}) >= 3
+    assert len({(outcome.tenant, outcome.project) for outcome in outcomes if not outcome.reason}) >= 10
+    kinds = Counter(item.message.kind for item in published)
+    wanted = (
+        "duplicate",
+        "late",
+        "conflict",
+        "heartbeat",
+        "empty",
+        "not_utf8",
+        "unknown_topic",
+        "truncated",
+        "nul",
+        "extreme",
+        "counter",
+        "unicode",
+    )
+    assert not [kind for kind in wanted if not kinds[kind]]
+
+
+def kill_drain_run(settings: Settings) -> None:
+    """kill -9 the process of the drain run that is working now."""
+    pids: list[int] = []
+
+    def found() -> bool:
+        pids[:] = _run_processes(settings)
+        return bool(pids)
+
+    await_condition("a drain run in progress", found, 60)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _run_processes(settings: Settings) -> list[int]:
+    query = """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { eventConnection { events { __typename
+        ... on MessageEvent { message } } } } } } }"""
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{settings.dagster_url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310 - our own
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+        runs: list[dict[str, Any]] = json.load(answer)["data"]["runsOrError"]["results"]
+    texts = [event.get("message") or "" for run in runs for event in run["eventConnection"]["events"]]
+    pids = [int(match[1]) for match in map(RUN_PROCESS.search, texts) if match]
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
