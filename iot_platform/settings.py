@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     dagster_history_days: float = Field(
         7.0, gt=0, description="Finished Dagster runs older than this are purged daily; each asset partition keeps its newest materialization."
     )
+    ingest_in_flight_window: int = Field(
+        2000, ge=1, le=65535, description="The ingest daemon's in-flight window: a redelivered message's first copy is looked for that far back."
+    )
 
     # -- local stack -------------------------------------------------------------------------------------------
     mqtt_port: int = Field(1883, ge=1, le=65535, description="Port of the local Mosquitto.")

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import decode, environment, migrate, simulate, sql, stack, status, trace
+from iot_platform.cli import decode, environment, migrate, offsets, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 decode.register(app)
 environment.register(app)
 migrate.register(app)
+offsets.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
