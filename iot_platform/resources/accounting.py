@@ -1,17 +1,21 @@
-"""Reads of the platform's own tables for sensors, events and checks: offsets, sums per project, ledger continuity, share of bad messages."""
+"""Reads of the platform's own tables for sensors, events and checks: offsets, sums by project, ledger ranges, share of bad messages."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
 _SUMS = """
-SELECT tenant_id, project_id, kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint, sum(measurements)::bigint,
-       sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint, min(first_offset), max(last_offset), max(last_received_at)
+SELECT tenant_id, project_id, kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint,
+       sum(measurements)::bigint, sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint,
+       min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h
-WHERE tenant_id = ANY(%(tenants)s) AND (%(projects)s::text[] IS NULL OR (tenant_id, project_id) IN (SELECT * FROM unnest(%(tenants)s, %(projects)s)))
+WHERE tenant_id = ANY(%(tenants)s)
+  AND (%(projects)s::text[] IS NULL OR (tenant_id, project_id) IN (SELECT * FROM unnest(%(tenants)s::text[], %(projects)s::text[])))
 GROUP BY tenant_id, project_id, kafka_partition
 """
 _PARTITION_SUMS = """
@@ -50,6 +54,9 @@ SELECT coalesce(max(length), 0) FROM (
 """
 
 
+COUNTERS: Final = ("messages", "duplicates", "quarantined", "measurements", "measurement_duplicates", "measurement_conflicts")
+
+
 @dataclass
 class Figures:
     """Counters of one partition, project or tenant; `offsets` is {Kafka partition: (first, last offset)}, both inclusive."""
@@ -65,7 +72,7 @@ class Figures:
 
     def add(self, other: "Figures") -> None:
         """Add another's counters, and widen offsets and last receive time by its own."""
-        for name in ("messages", "duplicates", "quarantined", "measurements", "measurement_duplicates", "measurement_conflicts"):
+        for name in COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for partition, (first, last) in other.offsets.items():
             mine = self.offsets.get(partition, (first, last))
@@ -138,19 +145,19 @@ def bad_share(connection: Connection, topic: str, window_seconds: float, series_
     return BadShare(records, quarantined, longest)
 
 
-def _sum_by_project(connection: Connection, parameters: dict[str, list[str] | None]) -> dict[tuple[str, str], Figures]:
+def _sum_by_project(connection: Connection, parameters: Mapping[str, list[str] | None]) -> dict[tuple[str, str], Figures]:
     result: dict[tuple[str, str], Figures] = {}
     for tenant, project, partition, *sums in _rows(connection, _SUMS, parameters):
         result.setdefault((tenant, project), Figures()).add(_figures(partition, sums))
     return result
 
 
-def _figures(partition: int, sums: list) -> Figures:  # type: ignore[type-arg]
+def _figures(partition: int, sums: Sequence[Any]) -> Figures:
     *counts, first, last, received_at = sums
-    return Figures(*counts, offsets={partition: (first, last)}, last_received_at=received_at)
+    return Figures(**dict(zip(COUNTERS, counts, strict=True)), offsets={partition: (first, last)}, last_received_at=received_at)
 
 
-def _rows(connection: Connection, query: str, parameters: object) -> list:  # type: ignore[type-arg]
+def _rows(connection: Connection, query: str, parameters: object) -> list[tuple[Any, ...]]:
     with connection, connection.cursor() as cursor:
         cursor.execute(query, parameters)  # type: ignore[arg-type]
         return cursor.fetchall()

@@ -1,13 +1,17 @@
 """Asset checks of the drained tables: the claim each proves, evaluated from the ledger."""
 
-from contextlib import closing
-from typing import Final
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
 from iot_platform.database import connect
 from iot_platform.resources.accounting import BadShare, bad_share, ledger_breaks
+from iot_platform.resources.materializations import STORAGE_ERRORS
 from iot_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.progress import Progress
 
 LEDGER_WINDOW_SECONDS: Final = 86_400.0
 BRAKE_WINDOW_SECONDS: Final = 300.0
@@ -15,6 +19,7 @@ BRAKE_SHARE: Final = 0.05
 BRAKE_SERIES: Final = 1_000
 BRAKE_LEAST: Final = 10
 """Fewer bad records than this never trip the share: one bad message among ten is no flood."""
+_WHY: Final = "Reasons: SELECT reason, count(*) FROM quarantine WHERE received_at > now() - INTERVAL '10 min' GROUP BY reason"
 
 
 def evaluate_ledger(settings: Settings) -> dg.AssetCheckResult:
@@ -51,7 +56,19 @@ def evaluate_brake(settings: Settings) -> dg.AssetCheckResult:
             "longest_series_of_bad": share.longest_series,
             "window_seconds": BRAKE_WINDOW_SECONDS,
         },
-        description="SELECT reason, count(*) FROM quarantine WHERE received_at > now() - INTERVAL '10 min' GROUP BY reason shows why"
-        if poisoned
-        else None,
+        description=_WHY if poisoned else None,
     )
+
+
+def report_brake(instance: dg.DagsterInstance, progress: "Progress") -> None:
+    """Let the brake fail in the middle of a shift, not only at its end. A storage that does not take it is left alone."""
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("quarantine"),
+        check_name="messages_are_mostly_good",
+        passed=False,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"records": progress.messages, "quarantined": progress.quarantined, "reasons": dict(progress.reasons)},
+        description=_WHY,
+    )
+    with suppress(*STORAGE_ERRORS):
+        instance.report_runless_asset_event(evaluation)

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
@@ -14,17 +14,17 @@ from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import shard_lock
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets
+from iot_platform.resources.checks import report_brake
 from iot_platform.resources.dynamic import ProjectKeys
-from iot_platform.resources.materializations import STORAGE_ERRORS, Reporter, figures_metadata
+from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event
 from iot_platform.resources.partition_keys import project_key
-from iot_platform.resources.progress import partition_figures_of, project_figures_of
 from iot_platform.resources.signals import stop_on_signals
 from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.drain import Progress
+    from iot_platform.telemetry.drain import Drain, Progress
 
 log = logging.getLogger(__name__)
 
@@ -65,32 +65,41 @@ class _DrainRun:
         self.context, self.settings, self.partitions, self.stop = context, settings, partitions, stop
         self.keys = ProjectKeys(context.instance)
         self.reporter = Reporter(emit=context.log_event, keys=self.keys)
+        self.ends_at: float | None = None
+        self.announced = False
+        self.poison_told = False
 
     def work(self) -> None:
+        """Drain, then write what is left to tell, whether or not the drain gave up.
+
+        Raises:
+            DrainError, DatabaseError: see run_drain.
+        """
         shard = self.context.run.tags.get(shifts.SHARD_TAG)
         with closing(connect(self.settings, application_name=f"drain-{self.context.run_id[:8]}")) as lock_connection:
-            if shard is None:
-                self._drain_until_caught_up(lock_connection)
-            else:
-                self._work_shift(lock_connection, int(shard))
-            left = self.reporter.finish()
-            if left:
-                self.context.log.warning(f"{left} materializations were not written in time; the next shift writes newer ones")
+            try:
+                if shard is None:
+                    self._drain_until_caught_up(lock_connection)
+                else:
+                    self._work_shift(lock_connection, int(shard))
+            finally:
+                if left := self.reporter.finish():
+                    self.context.log.warning("%d materializations were not written in time; the next shift writes newer ones", left)
             self._heal(lock_connection)
         if shard is None:
             self._report_all_partitions()
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
-        """Take over the shard from whoever holds it, and drain for one shift."""
+        """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
         patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + 30
+        drain = self._prepare(self.partitions, until_caught_up=False)
         try:
             with shard_lock(connection, shard, patience, cancelled=self.stop.is_set):
-                ends_at = time.time() + self.settings.drain_shift_seconds
-                self.context.instance.add_run_tags(self.context.run_id, {shifts.ENDS_AT_TAG: f"{ends_at:.3f}"})
-                self._drain(self.partitions, until_caught_up=False)
+                self.ends_at = time.time() + self.settings.drain_shift_seconds
+                drain.run()
         except LockTimeoutError as error:
             if not self.stop.is_set():
-                self.context.log.info(f"another run keeps shard {shard}, which is fine: {error}")
+                self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
         """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
@@ -103,10 +112,10 @@ class _DrainRun:
             while mine and not self.stop.is_set() and not self._reached(connection, mine, goal):
                 try:
                     with shard_lock(connection, shard, LOCK_SLICE_SECONDS, cancelled=self.stop.is_set):
-                        self._drain(mine, until_caught_up=True)
+                        self._prepare(mine, until_caught_up=True).run()
                         break
                 except LockTimeoutError as error:
-                    self.context.log.info(f"waiting for the shift at work on shard {shard}: {error}")
+                    self.context.log.info("waiting for the shift at work on shard %d: %s", shard, error)
 
     def _reached(self, connection: Connection, partitions: tuple[int, ...], goal: dict[int, int]) -> bool:
         """Whether others drained up to the goal. Beyond it only counts within what Kafka holds: else the topic is another one."""
@@ -119,14 +128,25 @@ class _DrainRun:
             end = topic.end(partitions)
         return all(stored[p].next_offset <= end[p] for p in partitions)
 
-    def _drain(self, partitions: tuple[int, ...], *, until_caught_up: bool) -> None:
+    def _prepare(self, partitions: tuple[int, ...], *, until_caught_up: bool) -> "Drain":
         from iot_platform.telemetry.drain import Drain, Shift  # polars and Kafka only in the process that drains
 
         shift = Shift(partitions=partitions, run_id=self.context.run_id, until_caught_up=until_caught_up)
-        self._report(Drain(self.settings, shift, self._report, self.stop).run())
+        return Drain(self.settings, shift, self._report, self.stop)
 
     def _report(self, progress: "Progress") -> None:
-        self.reporter.update(partition_figures_of(progress), project_figures_of(progress))
+        """Called about once a second while draining. At the drain's end nothing is written: the successor waits for the lock."""
+        if progress.ended:
+            self.reporter.note(progress)
+            return
+        if self.ends_at is not None and not self.announced:
+            self.announced = True
+            with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
+                self.context.instance.add_run_tags(self.context.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
+        self.reporter.update(progress)
+        if progress.poisoned and not self.poison_told:
+            self.poison_told = True
+            report_brake(self.context.instance, progress)
 
     def _report_all_partitions(self) -> None:
         """By hand: each chosen partition gets its materialization, with sums since the beginning, even if nothing waited for it."""
@@ -134,7 +154,7 @@ class _DrainRun:
             sums = partition_figures(connection, list(self.partitions))
             stored = stored_offsets(connection, self.settings.kafka_topic)
         for partition in self.partitions:
-            metadata = {"next_offset": stored[partition].next_offset if partition in stored else 0}
+            metadata: Metadata = {"next_offset": stored[partition].next_offset if partition in stored else 0}
             if partition in sums:
                 metadata |= figures_metadata(sums[partition], "total_")
             for key in self.context.selected_asset_keys:
@@ -148,7 +168,6 @@ class _DrainRun:
             told = self.context.instance.get_materialized_partitions(dg.AssetKey("project"))
             missing = [item for item in projects if project_key(*item) not in told and self.keys.has(*item)][:HEAL_AT_MOST]
             for (tenant, project), figures in project_figures(connection, missing).items():
-                metadata = {**figures_metadata(figures, "total_"), "tenant": tenant, "project": project}
-                self.context.log_event(dg.AssetMaterialization("project", partition=project_key(tenant, project), metadata=metadata))
+                self.context.log_event(project_event(tenant, project, figures, "total_"))
         except STORAGE_ERRORS as error:
             log.warning("Dagster's storage did not take missing partition keys; the next run tries again: %s", error)

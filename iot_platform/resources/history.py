@@ -28,7 +28,7 @@ def purge_runs(instance: dg.DagsterInstance, older_than_days: float, now: dateti
     before = (now or datetime.now(UTC)) - timedelta(days=older_than_days)
     keep = runs_of_latest_materializations(instance)
     keep |= {run.run_id for run in instance.get_runs(RunsFilter(job_name=JOB), limit=_NEWEST_DRAINS)}
-    old = [run_id for run_id in _run_ids(instance, before)]
+    old = _run_ids(instance, before)
     doomed = [run_id for run_id in old if run_id not in keep]
     for run_id in doomed:
         instance.delete_run(run_id)
@@ -37,7 +37,8 @@ def purge_runs(instance: dg.DagsterInstance, older_than_days: float, now: dateti
 
 def runs_of_latest_materializations(instance: dg.DagsterInstance) -> set[str]:
     """Ids of the runs that hold the newest materialization of an asset, or of one of its partitions."""
-    runs, ids = set(), []
+    runs: set[str] = set()
+    ids: list[int] = []
     for asset_key in instance.all_asset_keys():
         latest = instance.get_latest_materialization_event(asset_key)
         if latest is not None:

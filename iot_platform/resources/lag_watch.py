@@ -24,8 +24,9 @@ from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 
 JOB: Final = "drain"
-TICK_SECONDS: Final = 19.5
-"""Dagster starts ticks on a 5-second beat: a tick just short of a multiple leaves a gap of about half a second. Its limit is 60 s."""
+TICK_SECONDS: Final = 28.5
+"""Dagster starts ticks on a 5-second beat and adds up to a second to each: a tick that ends just before a beat leaves no long gap, and a
+tick may last 60 s at most."""
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
 _FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
@@ -97,7 +98,7 @@ class LagWatch:
         )
 
     def _request(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> dg.RunRequest:
-        """A run has one successor: the key names its predecessor, so that an interrupted tick cannot request two, and no key blocks for ever."""
+        """A run has one successor: the key names its predecessor, so an interrupted tick cannot request two, and no key blocks for ever."""
         newest = runs[0].dagster_run if runs else None
         shift = int(newest.tags.get(shifts.SHIFT_TAG, "0")) + 1 if newest else 1
         return dg.RunRequest(

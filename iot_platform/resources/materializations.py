@@ -5,16 +5,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
-from iot_platform.resources.accounting import Figures
+from iot_platform.resources.accounting import COUNTERS, Figures
 from iot_platform.resources.dynamic import ProjectKeys
 from iot_platform.resources.pacing import Pacer
 from iot_platform.resources.partition_keys import project_key, tenant_key
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +31,6 @@ RETRY_SECONDS: Final = 5.0
 
 Key = tuple[str, str | int | tuple[str, str]]
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
-
-
-@dataclass
-class PartitionFigures(Figures):
-    """Figures of a Kafka partition, and how old its messages were when they were committed."""
-
-    freshness_p50_seconds: float | None = None
-    freshness_p95_seconds: float | None = None
 
 
 def figures_metadata(figures: Figures, prefix: str = "") -> Metadata:
@@ -60,66 +55,53 @@ def figures_metadata(figures: Figures, prefix: str = "") -> Metadata:
 class Reporter:
     """Writes the events of one drain run through `emit`. Used by one thread.
 
-    A failing storage never reaches the drain: what could not be written stays pending, and the next shift heals what was never written.
+    A failing storage never reaches the drain: what could not be written stays pending, and a later run heals what was never written.
     """
 
     emit: Callable[[dg.AssetMaterialization], None]
     keys: ProjectKeys
     clock: Callable[[], float] = time.monotonic
-    partitions: Mapping[int, PartitionFigures] = field(default_factory=dict)
-    projects: Mapping[tuple[str, str], Figures] = field(default_factory=dict)
-    _tenants: dict[str, Figures] = field(default_factory=dict)
+    _partitions: Mapping[int, "PartitionProgress"] = field(default_factory=dict)
+    _projects: Mapping[tuple[str, str], "ProjectProgress"] = field(default_factory=dict)
+    _tenants: dict[str, set[str]] = field(default_factory=dict)
     _pacer: Pacer[Key] = field(default_factory=lambda: Pacer(INTERVAL_SECONDS))
-    _counts: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    _counts: dict[Key, int] = field(default_factory=dict)
     _paused_until: float = 0.0
-    _unkeyed: int = 0
 
-    def update(self, partitions: Mapping[int, PartitionFigures], projects: Mapping[tuple[str, str], Figures]) -> None:
-        """Take the run's cumulative figures and write the events that are due, for at most about BUDGET_SECONDS."""
-        self.partitions, self.projects = partitions, projects
-        self._note_changes()
+    def update(self, progress: "Progress") -> None:
+        """Take the drain's cumulative figures and write the events that are due, for at most about BUDGET_SECONDS."""
+        self.note(progress)
         if self.clock() >= self._paused_until:
             self._write(self._pacer.due(self.clock()), BUDGET_SECONDS)
+
+    def note(self, progress: "Progress") -> None:
+        """Take the drain's cumulative figures, and write nothing yet."""
+        self._partitions, self._projects = progress.partitions, progress.projects
+        for partition in progress.changed_partitions:
+            figures = progress.partitions[partition]
+            self._touch_if_more(("message", partition), figures.messages)
+            self._touch_if_more(("measurement", partition), figures.measurements)
+            self._touch_if_more(("quarantine", partition), figures.quarantined)
+        for tenant, project in progress.changed_projects:
+            if tenant and project:
+                self._tenants.setdefault(tenant, set()).add(project)
+                self._pacer.touch(("project", (tenant, project)))
+                self._pacer.touch(("tenant", tenant))
 
     def finish(self) -> int:
         """Write everything pending, for at most about FINAL_BUDGET_SECONDS; returns how many events remain unwritten."""
         self._write(self._pacer.pending(), FINAL_BUDGET_SECONDS)
         return len(self._pacer.pending())
 
-    def _note_changes(self) -> None:
-        for partition, figures in self.partitions.items():
-            self._touch_if_changed(("message", partition), (figures.messages,))
-            self._touch_if_changed(
-                ("measurement", partition), (figures.measurements, figures.measurement_duplicates, figures.measurement_conflicts)
-            )
-            self._touch_if_changed(("quarantine", partition), (figures.quarantined,))
-        changed_tenants = set()
-        for (tenant, project), figures in self.projects.items():
-            if (
-                tenant
-                and project
-                and self._touch_if_changed(("project", (tenant, project)), (figures.messages, figures.quarantined, figures.duplicates))
-            ):
-                changed_tenants.add(tenant)
-                self._pacer.touch(("tenant", tenant))
-        if changed_tenants:
-            totals = {tenant: Figures() for tenant in changed_tenants}
-            for (tenant, _), figures in self.projects.items():
-                if tenant in totals:
-                    totals[tenant].add(figures)
-            self._tenants.update(totals)
-
-    def _touch_if_changed(self, key: Key, counts: tuple[int, ...]) -> bool:
-        changed = any(counts) and self._counts.get(key) != counts
-        if changed:
-            self._counts[key] = counts
+    def _touch_if_more(self, key: Key, count: int) -> None:
+        if count > self._counts.get(key, 0):
+            self._counts[key] = count
             self._pacer.touch(key)
-        return changed
 
     def _write(self, due: list[Key], budget: float) -> None:
         deadline = self.clock() + budget
         try:
-            self.keys.add(item for kind, item in due if kind == "project" and isinstance(item, tuple))
+            self.keys.add(item for _, item in due if isinstance(item, tuple))
             for key in due:
                 event = self._event(key)
                 if event is not None:
@@ -134,24 +116,40 @@ class Reporter:
     def _event(self, key: Key) -> dg.AssetMaterialization | None:
         kind, item = key
         if isinstance(item, int):
-            return dg.AssetMaterialization(kind, partition=str(item), metadata=self._partition_metadata(self.partitions[item]))
+            return dg.AssetMaterialization(kind, partition=str(item), metadata=partition_metadata(item, self._partitions[item]))
         if isinstance(item, tuple):
-            if not self.keys.has(*item):  # beyond MAX_KEYS: counted in the database, not shown here
-                return None
-            metadata = {**figures_metadata(self.projects[item]), "tenant": item[0], "project": item[1]}
-            return dg.AssetMaterialization(kind, partition=project_key(*item), metadata=metadata)
-        return dg.AssetMaterialization(kind, partition=tenant_key(item), metadata={**figures_metadata(self._tenants[item]), "tenant": item})
-
-    @staticmethod
-    def _partition_metadata(figures: PartitionFigures) -> Metadata:
-        metadata = figures_metadata(figures)
-        if figures.freshness_p50_seconds is not None:
-            metadata["freshness_p50_seconds"] = round(figures.freshness_p50_seconds, 3)
-        if figures.freshness_p95_seconds is not None:
-            metadata["freshness_p95_seconds"] = round(figures.freshness_p95_seconds, 3)
-        return metadata
+            return project_event(*item, project_figures_of(self._projects[item])) if self.keys.has(*item) else None
+        total = Figures()
+        for project in self._tenants[item]:
+            total.add(project_figures_of(self._projects[item, project]))
+        metadata = {**figures_metadata(total), "tenant": item, "projects": len(self._tenants[item])}
+        return dg.AssetMaterialization(kind, partition=tenant_key(item), metadata=metadata)
 
 
-def utc(micros: int | None) -> datetime | None:
-    """A receive time in µs since the epoch as datetime."""
-    return None if micros is None else datetime.fromtimestamp(micros / 1_000_000, tz=UTC)
+def project_event(tenant: str, project: str, figures: Figures, prefix: str = "") -> dg.AssetMaterialization:
+    """The materialization of a project."""
+    metadata = {**figures_metadata(figures, prefix), "tenant": tenant, "project": project}
+    return dg.AssetMaterialization("project", partition=project_key(tenant, project), metadata=metadata)
+
+
+def partition_metadata(partition: int, progress: "PartitionProgress") -> Metadata:
+    """What a drain did in a Kafka partition, with its freshness: seconds from reception by the ingest daemon to commit."""
+    offsets = {partition: (progress.from_offset, progress.to_offset - 1)} if progress.to_offset > progress.from_offset else {}
+    metadata = figures_metadata(_figures_of(progress, offsets))
+    metadata["batches"] = progress.batches
+    if progress.freshness_p50_seconds is not None and progress.freshness_p95_seconds is not None:
+        metadata["freshness_p50_seconds"] = round(progress.freshness_p50_seconds, 3)
+        metadata["freshness_p95_seconds"] = round(progress.freshness_p95_seconds, 3)
+    return metadata
+
+
+def project_figures_of(progress: "ProjectProgress") -> Figures:
+    """A project's figures in a drain."""
+    return _figures_of(progress, dict(progress.offsets))
+
+
+def _figures_of(progress: "PartitionProgress | ProjectProgress", offsets: dict[int, tuple[int, int]]) -> Figures:
+    micros = progress.last_received_at
+    received_at = None if micros is None else datetime.fromtimestamp(micros / 1_000_000, tz=UTC)
+    counts = {name: getattr(progress, name) for name in COUNTERS}
+    return Figures(**counts, offsets=offsets, last_received_at=received_at)

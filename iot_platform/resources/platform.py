@@ -5,7 +5,7 @@ import dagster as dg
 from iot_platform.settings import Settings, get_settings
 
 
-class PlatformResource(dg.ConfigurableResource):
+class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Hands the process's settings to assets, sensors and jobs; nothing is read before settings() is called."""
 
     def settings(self) -> Settings:

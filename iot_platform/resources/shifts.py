@@ -86,8 +86,8 @@ def retry_at(failures: Failures, offsets_changed_at: float) -> float:
 def decide(view: ShardView, now: float, lead: float) -> Decision:
     """Whether the shard needs another run now.
 
-    Never more than two are active (one drains, one waits for its lock). The lock, not Dagster's opinion, says whether somebody drains: a run
-    that began its shift without anybody holding the lock has either just ended or lost its process.
+    Never more than two are active (one drains, one waits for its lock). The lock, not Dagster's opinion, says whether somebody drains:
+    a run that began its shift while nobody holds the lock has either just ended or lost its process.
     """
     if len(view.active) >= 2:
         return Decision(False, "a shift drains and its successor is on the way")

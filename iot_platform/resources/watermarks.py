@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from iot_platform.settings import Settings
 
@@ -55,11 +55,11 @@ class TopicOffsets:
 
     def end(self, partitions: tuple[int, ...]) -> dict[int, int]:
         """The offset that the next record of each partition will get."""
-        return self._offsets(partitions, OffsetSpec.latest())
+        return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def begin(self, partitions: tuple[int, ...]) -> dict[int, int]:
         """The oldest offset that each partition still holds."""
-        return self._offsets(partitions, OffsetSpec.earliest()) if partitions else {}
+        return self._offsets(partitions, OffsetSpec.earliest()) if partitions else {}  # type: ignore[no-untyped-call]
 
     def watermarks(self, partitions: tuple[int, ...]) -> Watermarks:
         """First and next offset of each partition."""

@@ -17,18 +17,18 @@ GROUP = "ingestion"
             "mqtt_broker",
             group_name=GROUP,
             kinds={"mqtt"},
-            description="MQTT broker that devices publish to (IOT_MQTT_URL). Observed through the ingest daemon: connected, messages received.",
+            description="MQTT broker that devices publish to (IOT_MQTT_URL), as the ingest daemon sees it: connected, messages received.",
         ),
         dg.AssetSpec(
             "iot_messages",
             deps=["mqtt_broker"],
             group_name=GROUP,
             kinds={"kafka"},
-            description="Kafka topic (IOT_KAFKA_TOPIC) that holds every received message, payload bytes unchanged. Observed: end offsets and lag of the drain.",
+            description="Kafka topic (IOT_KAFKA_TOPIC) of all received messages, payload bytes unchanged: end offsets, lag of the drain.",
         ),
     ],
     can_subset=True,
-)
+)  # type: ignore[untyped-decorator]
 def ingestion_sources(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.ObserveResult]:
     """Look at the broker and the topic; a server that does not answer is an observation that says so."""
     settings = platform.settings()

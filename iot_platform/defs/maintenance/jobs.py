@@ -10,7 +10,7 @@ from iot_platform.resources.platform import PlatformResource
 def purge_runs_and_events(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
     """Delete finished runs older than IOT_DAGSTER_HISTORY_DAYS with their events, but no run that an asset partition still shows."""
     result = purge_runs(context.instance, platform.settings().dagster_history_days)
-    context.log.info(f"deleted {result.deleted} runs, kept {result.kept} old ones that hold the last materialization of an asset partition")
+    context.log.info("deleted %d runs, kept %d old ones that an asset partition shows", result.deleted, result.kept)
 
 
 @dg.job(description="Deletes old runs and their events from Dagster's storage; each asset partition keeps its newest materialization.")

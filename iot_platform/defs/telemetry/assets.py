@@ -29,12 +29,12 @@ _EVERY_PARTITION = dg.AllPartitionMapping()
         dg.AssetCheckSpec(
             "ledger_is_continuous",
             asset="message",
-            description="The committed offset ranges of every Kafka partition follow each other without gap or overlap.",
+            description="Committed offset ranges of each Kafka partition follow each other without gap or overlap.",
         ),
         dg.AssetCheckSpec(
             "messages_are_mostly_good",
             asset="quarantine",
-            description="Poison brake: fails while more than 5 % of the records of the last 5 minutes, or 1,000 in a row, went to quarantine. Nothing stops.",
+            description="Poison brake: fails while over 5 % of the last 5 minutes' records, or 1,000 in a row, are bad. Nothing stops.",
         ),
     ],
     partitions_def=kafka_partitions,
