@@ -42,7 +42,7 @@ class Report:
             self._set(name, text)
             if self._status is None and time.monotonic() - shown > _QUIET_SECONDS:
                 shown = time.monotonic()
-                self._console.print(f"  … {name}: {escape(text)}", highlight=False)
+                self._console.print(f"  … {name}: {escape(text)}", highlight=False, soft_wrap=True)
 
         note("starting")
         try:

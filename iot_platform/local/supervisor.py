@@ -111,34 +111,37 @@ class Supervisor:
     # -- programs --------------------------------------------------------------------------------------------
     def apply(self, program: Program) -> None:
         """Run the program as described: start it, restart it if it changed, leave it alone otherwise."""
+        spec = self.run_dir / f"{program.name}.json"
         with self._lock:
-            spec = self.run_dir / f"{program.name}.json"
             _write_private(spec, program.spec())
             (self.run_dir / "programs" / f"{program.name}.conf").write_text(self._section(program, spec), "utf-8")
             added, changed, _ = self._call("reloadConfig")[0]
-            if program.name in changed:
-                self._stop_and_wait((program.name,))
-                self._call("removeProcessGroup", program.name)
-            if program.name in changed or program.name in added:
-                self._call("addProcessGroup", program.name)
+        if program.name in changed:
+            self.stop(program.name)
+            self._call("removeProcessGroup", program.name)
+        if program.name in changed or program.name in added:
+            self._call("addProcessGroup", program.name)
         if self.state(program.name).name in ("STOPPED", "EXITED", "FATAL"):
             with contextlib.suppress(xmlrpc.client.Fault):  # another call started it meanwhile
                 self._call("startProcess", program.name, False)
 
     def remove(self, name: str) -> None:
         """Stop a program and forget it; nothing happens when there is none."""
-        with self._lock:
-            (self.run_dir / "programs" / f"{name}.conf").unlink(missing_ok=True)
-            (self.run_dir / f"{name}.json").unlink(missing_ok=True)
-            if name in self.states():
-                self._stop_and_wait((name,))
+        (self.run_dir / "programs" / f"{name}.conf").unlink(missing_ok=True)
+        (self.run_dir / f"{name}.json").unlink(missing_ok=True)
+        if name in self.states():
+            self.stop(name)
+            with self._lock:
                 self._call("reloadConfig")
-                self._call("removeProcessGroup", name)
+            self._call("removeProcessGroup", name)
 
     def stop(self, *names: str) -> None:
         """Stop programs together and wait until they have ended."""
-        with self._lock:
-            self._stop_and_wait(names)
+        for name in names:
+            with contextlib.suppress(xmlrpc.client.Fault):  # not running, or unknown
+                self._call("stopProcess", name, False)
+        while any(self.state(name).name in ("RUNNING", "STARTING", "STOPPING") for name in names):
+            time.sleep(0.05)
 
     def states(self) -> dict[str, State]:
         """All programs that supervisord knows; empty when it does not run."""
@@ -159,13 +162,6 @@ class Supervisor:
         return self.log_dir / f"{name}.log"
 
     # -- private ---------------------------------------------------------------------------------------------
-    def _stop_and_wait(self, names: Sequence[str]) -> None:
-        for name in names:
-            with contextlib.suppress(xmlrpc.client.Fault):  # not running, or unknown
-                self._call("stopProcess", name, False)
-        while any(self.state(name).name in ("RUNNING", "STARTING", "STOPPING") for name in names):
-            time.sleep(0.05)
-
     def _call(self, method: str, *arguments: object) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
 
