@@ -49,3 +49,7 @@ lint: bootstrap ## Lint, format check, types
 format: bootstrap ## Apply the formatter and the linter's safe fixes
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
+
+.PHONY: env-example
+env-example: bootstrap ## Write .env.example from the settings classes
+	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example

@@ -59,7 +59,7 @@ def await_ready(name: str, check: Callable[[], None], supervisor: Supervisor, no
         if state.stopped_at > state.started_at or state.name in ("BACKOFF", "EXITED", "FATAL"):
             deaths.add(state.stopped_at)
         if len(deaths) >= _DEATHS_BEFORE_GIVING_UP or state.name == "FATAL":
-            raise LocalStackError(died(name, supervisor, f"does not stay up (exit status {state.exit_status})"))
+            raise LocalStackError(died(name, supervisor, "does not stay up"))
         try:
             check()
         except NotReadyError as error:

@@ -31,8 +31,6 @@ class State:
     pid: int
     started_at: int
     stopped_at: int
-    exit_status: int
-    spawn_error: str
 
 
 def socket_path(local_dir: Path, name: str) -> Path:
@@ -149,13 +147,11 @@ class Supervisor:
             rows: list[dict[str, Any]] = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error):
             return {}
-        return {
-            row["name"]: State(row["statename"], row["pid"], row["start"], row["stop"], row["exitstatus"], row["spawnerr"]) for row in rows
-        }
+        return {row["name"]: State(row["statename"], row["pid"], row["start"], row["stop"]) for row in rows}
 
     def state(self, name: str) -> State:
         """One program's state; STOPPED when it is unknown."""
-        return self.states().get(name, State("STOPPED", 0, 0, 0, 0, ""))
+        return self.states().get(name, State("STOPPED", 0, 0, 0))
 
     def log_file(self, name: str) -> Path:
         """Where the program's output goes."""
