@@ -25,12 +25,17 @@ _UNIX_PATH_LIMIT = 100  # sun_path holds 108 bytes; servers append a few charact
 
 @dataclass(frozen=True)
 class State:
-    """What supervisord says of a program; `stopped_at` (epoch seconds) moves with every death of its process."""
+    """What supervisord says of a program; `stopped_at` (epoch seconds) moves with every death of its process.
+
+    `exit_status` is only known of programs that lived for a second.
+    """
 
     name: str
     pid: int
     started_at: int
     stopped_at: int
+    exit_status: int
+    spawn_error: str
 
 
 def socket_path(local_dir: Path, name: str) -> Path:
@@ -147,11 +152,13 @@ class Supervisor:
             rows: list[dict[str, Any]] = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error):
             return {}
-        return {row["name"]: State(row["statename"], row["pid"], row["start"], row["stop"]) for row in rows}
+        return {
+            row["name"]: State(row["statename"], row["pid"], row["start"], row["stop"], row["exitstatus"], row["spawnerr"]) for row in rows
+        }
 
     def state(self, name: str) -> State:
         """One program's state; STOPPED when it is unknown."""
-        return self.states().get(name, State("STOPPED", 0, 0, 0))
+        return self.states().get(name, State("STOPPED", 0, 0, 0, 0, ""))
 
     def log_file(self, name: str) -> Path:
         """Where the program's output goes."""
