@@ -43,7 +43,8 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> None:
 
     Raises:
         dg.Failure: the drain gave up; the description says why and what to run.
-        DagsterExecutionInterruptedError: the run was told to stop; every batch is either committed or rolled back.
+        DagsterExecutionInterruptedError: somebody cancelled the run, or a signal ended a drain by hand before it had caught up. A shift that
+            a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
     """
     pool_storage(context.instance)
     partitions = tuple(sorted(int(key) for key in context.partition_keys))
@@ -56,8 +57,13 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> None:
         if isinstance(error, DataGoneError | TopicRecreatedError | TopicMissingError):
             context.instance.add_run_tags(context.run_id, {shifts.FAILURE_TAG: shifts.NEEDS_PERSON})
         raise dg.Failure(description=str(error), allow_retries=False) from error
-    if stop.is_set():
+    if stop.is_set() and (shifts.SHARD_TAG not in context.run.tags or _is_cancelled(context)):
         raise DagsterExecutionInterruptedError
+
+
+def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
 
 class _DrainRun:

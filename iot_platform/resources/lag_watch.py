@@ -24,9 +24,9 @@ from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 
 JOB: Final = "drain"
-TICK_SECONDS: Final = 28.5
-"""Dagster starts ticks on a 5-second beat and adds up to a second to each: a tick that ends just before a beat leaves no long gap, and a
-tick may last 60 s at most."""
+TICK_SECONDS: Final = 13.5
+"""Dagster starts ticks on a 5-second beat and adds half a second to each: one that ends just before a beat leaves a gap of about a second.
+A code server that is told to stop waits for its ticks, so they are no longer than that needs."""
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
 _FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
