@@ -174,9 +174,9 @@ class Dagster:
         settings = self.settings
         applications.write_dagster_home(settings)
         run = partial(self._run, restart=restart)
-        run(applications.dagster_code(settings), partial(probes.code_server, str(applications.code_socket(settings))))
         environment = {**os.environ, **exports(settings), **applications.dagster_environment(settings)}
         subprocess.run([sys.executable, "-m", "dagster", "instance", "migrate"], check=True, capture_output=True, env=environment)
+        run(applications.dagster_code(settings), partial(probes.code_server, str(applications.code_socket(settings))))
         run(applications.dagster_daemon(settings), lambda: None)
         run(applications.dagster_webserver(settings), partial(probes.dagster, settings.dagster_url))
         return self

@@ -81,8 +81,8 @@ class Stack:
             ingest = submit(self._ingest, mqtt, kafka)
             tasks = [mqtt, kafka, database, ingest]
             if plan.local_dagster:
-                code = submit(self._dagster_code)
-                tasks += [code, submit(self._dagster, kafka, database, code)]
+                code = submit(self._dagster_code, database)
+                tasks += [code, submit(self._dagster, kafka, code)]
             if simulator:
                 tasks.append(submit(self._simulator, mqtt, ingest))
             try:
@@ -132,14 +132,15 @@ class Stack:
         url = f"{self._settings.ingest_http_url}/readyz"
         self._run(applications.ingest(self._settings), partial(probes.http, url), f"ready, {self._settings.ingest_http_url}/metrics")
 
-    def _dagster_code(self) -> None:
+    def _dagster_code(self, *needed: Future[None]) -> None:
+        _all(needed)
         applications.write_dagster_home(self._settings)
+        self._dagster_storage()
         socket = str(applications.code_socket(self._settings))
         self._run(applications.dagster_code(self._settings), partial(probes.code_server, socket), "definitions loaded")
 
     def _dagster(self, *needed: Future[None]) -> None:
         _all(needed)
-        self._dagster_storage()
         self._supervisor.apply(applications.dagster_daemon(self._settings))
         url = self._settings.dagster_url
         self._run(applications.dagster_webserver(self._settings), partial(probes.dagster, url), f"ready, {url}", "dagster")
