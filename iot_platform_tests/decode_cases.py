@@ -26,8 +26,9 @@ class Records:
         return cls([topic for topic, _ in messages], [payload for _, payload in messages], np.full(len(messages), NOW, np.int64))
 
 
-def topic(random: Random, device: str | None = None) -> bytes:
-    levels = ["mtic/msg/client/realtime", str(1968193631353446400 + random.randrange(3)), str(1968193691042586624 + random.randrange(4))]
+def topic(number: int, device: str | None = None) -> bytes:
+    """Each device belongs to one of 12 projects of 3 tenants."""
+    levels = ["mtic/msg/client/realtime", str(1968193631353446400 + number % 3), str(1968193691042586624 + number % 12)]
     return "/".join(levels + ([device] if device else [])).encode()
 
 
@@ -40,28 +41,30 @@ def iso(millis: int) -> str:
 
 
 def flat(random: Random) -> tuple[bytes, bytes]:
-    """117 bytes, 3 numbers: {"deviceId":…,"ts":…,"temperature":…,"humidity":…,"pressure":…}."""
+    """117 bytes, 3 numbers: {"deviceId":…,"timestamp":…,"temperature":…,"humidity":…,"pressure":…}."""
+    number = random.randrange(600)
     document = {
-        "deviceId": f"sensor-{random.randrange(600):06}",
-        "ts": NOW // 1000 - random.randrange(10_000_000),
+        "deviceId": f"line-7-sensor-{number:06}",
+        "timestamp": NOW // 1000 - random.randrange(10_000_000),
         "temperature": round(random.uniform(-20, 60), 2),
         "humidity": round(random.uniform(0, 100), 2),
         "pressure": random.randrange(95_000, 105_000),
     }
-    return topic(random), compact(document)
+    return topic(number), compact(document)
 
 
 def realistic(random: Random) -> tuple[bytes, bytes]:
     """Strings, booleans, one nested object, ISO times; one in ten is a list of points."""
     millis = NOW // 1000 - random.randrange(10_000_000)
-    device = f"gw-{random.randrange(600):05}"
+    number = random.randrange(600)
+    device = f"gw-{number:05}"
     if random.random() < 0.1:
         points: list[dict[str, Any]] = [
             {"metric": f"channel{n}", "value": round(random.uniform(0, 400), 3), "ts": millis - n} for n in range(random.randrange(3, 9))
         ]
         if random.random() < 0.5:
-            return topic(random, device), compact(points)
-        return topic(random), compact({"deviceId": device, "ts": millis, "points": points, "rssi": -random.randrange(40, 90)})
+            return topic(number, device), compact(points)
+        return topic(number), compact({"deviceId": device, "ts": millis, "points": points, "rssi": -random.randrange(40, 90)})
     document = {
         "deviceId": device,
         "timestamp": iso(millis),
@@ -72,7 +75,7 @@ def realistic(random: Random) -> tuple[bytes, bytes]:
     }
     if random.random() < 0.2:
         document["alarm"] = random.choice([None, "over temperature"])
-    return topic(random), compact(document)
+    return topic(number), compact(document)
 
 
 def outcomes(decoder: Decoder, batch: DecodedBatch, count: int) -> list[Outcome]:

@@ -1,6 +1,7 @@
 """The decoder of the drain: columns in, columns out, with names interned to dense ids that live as long as the decoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,10 @@ from iot_platform.telemetry.decode.reasons import Quarantined, Reason
 from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measurements, Rows
 from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
-from iot_platform.telemetry.decode.shapes import MIN_ROWS, group
+from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
+
+_CHUNK = 1_000  # parsed objects alive at once: they stay in the CPU's cache
+_CONTAINERS = frozenset({dict, list})
 
 
 class Decoder:
@@ -52,19 +56,30 @@ class Decoder:
 
     def _decode_shapes(self, columns: Columns, topics: Sequence[Topic | None], payloads: Sequence[bytes]) -> None:
         """Decode what has a common shape; mark the rest as plain."""
-        documents = parse_all(payloads)
         hidden = suspicious(payloads)
         clocks = frozenset(self.rules.time_pointers)
-        by_device: dict[bool, list[int]] = {False: [], True: []}
+        groupings = {False: Grouping(clocks), True: Grouping(clocks)}
+        uniform = {topic is not None and topic.device is not None for topic in set(topics)} if None not in topics and not hidden else set()
         plain: list[int] = []
-        for row, (topic, document) in enumerate(zip(topics, documents, strict=True)):
-            kind = type(document)
-            if topic is None or (kind is not dict and kind is not list) or (hidden and row in hidden):
-                plain.append(row)
-            else:
-                by_device[topic.device is not None].append(row)
-        for device_in_topic, rows in by_device.items():
-            shapes, rare = group(rows, documents, clocks)
+        for start in range(0, len(payloads), _CHUNK):
+            end = min(start + _CHUNK, len(payloads))
+            documents = parse_all(payloads[start:end])
+            if len(uniform) == 1 and set(map(type, documents)) <= _CONTAINERS:
+                groupings[next(iter(uniform))].add(range(start, end), documents)
+                continue
+            chosen: dict[bool, tuple[list[int], list[Any]]] = {False: ([], []), True: ([], [])}
+            for row, document in enumerate(documents, start):
+                topic = topics[row]
+                if topic is None or type(document) not in _CONTAINERS or row in hidden:
+                    plain.append(row)
+                else:
+                    rows, found = chosen[topic.device is not None]
+                    rows.append(row)
+                    found.append(document)
+            for device_in_topic, (rows, found) in chosen.items():
+                groupings[device_in_topic].add(rows, found)
+        for device_in_topic, grouping in groupings.items():
+            shapes, rare = grouping.shapes()
             plain += rare
             for shape in shapes:
                 columns.shape(shape, device_in_topic)

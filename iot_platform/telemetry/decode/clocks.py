@@ -65,7 +65,7 @@ def _small(time: int | None) -> int:
 def _reals(values: Sequence[float]) -> Int64:
     """Seconds with a fraction, where double arithmetic is provably the rounding of the exact digits.
 
-    Below 2^31 s the double is within 0.12 µs of the digits and the product adds 0.125: if it is within 0.2 of an integer, that one is nearest.
+    Below 2^31 s the double is within 0.12 µs of the digits, the product adds 0.125: an integer within 0.2 is the nearest one.
     """
     numbers = np.array(values, np.float64)
     certain = (numbers >= 0) & (numbers < _MAX_EXACT_SECONDS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Columns:
         size = len(topics)
         self.rules = rules
         self.names = names
-        self.topics = topics
+        self.topics = cast(Sequence[Topic], topics)  # shapes hold only records whose topic is known
         self.received_at = received_at
         self.blocks: list[Block] = []
         self.source = np.full(size, -1, np.int32)
@@ -40,7 +40,7 @@ class Columns:
         size = len(rows)
         used: dict[int, Bools] = {}
         devices = None if device_in_topic else self._devices(shape, rows, used)
-        sources = self.names.source_column([topic for row in shape.rows if (topic := self.topics[row]) is not None], devices)
+        sources = self.names.source_column(list(map(self.topics.__getitem__, shape.rows)), devices)
         self.plain[rows[sources == UNNAMED]] = True
         if sources.max() == UNNAMED:
             return
@@ -198,7 +198,7 @@ class Columns:
 
     def _point_owner(self, row: int, device: str) -> int:
         topic = self.topics[row]
-        return UNNAMED if topic is None else self.names.owner(topic.tenant, topic.project, device)
+        return self.names.owner(topic.tenant, topic.project, device)
 
 
 def _take_names(column: Sequence[Any], found: list[str | None]) -> Bools:

@@ -21,7 +21,7 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= MAX_NAME_BYTES and (text.isascii() or len(text.encode()) <= MAX_NAME_BYTES)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Topic:
     """A topic that names tenant and project. `source` is its only source where the topic names the device too."""
 
@@ -86,11 +86,11 @@ class Names:
         """What each topic names; None for those that only the plain decoder can judge."""
         known = list(map(self._topics.get, topics))
         if None in known:
-            for row, topic in enumerate(topics):
-                if known[row] is None:
-                    if topic not in self._topics:
-                        self._topics[topic] = self._read_topic(topic)
-                    known[row] = self._topics[topic]
+            for row in [row for row, found in enumerate(known) if found is None]:
+                topic = topics[row]
+                if topic not in self._topics:
+                    self._topics[topic] = self._read_topic(topic)
+                known[row] = self._topics[topic]
         return known
 
     def _read_topic(self, topic: bytes) -> Topic | None:
@@ -112,7 +112,8 @@ class Names:
             return np.array(found, np.int32)
         known = [topic.devices.get(device) for topic, device in zip(topics, devices, strict=True)]
         if None in known:
-            known = [self._device_source(topic, device) for topic, device in zip(topics, devices, strict=True)]
+            for row in [row for row, found in enumerate(known) if found is None]:
+                known[row] = self._device_source(topics[row], devices[row])
         return np.array(known, np.int32)
 
     def _device_source(self, topic: Topic, device: str) -> int:
@@ -127,9 +128,8 @@ class Names:
         """Series ids of points by device and metric; UNNAMED where one of them breaks a rule."""
         known = list(map(self._point_series.get, zip(owners, metrics, strict=True)))
         if None in known:
-            for at, key in enumerate(zip(owners, metrics, strict=True)):
-                if known[at] is None:
-                    known[at] = self._point_serie(key)
+            for at in [at for at, found in enumerate(known) if found is None]:
+                known[at] = self._point_serie((owners[at], metrics[at]))
         return np.array(known, np.int32)
 
     def _point_serie(self, key: tuple[int, str]) -> int:

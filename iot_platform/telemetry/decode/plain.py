@@ -116,28 +116,27 @@ class _Walk:
         value = document.value
         if not isinstance(value, dict) and not is_points(value):
             raise Rejection(Reason.NOT_OBJECT, "the document is neither an object nor a list of points")
-        tenant, project = self._identify(value)
+        tenant, tenant_at = self._named(value, self.identity.tenant, self.rules.tenant_pointers)
+        project, project_at = self._named(value, self.identity.project, self.rules.project_pointers)
+        if tenant is None or project is None or not is_id(tenant) or not is_id(project):
+            raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
         self._judge_values(document, topic_has_nul)
+        device, device_at = self._named(value, self.identity.device, self.rules.device_pointers)
+        self.device = device or ""
+        self.clock, time_at = self._read_clock(value)
+        self._take_out(value, (tenant_at, project_at, device_at, time_at))
         self.fields = list(self._flatten(value, None, self.device, None))
         self._judge_fields()
         measurements = tuple(self._measurement(item) for item in self.fields)
         own = bool(self.fields) and all(item.clock for item in self.fields)
         return Message(tenant, project, self.device, self.clock is not None or own, measurements)
 
-    def _identify(self, value: Json) -> tuple[str, str]:
-        """Find tenant, project, device and time, and take the fields that named them out of the document."""
-        tenant, tenant_at = self._named(value, self.identity.tenant, self.rules.tenant_pointers)
-        project, project_at = self._named(value, self.identity.project, self.rules.project_pointers)
-        if tenant is None or project is None or not is_id(tenant) or not is_id(project):
-            raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
-        device, device_at = self._named(value, self.identity.device, self.rules.device_pointers)
-        self.device = device or ""
-        self.clock, time_at = self._read_clock(value)
-        for pointer in (tenant_at, project_at, device_at, time_at):
+    def _take_out(self, value: Json, used: tuple[Pointer | None, ...]) -> None:
+        """Remove the fields that named something: they are no measurements."""
+        for pointer in used:
             parent = _parent(value, pointer) if pointer else None
             if parent is not None and pointer:
                 parent.pop(pointer[-1])
-        return tenant, project
 
     def _named(self, value: Json, by_topic: str | None, pointers: tuple[Pointer, ...]) -> tuple[str | None, Pointer | None]:
         """A name, and the pointer that found it in the payload unless the topic has it."""

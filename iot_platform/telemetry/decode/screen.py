@@ -33,7 +33,7 @@ def suspicious(payloads: Sequence[bytes]) -> set[int]:
     """Rows whose bytes may hold, perhaps unused, U+0000, a number beyond a double, or too many levels: the plain decoder's."""
     found: set[int] = set()
     whole = b"".join(payloads)
-    if _NUL_ESCAPE in whole:
+    if b"\\" in whole and _NUL_ESCAPE in whole:
         found.update(row for row, payload in enumerate(payloads) if _NUL_ESCAPE in payload)
     lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
     for row in np.flatnonzero(lengths >= _LONG_PAYLOAD).tolist():

@@ -36,34 +36,50 @@ def _kinds(columns: Sequence[Sequence[Any]]) -> list[set[type]]:
     return [set(map(type, column)) for column in columns]
 
 
-def group(rows: Sequence[int], documents: Sequence[Any], clocks: Collection[Path]) -> tuple[list[Shape], list[int]]:
-    """Shapes of the records, which have objects or arrays as documents, and the records that no shape fits.
+class Grouping:
+    """Collects documents, a chunk at a time, as columns: the parsed objects themselves need not stay in memory (or the CPU's cache)."""
 
-    Args:
-        rows: the records to group.
-        documents: by record.
-        clocks: where a timestamp may be; an object there is none, which is the plain decoder's to say.
-    """
-    by_members: dict[Path, list[int]] = defaultdict(list)
-    lists: list[int] = []
-    for row in rows:
-        document = documents[row]
-        if type(document) is dict:
-            by_members[tuple(document)].append(row)
-        else:
-            lists.append(row)
-    rare: list[int] = []
-    shapes: list[Shape] = []
-    for members, found in by_members.items():
-        if len(found) < MIN_ROWS:
-            rare += found
-            continue
-        columns = list(zip(*(documents[row].values() for row in found), strict=True))
-        start = Shape(found, [(member,) for member in members], list(columns), _kinds(columns), {})
-        shapes += _flatten(start, clocks, rare)
-    if lists:
-        shapes += _flatten(Shape(lists, [()], [[documents[row] for row in lists]], [{list}], {}), clocks, rare)
-    return shapes, rare
+    def __init__(self, clocks: Collection[Path]) -> None:
+        """`clocks`: where a timestamp may be; an object there is none, which is the plain decoder's to say."""
+        self._clocks = clocks
+        self._objects: dict[Path, tuple[list[int], list[list[Any]]]] = {}
+        self._lists: tuple[list[int], list[Any]] = ([], [])
+
+    def add(self, rows: Sequence[int], documents: Sequence[Any]) -> None:
+        """Records whose documents are objects or arrays."""
+        if set(map(type, documents)) == {dict} and len(set(map(tuple, documents))) == 1:
+            self._add_objects(tuple(documents[0]), rows, documents)
+            return
+        by_members: dict[Path, tuple[list[int], list[dict[str, Any]]]] = defaultdict(lambda: ([], []))
+        for row, document in zip(rows, documents, strict=True):
+            chosen = by_members[tuple(document)] if type(document) is dict else self._lists
+            chosen[0].append(row)
+            chosen[1].append(document)
+        for members, (found, objects) in by_members.items():
+            self._add_objects(members, found, objects)
+
+    def _add_objects(self, members: Path, rows: Sequence[int], documents: Sequence[dict[str, Any]]) -> None:
+        known = self._objects.get(members)
+        if known is None:
+            known = self._objects[members] = ([], [[] for _ in members])
+        known[0].extend(rows)
+        for column, values in zip(known[1], zip(*map(dict.values, documents), strict=True), strict=True):
+            column.extend(values)
+
+    def shapes(self) -> tuple[list[Shape], list[int]]:
+        """The shapes of all records, and the records that no shape fits."""
+        rare: list[int] = []
+        shapes: list[Shape] = []
+        for members, (rows, columns) in self._objects.items():
+            if len(rows) < MIN_ROWS:
+                rare += rows
+            else:
+                start = Shape(rows, [(member,) for member in members], list(columns), _kinds(columns), {})
+                shapes += _flatten(start, self._clocks, rare)
+        rows, lists = self._lists
+        if rows:
+            shapes += _flatten(Shape(rows, [()], [lists], [{list}], {}), self._clocks, rare)
+        return shapes, rare
 
 
 def _flatten(shape: Shape, clocks: Collection[Path], rare: list[int]) -> Iterator[Shape]:
@@ -101,7 +117,7 @@ def _one_shape(column: Sequence[dict[str, Any]]) -> Path | None:
 
 def _widen(shape: Shape, at: int, members: Path) -> None:
     """Put the members of a column of objects in the column's place."""
-    columns = list(zip(*(item.values() for item in shape.columns[at]), strict=True))
+    columns = list(zip(*map(dict.values, shape.columns[at]), strict=True))
     shape.paths[at : at + 1] = [(*shape.paths[at], member) for member in members]
     shape.columns[at : at + 1] = columns
     shape.kinds[at : at + 1] = _kinds(columns)

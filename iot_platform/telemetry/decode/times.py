@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime, timedelta, tzinfo
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
 
 from iot_platform.telemetry.decode.document import Json, Real
 
@@ -12,6 +12,7 @@ MAX_DIGITS = 40  # beyond any epoch; keeps int() away from megabytes of digits
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: offsets are subtracted by hand, exactly
 _MICROSECOND = timedelta(microseconds=1)
 _ONE = Decimal(1)
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _DIGITS = re.compile(r"[0-9]+")
 _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?(?:(Z)|([+-])([0-9]{2}):?([0-9]{2}))?"
@@ -51,14 +52,14 @@ def _epoch_digits(digits: str) -> int:
 
 def _epoch_real(value: Real) -> int:
     """Exactly from the number's digits: fractions of seconds are rounded (half to even), of ms and µs truncated."""
-    if value == 0.0:
+    if value == 0.0:  # also what underflows a double
         return 0
     exact = Decimal(value.token)
-    size = abs(exact)
+    size = exact.copy_abs()
     if size < SECONDS_BELOW:
-        return int(exact.scaleb(6).quantize(_ONE, ROUND_HALF_EVEN))
+        return int(exact.scaleb(6, _EXACT).quantize(_ONE, ROUND_HALF_EVEN, _EXACT))
     if size < MILLIS_BELOW:
-        return int(exact.scaleb(3).quantize(_ONE, ROUND_DOWN))
+        return int(exact.scaleb(3, _EXACT).quantize(_ONE, ROUND_DOWN, _EXACT))
     return int(exact) if size < MICROS_BELOW else _truncated(int(exact), 1_000)
 
 

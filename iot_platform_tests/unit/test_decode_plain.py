@@ -1,0 +1,163 @@
+"""Cases of the decode contract's rules beyond the binding vectors."""
+
+import time
+
+import pytest
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import DecodeRules, Message, Quarantined, decode_one
+from iot_platform_tests.decode_cases import NOW
+
+RULES = DecodeRules.from_settings(Settings())
+TOPIC = b"mtic/msg/client/realtime/t/p"
+DEEP = 100_000
+
+
+def reason(payload: bytes, topic: bytes = TOPIC) -> str | None:
+    outcome = decode_one(RULES, topic, payload, NOW)
+    return str(outcome.reason) if isinstance(outcome, Quarantined) else None
+
+
+def message(payload: str, topic: bytes = TOPIC) -> Message:
+    outcome = decode_one(RULES, topic, payload.encode(), NOW)
+    assert isinstance(outcome, Message), outcome
+    return outcome
+
+
+def values(payload: str, topic: bytes = TOPIC) -> dict[str, object]:
+    return {item.metric: item.value if item.value_text is None else item.value_text for item in message(payload, topic).measurements}
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"[" * DEEP + b"]" * DEEP, "too_deep"),
+        (b"[" * DEEP, "not_json"),
+        (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "too_deep"),
+        (b'{"a":' * DEEP + b"1" + b"}" * (DEEP - 1), "not_json"),
+        (b'{"a":' * DEEP + b"01" + b"}" * DEEP, "not_json"),
+        (b"[" * 33 + b'"\\ud800"' + b"]" * 33, "bad_unicode"),
+        (b'{"a":' + b"[" * 31 + b"]" * 31 + b"}", None),
+        (b'{"a":' + b"[" * 32 + b"]" * 32 + b"}", "too_deep"),
+        (b'{"a":' + b"[" * 40 + b"]" * 40 + b',"a":1}', "too_deep"),
+        (b'{"a":"' + b"[" * 40 + b'"}', None),
+        (b'"' + b'\\"' * 1_000_000 + b"[" * 50, "not_json"),
+        (b"\xef\xbb\xbf{}", "not_json"),
+        (b'{"a":1}\x00', "not_json"),
+        (b'{"a":"\t"}', "not_json"),
+        (b'{"a":+1}', "not_json"),
+        (b'{"a":.5}', "not_json"),
+        (b'{"a":1.}', "not_json"),
+        (b"{'a':1}", "not_json"),
+        (b'{"a":1}//', "not_json"),
+        (b'{"\\ud800":1}', "bad_unicode"),
+        (b'{"a":"\\ud800","a":1}', "bad_unicode"),
+        (b'{"a":"\\udc00\\ud800"}', "bad_unicode"),
+        (b'{"a":"\\ud83d\\ude00"}', None),
+        (b"\xed\xa0\x80", "not_utf8"),
+        (b"[]", "not_object"),
+        (b"[{}]", "not_object"),
+        (b'[[{"metric":"a","value":1}]]', "not_object"),
+        (b"[1e999]", "not_object"),
+        (b'{"a":1e999,"a":1}', "not_finite"),
+        (b'{"a":[[-1e999]]}', "not_finite"),
+        (b'{"ts":' + b"9" * 400 + b"}", "not_finite"),
+        (b'{"a":1e999,"b":"\\u0000"}', "not_finite"),
+        (b'{"a":["\\u0000"],"a":1,"":2}', "nul_character"),
+        (b'{"a":"\\\\u0000"}', None),
+        (b'{"deviceId":"' + b"d" * 257 + b'"}', "bad_name"),
+        (b'{"":null}', None),
+        (b'{"":1,"a":{"b":1},"a.b":1}', "bad_name"),
+        (b'[{"metric":"","value":1}]', "bad_name"),
+        (b'[{"metric":"t","value":1,"ts":"1795427998"},{"metric":"t","value":2,"ts":"2026-11-23T09:59:58Z"}]', "duplicate_metric"),
+        (b'[{"metric":"t","value":1,"ts":"x"},{"metric":"t","value":2,"ts":"x"}]', "duplicate_metric"),
+        (b'[{"metric":"t","value":1,"ts":"x"},{"metric":"t","value":2,"ts":"y"}]', "bad_timestamp"),
+        (b'{"points":[{"id":"a","value":1}],"a":2}', "duplicate_metric"),
+        (b'{"ts":1,"points":[{"id":"a","value":1,"ts":"x"}]}', "bad_timestamp"),
+        (b'{"ts":"+1795427998"}', "bad_timestamp"),
+        (b'{"ts":"1795427998.5"}', "bad_timestamp"),
+        (b'{"ts":""}', "bad_timestamp"),
+        (b'{"ts":true}', "bad_timestamp"),
+        (b'{"ts":"2026-11-23T24:00:00Z"}', "bad_timestamp"),
+        (b'{"ts":"2026-11-23T09:59:60Z"}', "bad_timestamp"),
+        (b'{"ts":"2026-02-29T09:59:00Z"}', "bad_timestamp"),
+        (b'{"ts":"2026-11-23t09:59:00z"}', "bad_timestamp"),
+        (b'{"ts":"2026-11-23T09:59:00+24:00"}', "bad_timestamp"),
+        (b'{"ts":"2026-11-23T09:59Z"}', None),
+        (b'{"ts":"' + b"9" * 1_000_000 + b'"}', "time_out_of_range"),
+        (b'{"ts":1e-999}', "time_out_of_range"),
+    ],
+)
+def test_reason(payload: bytes, expected: str | None) -> None:
+    assert reason(payload) == expected
+
+
+@pytest.mark.parametrize(("names", "expected"), [(1000, None), (1001, "too_many_values")])
+def test_a_thousand_values(names: int, expected: str | None) -> None:
+    members = ",".join(f'"m{n}":{n}' for n in range(names))
+    assert reason(b'{"ts":"2026-11-23T09:59:58Z","x":null,"y":{},' + members.encode() + b"}") == expected
+
+
+def test_topic_reasons_come_first() -> None:
+    assert reason(b"", b"other") == "topic_mismatch"
+    assert reason(b"{}", b"\xff") == "topic_mismatch"
+    assert reason(b"", b"mtic/msg/client/realtime/t\x00/p") == "empty_payload"
+    assert reason(b"{}", b"mtic/msg/client/realtime/t\x00/p") == "nul_character"
+
+
+def test_megabytes_are_classified_quickly() -> None:
+    started = time.monotonic()
+    assert reason(b'{"a":"' + b"x" * 10_000_000 + b'"}') is None
+    assert reason(b'{"a":[' + b"1," * 3_000_000 + b"1]}") is None
+    assert reason(b"\x22" * 10_000_000) == "not_json"
+    assert time.monotonic() - started < 20
+
+
+def test_arrays_are_compact_json_text() -> None:
+    assert values('{"a":[ 1.50, 1E5, -0, "\\u00e9é", {"k" : null} ,[ ]]}') == {"a": '[1.5,100000.0,0,"éé",{"k":null},[]]'}
+    assert values('{"a":[[{"id":"m","value":1}]]}') == {"a": '[[{"id":"m","value":1}]]'}
+
+
+def test_points() -> None:
+    nested = '{"x":{"y":[{"metric":null,"id":7.50,"value":{"a":1,"b":{"c":true}}},{"id":"n","value":null},{"metric":3,"value":[1]}]}}'
+    assert values(nested) == {"7.50.a": 1.0, "7.50.b.c": "true", "3": "[1]"}
+    inner = '[{"metric":"o","value":[{"metric":"i","value":1,"unit":"C"}]}]'
+    assert values(inner) == {"i": 1.0}
+
+
+def test_a_device_of_the_topic_wins_over_points_too() -> None:
+    payload = '[{"metric":"a","value":1,"deviceId":"spoof"}]'
+    assert [item.device for item in message(payload, TOPIC + b"/pump").measurements] == ["pump"]
+    assert [item.device for item in message(payload).measurements] == ["spoof"]
+
+
+def test_digits_of_numeric_names() -> None:
+    assert message('{"deviceId":1968193631353446400}').device == "1968193631353446400"
+    assert message('{"deviceId":1.50e3}').device == "1.50e3"
+    assert message('{"deviceId":null,"device_id":{},"clientId":9}').device == "9"
+
+
+@pytest.mark.parametrize(
+    ("written", "micros"),
+    [
+        ("1795427998.1234565", 1_795_427_998_123_456),
+        ("1795427998.1234575", 1_795_427_998_123_458),
+        ("1795427998.12345650000000000000000000000000001", 1_795_427_998_123_457),
+        ("1.795427998e9", 1_795_427_998_000_000),
+        ("1795427998123.9999", 1_795_427_998_123_999),
+        ("1795427998123007.9", 1_795_427_998_123_007),
+        ("1795427998123007999", 1_795_427_998_123_007),
+        ('"0001795427998"', 1_795_427_998_000_000),
+        ('"2026-11-23 09:59:58.1234569Z"', 1_795_427_998_123_456),
+        ('"2026-11-23T07:29:58.5-0230"', 1_795_427_998_500_000),
+    ],
+)
+def test_times(written: str, micros: int) -> None:
+    assert message(f'{{"ts":{written},"t":1}}').measurements[0].time == micros
+
+
+def test_time_source() -> None:
+    assert message('{"ts":1795427998}').time_from_payload
+    assert message('[{"metric":"a","value":1,"ts":1795427998}]').time_from_payload
+    assert not message('[{"metric":"a","value":1,"ts":1795427998},{"metric":"b","value":1}]').time_from_payload
+    assert not message('[{"metric":"a","value":null,"ts":1795427998}]').time_from_payload

@@ -1,0 +1,140 @@
+"""Any bytes give a classified outcome, and the columnar path gives the plain decoder's. IOT_TEST_EXAMPLES multiplies the examples."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import Decoder, DecodeRules, Message, Quarantined, Reason, decode_one
+from iot_platform.telemetry.decode.reasons import DETAIL_CHARACTERS
+from iot_platform.telemetry.decode.times import parse_time
+from iot_platform_tests.decode_cases import NOW, Records, flat, outcomes, realistic
+from iot_platform_tests.decode_fuzz import TOPICS, batch, mutate
+
+EXAMPLES = int(os.environ.get("IOT_TEST_EXAMPLES", "1"))
+RULES = DecodeRules.from_settings(Settings())
+TOPIC = b"mtic/msg/client/realtime/t/p"
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def assert_classified(topic: bytes | None, payload: bytes | None, received_at: int = NOW) -> None:
+    outcome = decode_one(RULES, topic, payload, received_at)
+    if isinstance(outcome, Quarantined):
+        assert outcome.reason in Reason
+        assert 0 < len(outcome.detail) <= DETAIL_CHARACTERS
+        assert outcome.detail.isprintable()
+    else:
+        assert isinstance(outcome, Message)
+        for item in outcome.measurements:
+            assert item.value is None or np.isfinite(item.value)
+            assert item.value is not None or item.value_text is not None
+
+
+def assert_agrees(records: Records, rules: DecodeRules = RULES) -> None:
+    decoder = Decoder(rules)
+    for _ in range(2):  # the second time all names are known
+        batched = outcomes(decoder, decoder.decode(records.topics, records.payloads, records.received_at), len(records.topics))
+        for topic, payload, received, found in zip(records.topics, records.payloads, records.received_at.tolist(), batched, strict=True):
+            assert repr(found) == repr(decode_one(rules, topic, payload, received)), (topic, payload)
+
+
+@settings(max_examples=300 * EXAMPLES, deadline=None)
+@given(topic=st.binary() | st.sampled_from(TOPICS), payload=st.binary() | st.none())
+def test_any_bytes_are_classified(topic: bytes | None, payload: bytes | None) -> None:
+    assert_classified(topic, payload)
+
+
+@settings(max_examples=300 * EXAMPLES, deadline=None)
+@given(st.text(max_size=60), st.integers(-(2**63), 2**63 - 1))
+def test_any_topic_below_the_root_and_any_receive_time_are_classified(levels: str, received_at: int) -> None:
+    topic = b"mtic/msg/client/realtime/" + levels.encode("utf-8", "surrogatepass")
+    assert_classified(topic, b'{"deviceId":"d","t":1,"ts":1795427998}', received_at)
+    identity = RULES.identify(topic)
+    if identity is not None:
+        named = [identity.tenant, identity.project] + ([identity.device] if identity.device is not None else [])
+        assert "/".join(part or "" for part in named) == levels
+
+
+@settings(max_examples=500 * EXAMPLES, deadline=None)
+@given(json_values)
+def test_any_json_is_classified(document: object) -> None:
+    assert_classified(TOPIC, json.dumps(document).encode())
+    assert_classified(TOPIC, json.dumps({"ts": document, "a": document}).encode())
+
+
+@settings(max_examples=500 * EXAMPLES, deadline=None)
+@given(
+    st.text() | st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?\Z")
+)
+def test_any_text_is_a_time_or_none(text: str) -> None:
+    micros = parse_time(text, RULES.zone)
+    assert micros is None or isinstance(micros, int)
+
+
+@settings(max_examples=300 * EXAMPLES, deadline=None)
+@given(st.datetimes(), st.integers(-23 * 60 - 59, 23 * 60 + 59), st.sampled_from("T "), st.sampled_from(["", ":"]))
+def test_iso_times_are_read_as_written(moment: datetime, offset: int, separator: str, colon: str) -> None:
+    sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+    text = moment.isoformat(separator, "microseconds") + f"{sign}{hours:02}{colon}{minutes:02}"
+    expected = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) - offset * 60_000_000
+    assert parse_time(text, RULES.zone) == expected
+
+
+@settings(max_examples=25 * EXAMPLES, deadline=None)
+@given(st.integers(0, 2**32))
+def test_columns_agree_with_the_plain_decoder_on_odd_batches(seed: int) -> None:
+    assert_agrees(batch(seed))
+
+
+@settings(max_examples=3 * EXAMPLES, deadline=None)
+@given(st.integers(0, 2**32))
+def test_columns_agree_with_the_plain_decoder_on_mutated_fleets(seed: int) -> None:
+    random = Random(seed)
+    messages = [random.choice([flat, realistic])(random) for _ in range(400)]
+    assert_agrees(Records.of([(topic, mutate(random, payload) if random.random() < 0.1 else payload) for topic, payload in messages]))
+
+
+@settings(max_examples=3 * EXAMPLES, deadline=None)
+@given(st.integers(0, 2**32))
+def test_columns_agree_with_the_plain_decoder_on_mutated_vectors(seed: int) -> None:
+    random = Random(seed)
+    messages: list[tuple[bytes | None, bytes | None]] = []
+    for line in (Path(__file__).parent.parent / "contract" / "vectors.jsonl").read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        payload = bytes.fromhex(case["payload_hex"]) if "payload_hex" in case else case["payload"].encode()
+        messages += [(case["topic"].encode(), payload)] * 7 + [(case["topic"].encode(), mutate(random, payload)) for _ in range(3)]
+    assert_agrees(Records.of(messages))
+
+
+CONFIGURATIONS = [
+    {"topic_pattern": "a/+/{device}/{tenant}/{project}"},
+    {"topic_pattern": "{tenant}/{device...}", "project_pointers": ("/meta/project", "/project")},
+    {"device_pointers": ("/meta/device", "/meta/ts", "/a~1b"), "time_pointers": ("/meta/ts", "/ts"), "default_timezone": "Asia/Shanghai"},
+]
+
+
+@pytest.mark.parametrize("changed", CONFIGURATIONS)
+def test_columns_agree_with_the_plain_decoder_under_other_settings(changed: dict[str, object]) -> None:
+    rules = DecodeRules.from_settings(Settings(**changed))  # type: ignore[arg-type]
+    topics = [b"a/x/d/t/p", b"t/d1/d2", b"t", b"mtic/msg/client/realtime/t/p", b"mtic/msg/client/realtime/t/p/d"]
+    payloads = [
+        b'{"meta":{"device":"d1","project":"p1","ts":1795427998},"t":1}',
+        b'{"meta":{"device":null,"project":7,"ts":"2026-11-23 17:59:58"},"t":"x"}',
+        b'{"meta":{"device":{"x":1}},"project":"p","a/b":"d3","ts":"2026-11-23T09:59:58Z","t":true}',
+        b'[{"id":"m","value":1,"meta":{"ts":1795427998,"device":"q"}},{"id":"n","value":2,"ts":1795427998}]',
+        b'{"meta":[{"id":"m","value":1,"a/b":"z"}],"project":"p"}',
+    ]
+    messages = [(topic, payload) for topic in topics for payload in payloads for _ in range(8)]
+    assert_agrees(Records.of(messages), rules)
