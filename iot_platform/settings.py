@@ -56,14 +56,16 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://iot_writer@127.0.0.1:5432/iot"),
-        description="PostgreSQL with TimescaleDB >= 2.19.1, as a role that may write. Set it and no local PostgreSQL starts. TLS: ?sslmode=verify-full&sslrootcert=…",
+        description="PostgreSQL with TimescaleDB >= 2.19.1, as a role that may write. Set it "
+        "and no local PostgreSQL starts. TLS: ?sslmode=verify-full&sslrootcert=…",
     )
     database_admin_url: SecretStr | None = Field(
         None, description="The same database as its owner, for migrations; IOT_DATABASE_URL unless set."
     )
     database_reader_url: SecretStr | None = Field(
         None,
-        description="The same database as a read-only role, for `iot sql` and Grafana; IOT_DATABASE_URL with SET ROLE iot_reader unless set.",
+        description="The same database as a read-only role, for `iot sql` and Grafana; "
+        "IOT_DATABASE_URL with SET ROLE iot_reader unless set.",
     )
     dagster_storage_url: SecretStr | None = Field(
         None, description="PostgreSQL for Dagster's runs and events; schema `dagster` of IOT_DATABASE_URL unless set."
@@ -75,7 +77,8 @@ class Settings(BaseSettings):
     mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
     topic_pattern: str = Field(
         "mtic/msg/client/realtime/{tenant}/{project}/{device...}",
-        description="Where a topic names tenant, project and device. {device...} takes all remaining levels, and may be absent from the topic. + matches one level that names nothing.",
+        description="Where a topic names tenant, project and device. {device...} takes all remaining levels, "
+        "and may be absent from the topic. + matches one level that names nothing.",
     )
     tenant_pointers: tuple[str, ...] = Field(
         (), description="JSON pointers for the tenant (JSON list), tried in order where the pattern has no {tenant}."
@@ -109,10 +112,15 @@ class Settings(BaseSettings):
 
     # -- Dagster -----------------------------------------------------------------------------------------------
     dagster_history_days: float = Field(
-        7.0, gt=0, description="Finished Dagster runs older than this are purged daily; each asset partition keeps its newest materialization."
+        7.0,
+        gt=0,
+        description="Finished Dagster runs older than this are purged daily; each asset partition keeps its newest materialization.",
     )
     ingest_in_flight_window: int = Field(
-        2000, ge=1, le=65535, description="The ingest daemon's in-flight window: a redelivered message's first copy is looked for that far back."
+        2000,
+        ge=1,
+        le=65535,
+        description="The ingest daemon's in-flight window: a redelivered message's first copy is looked for that far back.",
     )
 
     # -- local stack -------------------------------------------------------------------------------------------
@@ -165,7 +173,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _identity_has_a_source(self) -> Self:
         for name in ("tenant", "project"):
-            if "{%s}" % name not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
+            if f"{{{name}}}" not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
                 raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
         return self
 
