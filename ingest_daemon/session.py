@@ -61,6 +61,7 @@ class Session:
         self._client = self._build()
         self._delay = FIRST_DELAY_SECONDS
         self._next_attempt = 0.0
+        self._short_lives = 0  # connections in a row that subscribed and were lost before they were stable
         self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
         self.subscribed = False
         self.problem: str | None = "MQTT: not connected yet"
@@ -239,6 +240,9 @@ class Session:
             self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
         elif self.problem and "refuses" in self.problem:
             self._lost(self.problem.removeprefix("MQTT: "))
+        elif self.subscribed and self._short_lives >= 1:
+            # Mosquitto 2.0 throws the older of two equal client ids out without a word.
+            self._lost(f"connection lost soon after it was made, again: {reason}; does another client use the same IOT_INGEST_CLIENT_ID?")
         else:
             self._lost(f"connection lost: {reason}")
 
@@ -251,11 +255,14 @@ class Session:
 
     def _lost(self, why: str) -> None:
         self._transport = None
-        self.subscribed = False
-        self._register(-1, 0)
         now = self._clock()
         if now - self._connected_at >= STABLE_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
+            self._short_lives = 0
+        elif self.subscribed:
+            self._short_lives += 1
+        self.subscribed = False
+        self._register(-1, 0)
         self._next_attempt = now + self._delay * random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
         self._delay = min(self._delay * 2, LAST_DELAY_SECONDS)
         self.problem = f"MQTT: {why}"

@@ -91,7 +91,7 @@ class FrameSocket:
     def pending(self, limit: int) -> bool:
         """Whether `receive(limit)` has work without the descriptor being readable (buffered here or inside TLS)."""
         if self.closed or (self.blocked and limit <= 0):
-            return False
+            return self._ended and not self.closed
         return self._ended or len(self._buffer) >= self._need or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
 
     def flush(self) -> None:
@@ -116,7 +116,10 @@ class FrameSocket:
         if (readable or len(self._buffer) < self._need) and self.want_read:
             self._fill()
         if self.blocked and limit <= 0:
-            return 0
+            if not self._ended:
+                return 0
+            self._buffer.clear()  # nobody can acknowledge these any more; the broker sends them again
+            self._need, self.blocked = 2, False
         taken = self._split(limit) if len(self._buffer) >= self._need else 0
         if self._ended and not self.closed and len(self._buffer) < self._need:
             self._on_control()  # paho reads the end of the stream

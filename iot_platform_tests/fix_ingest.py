@@ -1,0 +1,178 @@
+"""What the ingest tests share: the daemon as a process of its own, a publisher, and everything a Kafka topic holds."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from confluent_kafka import Consumer, TopicPartition
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from iot_platform.local.ports import free_ports
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+    """The condition's first true value. Fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what or "not in time"
+        time.sleep(0.02)
+    return value
+
+
+class Daemon:
+    """`python -m ingest_daemon` with settings of the test's own."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.port = free_ports(1)[0]
+        self.log = folder / "ingest.log"
+        own = {
+            "ingest_http_port": self.port,
+            "ingest_state_dir": folder / "state",
+            "ingest_client_id": f"test-{self.port}",
+            "local_dir": folder,
+        }
+        self.environment = {f"IOT_{name.upper()}": str(value) for name, value in {**own, **settings}.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> Self:
+        """Run it; wait for readiness unless told otherwise."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("IOT_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ingest_daemon"], env={**environment, **self.environment}, stdout=log, stderr=log
+            )
+        if ready:
+            eventually(lambda: self.probe("readyz")[0] == 200, what=f"not ready: {self.log}")
+        return self
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 when nothing listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """One metric's value; 0 when nothing listens."""
+        lines = [line.split() for line in self.probe("metrics")[1].splitlines()]
+        return next((float(line[1]) for line in lines if line[0] == f"iot_ingest_{name}"), 0.0)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, *, signals: int = 1, seconds: float = 20) -> int:
+        """SIGTERM, repeated if asked; the exit code."""
+        assert self.process is not None
+        for _ in range(signals):
+            self.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)  # two equal signals at once are one
+        return self.process.wait(seconds)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Its log lines."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def close(self) -> None:
+        """End it if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+def publish(
+    mqtt_url: str, messages: Iterable[tuple[str, bytes]], *, qos: int = 1, retain: bool = False, pace: Callable[[int], None] | None = None
+) -> None:
+    """Publish and return when the broker has acknowledged all; `pace(n)` runs before the n-th."""
+    address = urlsplit(mqtt_url)
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.max_inflight_messages_set(200)
+    client.connect(address.hostname or "", address.port or 1883)
+    client.loop_start()
+    last = None
+    for number, (topic, payload) in enumerate(messages):
+        if pace is not None:
+            pace(number)
+        last = client.publish(topic, payload, qos=qos, retain=retain)
+    if last is not None:
+        last.wait_for_publish(60)
+        eventually(lambda: not client.want_write())
+    client.disconnect()
+    client.loop_stop()
+
+
+def forget(mqtt_url: str, client_id: str) -> None:
+    """Delete a session at the broker."""
+    address = urlsplit(mqtt_url)
+    client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+    client.connect(address.hostname or "", address.port or 1883, clean_start=True)
+    while not client.is_connected():
+        client.loop(0.1)
+    client.disconnect()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One Kafka record, its header unpacked."""
+
+    partition: int
+    offset: int
+    topic: str
+    value: bytes
+    headers: dict[str, bytes]
+    flags: int
+    packet_id: int
+    received_at_us: int
+    connection: int
+    sequence: int
+    client_id: str
+
+    @property
+    def dup(self) -> bool:
+        """Whether the MQTT broker marked it as a repeat."""
+        return bool(self.flags & 1)
+
+
+def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
+    """Every record of a topic, by partition and offset."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False})
+    try:
+        records: list[Record] = []
+        for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            consumer.assign([TopicPartition(topic, partition, low)])
+            position = low
+            while position < high:
+                for message in consumer.consume(1000, timeout=0.3):
+                    assert message.error() is None, message.error()
+                    records.append(_record(message))
+                    position = message.offset() + 1
+        return records
+    finally:
+        consumer.close()
+
+
+def _record(message: Any) -> Record:
+    headers = dict(message.headers() or [])
+    version, *fields = struct.unpack("!BBHqqQ", headers["iot"][:28])
+    assert version == 1
+    assert message.value() is not None
+    client_id = headers["iot"][28:].decode()
+    return Record(message.partition(), message.offset(), message.key().decode(), message.value(), headers, *fields, client_id)
