@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
@@ -26,39 +25,42 @@ def await_condition(what: str, condition: Callable[[], bool], seconds: float, fa
         time.sleep(0.1)
 
 
-@dataclass
 class Simulation:
-    """`iot simulate … --record`, on the test's settings."""
+    """`iot simulate … --record` on the test's settings; one at a time, as often as wanted."""
 
-    settings: Settings
-    record: Path
-    process: subprocess.Popen[str] | None = None
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+        self.published: list[Published] = []
 
     def start(self, *options: str) -> "Simulation":
         """Begin to publish."""
-        command = [sys.executable, "-m", "iot_platform.cli.main", "simulate", *options, "--record", str(self.record)]
-        environment = {**os.environ, **exports(self.settings)}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        record = self._folder / "published.jsonl"
+        command = [sys.executable, "-m", "iot_platform.cli.main", "simulate", *options, "--record", str(record)]
+        environment = {**os.environ, **exports(self._settings)}
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return self
 
     def finish(self, seconds: float = 120) -> list[Published]:
-        """Wait for its end, which must be a success: every message acknowledged; returns them in the order of publishing."""
-        assert self.process is not None
-        output, _ = self.process.communicate(timeout=seconds)
-        assert self.process.returncode == 0, output
-        return sorted(read_record(self.record), key=lambda item: item.message.number)
+        """Wait for its end, which must be a success: every message acknowledged. Returns all that was published, in order."""
+        assert self._process is not None
+        output, _ = self._process.communicate(timeout=seconds)
+        assert self._process.returncode == 0, output
+        self.published += sorted(read_record(self._folder / "published.jsonl"), key=lambda item: item.message.number)
+        return self.published
 
     def close(self) -> None:
         """End it, however far it is."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 @pytest.fixture
 def simulation(settings: Settings, tmp_path: Path) -> Iterator[Simulation]:
     """A simulation, not started yet."""
-    made = Simulation(settings, tmp_path / "published.jsonl")
+    made = Simulation(settings, tmp_path)
     yield made
     made.close()
 
