@@ -8,7 +8,9 @@ from iot_platform.defs.ingestion.schedules import observe_ingestion, observe_ing
 from iot_platform.defs.maintenance.jobs import purge_dagster_history
 from iot_platform.defs.maintenance.schedules import purge_dagster_history_schedule
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
-from iot_platform.defs.telemetry.jobs import drain
+from iot_platform.defs.telemetry.checks import ledger_is_continuous, messages_are_mostly_good
+from iot_platform.defs.telemetry.jobs import check_telemetry, drain
+from iot_platform.defs.telemetry.schedules import check_telemetry_schedule
 from iot_platform.defs.telemetry.sensors import kafka_lag
 from iot_platform.resources.platform import PlatformResource
 
@@ -18,9 +20,10 @@ def defs() -> dg.Definitions:
     """Stages ingestion → telemetry → maintenance. Nothing is read from environment or network here."""
     return dg.Definitions(
         assets=[ingestion_sources, drained_tables, project, tenant],
-        jobs=[observe_ingestion, drain, purge_dagster_history],
+        asset_checks=[ledger_is_continuous, messages_are_mostly_good],
+        jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history],
         sensors=[kafka_lag],
-        schedules=[observe_ingestion_schedule, purge_dagster_history_schedule],
+        schedules=[observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule],
         executor=dg.in_process_executor,
         resources={"platform": PlatformResource()},
     )

@@ -1,13 +1,12 @@
 """Asset checks of the drained tables: the claim each proves, evaluated from the ledger."""
 
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
 from iot_platform.database import connect
 from iot_platform.resources.accounting import BadShare, bad_share, ledger_breaks
-from iot_platform.resources.materializations import STORAGE_ERRORS
 from iot_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,9 +59,9 @@ def evaluate_brake(settings: Settings) -> dg.AssetCheckResult:
     )
 
 
-def report_brake(instance: dg.DagsterInstance, progress: "Progress") -> None:
-    """Let the brake fail in the middle of a shift, not only at its end. A storage that does not take it is left alone."""
-    evaluation = dg.AssetCheckEvaluation(
+def brake_pulled(progress: "Progress") -> dg.AssetCheckEvaluation:
+    """The brake's failure in the middle of a drain that saw too many bad records."""
+    return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey("quarantine"),
         check_name="messages_are_mostly_good",
         passed=False,
@@ -70,5 +69,15 @@ def report_brake(instance: dg.DagsterInstance, progress: "Progress") -> None:
         metadata={"records": progress.messages, "quarantined": progress.quarantined, "reasons": dict(progress.reasons)},
         description=_WHY,
     )
-    with suppress(*STORAGE_ERRORS):
-        instance.report_runless_asset_event(evaluation)
+
+
+def evaluation_of(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The event that tells a result from inside a run that is not about checks."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey.from_coercible(result.asset_key or ()),
+        check_name=result.check_name or "",
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
+        description=result.description,
+    )

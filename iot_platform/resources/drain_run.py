@@ -3,23 +3,25 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
+import psycopg2
 from dagster._core.errors import DagsterExecutionInterruptedError
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import shard_lock
 from iot_platform.resources import shifts
-from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets
-from iot_platform.resources.checks import report_brake
+from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets, tenant_figures
+from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluate_ledger, evaluation_of
 from iot_platform.resources.dynamic import ProjectKeys
-from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event
+from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
 from iot_platform.resources.partition_keys import project_key
 from iot_platform.resources.signals import stop_on_signals
-from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
 
@@ -38,13 +40,14 @@ def pool_storage(instance: dg.DagsterInstance) -> None:
     instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3600, max_overflow=20)
 
 
-def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> None:
-    """Drain the run's partitions: a shift if the run carries a shard tag, else until caught up with what Kafka holds now.
+def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    """Drain the run's partitions: a shift if the run carries a shard tag, else until caught up with what Kafka holds now. Yields a
+    result for each selected table only in the latter case: a shift has told what it touched, and nothing else.
 
     Raises:
         dg.Failure: the drain gave up; the description says why and what to run.
-        DagsterExecutionInterruptedError: somebody cancelled the run, or a signal ended a drain by hand before it had caught up. A shift that
-            a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
+        DagsterExecutionInterruptedError: somebody cancelled the run, or a signal ended a drain by hand before it had caught up. A shift
+            that a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
     """
     pool_storage(context.instance)
     partitions = tuple(sorted(int(key) for key in context.partition_keys))
@@ -53,12 +56,16 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> None:
     try:
         with stop_on_signals(stop):
             run.work()
-    except (DrainError, DatabaseError) as error:
+    except (DrainError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
         if isinstance(error, DataGoneError | TopicRecreatedError | TopicMissingError):
             context.instance.add_run_tags(context.run_id, {shifts.FAILURE_TAG: shifts.NEEDS_PERSON})
-        raise dg.Failure(description=str(error), allow_retries=False) from error
-    if stop.is_set() and (shifts.SHARD_TAG not in context.run.tags or _is_cancelled(context)):
+        raise dg.Failure(description=f"{type(error).__name__}: {error}".strip(), allow_retries=False) from error
+    by_hand = shifts.SHARD_TAG not in context.run.tags
+    if stop.is_set() and (by_hand or _is_cancelled(context)):
         raise DagsterExecutionInterruptedError
+    if by_hand:
+        run.add_totals()
+        yield from (dg.MaterializeResult(asset_key=key) for key in context.selected_asset_keys)
 
 
 def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
@@ -91,9 +98,7 @@ class _DrainRun:
             finally:
                 if left := self.reporter.finish():
                     self.context.log.warning("%d materializations were not written in time; the next shift writes newer ones", left)
-            self._heal(lock_connection)
-        if shard is None:
-            self._report_all_partitions()
+            self._tell_the_rest(lock_connection)
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
         """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
@@ -152,10 +157,11 @@ class _DrainRun:
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_told:
             self.poison_told = True
-            report_brake(self.context.instance, progress)
+            with suppress(*STORAGE_ERRORS):
+                self.context.log_event(brake_pulled(progress))
 
-    def _report_all_partitions(self) -> None:
-        """By hand: each chosen partition gets its materialization, with sums since the beginning, even if nothing waited for it."""
+    def add_totals(self) -> None:
+        """By hand: each chosen partition's materialization shows sums since the beginning, even if nothing waited for it."""
         with closing(connect(self.settings, application_name="dagster-drain")) as connection:
             sums = partition_figures(connection, list(self.partitions))
             stored = stored_offsets(connection, self.settings.kafka_topic)
@@ -164,16 +170,22 @@ class _DrainRun:
             if partition in sums:
                 metadata |= figures_metadata(sums[partition], "total_")
             for key in self.context.selected_asset_keys:
-                self.context.log_event(dg.AssetMaterialization(key, partition=str(partition), metadata=metadata))
+                self.context.add_asset_metadata(metadata, asset_key=key, partition_key=str(partition))
 
-    def _heal(self, connection: Connection) -> None:
-        """Projects that a killed run left without key or materialization get both now."""
+    def _tell_the_rest(self, connection: Connection) -> None:
+        """Evaluate the checks; and tenants and projects that a killed run left without key or materialization get both now."""
         try:
+            if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
+                for evaluate in (evaluate_ledger, evaluate_brake):
+                    self.context.log_event(evaluation_of(evaluate(self.settings)))
             projects = known_projects(connection)
             self.keys.add(projects)
             told = self.context.instance.get_materialized_partitions(dg.AssetKey("project"))
             missing = [item for item in projects if project_key(*item) not in told and self.keys.has(*item)][:HEAL_AT_MOST]
             for (tenant, project), figures in project_figures(connection, missing).items():
                 self.context.log_event(project_event(tenant, project, figures, "total_"))
+            tenants = list(dict.fromkeys(tenant for tenant, _ in missing))
+            for tenant, (count, figures) in tenant_figures(connection, tenants).items():
+                self.context.log_event(tenant_event(tenant, count, figures, "total_"))
         except STORAGE_ERRORS as error:
-            log.warning("Dagster's storage did not take missing partition keys; the next run tries again: %s", error)
+            log.warning("Dagster's storage did not take checks or missing partition keys; the next run tries again: %s", error)

@@ -122,14 +122,19 @@ class Reporter:
         total = Figures()
         for project in self._tenants[item]:
             total.add(project_figures_of(self._projects[item, project]))
-        metadata = {**figures_metadata(total), "tenant": item, "projects": len(self._tenants[item])}
-        return dg.AssetMaterialization(kind, partition=tenant_key(item), metadata=metadata)
+        return tenant_event(item, len(self._tenants[item]), total)
 
 
 def project_event(tenant: str, project: str, figures: Figures, prefix: str = "") -> dg.AssetMaterialization:
     """The materialization of a project."""
     metadata = {**figures_metadata(figures, prefix), "tenant": tenant, "project": project}
     return dg.AssetMaterialization("project", partition=project_key(tenant, project), metadata=metadata)
+
+
+def tenant_event(tenant: str, projects: int, figures: Figures, prefix: str = "") -> dg.AssetMaterialization:
+    """The materialization of a tenant: `projects` is how many the figures sum."""
+    metadata = {**figures_metadata(figures, prefix), "tenant": tenant, "projects": projects}
+    return dg.AssetMaterialization("tenant", partition=tenant_key(tenant), metadata=metadata)
 
 
 def partition_metadata(partition: int, progress: "PartitionProgress") -> Metadata:
