@@ -56,25 +56,25 @@ class Decoder:
 
     def _decode_shapes(self, columns: Columns, topics: Sequence[Topic | None], payloads: Sequence[bytes]) -> None:
         """Decode what has a common shape; mark the rest as plain."""
-        hidden = suspicious(payloads)
         clocks = frozenset(self.rules.time_pointers)
         groupings = {False: Grouping(clocks), True: Grouping(clocks)}
-        uniform = {topic is not None and topic.device is not None for topic in set(topics)} if None not in topics and not hidden else set()
+        kinds = {None if topic is None else topic.device is not None for topic in set(topics)}
+        uniform = next(iter(kinds)) if len(kinds) == 1 else None
         plain: list[int] = []
         for start in range(0, len(payloads), _CHUNK):
-            end = min(start + _CHUNK, len(payloads))
-            documents = parse_all(payloads[start:end])
-            if len(uniform) == 1 and set(map(type, documents)) <= _CONTAINERS:
-                groupings[next(iter(uniform))].add(range(start, end), documents)
+            chunk = payloads[start : start + _CHUNK]
+            documents = parse_all(chunk)
+            hidden = suspicious(chunk)
+            if uniform is not None and not hidden and set(map(type, documents)) <= _CONTAINERS:
+                groupings[uniform].add(range(start, start + len(chunk)), documents)
                 continue
             chosen: dict[bool, tuple[list[int], list[Any]]] = {False: ([], []), True: ([], [])}
-            for row, document in enumerate(documents, start):
-                topic = topics[row]
-                if topic is None or type(document) not in _CONTAINERS or row in hidden:
-                    plain.append(row)
+            for at, (topic, document) in enumerate(zip(topics[start : start + _CHUNK], documents, strict=True)):
+                if topic is None or type(document) not in _CONTAINERS or at in hidden:
+                    plain.append(start + at)
                 else:
                     rows, found = chosen[topic.device is not None]
-                    rows.append(row)
+                    rows.append(start + at)
                     found.append(document)
             for device_in_topic, (rows, found) in chosen.items():
                 groupings[device_in_topic].add(rows, found)
@@ -104,7 +104,7 @@ class Decoder:
         if rows.row:
             at = np.array(list(rows.ints), np.int32) + np.int32(len(measurements.row))
             measurements = Measurements.of([measurements.block(), rows.block()])
-            order = np.argsort(measurements.row, kind="stable")
+            order = measurements.by_record()
             position = np.empty(len(order), np.int32)
             position[order] = np.arange(len(order), dtype=np.int32)
             ints = (position[at], np.array(list(rows.ints.values()), np.int64))
@@ -132,7 +132,7 @@ def _in_order(columns: Columns) -> tuple[Measurements, npt.NDArray[np.int64]]:
     columns.plain[totals > MAX_MEASUREMENTS] = True
     if columns.pointed.any():
         columns.plain[_repeating(found, columns.pointed)] = True
-    order = np.argsort(found.row, kind="stable")
+    order = found.by_record()
     if columns.plain.any():
         order = order[~columns.plain[found.row[order]]]
     return found.taken(order), totals

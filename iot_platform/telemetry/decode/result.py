@@ -123,19 +123,22 @@ class Measurements:
     def block(self) -> Block:
         return Block(self.row, self.series, self.time, self.value, self.valid, self.text_at, self.texts)
 
+    def by_record(self) -> npt.NDArray[np.intp]:
+        """The order by record that keeps the order within each."""
+        return np.argsort(self.row, kind="stable")
+
     def taken(self, order: npt.NDArray[np.intp]) -> "Measurements":
         """These measurements only, in this order."""
-        position = np.full(len(self.row), -1, np.int32)
-        position[order] = np.arange(len(order), dtype=np.int32)
-        moved = position[self.text_at]
-        texts_order = np.argsort(moved, kind="stable")
-        texts_order = texts_order[np.searchsorted(moved[texts_order], 0) :]
+        text_of = np.full(len(self.row) if self.texts else 0, -1, np.int32)
+        text_of[self.text_at] = np.arange(len(self.texts), dtype=np.int32)
+        text_of = text_of[order] if self.texts else text_of
+        text_at = np.flatnonzero(text_of >= 0)
         return Measurements(
             row=self.row[order],
             series=self.series[order],
             time=self.time[order],
             value=self.value[order],
             valid=self.valid[order],
-            text_at=moved[texts_order],
-            texts=list(map(self.texts.__getitem__, texts_order.tolist())),
+            text_at=text_at.astype(np.int32),
+            texts=list(map(self.texts.__getitem__, text_of[text_at].tolist())),
         )
