@@ -29,7 +29,10 @@ def up() -> None:
     try:
         plan = make_plan(user_settings())
         with Report(console) as report:
-            Stack(plan, report).up(simulator=simulator)
+            stack = Stack(plan, report)
+            stack.up(simulator=simulator)
+        for warning in stack.warnings():
+            console.print(f"  [yellow]![/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
     except (LocalStackError, TopicError, DatabaseError) as error:
         raise CliError(f"{error}\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)") from error
     except KeyboardInterrupt as error:

@@ -76,7 +76,12 @@ def _installed(plan: Plan) -> Iterator[Finding]:
         where = f"PostgreSQL {found.major} with TimescaleDB in {found.root}" if found else "not here yet: `make up` downloads it (700 MB)"
         yield Finding("TimescaleDB", "ok" if found else "note", where)
     for server in plan.servers:
-        for package, why in server.missing_packages().items():
+        try:
+            missing = server.missing_packages()
+        except LocalStackError as error:
+            yield Finding(server.name, "bad", str(error))
+            continue
+        for package, why in missing.items():
             state: Literal["note", "bad"] = "note" if os.geteuid() == 0 else "bad"
             yield Finding(package, state, f"not installed ({why})", f"`make up` as root, or: apt-get install {package}")
 

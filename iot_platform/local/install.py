@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from iot_platform.local.errors import LocalStackError
 
 Note = Callable[[str], None]
+_APT_OPTIONS = ("-o", "DPkg::Lock::Timeout=300")  # another installation may be going on
 _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # not in an ordinary Debian user's PATH
 
 
@@ -72,9 +73,14 @@ def install_packages(wanted: Mapping[str, str], log: Path, note: Note) -> None:
         remedy = f"apt-get install {' '.join(wanted)}" if which("apt-get") else "install them with your system's package manager"
         raise LocalStackError(f"not installed on this machine: {reasons}. Run as root: {remedy} - and then repeat this command")
     note(f"installing {reasons}")
-    run_logged(["apt-get", "update"], log, note, what="apt-get update")
+    run_logged(["apt-get", *_APT_OPTIONS, "update"], log, note, what="apt-get update")
     with _no_service_starts():
-        run_logged(["apt-get", "install", "-y", "--no-install-recommends", *wanted], log, note, what=f"installing {', '.join(wanted)}")
+        run_logged(
+            ["apt-get", *_APT_OPTIONS, "install", "-y", "--no-install-recommends", *wanted],
+            log,
+            note,
+            what=f"installing {', '.join(wanted)}",
+        )
     if "mosquitto" in wanted and which("systemctl"):
         # Debian enables the system's broker on installation; it would take our port at the next boot.
         subprocess.run(["systemctl", "disable", "--now", "mosquitto"], check=False, capture_output=True)

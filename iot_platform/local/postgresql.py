@@ -59,8 +59,13 @@ class PostgresqlServer:
         """See Server."""
         if find_installed() or (os.geteuid() == 0 and self._rootfs.exists()):
             return {}
-        if os.geteuid() != 0 or debian_codename() == RELEASE:
+        if debian_codename() == RELEASE:
             return dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
+        if os.geteuid() != 0:
+            raise LocalStackError(
+                "PostgreSQL with TimescaleDB >= 2.19.1 is not installed: run `make up` as root, which fetches both, "
+                "install them yourself, or set IOT_DATABASE_URL to a server of yours"
+            )
         if which("debootstrap") is None:
             return {"debootstrap": "fetches PostgreSQL and TimescaleDB, which this release does not have"}
         return {}

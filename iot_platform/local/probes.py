@@ -107,17 +107,9 @@ _DAGSTER_QUERY = """{
 
 
 def dagster(url: str) -> None:
-    """The web UI answers, every code location is loaded, the daemons beat and the sensors that should run do."""
-    request = urllib.request.Request(  # noqa: S310 - our own setting
-        f"{url.rstrip('/')}/graphql", json.dumps({"query": _DAGSTER_QUERY}).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
-            answer = json.load(response)
-    except (OSError, ValueError) as error:
-        raise NotReadyError(f"{url} does not answer: {error}") from error
-    data = answer.get("data") or {}
-    entries = (data.get("workspaceOrError") or {}).get("locationEntries") or []
+    """The web UI answers, every code location is loaded and the daemons beat."""
+    data = _dagster_data(url)
+    entries = _locations(data)
     if not entries:
         raise NotReadyError("Dagster has no code location")
     for entry in entries:
@@ -128,6 +120,31 @@ def dagster(url: str) -> None:
     waiting = [daemon["daemonType"] for daemon in daemons if daemon["required"] and not daemon["healthy"]]
     if waiting:
         raise NotReadyError(f"the Dagster daemon does not beat yet ({', '.join(waiting).lower()})")
+
+
+def stopped_sensors(url: str) -> list[str]:
+    """Sensors that somebody switched off in the UI; without kafka_lag nothing is drained."""
+    locations = [entry["locationOrLoadError"] or {} for entry in _locations(_dagster_data(url))]
+    sensors = [sensor for place in locations for repository in place.get("repositories", ()) for sensor in repository["sensors"]]
+    return [sensor["name"] for sensor in sensors if sensor["sensorState"]["status"] != "RUNNING"]
+
+
+def _dagster_data(url: str) -> dict[str, Any]:
+    request = urllib.request.Request(  # noqa: S310 - our own setting
+        f"{url.rstrip('/')}/graphql", json.dumps({"query": _DAGSTER_QUERY}).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+            answer = json.load(response)
+    except (OSError, ValueError) as error:
+        raise NotReadyError(f"{url} does not answer: {error}") from error
+    if not answer.get("data"):
+        raise NotReadyError(f"{url} answers, but not as Dagster does")
+    return dict(answer["data"])
+
+
+def _locations(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return (data.get("workspaceOrError") or {}).get("locationEntries") or []
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

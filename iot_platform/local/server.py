@@ -23,7 +23,7 @@ class Server(Protocol):
         """Name of its program."""
 
     def missing_packages(self) -> dict[str, str]:
-        """Debian packages that the machine lacks → why they are needed."""
+        """Debian packages that the machine lacks → why they are needed. LocalStackError when packages can't help."""
 
     def prepare(self, note: Note) -> None:
         """Download and configure; may take minutes the first time, repeating it is harmless."""

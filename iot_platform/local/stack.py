@@ -158,6 +158,13 @@ class Stack:
             run_logged(command, log, note, what="dagster instance migrate", environment=environment)
             done.write_text(key, "utf-8")
 
+    def warnings(self) -> list[str]:
+        """What is up but will not do what one expects; after `up`."""
+        if not self._plan.local_dagster:
+            return []
+        stopped = probes.stopped_sensors(self._settings.dagster_url)
+        return [f"the Dagster sensor {name} is switched off: turn it on under Automation in the UI" for name in stopped]
+
     def _simulator(self, *needed: Future[None]) -> None:
         _all(needed)
         self._run(applications.simulator(self._settings), lambda: None, "publishing (SIMULATOR=0 to go without)")
