@@ -105,7 +105,13 @@ def _print(columns: list[str], rows: Iterator[Sequence[Any]], form: str) -> None
 
 def _print_text(rows: Iterator[Sequence[Any]], out: TextIO) -> None:
     for row in rows:
-        out.write("\t".join("" if value is None else _text(value).translate(_ESCAPES) for value in row) + "\n")
+        out.write("\t".join(map(_field, row)) + "\n")
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    return _text(value) if isinstance(value, memoryview | bytes) else _text(value).translate(_ESCAPES)
 
 
 def _print_table(columns: list[str], rows: Iterator[Sequence[Any]]) -> None:

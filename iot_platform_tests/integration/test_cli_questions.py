@@ -1,0 +1,176 @@
+"""`iot sql`, `iot trace` and `iot status` as a person runs them, against real servers."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from iot_platform.settings import Settings, exports
+from iot_platform_tests.drain_feed import TOPIC, Feed, drain
+
+RUN_ID = "6f9f0dcb-5b1f-4d36-9d5c-0f6d34a1a0b1"
+
+
+def iot(settings: Settings, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "iot_platform.cli.main", *arguments]
+    own = {**os.environ, **exports(settings), "COLUMNS": "200", **environment}
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False)
+
+
+def answer(settings: Settings, *arguments: str) -> Any:
+    """The JSON a command prints."""
+    done = iot(settings, *arguments, "--json")
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+# -- iot sql -----------------------------------------------------------------------------------------------------
+def test_sql_prints_tabs_csv_and_json(settings: Settings) -> None:
+    query = "SELECT 1 AS n, E'a\\tb' AS t, NULL AS nothing, '\\x00ff'::bytea AS raw, 9007199254740993::bigint AS big"
+    assert iot(settings, "sql", query).stdout == "1\ta\\tb\t\t\\x00ff\t9007199254740993\n"
+    assert list(csv.reader(io.StringIO(iot(settings, "sql", "--csv", query).stdout))) == [
+        ["n", "t", "nothing", "raw", "big"],
+        ["1", "a\tb", "", "\\x00ff", "9007199254740993"],
+    ]
+    assert answer(settings, "sql", query) == {"n": 1, "t": "a\tb", "nothing": None, "raw": "\\x00ff", "big": 9007199254740993}
+
+
+def test_sql_only_reads(settings: Settings) -> None:
+    for statement in ("DELETE FROM message", "CREATE TABLE x ()", "SET TRANSACTION READ WRITE; DELETE FROM message"):
+        done = iot(settings, "sql", statement)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error:")
+        assert "Traceback" not in done.stderr
+
+
+def test_sql_names_the_mistake(settings: Settings) -> None:
+    assert 'relation "nothing" does not exist' in iot(settings, "sql", "SELECT * FROM nothing").stderr
+    unreachable = iot(settings, "sql", "SELECT 1", IOT_DATABASE_READER_URL="postgresql://nobody@127.0.0.1:9/iot")
+    assert unreachable.returncode == 1
+    assert "IOT_DATABASE_READER_URL" in unreachable.stderr
+
+
+def test_sql_streams_more_than_a_reader_wants(settings: Settings) -> None:
+    command = f"{sys.executable} -m iot_platform.cli.main sql 'SELECT generate_series(1, 100000000)' | head -n 2"
+    began = time.monotonic()
+    environment = {**os.environ, **exports(settings)}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("1\n2\n", "")
+    assert time.monotonic() - began < 30
+
+
+# -- iot trace ---------------------------------------------------------------------------------------------------
+def test_trace_follows_a_message_to_its_run(settings: Settings) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":25.5,"ok":true}' % time.time(), packet=7)
+    feed.flush()
+    waiting = answer(settings, "trace", "--partition", "0", "--offset", "0")
+    assert (waiting["where"], waiting["row"]) == ("in flight", None)
+    assert waiting["record"]["header"] == {
+        "client_id": "ingest", "connection_number": 1, "sequence": 1, "packet_id": 7, "dup": False, "retain": False, "qos": 1,
+    }  # fmt: skip
+    assert answer(settings, "trace", "--topic", TOPIC, "--last")["offset"] == 0  # found among those in flight
+    drain(settings, run_id=RUN_ID)
+    found = answer(settings, "trace", "--topic", TOPIC, "--last")
+    assert (found["where"], found["partition"], found["offset"]) == ("stored", 0, 0)
+    assert found["row"]["device_id"] == "d"
+    assert {(item["metric"], item["value"], item["state"]) for item in found["measurements"]} == {
+        ("temp", 25.5, "present"),
+        ("ok", 1.0, "present"),
+    }
+    assert (found["batch"]["run_id"], found["run_url"]) == (RUN_ID, f"{settings.dagster_url}/runs/{RUN_ID}")
+    screen = iot(settings, "trace", "--partition", "0", "--offset", "0")
+    assert screen.returncode == 0, screen.stderr
+    assert all(text in screen.stdout for text in ("Kafka record", "temp", "25.5", "present", RUN_ID))
+
+
+def test_trace_tells_duplicates_and_conflicts_and_redeliveries(settings: Settings) -> None:
+    feed, now = Feed(settings), int(time.time())
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":1}' % now, packet=1)
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":1}' % now, packet=2)
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":2}' % now, packet=3)
+    feed.send(b'{"deviceId":"d","temp":3}', packet=4)
+    feed.send(b'{"deviceId":"d","temp":3}', packet=4, dup=True, connection=2)
+    feed.flush()
+    drain(settings)
+    states = [answer(settings, "trace", "--partition", "0", "--offset", str(offset))["measurements"][0]["state"] for offset in range(5)]
+    assert states == ["present", "duplicate of offset 0", "conflict: another value came first", "present", "not written (redelivery)"]
+
+
+def test_trace_shows_quarantine_and_what_kafka_has_forgotten(settings: Settings) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"a":\xff}')
+    feed.send(b"{}")
+    feed.flush()
+    drain(settings)
+    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
+    for future in admin.delete_records([TopicPartition(settings.kafka_topic, 0, 1)]).values():
+        future.result()
+    found = answer(settings, "trace", "--partition", "0", "--offset", "0")
+    assert (found["where"], found["record"], found["row"]["reason"]) == ("quarantined", None, "not_utf8")
+    assert "gone from Kafka" in found["notes"][0]
+    screen = iot(settings, "trace", "--partition", "0", "--offset", "0").stdout
+    assert "not_utf8" in screen
+    assert answer(settings, "trace", "--partition", "0", "--offset", "2")["where"] == "never written"
+    assert answer(settings, "trace", "--partition", "9", "--offset", "0")["where"] == "never written"
+
+
+def test_trace_works_without_kafka_and_explains_wrong_use(settings: Settings) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"temp":1}')
+    feed.flush()
+    drain(settings)
+    lost = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
+    found = answer(lost, "trace", "--partition", "0", "--offset", "0")
+    assert found["where"] == "stored"
+    assert "does not answer" in found["notes"][0]
+    for wrong in ((), ("--partition", "0"), ("--last",), ("--topic", "no/such/topic", "--last")):
+        done = iot(settings, "trace", *wrong)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error:")
+
+
+# -- iot status --------------------------------------------------------------------------------------------------
+def test_status_shows_figures_and_what_is_down(settings: Settings) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"temp":1}')
+    feed.send(b"no json")
+    feed.flush()
+    drain(settings)
+    feed.send(b"{}")
+    feed.flush()
+    done = iot(settings, "status", "--json")
+    assert done.returncode == 1  # neither the ingest daemon nor Dagster runs
+    found = json.loads(done.stdout)
+    states = {component["name"]: component["state"] for component in found["components"]}
+    assert states == {"mqtt": "ok", "kafka": "ok", "postgresql": "ok", "ingest": "down", "dagster": "down"}
+    assert found["lag"] == {"0": 1, "1": 0}
+    assert found["quarantine_24h"] == {"not_json": 1}
+    assert 0 < found["freshness_p50_seconds"] <= found["freshness_p95_seconds"] < 60
+    assert found["messages_out_per_second"] > 0
+    screen = iot(settings, "status")
+    assert screen.returncode == 1
+    assert all(text in screen.stdout for text in ("postgresql", "IOT_INGEST_HTTP_URL", "not_json 1", "1 messages (0: 1, 1: 0)"))
+
+
+def test_status_answers_when_everything_is_down(settings: Settings) -> None:
+    nowhere = settings.model_copy(
+        update={
+            "kafka_bootstrap_servers": "127.0.0.1:9",
+            **{name: type(settings.mqtt_url)("postgresql://x@127.0.0.1:9/iot") for name in ("database_url", "database_reader_url")},
+            "mqtt_url": type(settings.mqtt_url)("mqtt://127.0.0.1:9"),
+        }
+    )
+    began = time.monotonic()
+    done = iot(nowhere, "status", "--json")
+    assert time.monotonic() - began < 20
+    assert done.returncode == 1
+    assert {component["state"] for component in json.loads(done.stdout)["components"]} == {"down"}
