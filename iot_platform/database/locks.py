@@ -85,8 +85,13 @@ def _call(connection: Connection, query: str, key: int) -> bool:
 
 
 def shard_is_locked(connection: Connection, shard: int) -> bool:
-    """Whether anybody holds the hand-off lock of the shard now. Does not take it; commits on the connection."""
-    key = lock_key(f"drain-shard-{shard}")
+    """Whether anybody holds the hand-off lock of the shard now. See is_locked."""
+    return is_locked(connection, f"drain-shard-{shard}")
+
+
+def is_locked(connection: Connection, name: str) -> bool:
+    """Whether anybody holds an advisory lock now. Does not take it; commits on the connection."""
+    key = lock_key(name)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s"

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
@@ -13,7 +13,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
-from iot_platform.database.locks import shard_lock
+from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets, tenant_figures
 from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluate_ledger, evaluation_of
@@ -35,6 +35,11 @@ HEAL_AT_MOST: Final = 500
 """Projects without a materialization that one run heals; the next runs go on."""
 
 
+def next_in_line_lock(shard: int) -> str:
+    """Name of the advisory lock of the shift that waits for its predecessor."""
+    return f"drain-shard-{shard}-next"
+
+
 def pool_storage(instance: dg.DagsterInstance) -> None:
     """Keep Dagster's storage connections open: an event costs 3 instead of 12 ms."""
     instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3600, max_overflow=20)
@@ -51,17 +56,16 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
     """
     pool_storage(context.instance)
     partitions = tuple(sorted(int(key) for key in context.partition_keys))
-    stop = threading.Event()
-    run = _DrainRun(context, settings, partitions, stop)
+    run = _DrainRun(context, settings, partitions)
     try:
-        with stop_on_signals(stop):
+        with stop_on_signals(run.stop, run.signalled):
             run.work()
     except (DrainError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
         if isinstance(error, DataGoneError | TopicRecreatedError | TopicMissingError):
             context.instance.add_run_tags(context.run_id, {shifts.FAILURE_TAG: shifts.NEEDS_PERSON})
         raise dg.Failure(description=f"{type(error).__name__}: {error}".strip(), allow_retries=False) from error
     by_hand = shifts.SHARD_TAG not in context.run.tags
-    if stop.is_set() and (by_hand or _is_cancelled(context)):
+    if run.signalled.is_set() and (by_hand or _is_cancelled(context)):
         raise DagsterExecutionInterruptedError
     if by_hand:
         run.add_totals()
@@ -74,10 +78,13 @@ def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
 
 
 class _DrainRun:
-    def __init__(self, context: dg.AssetExecutionContext, settings: Settings, partitions: tuple[int, ...], stop: threading.Event) -> None:
-        self.context, self.settings, self.partitions, self.stop = context, settings, partitions, stop
+    def __init__(self, context: dg.AssetExecutionContext, settings: Settings, partitions: tuple[int, ...]) -> None:
+        self.context, self.settings, self.partitions = context, settings, partitions
+        self.stop, self.signalled = threading.Event(), threading.Event()
         self.keys = ProjectKeys(context.instance)
         self.reporter = Reporter(emit=context.log_event, keys=self.keys)
+        self.lock_connection: Connection | None = None
+        self.shard = 0
         self.ends_at: float | None = None
         self.announced = False
         self.poison_told = False
@@ -102,15 +109,29 @@ class _DrainRun:
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
         """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
-        patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + 30
-        drain = self._prepare(self.partitions, until_caught_up=False)
+        patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + shifts.OVERTIME_SECONDS + 5
+        drain = self._prepare(self.partitions, overtime=shifts.OVERTIME_SECONDS)
+        self.lock_connection, self.shard = connection, shard
         try:
-            with shard_lock(connection, shard, patience, cancelled=self.stop.is_set):
-                self.ends_at = time.time() + self.settings.drain_shift_seconds
-                drain.run()
+            with ExitStack() as next_in_line:
+                next_in_line.enter_context(advisory_lock(connection, next_in_line_lock(shard), patience, cancelled=self.stop.is_set))
+                with shard_lock(connection, shard, patience, cancelled=self.stop.is_set):
+                    next_in_line.close()
+                    self.ends_at = time.time() + self.settings.drain_shift_seconds
+                    drain.run()
         except LockTimeoutError as error:
             if not self.stop.is_set():
                 self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
+
+    def _end_if_successor_waits(self) -> None:
+        """The shift is over once the next one stands in line: on a busy machine it may need longer to start than we gave it."""
+        if self.ends_at is None or self.lock_connection is None or time.time() < self.ends_at:
+            return
+        try:
+            if is_locked(self.lock_connection, next_in_line_lock(self.shard)):
+                self.stop.set()
+        except psycopg2.Error:  # our lock went with the connection; the transactions stay safe without it
+            self.lock_connection = None
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
         """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
@@ -139,11 +160,12 @@ class _DrainRun:
             end = topic.end(partitions)
         return all(stored[p].next_offset <= end[p] for p in partitions)
 
-    def _prepare(self, partitions: tuple[int, ...], *, until_caught_up: bool) -> "Drain":
+    def _prepare(self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0) -> "Drain":
         from iot_platform.telemetry.drain import Drain, Shift  # polars and Kafka only in the process that drains
 
         shift = Shift(partitions=partitions, run_id=self.context.run_id, until_caught_up=until_caught_up)
-        return Drain(self.settings, shift, self._report, self.stop)
+        settings = self.settings.model_copy(update={"drain_shift_seconds": self.settings.drain_shift_seconds + overtime})
+        return Drain(settings, shift, self._report, self.stop)
 
     def _report(self, progress: "Progress") -> None:
         """Called about once a second while draining. At the drain's end nothing is written: the successor waits for the lock."""
@@ -154,6 +176,7 @@ class _DrainRun:
             self.announced = True
             with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
                 self.context.instance.add_run_tags(self.context.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
+        self._end_if_successor_waits()
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_told:
             self.poison_told = True

@@ -10,7 +10,9 @@ NEEDS_PERSON = "needs-a-person"
 
 LEAD_SECONDS = 10.0
 """A successor is requested this long before the shift ends: a sensor gap of 5 s, then 2-4 s until its process waits for the lock."""
-GRACE_SECONDS = 60
+OVERTIME_SECONDS = 40.0
+"""A shift drains on for so long at most until its successor stands in line."""
+GRACE_SECONDS = 120
 """What a run may last beyond its shift (start, wait for the lock, last events) before Dagster ends it."""
 STALE_START_SECONDS = 20.0
 """A run that has not begun its shift by then is taken for lost when nobody drains and messages wait."""

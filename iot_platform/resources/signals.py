@@ -8,8 +8,8 @@ from types import FrameType
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at the first SIGTERM or SIGINT; the second one acts as before. Outside the main thread signals are left alone."""
+def stop_on_signals(*stop: threading.Event) -> Iterator[None]:
+    """Set these events at the first SIGTERM or SIGINT; the second one acts as before. Outside the main thread signals are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -20,7 +20,8 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        for event in stop:
+            event.set()
         restore()
 
     for number in before:

@@ -28,9 +28,7 @@ _EVERY_PARTITION = dg.AllPartitionMapping()
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
 )
-def drained_tables(  # type: ignore[type-arg]
-    context: dg.AssetExecutionContext, platform: PlatformResource
-) -> Iterator[dg.MaterializeResult]:
+def drained_tables(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Drain the run's Kafka partitions: as a shift when the sensor asked for one, else until they are caught up. All three tables are
     written in one transaction, so a run drains them together whichever was selected. A shift reports what it touched while it runs, and
     yields nothing at its end."""
