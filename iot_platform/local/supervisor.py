@@ -185,6 +185,8 @@ logfile_backups=1
 pidfile={text(self.run_dir)}/supervisord.pid
 childlogdir={text(self.log_dir)}
 umask=077
+silent=true
+{"user=root" if os.geteuid() == 0 else ""}
 
 [unix_http_server]
 file={text(socket_path(self.local_dir, "supervisor.sock"))}
