@@ -2,6 +2,7 @@
 
 import random
 import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -93,6 +94,7 @@ class Session:
         return client
 
     def _wrap(self, sock: Any) -> FrameSocket:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn's PUBACKs are one write: nothing to wait for
         self._transport = FrameSocket(sock, self._on_publish, self._client.loop_read)
         return self._transport
 
