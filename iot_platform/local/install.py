@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from iot_platform.local.errors import LocalStackError
 
 Note = Callable[[str], None]
+NETWORK = " (network, mirror or disk space?)"
 _APT_OPTIONS = ("-o", "DPkg::Lock::Timeout=300")  # another installation may be going on
 _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # not in an ordinary Debian user's PATH
 
@@ -32,7 +33,9 @@ def debian_codename() -> str | None:
     return fields.get("VERSION_CODENAME", "").strip('"') if fields.get("ID", "").strip('"') == "debian" else None
 
 
-def run_logged(command: Sequence[str], log: Path, note: Note, *, what: str, environment: Mapping[str, str] | None = None) -> None:
+def run_logged(
+    command: Sequence[str], log: Path, note: Note, *, what: str, environment: Mapping[str, str] | None = None, hint: str = ""
+) -> None:
     """Run a command, its output in the log and its last line as progress; LocalStackError with the tail when it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as out:
@@ -54,7 +57,7 @@ def run_logged(command: Sequence[str], log: Path, note: Note, *, what: str, envi
                     note(f"{what}: {line.strip()[:70]}")
     if process.returncode != 0:
         tail = "\n  ".join(lines)
-        raise LocalStackError(f"{what} failed (network, mirror or disk space?); the whole output is in {log}. It ended with:\n  {tail}")
+        raise LocalStackError(f"{what} failed{hint}; the whole output is in {log}. It ended with:\n  {tail}")
 
 
 def install_packages(wanted: Mapping[str, str], log: Path, note: Note) -> None:
@@ -73,13 +76,14 @@ def install_packages(wanted: Mapping[str, str], log: Path, note: Note) -> None:
         remedy = f"apt-get install {' '.join(wanted)}" if which("apt-get") else "install them with your system's package manager"
         raise LocalStackError(f"not installed on this machine: {reasons}. Run as root: {remedy} - and then repeat this command")
     note(f"installing {reasons}")
-    run_logged(["apt-get", *_APT_OPTIONS, "update"], log, note, what="apt-get update")
+    run_logged(["apt-get", *_APT_OPTIONS, "update"], log, note, what="apt-get update", hint=NETWORK)
     with _no_service_starts():
         run_logged(
             ["apt-get", *_APT_OPTIONS, "install", "-y", "--no-install-recommends", *wanted],
             log,
             note,
-            what=f"installing {', '.join(wanted)}",
+            what="apt-get install",
+            hint=NETWORK,
         )
     if "mosquitto" in wanted and which("systemctl"):
         # Debian enables the system's broker on installation; it would take our port at the next boot.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iot_platform.local import probes
 from iot_platform.local.errors import LocalStackError
-from iot_platform.local.install import Note, cached, run_logged, which
+from iot_platform.local.install import NETWORK, Note, cached, run_logged, which
 from iot_platform.local.ports import LOOPBACK, free_ports, is_free
 from iot_platform.local.program import Program, base_environment
 from iot_platform.settings import PROJECT_ROOT, Settings
@@ -126,7 +126,7 @@ class KafkaServer:
             if maven is None:
                 raise LocalStackError("Maven is not installed. Run as root: apt-get install maven; or set KAFKA_HOME")
             command = [maven, "-B", "-f", str(_DEPLOY / "kafka-pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
-            run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka")
+            run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka", hint=NETWORK)
 
     def _java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
         java = java_command()

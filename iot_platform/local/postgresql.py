@@ -140,7 +140,12 @@ class PostgresqlServer:
             raise LocalStackError(
                 "this container may not mount (CAP_SYS_ADMIN), which the downloaded PostgreSQL needs: set IOT_DATABASE_URL"
             )
-        return ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *argv)
+        become = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")
+        if subprocess.run([*become, "test", "-x", str(self._data)], check=False).returncode != 0:
+            raise LocalStackError(
+                f"user postgres may not enter {self._data}: set IOT_LOCAL_DIR to a folder below one that it may, like /srv"
+            )
+        return (*become, *argv)
 
     def _path(self, installation: Installation, name: str) -> str:
         """A path below the data folder as the server sees it."""

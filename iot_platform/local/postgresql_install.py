@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot_platform.local.errors import LocalStackError
-from iot_platform.local.install import Note, cached, debian_mirror, run_logged, which
+from iot_platform.local.install import NETWORK, Note, cached, debian_mirror, run_logged, which
 
 RELEASE = "trixie"  # the Debian release that has both packages
 PACKAGES = ("postgresql-17", "postgresql-17-timescaledb")
@@ -63,9 +63,9 @@ def install_rootfs(target: Path, log: Path, note: Note) -> None:
         if debootstrap is None:
             raise LocalStackError("debootstrap is not installed. Run as root: apt-get install debootstrap")
         private = ["unshare", "--mount", "--propagation", "private"]
-        run_logged([*private, debootstrap, "--variant=minbase", RELEASE, str(folder), mirror], log, note, what="debootstrap")
+        run_logged([*private, debootstrap, "--variant=minbase", RELEASE, str(folder), mirror], log, note, what="debootstrap", hint=NETWORK)
         _configure(folder)
-        run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *PACKAGES], log, note, what="installing PostgreSQL")
+        run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *PACKAGES], log, note, what="installing PostgreSQL", hint=NETWORK)
 
 
 def _configure(folder: Path) -> None:
