@@ -98,7 +98,7 @@ def _look() -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, Watermarks]
             return (
                 identity,
                 offsets.read(connection, identity.topic),
-                offsets.watermarks(source.consumer, identity.topic, identity.partitions),
+                offsets.watermarks(source.consumer, identity, identity.partitions),
             )
         finally:
             connection.close()

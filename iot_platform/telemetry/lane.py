@@ -87,7 +87,7 @@ class Lane:
     def _retrying(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
-            wait=wait_exponential_jitter(initial=0.1, max=10, jitter=0.5),
+            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
             stop=stop_when_event_set(self._halt) | stop_after_delay(PATIENCE_SECONDS),
             sleep=sleep_using_event(self._halt),
             before_sleep=self._before_retry,
@@ -123,7 +123,7 @@ class Lane:
             connection = connect(self._settings, "writer", f"iot-drain {self._run_id}"[:63])
             require_migrated(connection)
             identity = offsets.describe(self._settings)
-            marks = offsets.watermarks(source.consumer, identity.topic, self.partitions)
+            marks = offsets.watermarks(source.consumer, identity, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)
             self._settle(connection)
             self.topic_id = identity.topic_id

@@ -68,13 +68,16 @@ def describe(settings: Settings) -> TopicIdentity:
     return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
 
 
-def watermarks(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, Watermarks]:
+def watermarks(consumer: Consumer, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
     """What the log of each partition holds now.
 
     Raises:
-        TransientError.
+        TopicMissingError, TransientError.
     """
-    found = {}
+    found, topic = {}, identity.topic
+    partitions = tuple(partitions)
+    if absent := sorted(set(partitions) - set(identity.partitions)):
+        raise TopicMissingError(f"topic '{topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
     for partition in partitions:
         try:
             answer = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=KAFKA_TIMEOUT_SECONDS)
@@ -102,11 +105,9 @@ def begin(connection: Connection, identity: TopicIdentity, partitions: Iterable[
     """Where each partition continues; partitions never drained before begin at the start of their log.
 
     Raises:
-        TopicMissingError, TopicRecreatedError, DataGoneError.
+        TopicRecreatedError, DataGoneError.
     """
     partitions = tuple(partitions)
-    if absent := sorted(set(partitions) - set(identity.partitions)):
-        raise TopicMissingError(f"topic '{identity.topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
     with connection.cursor() as cursor:
         for partition in partitions:
             low = marks[partition].low
@@ -117,16 +118,17 @@ def begin(connection: Connection, identity: TopicIdentity, partitions: Iterable[
             )
     connection.commit()
     rows = read(connection, identity.topic)
+    check_identity(identity, rows)
     rows = {partition: rows[partition] for partition in partitions}
-    check(identity, rows, marks)
+    check_log(identity.topic, rows, marks)
     return rows
 
 
-def check(identity: TopicIdentity, rows: dict[int, OffsetRow], marks: dict[int, Watermarks]) -> None:
-    """Compare what we noted with what Kafka has.
+def check_identity(identity: TopicIdentity, rows: dict[int, OffsetRow]) -> None:
+    """Compare the topic that was drained with the one that is there; for all partitions at once, as one command accepts them.
 
     Raises:
-        TopicRecreatedError, DataGoneError: the message holds the command that accepts it.
+        TopicRecreatedError: the message holds that command.
     """
     if strange := [row for row in rows.values() if (row.cluster_id, row.topic_id) != (identity.cluster_id, identity.topic_id)]:
         row = strange[0]
@@ -139,16 +141,24 @@ def check(identity: TopicIdentity, rows: dict[int, OffsetRow], marks: dict[int, 
             f"topic '{identity.topic}' is {what}. Its offsets begin again, so next_offset {row.next_offset} of partition {row.partition}"
             f" means nothing. If that is intended, accept it: {accept_command([row.partition for row in strange])}"
         )
+
+
+def check_log(topic: str, rows: dict[int, OffsetRow], marks: dict[int, Watermarks]) -> None:
+    """Compare next offsets with what Kafka's log holds.
+
+    Raises:
+        DataGoneError: the message holds the command that accepts it.
+    """
     if gone := [row for row in rows.values() if row.next_offset < marks[row.partition].low]:
         text = "; ".join(f"partition {row.partition}: offsets {row.next_offset}..{marks[row.partition].low - 1}" for row in gone)
         raise DataGoneError(
-            f"Kafka deleted messages of topic '{identity.topic}' before they were drained ({text}). Raise the topic's retention.ms;"
+            f"Kafka deleted messages of topic '{topic}' before they were drained ({text}). Raise the topic's retention.ms;"
             f" to go on without these messages: {accept_command([row.partition for row in gone])}"
         )
     if beyond := [row for row in rows.values() if row.next_offset > marks[row.partition].high]:
         text = "; ".join(f"partition {row.partition}: next {row.next_offset}, log ends at {marks[row.partition].high}" for row in beyond)
         raise DataGoneError(
-            f"the log of topic '{identity.topic}' ends before what was drained already ({text}): Kafka lost its tail, or was"
+            f"the log of topic '{topic}' ends before what was drained already ({text}): Kafka lost its tail, or was"
             f" restored from a backup. To continue with what it has now: {accept_command([row.partition for row in beyond])}"
         )
 

@@ -1,0 +1,248 @@
+"""Exactly once whatever breaks: kill -9 at every point, two drains at once, cut connections, Kafka topics that change under us."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from typer.testing import CliRunner
+
+from iot_platform.cli.main import app
+from iot_platform.settings import Settings, exports
+from iot_platform.telemetry import accounting, measurements
+from iot_platform.telemetry.drain import Drain, Progress, Shift
+from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
+from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
+from iot_platform_tests.drain_process import POINTS
+
+COUNT = 6000
+
+
+@pytest.fixture
+def feed(settings: Settings) -> Feed:
+    return Feed(settings)
+
+
+def fill(feed: Feed, count: int = COUNT, first: int = 0) -> None:
+    """Messages with three values each, a few broken or repeated, over both partitions."""
+    rng = random.Random(first)
+    base = time.time_ns() // 1_000_000 - 600_000
+    for number in range(first, first + count):
+        payload = json.dumps({"ts": base + number // 20, "n": number, "t": f"text {number}", "ok": number % 2 == 0}).encode()
+        feed.send(payload if rng.random() > 0.02 else b"broken", partition=number % 2, topic=f"{TOPIC}/device-{number % 20}")
+    feed.flush()
+
+
+def check_complete(settings: Settings, count: int = COUNT) -> None:
+    """Everything that `fill` sent is there, once."""
+    check_books(settings)
+    records = query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)")
+    assert records == [(count,)]
+    good = query(settings, "SELECT count(*) FROM message")[0][0]
+    assert query(settings, "SELECT count(*) FROM measurement") == [(3 * good,)]
+
+
+def small_batches(settings: Settings) -> Settings:
+    return settings.model_copy(update={"drain_batch_records": 200})
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_at_any_point(settings: Settings, feed: Feed, point: str) -> None:
+    fill(feed)
+    environment = {**os.environ, **exports(settings), "IOT_DRAIN_BATCH_RECORDS": "200"}
+    for number in (1, 4, 9):
+        command = [sys.executable, "-m", "iot_platform_tests.drain_process", point, str(number)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    drain(settings)
+    check_complete(settings)
+
+
+def test_two_drains_of_the_same_partitions(settings: Settings, feed: Feed) -> None:
+    fill(feed)
+    results: list[Progress | BaseException] = []
+
+    def run(name: str) -> None:
+        try:
+            results.append(Drain(small_batches(settings), Shift((0, 1), name, until_caught_up=True)).run())
+        except BaseException as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run, args=(f"twin {number}",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert all(isinstance(result, Progress) for result in results), results
+    drain(settings)  # one may have given way and the other ended at the marks it saw
+    check_complete(settings)
+    counted = sum(result.messages for result in results if isinstance(result, Progress))
+    assert counted == query(settings, "SELECT sum(messages + quarantined) FROM ledger WHERE run_id LIKE 'twin%%'")[0][0]
+
+
+@pytest.fixture
+def cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
+    """Arms pg_terminate_backend against the writing session when it reaches a point for the n-th time."""
+    copy, write = measurements.copy, accounting.write
+    left: dict[str, int] = {}
+
+    def reached(point: str, cursor: object) -> None:
+        left[point] = left.get(point, 0) - 1
+        if left[point] == 0:
+            pid = cursor.connection.info.backend_pid  # type: ignore[attr-defined]
+            query(settings, "SELECT pg_terminate_backend(%s, 5000)", pid)
+
+    def copy_point(cursor: object, text: str, pieces: list[bytes]) -> None:
+        if text.startswith("COPY measurement"):
+            reached("copy", cursor)
+        copy(cursor, text, pieces)  # type: ignore[arg-type]
+
+    def write_point(cursor: object, *arguments: object) -> None:
+        write(cursor, *arguments)  # type: ignore[arg-type]
+        reached("commit", cursor)
+
+    monkeypatch.setattr(measurements, "copy", copy_point)
+    monkeypatch.setattr(accounting, "write", write_point)
+    yield left.__setitem__
+    assert left
+    assert all(value <= 0 for value in left.values()), "the cut was never reached"
+
+
+@pytest.mark.parametrize("point", ["copy", "commit"])
+def test_cut_connection(settings: Settings, feed: Feed, cut: Callable[[str, int], None], point: str) -> None:
+    fill(feed)
+    cut(point, 5)
+    progress = drain(small_batches(settings), run_id="cut")
+    assert progress.retries == 1
+    assert progress.messages == COUNT
+    check_complete(settings)
+
+
+def test_an_answer_lost_after_the_commit_is_counted_once(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COMMIT succeeds, its answer does not arrive: the ledger tells, and the drain goes on behind it."""
+    fill(feed)
+    write, calls = accounting.write, [0]
+
+    def commit_and_cut(cursor: object, *arguments: object) -> None:
+        write(cursor, *arguments)  # type: ignore[arg-type]
+        calls[0] += 1
+        if calls[0] == 3:
+            cursor.execute("COMMIT")  # type: ignore[attr-defined]
+            query(settings, "SELECT pg_terminate_backend(%s, 5000)", cursor.connection.info.backend_pid)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(accounting, "write", commit_and_cut)
+    progress = drain(small_batches(settings), run_id="doubtful")
+    assert progress.retries >= 1
+    assert progress.messages == COUNT
+    check_complete(settings)
+
+
+def test_an_unknown_error_stops_loudly_and_loses_nothing(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(feed)
+    write, calls = accounting.write, [0]
+
+    def fail_once(*arguments: object) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise ZeroDivisionError
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accounting, "write", fail_once)
+    with pytest.raises(ZeroDivisionError):
+        drain(small_batches(settings))
+    drain(settings)
+    check_complete(settings)
+
+
+def test_stop_ends_a_shift_soon_and_cleanly(settings: Settings, feed: Feed) -> None:
+    fill(feed)
+    stop = threading.Event()
+    seen: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        seen.append(progress)
+        stop.set()
+
+    slow = settings.model_copy(update={"drain_batch_records": 1})
+    progress = Drain(slow, Shift((0, 1), "stopped"), on_progress, stop).run()
+    assert progress.ended == "stopped"
+    assert 0 < progress.messages < COUNT
+    assert seen[0].changed_partitions
+    drain(settings)
+    check_complete(settings)
+
+
+def test_an_idle_shift_ends_and_says_so(settings: Settings, feed: Feed) -> None:
+    feed.send(b'{"a":1}')
+    feed.flush()
+    progress = Drain(settings.model_copy(update={"drain_idle_seconds": 1.0}), Shift((0, 1), "idle")).run()
+    assert (progress.ended, progress.messages) == ("idle", 1)
+    assert (progress.partitions[0].freshness_p50_seconds or 99) < 60
+
+
+def iot(settings: Settings, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run an `iot` command on the test's settings."""
+    monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def admin(settings: Settings) -> AdminClient:
+    return AdminClient({**settings.kafka_config(), "log_level": 0})
+
+
+def test_data_that_kafka_deleted_is_an_error_until_accepted(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(feed, 100)
+    drain(settings)
+    fill(feed, 100, first=100)
+    client = admin(settings)
+    for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 80)]).values():
+        future.result(30)
+    with pytest.raises(DataGoneError, match=r"partition 0: offsets 50\.\.79.*iot offsets accept --partition 0$"):
+        drain(settings)
+    assert "30 messages gone" in iot(settings, "offsets", "show", monkeypatch=monkeypatch)
+    assert "continues at offset 80" in iot(settings, "offsets", "accept", "--partition", "0", "--yes", monkeypatch=monkeypatch)
+    assert "nothing to accept" in iot(settings, "offsets", "accept", "--partition", "0", "--yes", monkeypatch=monkeypatch)
+    drain(settings)
+    lost = query(settings, "SELECT kafka_partition, from_offset, to_offset FROM ledger WHERE kind = 'accepted_loss'")
+    assert lost == [(0, 50, 80)]
+    assert query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(170,)]
+
+
+def test_a_recreated_topic_is_an_error_until_accepted(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(feed, 100)
+    drain(settings)
+    client = admin(settings)
+    client.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
+    with pytest.raises(TopicMissingError, match="IOT_KAFKA_TOPIC"):
+        drain_until_missing(settings)
+    client.create_topics([NewTopic(settings.kafka_topic, 2)])[settings.kafka_topic].result(30)
+    other = Feed(settings)
+    fill(other, 300)
+    with pytest.raises(TopicRecreatedError, match=r"iot offsets accept --partition 0 --partition 1$"):
+        drain(settings)
+    output = iot(settings, "offsets", "accept", "--partition", "0", "--partition", "1", "--yes", monkeypatch=monkeypatch)
+    assert output.count("continues at offset 0") == 2
+    drain(settings)
+    assert query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(400,)]
+
+
+def drain_until_missing(settings: Settings) -> None:
+    """Deletion takes Kafka a moment."""
+    for _ in range(50):
+        drain(settings)
+        time.sleep(0.1)
+
+
+def test_a_partition_that_does_not_exist(settings: Settings) -> None:
+    with pytest.raises(TopicMissingError, match="no partition 7"):
+        drain(settings, (0, 7))
