@@ -8,6 +8,7 @@ from typing import Any, Final
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
+_SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
 _SUMS = """
 SELECT tenant_id, project_id, kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint,
@@ -92,6 +93,11 @@ class StoredOffset:
 def stored_offsets(connection: Connection, topic: str) -> dict[int, StoredOffset]:
     """What the database has taken from each partition; a partition never drained is missing."""
     return {partition: StoredOffset(offset, at) for partition, offset, at in _rows(connection, _OFFSETS, (topic,))}
+
+
+def sessions(connection: Connection, prefix: str) -> set[str]:
+    """Names of the sessions in this database that begin with the prefix."""
+    return {name for (name,) in _rows(connection, _SESSIONS, (prefix + "%",))}
 
 
 def known_projects(connection: Connection) -> list[tuple[str, str]]:

@@ -96,7 +96,7 @@ class _DrainRun:
             DrainError, DatabaseError: see run_drain.
         """
         shard = self.context.run.tags.get(shifts.SHARD_TAG)
-        with closing(connect(self.settings, application_name=f"drain-{self.context.run_id[:8]}")) as lock_connection:
+        with closing(connect(self.settings, application_name=shifts.session_name(self.context.run_id))) as lock_connection:
             try:
                 if shard is None:
                     self._drain_until_caught_up(lock_connection)
@@ -123,15 +123,18 @@ class _DrainRun:
             if not self.stop.is_set():
                 self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
 
-    def _end_if_successor_waits(self) -> None:
-        """The shift is over once the next one stands in line: on a busy machine it may need longer to start than we gave it."""
-        if self.ends_at is None or self.lock_connection is None or time.time() < self.ends_at:
+    def _end_if_time(self) -> None:
+        """The shift is over once the next one stands in line: on a busy machine it may need longer to start than we gave it. It is over,
+        too, without the connection that holds our lock: then the sensor takes us for dead."""
+        if self.ends_at is None or self.lock_connection is None:
             return
         try:
-            if is_locked(self.lock_connection, next_in_line_lock(self.shard)):
+            if is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= self.ends_at:
                 self.stop.set()
-        except psycopg2.Error:  # our lock went with the connection; the transactions stay safe without it
+        except psycopg2.Error as error:
+            self.context.log.warning("the database connection of this shift broke, so it ends early: %s", error)
             self.lock_connection = None
+            self.stop.set()
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
         """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
@@ -176,7 +179,7 @@ class _DrainRun:
             self.announced = True
             with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
                 self.context.instance.add_run_tags(self.context.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
-        self._end_if_successor_waits()
+        self._end_if_time()
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_told:
             self.poison_told = True

@@ -1,7 +1,7 @@
 """What the sensor kafka_lag does in a tick: watches Kafka, the offset table, the shard locks and the runs until a run is wanted."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import closing
 from typing import Final
 
@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.resources import shifts
-from iot_platform.resources.accounting import StoredOffset, stored_offsets
+from iot_platform.resources.accounting import StoredOffset, sessions, stored_offsets
 from iot_platform.resources.dynamic import sync_kafka_partitions
 from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
@@ -29,6 +29,7 @@ TICK_SECONDS: Final = 13.5
 A code server that is told to stop waits for its ticks, so they are no longer than that needs."""
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
+ABSENT_SECONDS: Final = 5.0
 _FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 
 
@@ -39,6 +40,7 @@ class LagWatch:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
         self._partitions = topic.partitions()
         self._end: dict[int, int] = {}
+        self._absent_since: dict[str, float] = {}
         sync_kafka_partitions(instance, self._partitions)
 
     def run(self, deadline: float) -> tuple[list[dg.RunRequest], str]:
@@ -78,8 +80,19 @@ class LagWatch:
             time.sleep(POLL_SECONDS)
 
     def _runs(self, shard: int) -> Sequence[RunRecord]:
-        """The newest runs of a shard, newest first."""
-        return self._instance.get_run_records(RunsFilter(job_name=JOB, tags={shifts.SHARD_TAG: str(shard)}), limit=12)
+        """The newest runs of a shard, newest first. Runs whose process is gone are reported as failed: Dagster itself would notice only
+        when their time is up, and no third run may start until then."""
+        runs = self._instance.get_run_records(RunsFilter(job_name=JOB, tags={shifts.SHARD_TAG: str(shard)}), limit=12)
+        started = [record for record in runs if record.dagster_run.status == DagsterRunStatus.STARTED]
+        absent = absent_runs(started, sessions(self._connection, "drain-"), time.time()) if started else []
+        dead = [record for record in absent if self._long_absent(record.dagster_run.run_id)]
+        for record in dead:
+            self._instance.report_run_failed(record.dagster_run, "The run's process is gone: it has no session in the database any more.")
+        return self._runs(shard) if dead else runs
+
+    def _long_absent(self, run_id: str) -> bool:
+        """Whether the run was seen absent a while ago already: one that is just ending has no session either."""
+        return time.monotonic() - self._absent_since.setdefault(run_id, time.monotonic()) >= ABSENT_SECONDS
 
     def _view(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
@@ -119,6 +132,17 @@ def lag_of(end: int, stored: StoredOffset | None, begin: int) -> int:
     """Records that wait in a partition. A log that ends before what was drained counts as one: a run must look at it and fail loudly."""
     position = begin if stored is None else stored.next_offset
     return end - position if end >= position else 1
+
+
+def absent_runs(started: Sequence[RunRecord], alive: Set[str], now: float) -> list[RunRecord]:
+    """Started runs that ought to have a session in the database, and have none."""
+    return [
+        record
+        for record in started
+        if record.start_time
+        and now - record.start_time > shifts.CONNECT_SECONDS
+        and shifts.session_name(record.dagster_run.run_id) not in alive
+    ]
 
 
 def active_run(record: RunRecord) -> shifts.ActiveRun:

@@ -16,6 +16,8 @@ GRACE_SECONDS = 120
 """What a run may last beyond its shift (start, wait for the lock, last events) before Dagster ends it."""
 STALE_START_SECONDS = 20.0
 """A run that has not begun its shift by then is taken for lost when nobody drains and messages wait."""
+CONNECT_SECONDS = 20.0
+"""A run that started this long ago and has no database session has lost its process."""
 _BACKOFF_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _PERSON_SECONDS = 900.0
 
@@ -55,6 +57,11 @@ class Decision:
 
     request: bool
     reason: str
+
+
+def session_name(run_id: str) -> str:
+    """PostgreSQL application_name of the connection that a drain run keeps for as long as it lives."""
+    return f"drain-{run_id[:8]}"
 
 
 def partitions_of_shard(partitions: tuple[int, ...], shard: int, shards: int) -> tuple[int, ...]:
