@@ -7,6 +7,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
     ResourceType,
 )
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from iot_platform.settings import Settings
 
@@ -33,7 +34,7 @@ def ensure_topics(settings: Settings) -> None:
         missing = [topic for topic in wanted if topic.topic not in existing]
         if missing:
             _create(admin, missing)
-        _check_timestamps(admin, settings.kafka_topic)
+        _once_known(_check_timestamps)(admin, settings.kafka_topic)
     except KafkaException as error:
         raise TopicError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)") from error
 
@@ -74,6 +75,15 @@ def _create(admin: AdminClient, topics: list[NewTopic]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicError(f"topic {name} can't be created: {error.args[0].str()}") from error
+
+
+# Creation is answered before every broker's metadata has the topic.
+_once_known = retry(
+    retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART),
+    wait=wait_fixed(0.1),
+    stop=stop_after_delay(_TIMEOUT_SECONDS),
+    reraise=True,
+)
 
 
 def _check_timestamps(admin: AdminClient, topic: str) -> None:
