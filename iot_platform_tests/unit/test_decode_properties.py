@@ -5,6 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import Decoder, DecodeRules, Message, Quarantined, Reason, decode_one
+from iot_platform.telemetry.decode.clocks import NO_TIME, clock_column
+from iot_platform.telemetry.decode.document import Real
 from iot_platform.telemetry.decode.reasons import DETAIL_CHARACTERS
 from iot_platform.telemetry.decode.times import parse_time
 from iot_platform_tests.decode_cases import NOW, Records, flat, outcomes, realistic
@@ -92,6 +95,14 @@ def test_iso_times_are_read_as_written(moment: datetime, offset: int, separator:
     assert parse_time(text, RULES.zone) == expected
 
 
+@settings(max_examples=50 * EXAMPLES, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.from_regex(r"\A[0-9]{1,9}\Z")), min_size=1, max_size=50))
+def test_fractions_of_seconds_are_rounded_exactly_or_left_to_the_plain_decoder(written: list[tuple[int, str]]) -> None:
+    tokens = [f"{seconds}.{fraction}" for seconds, fraction in written]
+    for token, micros in zip(tokens, clock_column([float(token) for token in tokens], UTC).tolist(), strict=True):
+        assert micros in (NO_TIME, parse_time(Real(token), UTC))
+
+
 @settings(max_examples=25 * EXAMPLES, deadline=None)
 @given(st.integers(0, 2**32))
 def test_columns_agree_with_the_plain_decoder_on_odd_batches(seed: int) -> None:
@@ -138,3 +149,67 @@ def test_columns_agree_with_the_plain_decoder_under_other_settings(changed: dict
     ]
     messages = [(topic, payload) for topic in topics for payload in payloads for _ in range(8)]
     assert_agrees(Records.of(messages), rules)
+
+
+# What a parse hides, or a column may blur: each case stands among common records of the shape that it seems to have.
+TRAPS = [
+    ('{"a":1,"t":2}', ['{"a":' + "[" * deep + "]" * deep + ',"a":1,"t":2}' for deep in (31, 32, 40, 63, 200)]),
+    ('{"a":1,"t":2}', ['{"a":' + '{"b":' * deep + "1" + "}" * deep + ',"a":1,"t":2}' for deep in (31, 32, 33, 64)]),
+    ('{"a":1,"t":2}', ['{"a":["]",' * 20 + "1" + "]}" * 20, '{"a":"' + "[" * 50 + '","a":1,"t":2}', '{"a":' + "9" * 400 + ',"a":1,"t":2}']),
+    ('{"a":[[1]]}', ['{"a":' + "[" * deep + "]" * deep + "}" for deep in (31, 32, 62, 64)]),
+    ('{"a":[[1]]}', ['{"a":[' + "{}," * 40 + "[]]}", '{"a":["\\u0000"]}', '{"a":[1e999]}', '{"a":[' + "9" * 309 + "]}"]),
+    (
+        '{"ts":1795427998.5,"t":1}',
+        [
+            f'{{"ts":1795427998.{part},"t":1}}'
+            for part in ("1234565", "1234575", "7364554", "56849862", "12345649999", "1234562", "0000005")
+        ],
+    ),
+    (
+        '{"ts":1795427998.5,"t":1}',
+        [f'{{"ts":{part},"t":1}}' for part in ("1795427998123.9", "-1795427998.5", "1e9", "3e9", "1.7954279981e9")],
+    ),
+    ('{"ts":{"s":1},"t":1}', ['{"ts":{"s":null},"t":1}', '{"ts":{},"t":1}', '{"ts":[],"t":1}', '{"ts":null,"t":1}']),
+    (
+        '{"ts":1795427998,"t":1}',
+        [f'{{"ts":{n},"t":1}}' for n in (2**63, -(2**63), 10**11, 10**14, 10**17, 99_999_999_999, -9_223_372_036_854)],
+    ),
+    (
+        '{"a":1.5}',
+        [
+            '{"a":-0.0}',
+            '{"a":-0}',
+            '{"a":9007199254740992}',
+            '{"a":9007199254740993}',
+            '{"a":9007199254740993.0}',
+            '{"a":1e-400}',
+            '{"a":123456789012345678}',
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("common", "odd"), TRAPS)
+def test_columns_agree_with_the_plain_decoder_on_what_a_parse_hides(common: str, odd: list[str]) -> None:
+    payloads = [common, common, *odd] * 8
+    assert_agrees(Records.of([(TOPIC, payload.encode()) for payload in payloads]))
+
+
+@pytest.mark.parametrize("received_at", [-(2**63), -1, 0, NOW, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("window", [0, 7_776_000, 10**18])
+def test_columns_agree_with_the_plain_decoder_whatever_the_host_clock_says(received_at: int, window: int) -> None:
+    rules = DecodeRules.from_settings(Settings(time_window_past_seconds=window, time_window_future_seconds=window))
+    texts = ["1795427998", "0", "-1", str(10**30), str(2**63), '"9999-12-31T23:59:59Z"', '"0001-01-01T00:00:00Z"', "null", "-1e300"]
+    records = Records.of([(TOPIC, f'{{"ts":{text},"t":1}}'.encode()) for text in texts for _ in range(8)])
+    records.received_at[:] = received_at
+    assert_agrees(records, rules)
+
+
+@settings(max_examples=20 * EXAMPLES, deadline=None)
+@given(st.lists(st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)), min_size=8, max_size=60), st.sampled_from("T "))  # noqa: DTZ001
+def test_local_times_of_a_column_are_those_of_the_plain_decoder(moments: list[datetime], separator: str) -> None:
+    for name in ("Europe/Berlin", "Asia/Shanghai", "Australia/Lord_Howe", "UTC"):
+        zone = ZoneInfo(name)
+        edges = [datetime(2026, 3, 29, 2, 30), datetime(2026, 10, 25, 2, 30), datetime(2026, 4, 5, 1, 45)]  # noqa: DTZ001 - offset changes
+        texts = [moment.isoformat(separator, "milliseconds") for moment in [*moments, *edges]]
+        assert clock_column(texts, zone).tolist() == [parse_time(text, zone) for text in texts]

@@ -9,7 +9,7 @@ import numpy as np
 from iot_platform.telemetry.decode.clocks import NO_TIME, clock_column, in_window
 from iot_platform.telemetry.decode.names import UNNAMED, Names, Topic
 from iot_platform.telemetry.decode.result import Block, Bools, Int32, Int64
-from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
+from iot_platform.telemetry.decode.rules import MAX_WINDOW_US, DecodeRules, Pointer
 from iot_platform.telemetry.decode.scalars import Values, value_column
 from iot_platform.telemetry.decode.shapes import ARRAY, ODD, POINTS, Shape
 
@@ -30,7 +30,7 @@ class Columns:
         self.blocks: list[Block] = []
         self.source = np.full(size, -1, np.int32)
         self.timed = np.zeros(size, np.bool_)  # the message itself has a time
-        self.plain = np.zeros(size, np.bool_)
+        self.plain = (received_at > 2 * MAX_WINDOW_US) | (received_at < -2 * MAX_WINDOW_US)  # no clock says so: sums would overflow
         self.pointed = np.zeros(size, np.bool_)  # has points, so names are not unique by shape
         self.own_times = np.zeros(size, np.int32)  # measurements with a time of their own
 

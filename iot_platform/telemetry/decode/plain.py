@@ -182,7 +182,8 @@ class _Walk:
             if clock.time is None:
                 raise Rejection(Reason.BAD_TIMESTAMP, f"{excerpt(clock.text)} is neither an epoch number nor YYYY-MM-DDTHH:MM:SS")
         for clock in clocks:
-            if clock.time is not None and not -self.rules.past_us <= clock.time - self.received_at <= self.rules.future_us:
+            time = clock.time or 0
+            if time not in _INT64 or not -self.rules.past_us <= time - self.received_at <= self.rules.future_us:
                 window = f"the window around receive time {format_time(self.received_at)}"
                 raise Rejection(Reason.TIME_OUT_OF_RANGE, f"time {excerpt(clock.text)} is outside {window}")
 

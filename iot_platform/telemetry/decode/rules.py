@@ -12,6 +12,7 @@ MAX_ID_BYTES = 128
 MAX_NAME_BYTES = 256
 MAX_LEVELS = 32
 MAX_MEASUREMENTS = 1000
+MAX_WINDOW_US = 2**60  # 36,000 years; sums with times stay within 64 bits
 
 Pointer = tuple[str, ...]
 _VARIABLES = ("tenant", "project", "device", "device...")
@@ -108,8 +109,8 @@ class DecodeRules:
             device_pointers=parse_pointers(settings.device_pointers, "IOT_DEVICE_POINTERS"),
             time_pointers=parse_pointers(settings.time_pointers, "IOT_TIME_POINTERS"),
             zone=ZoneInfo(settings.default_timezone),
-            past_us=settings.time_window_past_seconds * 1_000_000,
-            future_us=settings.time_window_future_seconds * 1_000_000,
+            past_us=min(settings.time_window_past_seconds * 1_000_000, MAX_WINDOW_US),
+            future_us=min(settings.time_window_future_seconds * 1_000_000, MAX_WINDOW_US),
         )
 
     def identify(self, topic: bytes | None) -> Identity | None:
