@@ -11,7 +11,7 @@ from iot_platform.telemetry.decode.names import UNNAMED, Names, Topic
 from iot_platform.telemetry.decode.result import Block, Bools, Int32, Int64
 from iot_platform.telemetry.decode.rules import MAX_WINDOW_US, DecodeRules, Pointer
 from iot_platform.telemetry.decode.scalars import Values, value_column
-from iot_platform.telemetry.decode.shapes import ARRAY, ODD, POINTS, Shape
+from iot_platform.telemetry.decode.shapes import ODD, POINTS, Shape
 
 _CLOCK_KINDS = {int, float, str}
 _NAME_KINDS = {str, int}
@@ -37,7 +37,6 @@ class Columns:
     def shape(self, shape: Shape, device_in_topic: bool) -> None:
         """Decode the records of one shape, all of whose topics name a device, or none."""
         rows = np.array(shape.rows, np.int32)
-        size = len(rows)
         used: dict[int, Bools] = {}
         devices = None if device_in_topic else self._devices(shape, rows, used)
         sources = self.names.source_column(list(map(self.topics.__getitem__, shape.rows)), devices)
@@ -46,26 +45,20 @@ class Columns:
             return
         times = self._times(shape, rows, used)
         self.source[rows] = sources
-        emitted = [at for at in range(len(shape.paths)) if at not in used or not used[at].all()]
-        emitted = [at for at in emitted if shape.kinds[at] != {_NONE}]
+        emitted = [at for at, kinds in enumerate(shape.kinds) if kinds != {_NONE} and not (at in used and used[at].all())]
         fields = [at for at in emitted if shape.lists.get(at) not in (POINTS, ODD)]
-        if any(shape.lists.get(at) == ODD or (not shape.paths[at] and shape.lists.get(at) == ARRAY) for at in emitted):
-            self.plain[rows] = True
-            return
         layout = self.names.layout(tuple(".".join(shape.paths[at]) for at in fields))
-        if not layout.sound:
+        no_object = any(not shape.paths[at] for at in fields)  # the document itself is an array, but no list of points
+        if no_object or not layout.sound or any(shape.lists.get(at) == ODD for at in emitted):
             self.plain[rows] = True
             return
-        series = self.names.series_table(layout, np.maximum(sources, 0)) if fields else np.empty((size, 0), np.int32)
-        column = 0
+        series = self.names.series_table(layout, np.where(sources == UNNAMED, sources.max(), sources))
+        series_of = dict(zip(fields, series.T, strict=True))
         for at in emitted:
-            if shape.lists.get(at) == POINTS:
+            if at not in series_of:
                 self._points(shape.columns[at], rows, sources, times, device_in_topic)
-                continue
-            values = value_column(shape.columns[at], shape.kinds[at])
-            if values is not None:
-                self._field(values, rows, series[:, column], times, used.get(at))
-            column += 1
+            elif (values := value_column(shape.columns[at], shape.kinds[at])) is not None:
+                self._field(values, rows, series_of[at], times, used.get(at))
 
     def _field(self, values: Values, rows: Int32, series: Int32, times: Int64, used: Bools | None) -> None:
         if values.odd is not None:
@@ -76,7 +69,7 @@ class Columns:
         block = Block(rows, series, times, values.value, values.valid, values.text_at, values.texts)
         self.blocks.append(block if present is None else block.only(present))
 
-    def _devices(self, shape: Shape, rows: Int32, used: dict[int, Bools]) -> list[str] | Sequence[str] | None:
+    def _devices(self, shape: Shape, rows: Int32, used: dict[int, Bools]) -> Sequence[str] | None:
         """The device that each payload names, "" for none; marks the fields that named it as used."""
         found: list[str | None] | None = None
         for pointer in self.rules.device_pointers:
