@@ -32,7 +32,10 @@ class MosquittoServer:
 
     def missing_packages(self) -> dict[str, str]:
         """See Server."""
-        return {} if which("mosquitto") else {"mosquitto": "the MQTT broker"}
+        missing = {} if which("mosquitto") else {"mosquitto": "the MQTT broker"}
+        if os.geteuid() == 0 and not which("mosquitto_pub"):  # a convenience: no reason to refuse anybody else
+            missing["mosquitto-clients"] = "mosquitto_pub, to try things out"
+        return missing
 
     def prepare(self, note: Note) -> None:
         """See Server."""

@@ -57,18 +57,20 @@ class PostgresqlServer:
 
     def missing_packages(self) -> dict[str, str]:
         """See Server."""
+        # psql is a convenience: no reason to refuse anybody who can't install it.
+        client = {"postgresql-client": "psql, for `iot sql`"} if os.geteuid() == 0 and not which("psql") else {}
         if find_installed() or (os.geteuid() == 0 and self._rootfs.exists()):
-            return {}
+            return client
         if debian_codename() == RELEASE:
-            return dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
+            return client | dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
         if os.geteuid() != 0:
             raise LocalStackError(
                 "PostgreSQL with TimescaleDB >= 2.19.1 is not installed: run `make up` as root, which fetches both, "
                 "install them yourself, or set IOT_DATABASE_URL to a server of yours"
             )
         if which("debootstrap") is None:
-            return {"debootstrap": "fetches PostgreSQL and TimescaleDB, which this release does not have"}
-        return {}
+            client["debootstrap"] = "fetches PostgreSQL and TimescaleDB, which this release does not have"
+        return client
 
     def prepare(self, note: Note) -> None:
         """See Server."""

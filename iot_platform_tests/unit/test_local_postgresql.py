@@ -53,6 +53,7 @@ def test_no_server_and_no_root_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
 def test_debian_13_needs_its_own_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(postgresql, "find_installed", lambda: None)
     monkeypatch.setattr(postgresql, "debian_codename", lambda: "trixie")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert set(_server(tmp_path).missing_packages()) == {"postgresql-17", "postgresql-17-timescaledb"}
 
 
