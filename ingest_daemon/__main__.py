@@ -17,7 +17,7 @@ from ingest_daemon import health, logs
 from ingest_daemon.bridge import Bridge
 from ingest_daemon.connection_number import ConnectionNumbers
 from ingest_daemon.errors import SettingsError, UnsafeBrokerError
-from ingest_daemon.kafka import KafkaSink
+from ingest_daemon.kafka import Channel, KafkaSink, producer_config
 from ingest_daemon.metrics import Metrics
 from ingest_daemon.settings import Settings, load
 from ingest_daemon.watch import KafkaWatch
@@ -101,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         if settings.mqtt_tls:
             settings.mqtt_tls_context()
         if options.check:
+            Channel(producer_config(settings))  # librdkafka checks its options; nothing is sent
             print("settings are valid")
             return 0
         logs.configure(settings.ingest_log_level)

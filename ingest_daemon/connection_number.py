@@ -46,8 +46,16 @@ class ConnectionNumbers:
             raise SettingsError(f"IOT_INGEST_STATE_DIR: {self._path} holds no number; remove it if you trust this host's clock") from error
 
     def next(self) -> int:
-        """A number greater than every earlier one; durable on return. Blocks for two fsyncs."""
+        """A number greater than every earlier one; durable on return. Blocks for two fsyncs. Raises SettingsError when the disk won't."""
         number = max((self.last or 0) + 1, int(self._clock()))
+        try:
+            self._write(number)
+        except OSError as error:
+            raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {self._path}: {error.strerror}") from error
+        self.last = number
+        return number
+
+    def _write(self, number: int) -> None:
         partial = self._path.with_name(f"{self._path.name}.new")
         with partial.open("w", encoding="ascii") as file:
             file.write(str(number))
@@ -59,8 +67,6 @@ class ConnectionNumbers:
             os.fsync(directory)
         finally:
             os.close(directory)
-        self.last = number
-        return number
 
     def close(self) -> None:
         """Give up the lock."""

@@ -1,5 +1,6 @@
 """The way into Kafka: an idempotent producer that never gives up, and what happens to what it could not deliver."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ingest_daemon.dead_letter import ABOUT_THE_MESSAGE, Refused
 from ingest_daemon.envelope import HEADER
-from ingest_daemon.errors import IngestError
+from ingest_daemon.errors import IngestError, SettingsError
 from ingest_daemon.inflight import Pending
 from ingest_daemon.settings import Settings
 
@@ -51,6 +52,8 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 class Channel:
     """A producer that is replaced when librdkafka calls an error fatal. `produce` is `Producer.produce`.
 
+    Raises SettingsError at the start when librdkafka doesn't accept its configuration.
+
     Replacing reports every unfinished record as failed first, so each owner sends it again; a record whose report was on its
     way may then be in Kafka twice, under the same connection number and sequence.
     """
@@ -62,7 +65,10 @@ class Channel:
         self._open()
 
     def _open(self) -> None:
-        self._producer = self._factory({**self._config, "error_cb": self._on_error}, logger=logging.getLogger("ingest.librdkafka"))
+        try:
+            self._producer = self._factory({**self._config, "error_cb": self._on_error}, logger=logging.getLogger("ingest.librdkafka"))
+        except KafkaException as error:
+            raise SettingsError(f"IOT_INGEST_KAFKA_OPTIONS or IOT_KAFKA_*: {error.args[0].str()}") from error
         self.produce = self._producer.produce
 
     def _on_error(self, error: Any) -> None:
@@ -116,6 +122,7 @@ class KafkaSink:
         self._waiting: list[Pending] = []
         self._retry_at = self._last_failure = 0.0
         self._delay = FIRST_DELAY_SECONDS
+        self._closing = False
         self.problem: str | None = None
 
     @property
@@ -142,6 +149,8 @@ class KafkaSink:
 
     def failed(self, pending: Pending, error: Any) -> None:
         """A delivery report with an error: refused for good, or to be sent again."""
+        if self._closing:
+            return
         code = error.code()
         if code in ABOUT_THE_MESSAGE:
             self._refused.take(pending, error.str())
@@ -176,8 +185,10 @@ class KafkaSink:
 
     def close(self) -> None:
         """Drop what is unfinished, without a report to anyone: it was not acknowledged, the MQTT broker redelivers it."""
-        self._channel.discard()
-        self._refused.close()
+        self._closing = True
+        with contextlib.suppress(KafkaStuckError):
+            self._channel.discard()
+            self._refused.close()
 
 
 def setting_for(error: Any) -> str:

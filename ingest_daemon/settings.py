@@ -146,6 +146,11 @@ class Settings(BaseSettings):
             raise ValueError("must be a stable name without surrounding blanks; a random one loses what the broker kept for the last")
         return value
 
+    @field_validator("ingest_shared_group", "kafka_sasl_mechanism", "kafka_sasl_username", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value or None
+
     @field_validator("ingest_shared_group")
     @classmethod
     def _group(cls, value: str | None) -> str | None:

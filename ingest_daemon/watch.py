@@ -21,6 +21,7 @@ class KafkaWatch:
         self._settings = settings
         self._stop = threading.Event()
         self.problem: str | None = "Kafka: not asked yet"
+        self._detail = ""  # what librdkafka says of a failed connection; the request itself only times out
         self._thread = threading.Thread(target=self._run, name="kafka-watch", daemon=True)
 
     def start(self) -> None:
@@ -33,9 +34,14 @@ class KafkaWatch:
 
     def _run(self) -> None:
         # librdkafka's own log lines come from the producer already.
-        client = AdminClient(
-            {**self._settings.kafka_config(), "log_level": 0, "allow.auto.create.topics": False, "reconnect.backoff.max.ms": 2000}
-        )
+        config: dict[str, Any] = {
+            **self._settings.kafka_config(),
+            "log_level": 0,
+            "allow.auto.create.topics": False,
+            "reconnect.backoff.max.ms": 2000,
+            "error_cb": self._note,
+        }
+        client = AdminClient(config)
         while not self._stop.is_set():
             problem = self._ask(client)
             if problem != self.problem:
@@ -57,5 +63,11 @@ class KafkaWatch:
                     return f"Kafka: topic {topic} does not exist; create it or set {setting}"
                 return f"Kafka: topic {topic}: {found.error.str()} ({setting})"
         except KafkaException as error:
-            return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)"
+            client.poll(0)  # runs _note
+            reason, self._detail = self._detail or f"{error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)", ""
+            return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {reason}"
         return None
+
+    def _note(self, error: Any) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._detail = f"{error.str()} (IOT_KAFKA_SECURITY_PROTOCOL, IOT_KAFKA_SASL_*, IOT_KAFKA_SSL_*)"

@@ -85,6 +85,14 @@ def test_shared_variables_mean_the_same_as_for_the_platform() -> None:
     assert ours.kafka_config() == theirs.kafka_config()
 
 
+def test_check_names_options_that_librdkafka_does_not_know(tmp_path: Path) -> None:
+    environment = {"IOT_INGEST_KAFKA_OPTIONS": '{"linger.hours": 1}', "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-m", "ingest_daemon", "--check"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "IOT_INGEST_KAFKA_OPTIONS" in done.stderr
+    assert "linger.hours" in done.stderr
+
+
 def test_check_prints_every_broken_setting_and_exits_with_2(tmp_path: Path) -> None:
     environment = {"IOT_MQTT_URL": "nonsense", "IOT_INGEST_CLIENT_ID": "", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-m", "ingest_daemon", "--check"], env=environment, capture_output=True, text=True, check=False)
