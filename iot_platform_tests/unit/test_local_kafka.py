@@ -7,7 +7,6 @@ import pytest
 
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.kafka import KafkaServer, java_command
-from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
 
 
@@ -46,8 +45,8 @@ def test_wrong_kafka_home_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_controller_port_moves_away_from_a_taken_one(tmp_path: Path) -> None:
-    port = free_ports(1)[0]
-    with socket.create_server(("127.0.0.1", port + 1)):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] - 1
         config = _server(tmp_path, port)._config()
     assert f"listeners=PLAINTEXT://127.0.0.1:{port}," in config
     assert f":{port + 1}\n" not in config
