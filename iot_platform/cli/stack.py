@@ -22,19 +22,22 @@ def up() -> None:
     from iot_platform.local.plan import make_plan
     from iot_platform.local.report import Report
     from iot_platform.local.stack import Stack
+    from iot_platform.local.supervisor import Supervisor
     from iot_platform.settings import user_settings
 
     console = Console()
     simulator = os.environ.get("SIMULATOR", "1").lower() not in ("0", "no", "false", "off")
+    plan = make_plan(user_settings())
     try:
-        plan = make_plan(user_settings())
         with Report(console) as report:
             stack = Stack(plan, report)
             stack.up(simulator=simulator)
         for warning in stack.warnings():
             console.print(f"  [yellow]![/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
     except (LocalStackError, TopicError, DatabaseError) as error:
-        raise CliError(f"{error}\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)") from error
+        goes_on = Supervisor(plan.settings.local_dir).alive()
+        hint = "\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)" if goes_on else ""
+        raise CliError(f"{error}{hint}") from error
     except KeyboardInterrupt as error:
         raise CliError("interrupted; what did start goes on running: `iot down` stops it") from error
     text = _what_next(plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs")
