@@ -58,7 +58,7 @@ class KafkaServer:
         if not (self._data / "meta.properties").exists():
             note("formatting its storage")
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config_file))
+            tool = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._config_file))
             run_logged(tool, self.log_dir / "install.log", note, what="formatting Kafka's storage")
 
     def program(self) -> Program:
