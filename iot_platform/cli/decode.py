@@ -143,8 +143,12 @@ def _answers(decoder: "Decoder", cases: list[_Case], details: bool) -> list[byte
 
 
 def _measurements(decoder: "Decoder", batch: "DecodedBatch") -> dict[int, list[dict[str, Any]]]:
-    """Measurements by record, in the document's order; `device` only where it differs from the message's."""
+    """Measurements by record, in the document's order but unused identity and time fields last, as the contract's cases list them;
+    `device` only where it differs from the message's."""
     from iot_platform.telemetry.decode.times import format_time
+
+    rules = decoder.rules
+    identity_or_time = {".".join(pointer) for pointer in (*rules.device_pointers, *rules.time_pointers)}
 
     ints = dict(zip(batch.m_int_rows.tolist(), batch.m_ints.tolist(), strict=True))
     texts = dict(zip(batch.m_text_rows.tolist(), batch.m_texts, strict=True))
@@ -160,4 +164,6 @@ def _measurements(decoder: "Decoder", batch: "DecodedBatch") -> dict[int, list[d
         if device != decoder.sources[int(batch.source_index[row])][3]:
             item["device"] = device
         found.setdefault(row, []).append(item)
+    for items in found.values():
+        items.sort(key=lambda item: item["metric"] in identity_or_time and item.get("value_text") not in ("true", "false"))
     return found

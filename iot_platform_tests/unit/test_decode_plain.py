@@ -125,10 +125,10 @@ def test_points() -> None:
     assert values(inner) == {"i": 1.0}
 
 
-def test_a_device_of_the_topic_wins_over_points_too() -> None:
-    payload = '[{"metric":"a","value":1,"deviceId":"spoof"}]'
-    assert [item.device for item in message(payload, TOPIC + b"/pump").measurements] == ["pump"]
-    assert [item.device for item in message(payload).measurements] == ["spoof"]
+def test_a_point_names_its_own_device_below_a_gateway_topic_too() -> None:
+    payload = '[{"metric":"a","value":1,"deviceId":"s-1"},{"metric":"a","value":1,"deviceId":"s-2"},{"metric":"a","value":1}]'
+    assert [item.device for item in message(payload, TOPIC + b"/gw").measurements] == ["s-1", "s-2", "gw"]
+    assert [item.device for item in message(payload).measurements] == ["s-1", "s-2", ""]
 
 
 def test_digits_of_numeric_names() -> None:

@@ -56,7 +56,7 @@ class Columns:
         series_of = dict(zip(fields, series.T, strict=True))
         for at in emitted:
             if at not in series_of:
-                self._points(shape.columns[at], rows, sources, times, device_in_topic)
+                self._points(shape.columns[at], rows, sources, times)
             elif (values := value_column(shape.columns[at], shape.kinds[at])) is not None:
                 self._field(values, rows, series_of[at], times, used.get(at))
 
@@ -115,7 +115,7 @@ class Columns:
             at = np.flatnonzero(takes)
             times[at] = clock_column([column[i] for i in at.tolist()], self.rules.zone)
 
-    def _points(self, lists: Sequence[list[dict[str, Any]]], rows: Int32, sources: Int32, times: Int64, device_in_topic: bool) -> None:
+    def _points(self, lists: Sequence[list[dict[str, Any]]], rows: Int32, sources: Int32, times: Int64) -> None:
         """All points of a column of lists of points: one block, ordered by record and position."""
         counts = np.fromiter(map(len, lists), np.int64, len(lists))
         items = list(chain.from_iterable(lists))
@@ -139,7 +139,7 @@ class Columns:
         own, timed = self._point_times(items, members, row)
         inside = in_window(own, self.received_at[row], self.rules.past_us, self.rules.future_us)
         self.plain[row[timed & ~inside & present]] = True
-        series = self._point_series(items, members, row, sources[at], device_in_topic)
+        series = self._point_series(items, members, row, sources[at])
         self.plain[row[(series == UNNAMED) & present]] = True
         self.own_times += np.bincount(row[timed & present], minlength=len(self.own_times)).astype(np.int32)
         block = Block(row, series, np.where(timed, own, times[at]), values.value, values.valid, values.text_at, values.texts)
@@ -171,22 +171,21 @@ class Columns:
                 columns.append([item.get(pointer[0]) for item in items])
         return columns
 
-    def _point_series(self, items: Sequence[dict[str, Any]], members: set[str], row: Int32, sources: Int32, device_in_topic: bool) -> Int32:
+    def _point_series(self, items: Sequence[dict[str, Any]], members: set[str], row: Int32, sources: Int32) -> Int32:
         """Series of each point, of the message's device unless the point names one that may differ."""
         metrics: list[Any] = [item.get("metric") for item in items]
         if set(map(type, metrics)) != {str}:
             metrics = [_metric(metric, item) for metric, item in zip(metrics, items, strict=True)]
         owners = self.names.owners(sources.tolist())
-        if not device_in_topic:
-            devices: list[str | None] = [None] * len(items)
-            for column in self._point_columns(self.rules.device_pointers, items, members, row):
-                self.plain[row[[type(value) is float for value in column]]] = True
-                _take_names(column, devices)
-            if any(device is not None for device in devices):
-                owners = [
-                    owner if device is None else self._point_owner(at, device)
-                    for owner, device, at in zip(owners, devices, row.tolist(), strict=True)
-                ]
+        devices: list[str | None] = [None] * len(items)
+        for column in self._point_columns(self.rules.device_pointers, items, members, row):
+            self.plain[row[[type(value) is float for value in column]]] = True
+            _take_names(column, devices)
+        if any(device is not None for device in devices):
+            owners = [
+                owner if device is None else self._point_owner(at, device)
+                for owner, device, at in zip(owners, devices, row.tolist(), strict=True)
+            ]
         return self.names.point_column(owners, metrics)
 
     def _point_owner(self, row: int, device: str) -> int:

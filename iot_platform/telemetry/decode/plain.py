@@ -162,7 +162,7 @@ class _Walk:
             for point in value:
                 assert isinstance(point, dict)  # noqa: S101 - is_points said so
                 own, _ = self._read_clock(point)
-                own_device, _ = self._named(point, self.identity.device, self.rules.device_pointers)
+                own_device, _ = _find_name(point, self.rules.device_pointers)
                 yield from self._flatten(point["value"], _metric(point) or "", self.device if own_device is None else own_device, own)
         elif value is not None:
             yield _Field(device, name or "", value, clock)
