@@ -93,8 +93,8 @@ class Settings(BaseSettings):
         ("/ts", "/timestamp", "/time"), description="JSON pointers for the timestamp (JSON list), first non-null wins."
     )
     default_timezone: str = Field("UTC", description="Zone of ISO timestamps without one, such as Asia/Shanghai.")
-    time_window_past_seconds: int = Field(90 * 86400, ge=0, description="An event time further before receive time is quarantined.")
-    time_window_future_seconds: int = Field(3600, ge=0, description="An event time further after receive time is quarantined.")
+    time_window_past_seconds: int = Field(90 * 86400, ge=0, le=10**10, description="Event times further before receive time are quarantined.")
+    time_window_future_seconds: int = Field(3600, ge=0, le=10**10, description="An event time further after receive time is quarantined.")
 
     # -- drain -------------------------------------------------------------------------------------------------
     drain_shards: int = Field(1, ge=1, le=3, description="Concurrent drain runs; each takes an equal share of the Kafka partitions.")

@@ -18,9 +18,22 @@ _TYPES: Final = {"int2": ">i2", "int4": ">i4", "int8": ">i8", "float8": ">f8", "
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """A column of byte strings as positions in a list; only rows that are not null have one."""
+
+    texts: list[bytes]
+    position: npt.NDArray[np.int32]
+
+    def take(self, rows: npt.NDArray[np.intp] | None) -> list[bytes]:
+        """The byte strings of some rows, or of all."""
+        chosen = self.position if rows is None else self.position[rows]
+        return list(map(self.texts.__getitem__, chosen.tolist()))
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of n rows. `valid` None: no nulls. Fixed types hold numpy values (timestamptz: µs since the Unix epoch);
-    a column of type bytes holds a sequence of n byte strings (text must be UTF-8 without U+0000), and must come last."""
+    a column of kind bytes holds Texts or n byte strings (text must be UTF-8 without U+0000), and must come last."""
 
     kind: str  # int2 int4 int8 float8 timestamptz bytes
     values: Any
@@ -61,7 +74,7 @@ def _encode_alike(columns: Sequence[Column], null: frozenset[int], rows: npt.NDA
         if index in null:
             out[f"length{index}"] = -1
         elif column.kind == "bytes":
-            tail = column.values if rows is None else [column.values[row] for row in rows.tolist()]
+            tail = _strings(column.values, rows)
             out[f"length{index}"] = np.fromiter(map(len, tail), np.int32, len(out))
         else:
             values = column.values if rows is None else column.values[rows]
@@ -73,6 +86,12 @@ def _encode_alike(columns: Sequence[Column], null: frozenset[int], rows: npt.NDA
     pieces: list[bytes] = [b""] * (2 * len(out))
     pieces[0::2], pieces[1::2] = heads, tail
     return pieces
+
+
+def _strings(values: Texts | Sequence[bytes], rows: npt.NDArray[np.intp] | None) -> Sequence[bytes]:
+    if isinstance(values, Texts):
+        return values.take(rows)
+    return values if rows is None else [values[row] for row in rows.tolist()]
 
 
 def encode_row(values: Sequence[bytes | None]) -> bytes:

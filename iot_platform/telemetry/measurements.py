@@ -1,7 +1,6 @@
 """Writes measurements so that the first value of (series, time) wins: plain COPY for what is surely new, staging for the rest."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.telemetry.catalog import NEVER, Catalog
-from iot_platform.telemetry.copy_binary import HEADER, TRAILER, Column, encode
+from iot_platform.telemetry.copy_binary import HEADER, TRAILER, Column, Texts, encode
 from iot_platform.telemetry.decode import DecodedBatch
 
 COPY_SIZE: Final = 8 * 1024 * 1024
@@ -78,20 +77,6 @@ class Values:
             Column("bytes", none, none) if text is None else Column("bytes", Texts(self.texts, text), text >= 0),
         ]
         return [Column("int4", rows), *columns] if with_position else columns
-
-
-@dataclass(slots=True)
-class Texts:
-    """A column of byte strings by position; looked up only for rows that have one."""
-
-    texts: list[bytes]
-    position: npt.NDArray[np.int32]
-
-    def __getitem__(self, row: int) -> bytes:
-        return self.texts[int(self.position[row])]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self.texts[position] for position in self.position.tolist())
 
 
 def select(batch: DecodedBatch, keep: npt.NDArray[np.bool_], catalog: Catalog) -> Values:
