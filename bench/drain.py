@@ -214,10 +214,8 @@ def measure(settings: Settings, name: str, make: Callable[[random.Random, int, i
                 several = bare_copy(target, lanes, together=True)
             bare.append((count / one, count / several))
             ratios.append(one / results[-1]["seconds"])
-            last = results[-1]
-            print(
-                f"  round {number + 1}: drain {count / last['seconds']:,.0f}/s, bare {count / one:,.0f}/s, bare in lanes {count / several:,.0f}/s"
-            )
+            took = {"drain": results[-1]["seconds"], "bare": one, "bare in lanes": several}
+            print(f"  round {number + 1}: " + ", ".join(f"{what} {count / seconds:,.0f}/s" for what, seconds in took.items()))
     finally:
         capture.unlink(missing_ok=True)
         admin.delete_topics([own.kafka_topic])[own.kafka_topic].result(30)

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
         ("/ts", "/timestamp", "/time"), description="JSON pointers for the timestamp (JSON list), first non-null wins."
     )
     default_timezone: str = Field("UTC", description="Zone of ISO timestamps without one, such as Asia/Shanghai.")
-    time_window_past_seconds: int = Field(90 * 86400, ge=0, le=10**10, description="Event times further before receive time are quarantined.")
+    time_window_past_seconds: int = Field(
+        90 * 86400, ge=0, le=10**10, description="An event time further before receive time is quarantined."
+    )
     time_window_future_seconds: int = Field(3600, ge=0, le=10**10, description="An event time further after receive time is quarantined.")
 
     # -- drain -------------------------------------------------------------------------------------------------
