@@ -62,7 +62,7 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
             run.work()
     except (DrainError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
         if isinstance(error, DataGoneError | TopicRecreatedError | TopicMissingError):
-            context.instance.add_run_tags(context.run_id, {shifts.FAILURE_TAG: shifts.NEEDS_PERSON})
+            context.instance.add_run_tags(context.run.run_id, {shifts.FAILURE_TAG: shifts.NEEDS_PERSON})
         raise dg.Failure(description=f"{type(error).__name__}: {error}".strip(), allow_retries=False) from error
     by_hand = shifts.SHARD_TAG not in context.run.tags
     if run.signalled.is_set() and (by_hand or _is_cancelled(context)):
@@ -73,7 +73,7 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
 
 
 def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
 
@@ -96,7 +96,7 @@ class _DrainRun:
             DrainError, DatabaseError: see run_drain.
         """
         shard = self.context.run.tags.get(shifts.SHARD_TAG)
-        with closing(connect(self.settings, application_name=shifts.session_name(self.context.run_id))) as lock_connection:
+        with closing(connect(self.settings, application_name=shifts.session_name(self.context.run.run_id))) as lock_connection:
             try:
                 if shard is None:
                     self._drain_until_caught_up(lock_connection)
@@ -166,7 +166,7 @@ class _DrainRun:
     def _prepare(self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0) -> "Drain":
         from iot_platform.telemetry.drain import Drain, Shift  # polars and Kafka only in the process that drains
 
-        shift = Shift(partitions=partitions, run_id=self.context.run_id, until_caught_up=until_caught_up)
+        shift = Shift(partitions=partitions, run_id=self.context.run.run_id, until_caught_up=until_caught_up)
         settings = self.settings.model_copy(update={"drain_shift_seconds": self.settings.drain_shift_seconds + overtime})
         return Drain(settings, shift, self._report, self.stop)
 
@@ -178,7 +178,7 @@ class _DrainRun:
         if self.ends_at is not None and not self.announced:
             self.announced = True
             with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
-                self.context.instance.add_run_tags(self.context.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
+                self.context.instance.add_run_tags(self.context.run.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
         self._end_if_time()
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_told:

@@ -1,0 +1,112 @@
+"""The code location loads without servers or settings, and its names are those that people, dashboards and the local stack rely on."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._config import process_config, resolve_to_config_type
+from dagster._core.instance.config import dagster_instance_config_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+]
+
+LINEAGE = {
+    "mqtt_broker": set(),
+    "iot_messages": {"mqtt_broker"},
+    "message": {"iot_messages"},
+    "measurement": {"iot_messages"},
+    "quarantine": {"iot_messages"},
+    "project": {"message", "measurement", "quarantine"},
+    "tenant": {"project"},
+}
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    from iot_platform.definitions import defs  # noqa: TID251  the contract of this very module
+
+    return defs().get_repository_def()
+
+
+def test_lineage_reaches_from_the_broker_to_tenants(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    found = {key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()}
+    assert found == LINEAGE
+
+
+def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    for name, partitions in {
+        "message": "kafka_partition",
+        "measurement": "kafka_partition",
+        "quarantine": "kafka_partition",
+        "tenant": "tenant",
+        "project": "project",
+    }.items():
+        node = graph.get(dg.AssetKey(name))
+        assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+        assert node.partitions_def.name == partitions
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_names(repository: dg.RepositoryDefinition) -> None:
+    jobs = {name for name in repository.job_names if not name.startswith("__")}
+    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history"}
+    assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
+    assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
+    checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
+    assert checks == {"message:ledger_is_continuous", "quarantine:messages_are_mostly_good"}
+
+
+def test_a_shift_runs_no_checks_of_its_own(repository: dg.RepositoryDefinition) -> None:
+    """Checks planned by a shift would be shown as unfinished for as long as it drains."""
+    assert not repository.get_job("drain").asset_layer.asset_graph.asset_check_keys
+
+
+def test_every_executable_has_a_description(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+    assert all(graph.get(key).description for key in graph.asset_check_keys)
+    assert all(sensor.description for sensor in repository.sensor_defs)
+
+
+def test_loading_needs_neither_settings_nor_servers() -> None:
+    """Settings that break every rule do not matter before something runs."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("IOT_", "DAGSTER"))}
+    environment |= {"IOT_KAFKA_PARTITIONS": "none", "IOT_DATABASE_URL": "nonsense"}
+    code = "import iot_platform.definitions as d; d.defs().get_repository_def(); import sys; assert 'polars' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
+
+
+def test_instance_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_DAGSTER_STORAGE_URL", "postgresql+psycopg2://127.0.0.1/iot")
+    config = yaml.safe_load((ROOT / "deploy" / "dagster" / "dagster.yaml").read_text("utf-8"))
+    result = process_config(resolve_to_config_type(dagster_instance_config_schema()), config)
+    assert result.success, result.errors
+    assert config["telemetry"] == {"enabled": False}
+    assert config["run_coordinator"]["config"]["tag_concurrency_limits"][0]["limit"] == 2
+
+
+def test_workspace_names_the_module() -> None:
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text("utf-8"))
+    assert workspace["load_from"][0]["python_module"]["module_name"] == "iot_platform.definitions"
+
+
+def test_definitions_stay_short() -> None:
+    assert len((ROOT / "iot_platform" / "definitions.py").read_text("utf-8").splitlines()) <= 50
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "iot_platform" / "defs").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_postponed_annotations(path: Path) -> None:
+    """`from __future__ import annotations` breaks the signatures that Dagster reads."""
+    imports = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    assert not any(node.module == "__future__" for node in imports)

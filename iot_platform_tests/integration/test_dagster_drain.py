@@ -1,0 +1,262 @@
+"""The code location on real Kafka and PostgreSQL, in this process: drains by hand, shifts, the sensor, and errors that say what to do."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from iot_platform.database import connect
+from iot_platform.database.locks import shard_lock
+from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
+from iot_platform.defs.telemetry.checks import ledger_is_continuous, messages_are_mostly_good
+from iot_platform.kafka_admin import ensure_topics
+from iot_platform.resources import lag_watch, shifts
+from iot_platform.resources.checks import evaluate_brake, evaluate_ledger
+from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT
+from iot_platform.resources.platform import PlatformResource
+from iot_platform.settings import Settings
+from iot_platform_tests.drain_feed import Feed, check_books, query
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+]
+
+TENANT_ID, PROJECT_ID = "1968193631353446400", "1968193691042586624"
+KEY = f"{TENANT_ID}/{PROJECT_ID}"
+GOOD = b'{"deviceId":"sensor-001","temp":25.3,"ok":true}'
+
+
+class Platform(PlatformResource):
+    """Hands out the test's settings instead of the process's."""
+
+    def settings(self) -> Settings:
+        return _current[0]
+
+
+_current: list[Settings] = []
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        made.add_dynamic_partitions(KAFKA_PARTITION, ["0", "1"])
+        yield made
+
+
+def materialize(
+    settings: Settings, instance: dg.DagsterInstance, *, tags: dict[str, str] | None = None, key: str | None = None, what: str = "message"
+) -> dg.ExecuteInProcessResult:
+    """Materialize one asset (or the three tables of a shift) as Dagster does, errors as results."""
+    _current[:] = [settings]
+    by_range = {"dagster/asset_partition_range_start": "0", "dagster/asset_partition_range_end": "1"} if key is None else {}
+    return dg.materialize(
+        [drained_tables, project, tenant, ledger_is_continuous, messages_are_mostly_good],
+        selection=[what] if what != "shift" else dg.AssetSelection.assets("message", "measurement", "quarantine").without_checks(),
+        instance=instance,
+        partition_key=key,
+        tags={**by_range, **(tags or {})},
+        resources={"platform": Platform()},
+        raise_on_error=False,
+    )
+
+
+def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dict[str, object]:
+    """Metadata of the newest materialization of a partition."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    assert records, f"{asset} {partition} was never materialized"
+    materialization = records[0].asset_materialization
+    assert materialization is not None
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def test_by_hand_it_drains_until_caught_up(settings: Settings, instance: dg.DagsterInstance) -> None:
+    feed = Feed(settings)
+    for number in range(50):
+        feed.send(b'{"deviceId":"d","n":%d}' % number, partition=number % 2)
+    feed.send(b"", partition=0)
+    feed.flush()
+    assert materialize(settings, instance).success
+    check_books(settings)
+    assert query(settings, "SELECT count(*) FROM message") == [(50,)]
+    assert latest(instance, "message", "0")["total_messages"] == 25
+    assert latest(instance, "message", "0")["next_offset"] == 26
+    assert latest(instance, "quarantine", "0")["quarantined"] == 1
+    told = latest(instance, "project", KEY)
+    assert (told["messages"], told["measurements"]) == (50, 50)
+    assert told["kafka_offsets"] == "0: 0…25, 1: 0…24"
+    assert latest(instance, "tenant", TENANT_ID)["projects"] == 1
+    assert list(instance.get_dynamic_partitions(PROJECT)) == [KEY]
+    assert list(instance.get_dynamic_partitions(TENANT)) == [TENANT_ID]
+
+
+def test_nothing_waits(settings: Settings, instance: dg.DagsterInstance) -> None:
+    assert materialize(settings, instance, key="0").success
+    assert latest(instance, "message", "0")["next_offset"] == 0
+
+
+def test_project_and_tenant_show_their_sums_by_hand(settings: Settings, instance: dg.DagsterInstance) -> None:
+    feed = Feed(settings)
+    for _ in range(7):
+        feed.send(GOOD)
+    feed.flush()
+    assert materialize(settings, instance).success
+    assert materialize(settings, instance, what="project", key=KEY).success
+    assert latest(instance, "project", KEY)["total_messages"] == 7
+    assert materialize(settings, instance, what="tenant", key=TENANT_ID).success
+    assert latest(instance, "tenant", TENANT_ID)["total_messages"] == 7
+
+
+def test_what_a_killed_run_left_untold_is_healed(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Rows are there, Dagster knows nothing of them: as if the run had died right after its commit."""
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    with dg.DagsterInstance.ephemeral() as forgotten:
+        forgotten.add_dynamic_partitions(KAFKA_PARTITION, ["0", "1"])
+        assert materialize(settings, forgotten).success
+    assert materialize(settings, instance).success
+    assert latest(instance, "project", KEY)["total_messages"] == 1
+    assert latest(instance, "tenant", TENANT_ID)["total_messages"] == 1
+
+
+def test_a_shift_waits_for_its_predecessor_and_ends_when_idle(settings: Settings, instance: dg.DagsterInstance) -> None:
+    settings = settings.model_copy(update={"drain_idle_seconds": 1.0})
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    held, release = threading.Event(), threading.Event()
+
+    def predecessor() -> None:
+        connection = connect(settings)
+        with shard_lock(connection, 0, 5):
+            held.set()
+            release.wait(30)
+        connection.close()
+
+    thread = threading.Thread(target=predecessor)
+    thread.start()
+    held.wait(10)
+    timer = threading.Timer(3, release.set)
+    timer.start()
+    began = time.monotonic()
+    result = materialize(settings, instance, tags={shifts.SHARD_TAG: "0"}, what="shift")
+    thread.join()
+    assert result.success
+    assert time.monotonic() - began > 3
+    assert query(settings, "SELECT count(*) FROM message") == [(1,)]
+    assert latest(instance, "message", "0")["messages"] == 1
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert float(run.tags[shifts.ENDS_AT_TAG]) > time.time()
+    check = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey("message"), "ledger_is_continuous"))
+    assert check is not None
+
+
+def test_the_sensor_requests_a_shift_at_the_first_message(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lag_watch, "TICK_SECONDS", 0.5)
+    assert isinstance(lag_watch.watch(settings, instance), dg.SkipReason)
+    monkeypatch.setattr(lag_watch, "TICK_SECONDS", 20.0)
+    feed = Feed(settings)
+
+    def publish() -> None:
+        feed.send(GOOD)
+        feed.flush()
+
+    timer = threading.Timer(1.5, publish)
+    timer.start()
+    began = time.monotonic()
+    result = lag_watch.watch(settings, instance)
+    assert isinstance(result, dg.SensorResult)
+    assert result.run_requests is not None
+    assert time.monotonic() - began < 10
+    (request,) = result.run_requests
+    assert request.tags[shifts.SHARD_TAG] == "0"
+    assert request.tags["dagster/asset_partition_range_start"] == "0"
+    assert request.tags["dagster/asset_partition_range_end"] == "1"
+    assert int(request.tags["dagster/max_runtime"]) > settings.drain_shift_seconds
+    assert request.run_key
+
+
+def test_several_shards_have_a_shift_each(settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag_watch, "TICK_SECONDS", 5.0)
+    feed = Feed(settings)
+    feed.send(GOOD, partition=0)
+    feed.send(GOOD, partition=1)
+    feed.flush()
+    result = lag_watch.watch(settings.model_copy(update={"drain_shards": 2}), instance)
+    assert isinstance(result, dg.SensorResult)
+    ranges = [request.tags["dagster/asset_partition_range_start"] for request in result.run_requests or []]
+    assert ranges == ["0", "1"]
+
+
+def test_a_recreated_topic_fails_and_says_what_to_run(settings: Settings, instance: dg.DagsterInstance) -> None:
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    assert materialize(settings, instance).success
+    admin = AdminClient(settings.kafka_config())
+    admin.delete_topics([settings.kafka_topic])[settings.kafka_topic].result()
+    _await_recreated(settings)
+    result = materialize(settings, instance, key="0")
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "iot offsets accept" in str(failure.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags[shifts.FAILURE_TAG] == shifts.NEEDS_PERSON
+    assert query(settings, "SELECT count(*) FROM message") == [(1,)]
+
+
+def _await_recreated(settings: Settings) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            ensure_topics(settings)
+        except Exception:  # the deletion is not through yet
+            time.sleep(0.2)
+            continue
+        if settings.kafka_topic in AdminClient(settings.kafka_config()).list_topics(timeout=5).topics:
+            return
+    raise AssertionError("the topic did not come back")
+
+
+def test_the_poison_brake_fails_while_bad_messages_flow(settings: Settings, instance: dg.DagsterInstance) -> None:
+    feed = Feed(settings)
+    for number in range(1200):
+        feed.send(b"not json" if number >= 100 else GOOD)
+    feed.flush()
+    assert materialize(settings, instance, what="quarantine").success
+    result = evaluate_brake(settings)
+    assert not result.passed
+    metadata = {name: value.value for name, value in result.metadata.items()}
+    assert (metadata["records"], metadata["quarantined"], metadata["longest_series_of_bad"]) == (1200, 1100, 1100)
+    assert evaluate_ledger(settings).passed
+
+
+def test_a_gap_in_the_ledger_is_found(settings: Settings, instance: dg.DagsterInstance) -> None:
+    for _ in range(3):
+        feed = Feed(settings)
+        feed.send(GOOD)
+        feed.flush()
+        assert materialize(settings, instance, key="0").success
+    query(settings, "DELETE FROM ledger WHERE from_offset = 1")
+    result = evaluate_ledger(settings)
+    assert not result.passed
+    assert "offset 2 follows 1" in str(result.description)
+
+
+def test_an_unreachable_database_is_one_clear_failure(settings: Settings, instance: dg.DagsterInstance) -> None:
+    broken = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://nobody@127.0.0.1:1/none")})
+    result = materialize(broken, instance, key="0")
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "IOT_DATABASE_URL" in str(failure.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
+    with pytest.raises(Exception, match="IOT_DATABASE_URL"):
+        lag_watch.watch(broken, instance)

@@ -1,0 +1,89 @@
+"""Dagster's own processes on real servers: a message shows up in the UI with its project, and killed processes lose nothing."""
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iot_platform.settings import Settings
+from iot_platform_tests.drain_feed import Feed, check_books, query
+from iot_platform_tests.fix_stack import Dagster
+
+pytestmark = pytest.mark.timeout(240)
+
+GOOD = b'{"deviceId":"sensor-001","temp":25.3,"ok":true}'
+KEY = "1968193631353446400/1968193691042586624"
+MATERIALIZATIONS = """query($key: AssetKeyInput!, $partitions: [String!]) { assetOrError(assetKey: $key) { ... on Asset {
+  assetMaterializations(limit: 1, partitions: $partitions) {
+    partition metadataEntries { label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }"""
+
+
+def ask(dagster: Dagster, query_text: str, **variables: object) -> dict[str, Any]:
+    """A GraphQL query to the webserver."""
+    body = json.dumps({"query": query_text, "variables": variables}).encode()
+    request = urllib.request.Request(f"{dagster.url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310  our own webserver
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        answer: dict[str, Any] = json.load(response)["data"]
+    return answer
+
+
+def materialization(dagster: Dagster, asset: str, partition: str) -> dict[str, Any] | None:
+    """Metadata of the newest materialization of a partition, as the UI has it."""
+    found = ask(dagster, MATERIALIZATIONS, key={"path": [asset]}, partitions=[partition])["assetOrError"].get("assetMaterializations")
+    if not found:
+        return None
+    return {entry["label"]: entry.get("intValue", entry.get("text")) for entry in found[0]["metadataEntries"]}
+
+
+def await_true(what: Callable[[], object], seconds: float, why: str) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, why
+        time.sleep(0.2)
+
+
+def test_a_message_appears_with_its_project_and_survives_kills(settings: Settings, dagster: Dagster) -> None:
+    dagster.start()
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    await_true(lambda: materialization(dagster, "project", KEY), 60, dagster.log("dagster-daemon")[-3000:])
+    told = materialization(dagster, "project", KEY)
+    assert told is not None
+    assert (told["messages"], told["measurements"], told["kafka_offsets"]) == (1, 2, "0: 0…0")
+    assert materialization(dagster, "message", "0")
+    assert materialization(dagster, "tenant", KEY.split("/", maxsplit=1)[0])
+
+    os.kill(_drain_process(settings), signal.SIGKILL)
+    _send_and_await(settings, feed, 20)
+    dagster.kill("dagster-daemon")
+    dagster.kill("dagster-code")  # its group: runs too
+    _send_and_await(settings, feed, 20)
+    check_books(settings)
+
+
+def _send_and_await(settings: Settings, feed: Feed, count: int) -> None:
+    before = query(settings, "SELECT count(*) FROM message")[0][0]
+    for number in range(count):
+        feed.send(GOOD, partition=number % 2)
+    feed.flush()
+    await_true(lambda: query(settings, "SELECT count(*) FROM message")[0][0] == before + count, 90, "messages were not drained")
+
+
+def _drain_process(settings: Settings) -> int:
+    """The process that drains: the one whose environment names this test's database."""
+    marker = settings.writer_url.encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"spawn_main" in (entry / "cmdline").read_bytes() and marker in (entry / "environ").read_bytes():
+                return int(entry.name)
+        except OSError:  # it ended meanwhile
+            continue
+    raise AssertionError("no run is at work")
