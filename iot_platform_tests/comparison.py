@@ -19,11 +19,12 @@ Value = tuple[bytes | None, int | None, str | None]  # the double's bits, so tha
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 _MESSAGES = f"""
 SELECT kafka_partition, kafka_offset, topic, payload, duplicate_of, tenant_id, project_id, device_id, time_source,
-       {_MICROSECONDS.format("received_at")}, dup
+       {_MICROSECONDS.format("received_at")}, connection_number, sequence, packet_id, dup
 FROM message_named ORDER BY 1, 2
 """
 _QUARANTINE = """
-SELECT kafka_partition, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload, duplicate_of, reason
+SELECT kafka_partition, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload, duplicate_of, reason,
+       connection_number, sequence, packet_id, dup
 FROM quarantine_named ORDER BY 1, 2
 """
 _MEASUREMENTS = f"""
@@ -46,6 +47,7 @@ class Row:
     reason: str | None
     identity: tuple[str, ...] = ()
     received_us: int = 0
+    delivery: tuple[Any, ...] = ()  # connection number, sequence, packet id, DUP: only to explain differences
 
 
 @dataclass
@@ -87,12 +89,12 @@ class Model:
 def read(connection: Connection) -> Stored:
     """Everything, through the views that people use."""
     rows = [
-        Row((part, offset), (topic.encode(), bytes(payload)), copy, None, (tenant, project, device, source), received)
-        for part, offset, topic, payload, copy, tenant, project, device, source, received, _ in _all(connection, _MESSAGES)
+        Row((part, offset), (topic.encode(), bytes(payload)), copy, None, (tenant, project, device, source), received, tuple(delivery))
+        for part, offset, topic, payload, copy, tenant, project, device, source, received, *delivery in _all(connection, _MESSAGES)
     ]
     rows += [
-        Row((part, offset), (bytes(topic), bytes(payload)), copy, reason)
-        for part, offset, topic, payload, copy, reason in _all(connection, _QUARANTINE)
+        Row((part, offset), (bytes(topic), bytes(payload)), copy, reason, delivery=tuple(delivery))
+        for part, offset, topic, payload, copy, reason, *delivery in _all(connection, _QUARANTINE)
     ]
     names = _COUNTERS.split(", ")
     return Stored(
@@ -127,9 +129,13 @@ def _messages(published: Sequence[Published], rows: Iterable[Row]) -> list[str]:
         content = (item.message.topic.encode(), item.message.payload)
         least[content] += item.acked
         most[content] += 0 if item.refused else item.sends
+    rows = list(rows)
     found = Counter(row.content for row in rows if row.duplicate_of is None)
+    places: dict[Content, list[Any]] = defaultdict(list)
+    for row in rows:
+        places[row.content].append((row.place, row.duplicate_of, row.delivery))
     lost = [(content, least[content] - found[content]) for content in least if found[content] < least[content]]
-    extra = [(content, found[content] - most[content]) for content in found if found[content] > most[content]]
+    extra = [(content, most[content], places[content]) for content in found if found[content] > most[content]]
     return _some("lost", lost) + _some("stored too often or never published", extra)
 
 

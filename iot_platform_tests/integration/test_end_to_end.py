@@ -29,8 +29,10 @@ RUN_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Small batches, so that a kill meets a drain between two of many."""
-    return settings.model_copy(update={"drain_batch_records": 250})
+    """Small batches, so that a kill meets a drain between two of many; own topics, since retained messages outlive a test."""
+    root = f"mtic/{settings.kafka_topic}/client/realtime"
+    own = {"drain_batch_records": 250, "mqtt_topic_filter": f"{root}/#", "topic_pattern": root + "/{tenant}/{project}/{device...}"}
+    return settings.model_copy(update=own)
 
 
 @pytest.fixture
