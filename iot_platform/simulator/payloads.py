@@ -167,7 +167,7 @@ def _points(device: Device, body: Body, rng: random.Random) -> None:
     points: list[dict[str, Any]] = []
     for index in range(rng.randrange(1, 5)):
         value = _reading(rng, 0, 1000)
-        child = f"{device.name}.{index}" if rng.random() < 0.5 and not device.named_by_topic else None
+        child = f"{device.name}.{index}" if rng.random() < 0.5 else None
         points.append({rng.choice(("metric", "id")): f"channel{index}", "value": value} | ({} if child is None else {"deviceId": child}))
         body.expected.append(number(f"channel{index}", value, body.time_us, child))
     body.fields["points"] = points
