@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import psycopg2
 import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
@@ -21,7 +22,7 @@ from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.source import KafkaSource
-from iot_platform.telemetry.writer import Writer, WriterRules
+from iot_platform.telemetry.writer import Writer, WriterRules, is_transient
 
 log = structlog.get_logger(__name__)
 
@@ -126,6 +127,7 @@ class Lane:
             marks = offsets.watermarks(source.consumer, identity, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)
             self._settle(connection)
+            self._note_late_start(rows)
             self.topic_id = identity.topic_id
             if self._until_caught_up and self._targets is None:
                 self._targets = {partition: mark.high for partition, mark in marks.items()}
@@ -135,6 +137,10 @@ class Lane:
                 identity.topic, identity.topic_id, self._run_id, settings.max_series_per_project, settings.ingest_in_flight_window
             )
             self._pump(source, Writer(connection, rules))
+        except psycopg2.Error as error:
+            if is_transient(error, connection):
+                raise TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise
         finally:
             source.close()
             if connection is not None:
@@ -195,6 +201,12 @@ class Lane:
 
     def _caught_up(self, source: KafkaSource) -> bool:
         return self._targets is not None and all(source.position.get(partition, 0) >= end for partition, end in self._targets.items())
+
+    def _note_late_start(self, rows: dict[int, offsets.OffsetRow]) -> None:
+        late = [f"{row.partition} (offset {row.first_offset})" for row in rows.values() if row.next_offset == row.first_offset > 0]
+        if late and not self.state.notes:
+            self.state.notes.append(f"Kafka had deleted the beginning of partition {', '.join(late)} before its first drain")
+            log.warning("first drain begins after the beginning of the log", partitions=late)
 
     def _settle(self, connection: Connection) -> None:
         """Count the batch whose COMMIT was not answered, if the ledger has it."""

@@ -183,9 +183,9 @@ def accept(connection: Connection, identity: TopicIdentity, row: OffsetRow, mark
         return ""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE kafka_offset SET next_offset = %s, cluster_id = %s, topic_id = %s, updated_at = now()"
-            " WHERE topic = %s AND kafka_partition = %s AND next_offset = %s AND topic_id = %s",
-            (target, identity.cluster_id, identity.topic_id, identity.topic, row.partition, row.next_offset, row.topic_id),
+            "UPDATE kafka_offset SET next_offset = %s, cluster_id = %s, topic_id = %s, updated_at = now(),"
+            " first_offset = least(first_offset, %s) WHERE topic = %s AND kafka_partition = %s AND next_offset = %s AND topic_id = %s",
+            (target, identity.cluster_id, identity.topic_id, target, identity.topic, row.partition, row.next_offset, row.topic_id),
         )
         if cursor.rowcount != 1:
             connection.rollback()

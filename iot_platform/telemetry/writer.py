@@ -16,7 +16,7 @@ from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
 from iot_platform.telemetry.decode import DecodedBatch, Decoder, Reason
-from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
+from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
 from iot_platform.telemetry.records import DecodedRecords, Records
 from iot_platform.telemetry.redelivery import Redelivery, topic_columns
@@ -85,16 +85,8 @@ class Writer:
 
         Raises:
             DrainedElsewhereError: another drain took these offsets.
-            TransientError: the database went away, or asked to try again. Retry with a new writer.
+            psycopg2.Error: see is_transient. Retry with a new writer, or never.
         """
-        try:
-            return self._write(batch)
-        except psycopg2.Error as error:
-            if is_transient(error, self._connection):
-                raise TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}") from error
-            raise
-
-    def _write(self, batch: DecodedRecords) -> Outcome:
         if self._catalog is None or self._catalog.decoder is not batch.decoder:
             self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
         catalog = self._catalog

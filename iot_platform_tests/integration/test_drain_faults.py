@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
@@ -124,6 +124,43 @@ def test_cut_connection(settings: Settings, feed: Feed, cut: Callable[[str, int]
     assert progress.retries == 1
     assert progress.messages == COUNT
     check_complete(settings)
+
+
+def test_connections_that_keep_breaking(settings: Settings, feed: Feed) -> None:
+    """Every drain session is terminated again and again, wherever it is: connecting, looking up names, copying, committing."""
+    fill(feed)
+    done = threading.Event()
+
+    def terminate() -> None:
+        rng = random.Random(3)
+        while not done.wait(rng.uniform(0.01, 0.4)):
+            query(settings, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'iot-drain%%'")
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    threading.Timer(8, done.set).start()
+    try:
+        progress = drain(small_batches(settings), run_id="chaos")
+    finally:
+        done.set()
+        thread.join()
+    assert progress.retries >= 1
+    assert progress.messages == COUNT
+    check_complete(settings)
+
+
+def test_gaps_that_kafka_keeps_for_itself(settings: Settings, feed: Feed) -> None:
+    """Markers of Kafka transactions take offsets and are no messages: the drain passes them, at the end of the log too."""
+    producer = Producer({**settings.kafka_config(), "transactional.id": "gaps", "log_level": 0})
+    producer.init_transactions(30)
+    for number in range(3):
+        producer.begin_transaction()
+        producer.produce(settings.kafka_topic, b'{"a":%d}' % number, TOPIC.encode(), 0)
+        producer.commit_transaction(30)
+    progress = drain(settings)
+    assert (progress.ended, progress.partitions[0].to_offset, progress.messages) == ("caught_up", 6, 3)
+    assert drain(settings).messages == 0
+    assert query(settings, "SELECT kafka_offset FROM message ORDER BY 1") == [(0,), (2,), (4,)]
 
 
 def test_an_answer_lost_after_the_commit_is_counted_once(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
