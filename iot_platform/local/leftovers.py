@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iot_platform.local.program import MARKER
 
-_GRACE_SECONDS = 15
+_GRACE_SECONDS = 8
 
 
 def find(local_dir: Path) -> list[int]:
