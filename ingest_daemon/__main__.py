@@ -15,11 +15,11 @@ import structlog
 
 from ingest_daemon import health, logs
 from ingest_daemon.bridge import Bridge
-from ingest_daemon.connection_number import ConnectionNumbers
 from ingest_daemon.errors import SettingsError, UnsafeBrokerError
 from ingest_daemon.kafka import Channel, KafkaSink, producer_config
 from ingest_daemon.metrics import Metrics
 from ingest_daemon.settings import Settings, load
+from ingest_daemon.state_dir import StateDir
 from ingest_daemon.watch import KafkaWatch
 
 log = structlog.get_logger("ingest")
@@ -57,9 +57,9 @@ class Signals:
 def serve(settings: Settings) -> int:
     """Run until told to stop; the exit code. Raises SettingsError and UnsafeBrokerError."""
     metrics = Metrics()
-    numbers = ConnectionNumbers(settings.ingest_state_dir, settings.ingest_client_id)
+    state = StateDir(settings.ingest_state_dir, settings.ingest_client_id)
     watch = KafkaWatch(settings)
-    bridge = Bridge(settings, numbers, KafkaSink(settings), metrics)
+    bridge = Bridge(settings, state, KafkaSink(settings), metrics)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     server, port = health.start(
         settings.ingest_http_host,
@@ -81,7 +81,7 @@ def serve(settings: Settings) -> int:
     finally:
         watch.stop()
         server.shutdown()
-        numbers.close()
+        state.close()
     log.info("stopped", left_to_redelivery=left)
     return 4 if left else 0
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import structlog
 
 from ingest_daemon import envelope
-from ingest_daemon.connection_number import ConnectionNumbers
 from ingest_daemon.inflight import Connection, InFlight, Pending
 from ingest_daemon.kafka import KafkaSink
 from ingest_daemon.metrics import Metrics
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
+from ingest_daemon.state_dir import StateDir
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
@@ -24,13 +24,13 @@ log = structlog.get_logger("ingest.bridge")
 class Bridge:
     """Owns the in-flight window. Each message: received → Kafka has it → acknowledged; a death in between means redelivery."""
 
-    def __init__(self, settings: Settings, numbers: ConnectionNumbers, sink: KafkaSink, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, state: StateDir, sink: KafkaSink, metrics: Metrics) -> None:
         self._settings = settings
-        self._numbers = numbers
+        self._state = state
         self._sink = sink
         self._metrics = metrics
         self._client_id = settings.ingest_client_id.encode()
-        self._session = Session(settings, self._opened, self._accept, self._closed)
+        self._session = Session(settings, state, self._opened, self._accept, self._closed)
         self._connection: Connection | None = None
         self._in_flight = InFlight()
         self._received_at_us = 0
@@ -111,8 +111,8 @@ class Bridge:
 
     # -- the session's side ------------------------------------------------------------------------------------
     def _opened(self, session_present: bool) -> None:
-        first_ever = self._numbers.last is None
-        self._connection = Connection(self._numbers.next(), self._sink.failed)
+        first_ever = self._state.last_connection is None
+        self._connection = Connection(self._state.next_connection(), self._sink.failed)
         self._metrics.connections.inc()
         log.info("connected", connection=self._connection.number, session_present=session_present)
         if not session_present and not first_ever:

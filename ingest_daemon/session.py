@@ -17,6 +17,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ingest_daemon.errors import ProtocolError, UnsafeBrokerError
 from ingest_daemon.settings import Settings
+from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import FrameSocket, OnPublish
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
@@ -48,19 +49,20 @@ class Session:
     def __init__(
         self,
         settings: Settings,
+        state: StateDir,
         on_open: Callable[[bool], None],
         on_publish: OnPublish,
         on_close: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._state = state
         self._on_open, self._on_publish, self._on_close = on_open, on_publish, on_close
-        self._clock = clock
         self._poll = select.poll()
         self._polled = (-1, 0)  # descriptor and events that are registered
         self._transport: FrameSocket | None = None
         self._client = self._build()
         self._delay = FIRST_DELAY_SECONDS
+        self._session_present = False
         self._next_attempt = 0.0
         self._short_lives = 0  # connections in a row that subscribed and were lost before they were stable
         self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
@@ -84,6 +86,7 @@ class Session:
         client.wrap = self._wrap
         client.on_connect = self._connected
         client.on_subscribe = self._granted
+        client.on_unsubscribe = self._unsubscribed
         client.on_disconnect = self._disconnected
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = settings.ingest_session_expiry_seconds
@@ -106,7 +109,7 @@ class Session:
 
     def connect_if_due(self) -> None:
         """Start a connection unless there is one or the back-off says wait. Blocks for TCP and TLS set-up (5 s each at most)."""
-        now = self._clock()
+        now = time.monotonic()
         if self._transport is not None or now < self._next_attempt:
             return
         self._connected_at = now
@@ -159,7 +162,7 @@ class Session:
         transport = self._transport
         if transport is None:
             return
-        now = self._clock()
+        now = time.monotonic()
         if not transport.closed and now >= self._next_misc:
             self._next_misc = now + MISC_INTERVAL_SECONDS
             self._keep_alive(transport, now)
@@ -171,8 +174,8 @@ class Session:
     def _keep_alive(self, transport: FrameSocket, now: float) -> None:
         if transport.blocked:
             # Held back by us, a PINGRESP can't reach paho, and paho would take the silence for a dead broker. Ping for the broker's sake.
-            self._quiet_until = now + self._settings.ingest_keepalive_seconds / 2
-            if now - self._last_ping >= self._settings.ingest_keepalive_seconds / 2:
+            self._quiet_until = now + self._client.keepalive / 2  # as the broker may have shortened it
+            if now - self._last_ping >= self._client.keepalive / 2:
                 self._last_ping = now
                 transport.send(PINGREQ)
             return
@@ -195,9 +198,14 @@ class Session:
             self.problem = f"MQTT: the broker refuses the connection: {reason} (IOT_MQTT_URL, IOT_INGEST_CLIENT_ID)"
             return
         self._refuse_unsafe(properties)
+        self._session_present = flags.session_present
         self._on_open(flags.session_present)
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe(self._settings.subscription, options=options)
+        former = self._state.subscription
+        if flags.session_present and former not in (None, self._settings.subscription):
+            # The session still has what an earlier start subscribed to. New first, then old: a message of both must not fall between.
+            client.unsubscribe(former)
         self.problem = "MQTT: connected, waiting for the subscription"
 
     def _refuse_unsafe(self, properties: Properties | None) -> None:
@@ -230,7 +238,18 @@ class Session:
                 )
         self.subscribed = True
         self.problem = None
+        if self._state.subscription is None or not self._session_present:
+            self._state.remember_subscription(self._settings.subscription)
         log.info("subscribed", topic_filter=self._settings.subscription)
+
+    def _unsubscribed(
+        self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.error("unsubscribe_refused", reasons=[str(reason) for reason in reasons], topic_filter=self._state.subscription)
+            return
+        log.info("unsubscribed", topic_filter=self._state.subscription)
+        self._state.remember_subscription(self._settings.subscription)
 
     def _disconnected(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -238,7 +257,7 @@ class Session:
         if self._transport is None:
             return
         if reason.value == SESSION_TAKEN_OVER and flags.is_disconnect_packet_from_server:
-            self._connected_at = self._clock()  # no reset of the back-off: two daemons would throw each other out for ever
+            self._connected_at = time.monotonic()  # no reset of the back-off: two daemons would throw each other out for ever
             self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
         elif self.problem and "refuses" in self.problem:
             self._lost(self.problem.removeprefix("MQTT: "))
@@ -257,7 +276,7 @@ class Session:
 
     def _lost(self, why: str) -> None:
         self._transport = None
-        now = self._clock()
+        now = time.monotonic()
         if now - self._connected_at >= STABLE_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
             self._short_lives = 0

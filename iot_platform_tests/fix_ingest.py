@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -167,6 +167,20 @@ def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
         return records
     finally:
         consumer.close()
+
+
+def await_records(bootstrap_servers: str, topic: str, count: int) -> list[Record]:
+    """Every record of a topic, once there are so many; a Kafka that was just resumed may refuse for a moment."""
+
+    def look() -> list[Record] | None:
+        try:
+            found = read_all(bootstrap_servers, topic)
+        except KafkaException:
+            return None
+        return found if len(found) >= count else None
+
+    records: list[Record] = eventually(look, 60, f"fewer than {count} records in {topic}")
+    return records
 
 
 def _record(message: Any) -> Record:

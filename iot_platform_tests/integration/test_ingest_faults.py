@@ -15,7 +15,7 @@ from iot_platform.local import probes
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_ingest import Daemon, eventually, publish, read_all
+from iot_platform_tests.fix_ingest import Daemon, await_records, eventually, publish
 
 
 class Broker:
@@ -63,12 +63,16 @@ class OwnKafka:
         self.process = subprocess.Popen(
             program.command, cwd=program.directory, env=dict(program.environment), stdout=self._log, stderr=self._log
         )
-        eventually(lambda: self._serves(server), 90)
+        self._server = server
 
-    @staticmethod
-    def _serves(server: KafkaServer) -> bool:
+    def await_ready(self) -> bool:
+        """Whether it serves; False when it died at its start, because somebody took a port meanwhile."""
+        eventually(lambda: self.process.poll() is not None or self._serves(), 90)
+        return self.process.poll() is None
+
+    def _serves(self) -> bool:
         try:
-            server.check()
+            self._server.check()
         except probes.NotReadyError:
             return False
         return True
@@ -97,11 +101,17 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnKafka]:
     for name in ("logs", "run"):
         (folder / name).mkdir()
     defaults = Settings()
-    server = KafkaServer(folder, defaults.cache_dir, free_ports(1)[0], defaults)
-    server.prepare(lambda _: None)
-    made = OwnKafka(server)
-    yield made
-    made.close()
+    for _ in range(3):
+        server = KafkaServer(folder, defaults.cache_dir, free_ports(1)[0], defaults)
+        server.prepare(lambda _: None)
+        made = OwnKafka(server)
+        try:
+            if made.await_ready():
+                yield made
+                return
+        finally:
+            made.close()
+    pytest.fail(f"Kafka does not start: {folder}")
 
 
 @pytest.fixture
@@ -137,9 +147,7 @@ def numbered(count: int, start: int = 0) -> list[tuple[str, bytes]]:
 
 def values(kafka: OwnKafka, daemon: Daemon, count: int) -> list[bytes]:
     """The topic's values, once there are so many."""
-    topic = daemon.environment["IOT_KAFKA_TOPIC"]
-    records = eventually(lambda: len(found := read_all(kafka.bootstrap_servers, topic)) >= count and found)
-    return [record.value for record in records]
+    return [record.value for record in await_records(kafka.bootstrap_servers, daemon.environment["IOT_KAFKA_TOPIC"], count)]
 
 
 def test_a_hanging_kafka_holds_the_window_and_the_mqtt_connection_stays(broker: Broker, kafka: OwnKafka, daemon: Daemon) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from iot_platform_tests.fix_ingest import Daemon, Record, eventually, forget, publish, read_all
+from iot_platform_tests.fix_ingest import Daemon, Record, await_records, eventually, forget, publish, read_all
 from iot_platform_tests.fix_stack import Servers
 
 
@@ -44,9 +44,7 @@ def daemon(servers: Servers, topics: tuple[str, str], tmp_path: Path) -> Iterato
 
 def records_of(servers: Servers, topic: str, count: int) -> list[Record]:
     """All records, once there are as many."""
-    return eventually(
-        lambda: len(found := read_all(servers.kafka_bootstrap_servers, topic)) >= count and found, what=f"fewer than {count} in {topic}"
-    )
+    return await_records(servers.kafka_bootstrap_servers, topic, count)
 
 
 def test_every_message_arrives_whole(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
@@ -99,6 +97,22 @@ def test_messages_of_an_absence_are_kept_and_a_retained_one_comes_once(servers: 
     first, second = sorted({record.connection for record in records})
     assert first < second
     assert not any(record.dup for record in records)
+
+
+def test_a_changed_topic_filter_replaces_the_former_subscription(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
+    create(servers, *topics)
+    daemon.start()
+    publish(servers.mqtt_url, [(f"{topics[0]}/old/1", b"x")])
+    records_of(servers, topics[0], 1)
+    assert daemon.stop() == 0
+    publish(servers.mqtt_url, [(f"{topics[0]}/old/2", b"x")])  # the broker keeps it: it was subscribed to
+    daemon.environment["IOT_MQTT_TOPIC_FILTER"] = f"{topics[0]}/new/#"
+    daemon.start()
+    eventually(lambda: any(event["event"] == "unsubscribed" for event in daemon.events()))
+    publish(servers.mqtt_url, [(f"{topics[0]}/{name}/3", b"x") for name in ("old", "new", "old")])
+    publish(servers.mqtt_url, [(f"{topics[0]}/new/4", b"x")])
+    records = records_of(servers, topics[0], 4)
+    assert sorted(record.topic.removeprefix(f"{topics[0]}/") for record in records) == ["new/3", "new/4", "old/1", "old/2"]
 
 
 def test_kill_9_in_the_middle_loses_nothing_and_marks_what_comes_again(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ingest_daemon import envelope
-from ingest_daemon.connection_number import ConnectionNumbers
 from ingest_daemon.errors import SettingsError
+from ingest_daemon.state_dir import StateDir
 
 
 def test_layout() -> None:
@@ -23,29 +23,29 @@ def test_flags(first_byte: int, flags: int) -> None:
 
 def test_connection_numbers_follow_the_clock_and_never_repeat(tmp_path: Path) -> None:
     now = 1000.9
-    numbers = ConnectionNumbers(tmp_path, "a/b c", clock=lambda: now)
-    assert numbers.last is None
-    assert [numbers.next(), numbers.next()] == [1000, 1001]
+    numbers = StateDir(tmp_path, "a/b c", clock=lambda: now)
+    assert numbers.last_connection is None
+    assert [numbers.next_connection(), numbers.next_connection()] == [1000, 1001]
     numbers.close()
     now = 5.0  # the clock was set back
-    again = ConnectionNumbers(tmp_path, "a/b c", clock=lambda: now)
-    assert (again.last, again.next()) == (1001, 1002)
+    again = StateDir(tmp_path, "a/b c", clock=lambda: now)
+    assert (again.last_connection, again.next_connection()) == (1001, 1002)
     again.close()
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
-    first = ConnectionNumbers(tmp_path, "one")
+    first = StateDir(tmp_path, "one")
     with pytest.raises(SettingsError, match="IOT_INGEST_CLIENT_ID"):
-        ConnectionNumbers(tmp_path, "one")
-    ConnectionNumbers(tmp_path, "two").close()
+        StateDir(tmp_path, "one")
+    StateDir(tmp_path, "two").close()
     first.close()
-    ConnectionNumbers(tmp_path, "one").close()
+    StateDir(tmp_path, "one").close()
 
 
 def test_an_unusable_state_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="IOT_INGEST_STATE_DIR"):
-        ConnectionNumbers(tmp_path / "file", "one")
+        StateDir(tmp_path / "file", "one")
     (tmp_path / "connection-one").write_text("many")
     with pytest.raises(SettingsError, match="IOT_INGEST_STATE_DIR"):
-        ConnectionNumbers(tmp_path, "one")
+        StateDir(tmp_path, "one")

@@ -1,0 +1,91 @@
+"""What the daemon remembers across restarts, per MQTT client id: the last connection number and the last subscription."""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from ingest_daemon.errors import SettingsError
+
+
+class StateDir:
+    """Files that are on disk before the call that writes them returns; locked, so that no second daemon uses them.
+
+    A lost directory is survivable: connection numbers follow the clock then, and still grow as long as it wasn't set back;
+    a changed topic filter leaves the old subscription at the broker.
+    """
+
+    def __init__(self, folder: Path, client_id: str, clock: Callable[[], float] = time.time) -> None:
+        """Raises SettingsError when the directory can't be used or another daemon holds it."""
+        self._clock = clock
+        name = quote(client_id, safe="")
+        if len(name) > 200:  # a file name holds 255 bytes
+            name = f"{name[:100]}-{hashlib.sha256(client_id.encode()).hexdigest()}"
+        self._number_file = folder / f"connection-{name}"
+        self._subscription_file = folder / f"subscription-{name}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / f"lock-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise SettingsError(
+                f"IOT_INGEST_CLIENT_ID: a daemon with this client id already runs on {folder} (IOT_INGEST_STATE_DIR); each needs its own"
+            ) from error
+        except OSError as error:
+            raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {folder}: {error.strerror}") from error
+        self.last_connection = self._read_number()
+        self.subscription = _read(self._subscription_file)
+
+    def _read_number(self) -> int | None:
+        text = _read(self._number_file)
+        try:
+            return None if text is None else int(text)
+        except ValueError as error:
+            hint = f"{self._number_file} holds no number; remove it if you trust this host's clock"
+            raise SettingsError(f"IOT_INGEST_STATE_DIR: {hint}") from error
+
+    def next_connection(self) -> int:
+        """max(last + 1, unix time), durable on return. Blocks for two fsyncs. Raises SettingsError when the disk won't."""
+        number = max((self.last_connection or 0) + 1, int(self._clock()))
+        _write(self._number_file, str(number))
+        self.last_connection = number
+        return number
+
+    def remember_subscription(self, subscription: str) -> None:
+        """Note the only subscription that the broker holds for us now. Raises SettingsError when the disk won't."""
+        if subscription != self.subscription:
+            _write(self._subscription_file, subscription)
+            self.subscription = subscription
+
+    def close(self) -> None:
+        """Give up the lock."""
+        os.close(self._lock)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file; old or new content survives a power cut, never a mixture."""
+    partial = path.with_name(f"{path.name}.new")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {path}: {error.strerror}") from error
