@@ -22,6 +22,7 @@ from iot_platform.telemetry.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
 from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
 from iot_platform_tests.drain_process import POINTS
+from iot_platform_tests.fix_stack import Servers
 
 COUNT = 6000
 
@@ -145,6 +146,27 @@ def test_connections_that_keep_breaking(settings: Settings, feed: Feed) -> None:
         done.set()
         thread.join()
     assert progress.retries >= 1
+    assert progress.messages == COUNT
+    check_complete(settings)
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgresql"])
+def test_a_server_that_dies_and_comes_back(settings: Settings, servers: Servers, feed: Feed, name: str) -> None:
+    fill(feed)
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if not killed and progress.messages:
+            killed.append(servers.supervisor.state(name).pid)
+            os.killpg(os.getpgid(killed[0]), signal.SIGKILL)
+        if progress.messages >= COUNT:
+            stop.set()
+
+    slow = settings.model_copy(update={"drain_batch_records": 20, "drain_idle_seconds": 60.0, "drain_shift_seconds": 100.0})
+    progress = Drain(slow, Shift((0, 1), "survivor"), on_progress, stop).run()
+    assert killed
+    assert servers.supervisor.state(name).pid != killed[0]
     assert progress.messages == COUNT
     check_complete(settings)
 
