@@ -12,6 +12,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from iot_platform.settings import Settings
 
 RETENTION_MS = 7 * 24 * 3600 * 1000
+MAX_BATCH_BYTES = 20 * 1024 * 1024  # more than the ingest daemon sends as one record; Kafka's default would dead-letter messages of 1 MiB
 _TIMEOUT_SECONDS = 15
 
 
@@ -60,6 +61,7 @@ def check_topics(settings: Settings) -> str:
 def _message_topic(settings: Settings) -> NewTopic:
     # LogAppendTime: with CreateTime, retention follows the sender's clock, and a clock a year back gets its messages deleted at once.
     config = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}
+    config["max.message.bytes"] = str(MAX_BATCH_BYTES)
     return NewTopic(settings.kafka_topic, settings.kafka_partitions, settings.kafka_replication_factor, config=config)
 
 
