@@ -50,6 +50,11 @@ class Simulation:
         self.published += sorted(read_record(self._folder / "published.jsonl"), key=lambda item: item.message.number)
         return self.published
 
+    @property
+    def running(self) -> bool:
+        """Whether it still publishes."""
+        return self._process is not None and self._process.poll() is None
+
     def close(self) -> None:
         """End it, however far it is."""
         if self._process is not None:

@@ -175,19 +175,19 @@ def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[
 def _ingest(settings: Settings, status: Status) -> None:
     from iot_platform.local import probes
 
-    before, began = _counters(settings), time.monotonic()
+    before, began = counters(settings), time.monotonic()
     status.in_flight = _whole(before.get("iot_ingest_messages_in_flight"))
     status.spool = _whole(before.get("iot_ingest_spool_messages"))
     time.sleep(RATE_SECONDS)
     received = "iot_ingest_messages_received_total"
-    after = _counters(settings)
+    after = counters(settings)
     if received in before and received in after:
         status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
     probes.http(f"{settings.ingest_http_url}/readyz")
 
 
-def _counters(settings: Settings) -> dict[str, float]:
-    """Metrics without labels, and sums over the labels of the others."""
+def counters(settings: Settings) -> dict[str, float]:
+    """The ingest daemon's metrics; those with labels summed over them."""
     from prometheus_client.parser import text_string_to_metric_families
 
     text = _read(f"{settings.ingest_http_url}/metrics", "IOT_INGEST_HTTP_URL").decode()

@@ -18,6 +18,7 @@ from iot_platform.simulator.message import Message
 MAX_WINDOW: Final = 500  # unacknowledged publishes per connection, if the broker allows that many
 KEEPALIVE_SECONDS: Final = 30
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+MISC_SECONDS: Final = 0.5  # how often keepalive is looked after
 MAX_BACKOFF_SECONDS: Final = 5.0
 REFUSED: Final = 0x80  # MQTT 5 reason codes from here on are failures
 
@@ -81,6 +82,7 @@ class Connection:
         self._closing = False
         self._failure: str | None = None
         self._retry_at = 0.0
+        self._misc_at = 0.0
         self._backoff = 0.1
         self.in_flight: dict[int, Delivery] = {}
         self.reconnects = 0
@@ -131,7 +133,10 @@ class Connection:
             self.client.loop_read()
         if self.client.want_write():
             self.client.loop_write()
-        self.client.loop_misc()
+        now = time.monotonic()
+        if now >= self._misc_at:
+            self._misc_at = now + MISC_SECONDS
+            self.client.loop_misc()
 
     def close(self) -> None:
         """Say goodbye to the broker."""

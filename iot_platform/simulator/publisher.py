@@ -11,6 +11,7 @@ from iot_platform.simulator.connection import Broker, Connection, Delivery
 from iot_platform.simulator.message import Message
 
 TURN_EVERY: Final = 32  # publishes between two looks at the sockets while there is no time to wait
+MIN_WAIT_SECONDS: Final = 0.002  # a message may be this late: at high rates, several leave per round
 MAX_WAIT_SECONDS: Final = 0.1  # how long a stop request or a reconnect may wait for the loop
 
 
@@ -80,7 +81,7 @@ class Publisher:
                 return False
             if now >= due and connection.ready:
                 return True
-            self._turn(min(MAX_WAIT_SECONDS, max(0.0, min(due, give_up) - now)) if now < due else MAX_WAIT_SECONDS)
+            self._turn(min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, min(due, give_up) - now)) if now < due else MAX_WAIT_SECONDS)
             if tick:
                 tick(self.summary)
         return False

@@ -1,5 +1,6 @@
 """The whole path on real servers: simulator → Mosquitto → ingest daemon → Kafka → Dagster runs → TimescaleDB, compared to the byte."""
 
+import io
 import json
 import os
 import re
@@ -12,7 +13,11 @@ from typing import Any
 
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from rich.console import Console
 
+from iot_platform.cli.status import render
+from iot_platform.cli.status_figures import Status, counters
+from iot_platform.cli.trace_record import follow
 from iot_platform.settings import Settings
 from iot_platform.simulator.record import Published
 from iot_platform_tests.comparison import compare, read
@@ -24,6 +29,7 @@ MIX = (
     "--tenants=3", "--projects=4", "--devices=25", "--seed=7", f"--count={MESSAGES}", "--late=0.03", "--duplicate=0.03",
     "--malformed=0.05", "--conflict=0.01", "--skew=0.05", "--heartbeat=0.03", "--retained=0.01",
 )  # fmt: skip
+PHASES = ((3000, "1000"), (4000, "1000"), (6500, "max"), (6500, "max"))  # messages and rate
 RUN_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 
 
@@ -54,35 +60,59 @@ def test_every_message_is_stored_once_and_every_value_exactly(platform: Settings
     assert stored.ledger_sums["duplicates"] == 0
     assert status.healthy, status.components
     assert status.freshness_p95_seconds is not None
+    check_what_people_see(platform, status)
 
 
 @pytest.mark.timeout(280)
 def test_nothing_is_lost_or_doubled_when_ingest_and_drain_are_killed(
     platform: Settings, simulation: Simulation, database: Connection, ingest: Ingest
 ) -> None:
-    share = MESSAGES // 4
-    caught_working = 0
-    for phase in range(4):
-        simulation.start(*MIX, f"--count={share}", f"--seed={100 + phase}", "--rate=1000")
-        await_condition(
-            "the drain gets on", lambda least=phase * share + 500: stored_messages(database) >= least, 90, lambda: _runs(platform)
-        )
+    total = caught_working = 0
+    for phase, (messages, rate) in enumerate(PHASES):
+        simulation.start(*MIX, f"--count={messages}", f"--seed={100 + phase}", f"--rate={rate}")
         if phase in (2, 3):
-            ingest.kill()
+            kill_ingest(ingest, simulation)
+        await_condition("the drain gets on", lambda least=total + 300: stored_messages(database) >= least, 90, lambda: _runs(platform))
+        total += messages
         if phase in (1, 2):
             kill_drain_run(platform)
-            caught_working += stored_messages(database) < (phase + 1) * share
+            caught_working += stored_messages(database) < total
         simulation.finish()
         ingest.await_ready()
         if phase < 2:  # the next phase's messages meet a drain that is at work; later ones find it dead
-            await_everything_stored(platform, database, (phase + 1) * share)
+            await_everything_stored(platform, database, total)
     await_everything_stored(platform, database, MESSAGES)
     stored = read(database)
     assert compare(simulation.published, stored) == []
     assert len(stored.rows) == MESSAGES + stored.ledger_sums["duplicates"]
     assert caught_working, "no drain run was killed while messages waited: the test proved less than it should"
+    assert count(database, "SELECT count(*) FROM message_named WHERE dup"), "the daemon was never killed with messages in flight"
     assert sum(run["status"] == "FAILURE" for run in _runs(platform, "limit: 50")) >= 2
     assert count(database, "SELECT count(DISTINCT connection_number) FROM mqtt_connection") >= 2
+
+
+def kill_ingest(ingest: Ingest, simulation: Simulation) -> None:
+    """kill -9 the daemon while it holds messages that are not acknowledged."""
+
+    def busy() -> bool:
+        return counters(ingest.settings)["iot_ingest_messages_in_flight"] >= 5 or not simulation.running
+
+    await_condition("messages in flight", busy, 60)
+    ingest.kill()
+
+
+def check_what_people_see(settings: Settings, status: Status) -> None:
+    """`iot status` shows the runs, and `iot trace` leads from a stored message to the run that stored it."""
+    screen = Console(file=io.StringIO(), width=200)
+    screen.print(render(status, settings))
+    assert isinstance(screen.file, io.StringIO)
+    run = _runs(settings, "limit: 1", "runId")[0]["runId"]
+    assert f"{settings.dagster_url}/runs/{run}" in screen.file.getvalue()
+    trace = follow(settings, 0, 0)
+    assert trace.where in ("stored", "quarantined")
+    assert trace.run_url is not None
+    assert trace.run_url.startswith(settings.dagster_url)
+    assert trace.notes == []
 
 
 def check_variety(published: Sequence[Published]) -> None:
