@@ -63,7 +63,8 @@ class LagWatch:
                 continue
             runs = self._runs(shard)
             view = self._view(shard, mine, runs)
-            decision = shifts.decide(view, time.time(), shifts.lead_seconds(self._settings.drain_shift_seconds))
+            lead = shifts.lead_seconds(self._settings.drain_shift_seconds)
+            decision = shifts.decide(view, time.time(), lead, self._settings.drain_idle_seconds)
             active = active or bool(view.active) or view.lag > 0
             reasons.append(f"shard {shard}: {decision.reason}")
             if decision.request:
@@ -97,8 +98,6 @@ class LagWatch:
     def _view(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
         locked = shard_is_locked(self._connection, shard)
-        if active and locked:  # somebody drains: how much waits does not matter
-            return shifts.ShardView(lag=0, lock_held=True, active=active)
         self._end = self._topic.end(self._partitions)
         stored = stored_offsets(self._connection, self._settings.kafka_topic)
         begin = self._topic.begin(tuple(p for p in partitions if p not in stored))

@@ -92,7 +92,7 @@ def retry_at(failures: Failures, offsets_changed_at: float) -> float:
     return failures.last_at + _BACKOFF_SECONDS[min(failures.count, len(_BACKOFF_SECONDS)) - 1]
 
 
-def decide(view: ShardView, now: float, lead: float) -> Decision:
+def decide(view: ShardView, now: float, lead: float, idle_seconds: float) -> Decision:
     """Whether the shard needs another run now.
 
     Never more than two are active (one drains, one waits for its lock). The lock, not Dagster's opinion, says whether somebody drains:
@@ -108,6 +108,8 @@ def decide(view: ShardView, now: float, lead: float) -> Decision:
             left = run.ends_at - now
             if left > lead:
                 return Decision(False, f"run {run.run_id[:8]} drains for another {left:.0f} s")
+            if view.lag <= 0 and now - view.offsets_changed_at > idle_seconds:
+                return Decision(False, f"run {run.run_id[:8]} has nothing to do and ends by itself")
             return Decision(True, f"run {run.run_id[:8]} hands over in {left:.0f} s")
     if view.lag <= 0:
         return Decision(False, "no message waits")

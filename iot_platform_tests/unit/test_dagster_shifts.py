@@ -14,6 +14,7 @@ from iot_platform.resources.shifts import (
 
 NOW = 1_000_000.0
 LEAD = 10.0
+IDLE = 30.0
 STARTING = ActiveRun("starting", created_at=NOW - 2, ends_at=None)
 STALE = ActiveRun("stale", created_at=NOW - 30, ends_at=None)
 EARLY = ActiveRun("early", created_at=NOW - 5, ends_at=NOW + 100)
@@ -31,8 +32,10 @@ OVERDUE = ActiveRun("overdue", created_at=NOW - 200, ends_at=NOW - 3)
         pytest.param(ShardView(lag=0, lock_held=False, active=(STALE,)), False, id="a run that never begins, but nothing waits"),
         pytest.param(ShardView(lag=9, lock_held=True, active=(STALE,)), False, id="it waits for a run by hand"),
         pytest.param(ShardView(lag=9, lock_held=True, active=(EARLY,)), False, id="a shift drains"),
-        pytest.param(ShardView(lag=0, lock_held=True, active=(LATE,)), True, id="a shift ends soon"),
-        pytest.param(ShardView(lag=0, lock_held=True, active=(OVERDUE,)), True, id="a shift ought to have ended"),
+        pytest.param(ShardView(lag=0, lock_held=True, active=(LATE,), offsets_changed_at=NOW - 29), True, id="a shift ends soon"),
+        pytest.param(ShardView(lag=0, lock_held=True, active=(LATE,), offsets_changed_at=NOW - 31), False, id="an idle shift ends alone"),
+        pytest.param(ShardView(lag=3, lock_held=True, active=(LATE,)), True, id="a shift that is stuck ends soon"),
+        pytest.param(ShardView(lag=0, lock_held=True, active=(OVERDUE,), offsets_changed_at=NOW), True, id="a shift ought to have ended"),
         pytest.param(ShardView(lag=0, lock_held=True, active=(STARTING, LATE)), False, id="the successor is on its way"),
         pytest.param(ShardView(lag=5, lock_held=False, active=(STALE, OVERDUE)), False, id="never three"),
         pytest.param(ShardView(lag=5, lock_held=False, active=(EARLY,)), True, id="its process is gone: killed, or just ended"),
@@ -50,7 +53,7 @@ OVERDUE = ActiveRun("overdue", created_at=NOW - 200, ends_at=NOW - 3)
     ],
 )
 def test_decision(view: ShardView, expected: bool) -> None:
-    decision = decide(view, NOW, LEAD)
+    decision = decide(view, NOW, LEAD, IDLE)
     assert decision.request is expected, decision.reason
     assert decision.reason
 
@@ -60,7 +63,7 @@ def test_decision(view: ShardView, expected: bool) -> None:
 def test_ten_minutes_of_failing_runs_stay_below_ten(run_seconds: float, needs_person: bool) -> None:
     now, failures, runs = NOW, Failures(), 0
     while now < NOW + 600:
-        if decide(ShardView(lag=1, lock_held=False, failures=failures), now, LEAD).request:
+        if decide(ShardView(lag=1, lock_held=False, failures=failures), now, LEAD, IDLE).request:
             runs += 1
             now += run_seconds
             failures = Failures(failures.count + 1, now, needs_person)
