@@ -80,7 +80,7 @@ def http(url: str) -> None:
     except urllib.error.HTTPError as error:
         raise NotReadyError(f"{url} answers {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}") from error
     except OSError as error:
-        raise NotReadyError(f"{url} does not answer: {error}") from error
+        raise NotReadyError(f"{url} does not answer: {_why(error)}") from error
 
 
 def code_server(socket: str) -> None:
@@ -137,7 +137,7 @@ def _dagster_data(url: str) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             answer = json.load(response)
     except (OSError, ValueError) as error:
-        raise NotReadyError(f"{url} does not answer: {error}") from error
+        raise NotReadyError(f"{url} does not answer: {_why(error)}") from error
     if not answer.get("data"):
         raise NotReadyError(f"{url} answers, but not as Dagster does")
     return dict(answer["data"])
@@ -145,6 +145,12 @@ def _dagster_data(url: str) -> dict[str, Any]:
 
 def _locations(data: dict[str, Any]) -> list[dict[str, Any]]:
     return (data.get("workspaceOrError") or {}).get("locationEntries") or []
+
+
+def _why(error: Exception) -> str:
+    """The operating system's words for a failed connection, without Python's wrapping."""
+    reason = getattr(error, "reason", error)
+    return str(getattr(reason, "strerror", None) or reason)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

@@ -63,7 +63,7 @@ def await_ready(name: str, check: Callable[[], None], supervisor: Supervisor, no
         try:
             check()
         except NotReadyError as error:
-            note(str(error))
+            note(f"waiting: {error}")
             if time.monotonic() > deadline:
                 raise LocalStackError(died(name, supervisor, f"is not ready after {seconds:.0f} s: {error}")) from error
         else:
