@@ -49,7 +49,7 @@ class Feed:
 
     def flush(self) -> None:
         """Wait until Kafka has everything."""
-        assert self.producer.flush(30) == 0
+        assert self.producer.flush(90) == 0
 
 
 def drain(settings: Settings, partitions: tuple[int, ...] = (0, 1), run_id: str = "test") -> Progress:

@@ -84,6 +84,7 @@ def _state(identity: "TopicIdentity", row: "OffsetRow | None", mark: "Watermarks
 
 def _look() -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, Watermarks]]":
     from iot_platform.database import DatabaseError, connect
+    from iot_platform.database.migrate import require_migrated
     from iot_platform.settings import get_settings
     from iot_platform.telemetry import offsets
     from iot_platform.telemetry.errors import DrainError
@@ -94,6 +95,7 @@ def _look() -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, Watermarks]
     try:
         connection = connect(settings, "writer", "iot-offsets")
         try:
+            require_migrated(connection)
             identity = offsets.describe(settings)
             return (
                 identity,

@@ -38,11 +38,8 @@ FROM (VALUES %s) v (tenant_id, project_id, series, sources) WHERE p.tenant_id = 
 
 def identity(names: Sequence[str]) -> bytes:
     """SHA-256 of the names, each prefixed with its length in bytes: the unique key of series and source."""
-    digest = hashlib.sha256()
-    for name in names:
-        data = name.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.digest()
+    parts = [name.encode() for name in names]
+    return hashlib.sha256(b"".join([len(part).to_bytes(4, "big") + part for part in parts])).digest()
 
 
 class Catalog:

@@ -93,8 +93,10 @@ class Drain:
                 self._halt.set()
                 self._join()
         progress = self._snapshot(started)
-        self._raise_errors(progress)
-        self._on_progress(progress)
+        try:
+            self._on_progress(progress)  # what was committed is told, whatever follows
+        finally:
+            self._raise_errors(progress)
         return progress
 
     def _watch(self, started: float) -> None:

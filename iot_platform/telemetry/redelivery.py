@@ -35,7 +35,7 @@ WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(conne
 
 
 class Redelivery:
-    """The rule (docs/architecture.md): a DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
+    """A DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
     lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have been
     unacknowledged when it broke. A wrong guess costs a flag: both records are kept."""
 

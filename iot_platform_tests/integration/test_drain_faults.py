@@ -153,22 +153,28 @@ def test_connections_that_keep_breaking(settings: Settings, feed: Feed) -> None:
 @pytest.mark.parametrize("name", ["kafka", "postgresql"])
 def test_a_server_that_dies_and_comes_back(settings: Settings, servers: Servers, feed: Feed, name: str) -> None:
     fill(feed)
-    killed: list[int] = []
-    stop = threading.Event()
+    begun, stop, results = threading.Event(), threading.Event(), list[Progress]()
 
     def on_progress(progress: Progress) -> None:
-        if not killed and progress.messages:
-            killed.append(servers.supervisor.state(name).pid)
-            os.killpg(os.getpgid(killed[0]), signal.SIGKILL)
-        if progress.messages >= COUNT:
+        if progress.messages:
+            begun.set()
+        if progress.messages >= 2 * COUNT:
             stop.set()
 
-    slow = settings.model_copy(update={"drain_batch_records": 20, "drain_idle_seconds": 60.0, "drain_shift_seconds": 100.0})
-    progress = Drain(slow, Shift((0, 1), "survivor"), on_progress, stop).run()
-    assert killed
-    assert servers.supervisor.state(name).pid != killed[0]
-    assert progress.messages == COUNT
-    check_complete(settings)
+    def run() -> None:
+        slow = settings.model_copy(update={"drain_batch_records": 20, "drain_idle_seconds": 60.0, "drain_shift_seconds": 100.0})
+        results.append(Drain(slow, Shift((0, 1), "survivor"), on_progress, stop).run())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(60)
+    pid = servers.supervisor.state(name).pid
+    os.killpg(os.getpgid(pid), signal.SIGKILL)
+    fill(feed, COUNT, first=COUNT)  # waits for Kafka
+    thread.join(100)
+    assert servers.supervisor.state(name).pid != pid
+    assert [progress.messages for progress in results] == [2 * COUNT]
+    check_complete(settings, 2 * COUNT)
 
 
 def test_gaps_that_kafka_keeps_for_itself(settings: Settings, feed: Feed) -> None:
