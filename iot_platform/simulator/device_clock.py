@@ -63,9 +63,9 @@ class DeviceClock:
             return None
         return STYLES["microseconds"][1](self._last_us, rng), self._last_us
 
-    def late(self, rng: random.Random) -> tuple[object, int] | None:
-        """An unused instant hours to days before the start, now and then a month; None once all are used up."""
-        if self._late >= LATE_SLOTS:
+    def late(self, now_us: int, rng: random.Random) -> tuple[object, int] | None:
+        """An unused instant hours to days before the start, now and then a month; None once all are used up, or too old to be accepted."""
+        if self._late >= LATE_SLOTS or now_us - self._start_us > MONTH_US:
             return None
         slot = self._late * 1579 % LATE_SLOTS
         self._late += 1

@@ -68,7 +68,7 @@ class Generator:
         if device.clock is None or device.model == "batch":
             return device.model, None
         if roll < self.options.late:
-            late = device.clock.late(self._rng)
+            late = device.clock.late(now_us, self._rng)
             if late is not None:
                 return "late", late
         elif roll < self.options.late + self.options.conflict:
