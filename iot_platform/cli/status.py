@@ -114,12 +114,12 @@ def _runs(status: "Status", settings: "Settings") -> "RenderableType":
 
     if not status.runs:
         return Text("last Dagster runs: " + ("none yet" if status.runs is not None else "–"), "dim")
-    table = Table(header_style="bold")
-    for name in ("last runs", "status", "started", "seconds", "link"):
-        table.add_column(name, no_wrap=name == "link")
+    table = Table(header_style="bold", caption=f"{settings.dagster_url}/runs/RUN", caption_justify="left")
+    for name in ("last runs", "status", "started", "seconds", "run"):
+        table.add_column(name, overflow="fold")
     for run in status.runs:
         colour = {"SUCCESS": "green", "FAILURE": "bold red", "STARTED": "cyan"}.get(run["status"], "")
-        table.add_row(run["jobName"], Text(run["status"], colour), *_times(run), f"{settings.dagster_url}/runs/{run['runId']}")
+        table.add_row(run["jobName"], Text(run["status"], colour), *_times(run), run["runId"])
     return table
 
 
