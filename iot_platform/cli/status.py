@@ -73,7 +73,8 @@ def render(status: "Status", settings: "Settings") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    health = Table(title=f"IoT platform, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", title_justify="left", header_style="bold")
+    title = Text(f"IoT platform, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "italic")
+    health = Table(header_style="bold")
     for name in ("component", "state", "detail"):
         health.add_column(name, overflow="fold")
     for component in status.components:
@@ -81,7 +82,7 @@ def render(status: "Status", settings: "Settings") -> "RenderableType":
     figures = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _figures(status):
         figures.add_row(Text(name, "bold"), value)
-    return Group(health, figures, _runs(status, settings))
+    return Group(title, health, figures, _runs(status, settings))
 
 
 def _figures(status: "Status") -> list[tuple[str, str]]:

@@ -196,7 +196,7 @@ def test_columns_agree_with_the_plain_decoder_on_what_a_parse_hides(common: str,
 
 
 @pytest.mark.parametrize("received_at", [-(2**63), -1, 0, NOW, 2**62, 2**63 - 1])
-@pytest.mark.parametrize("window", [0, 7_776_000, 10**18])
+@pytest.mark.parametrize("window", [0, 7_776_000, 10**10])
 def test_columns_agree_with_the_plain_decoder_whatever_the_host_clock_says(received_at: int, window: int) -> None:
     rules = DecodeRules.from_settings(Settings(time_window_past_seconds=window, time_window_future_seconds=window))
     texts = ["1795427998", "0", "-1", str(10**30), str(2**63), '"9999-12-31T23:59:59Z"', '"0001-01-01T00:00:00Z"', "null", "-1e300"]
