@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.errors import LockTimeoutError
@@ -45,7 +46,11 @@ def advisory_lock(
         yield
     finally:
         if not connection.closed:
-            _call(connection, "SELECT pg_advisory_unlock(%s)", key)
+            try:
+                _call(connection, "SELECT pg_advisory_unlock(%s)", key)
+            except psycopg2.Error:
+                if not connection.closed:  # else the lock went with its session
+                    raise
 
 
 @contextmanager

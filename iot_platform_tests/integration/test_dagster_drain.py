@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import dagster as dg
 import pytest
 from confluent_kafka.admin import AdminClient
+from sqlalchemy import create_engine, text
 
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_lock
@@ -15,6 +17,7 @@ from iot_platform.defs.telemetry.checks import ledger_is_continuous, messages_ar
 from iot_platform.kafka_admin import ensure_topics
 from iot_platform.resources import lag_watch, shifts
 from iot_platform.resources.checks import evaluate_brake, evaluate_ledger
+from iot_platform.resources.drain_run import pool_storage
 from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
@@ -155,6 +158,42 @@ def test_a_shift_waits_for_its_predecessor_and_ends_when_idle(settings: Settings
     assert float(run.tags[shifts.ENDS_AT_TAG]) > time.time()
     check = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey("message"), "ledger_is_continuous"))
     assert check is not None
+
+
+def test_a_shift_whose_connection_breaks_ends_early_and_well(settings: Settings, instance: dg.DagsterInstance) -> None:
+    settings = settings.model_copy(update={"drain_idle_seconds": 60.0})
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    broken: list[bool] = []
+
+    def terminate() -> None:
+        give_up = time.monotonic() + 30
+        while query(settings, "SELECT count(*) FROM message") != [(1,)] and time.monotonic() < give_up:
+            time.sleep(0.1)
+        with closing(connect(settings)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'drain-%'")
+            broken.extend(row[0] for row in cursor.fetchall())
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    result = materialize(settings, instance, tags={shifts.SHARD_TAG: "0"}, what="shift")
+    thread.join()
+    assert broken == [True]
+    assert result.success
+    assert latest(instance, "project", KEY)["messages"] == 1
+    check_books(settings)
+
+
+def test_a_pooled_storage_connection_that_broke_is_replaced(settings: Settings, instance: dg.DagsterInstance) -> None:
+    pool_storage(instance)
+    engine = create_engine(settings.dagster_database_url, pool_size=1, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    assert query(settings, f"SELECT pg_terminate_backend({pid}, 5000)") == [(True,)]
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+    engine.dispose()
 
 
 def test_the_sensor_requests_a_shift_at_the_first_message(
