@@ -15,6 +15,7 @@ LAYOUT: Final = np.dtype(
 """`struct` format !BBHqqQ; the MQTT client id (UTF-8) follows."""
 DUP: Final = 1
 MAX_CLIENT_ID_BYTES: Final = 1024
+"""As stored, escapes included: an index entry holds 2,700."""
 EARLIEST: Final = 946_684_800_000_000
 LATEST: Final = 4_102_444_800_000_000
 """Receive times outside 2000..2100 (µs) are a broken clock or another writer: the header counts as unreadable."""
@@ -47,8 +48,8 @@ def unpack(headers: Sequence[bytes | None], kafka_time: Callable[[int], int]) ->
     readable = (columns["version"] == VERSION) & (received_at >= EARLIEST) & (received_at < LATEST)
     readable &= (columns["sequence"] < 1 << 63) & (columns["connection_number"] >= 0)
     clients = [header[size:] if header is not None else b"" for header in headers]
-    if max(map(len, clients), default=0) > MAX_CLIENT_ID_BYTES:
-        readable &= np.fromiter((len(client) <= MAX_CLIENT_ID_BYTES for client in clients), np.bool_, len(clients))
+    if too_long := {client for client in set(clients) if len(client_text(client).encode()) > MAX_CLIENT_ID_BYTES}:
+        readable &= np.fromiter((client not in too_long for client in clients), np.bool_, len(clients))
     connection, connections = _connections(clients, columns["connection_number"], readable)
     for row in np.flatnonzero(~readable).tolist():
         received_at[row] = kafka_time(row)

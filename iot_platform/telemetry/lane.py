@@ -192,7 +192,7 @@ class Lane:
                 if (records := source.read(stopped)) is None:
                     self.state.unresolved = None  # Kafka and PostgreSQL answered, there is just nothing to do
                     continue
-                if len(decoder.series) + len(decoder.sources) > MAX_NAMES:
+                if decoder.names > MAX_NAMES:
                     decoder = Decoder(self._rules)
                 put(DecodedRecords(records, decoder.decode(records.topics, records.payloads, records.envelope.received_at), decoder))
             put(None)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
-from iot_platform.telemetry.envelope import HEADER, Envelopes, unpack
+from iot_platform.telemetry.envelope import EARLIEST, HEADER, LATEST, Envelopes, unpack
 
 Ranges = dict[int, tuple[int, int]]
 """Kafka partition → [from offset, to offset)."""
@@ -61,5 +61,7 @@ def _header(headers: Any) -> bytes | None:
 
 
 def _kafka_time(message: Message) -> int:
+    """Kafka's timestamp in µs; now, if there is none or it is no time that a clock shows (a topic with CreateTime takes any)."""
     kind, milliseconds = message.timestamp()
-    return time.time_ns() // 1000 if kind == TIMESTAMP_NOT_AVAILABLE or milliseconds < 0 else int(milliseconds) * 1000
+    known = kind != TIMESTAMP_NOT_AVAILABLE and EARLIEST <= milliseconds * 1000 < LATEST
+    return int(milliseconds) * 1000 if known else time.time_ns() // 1000

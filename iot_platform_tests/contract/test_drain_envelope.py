@@ -49,11 +49,12 @@ def test_what_postgresql_cannot_store_is_unreadable_or_escaped() -> None:
         header(sequence=2**63),
         header(number=-1),
         header(client=b"x" * 1025),
+        header(client=b"\xff" * 300),  # 1,200 bytes when escaped
         header(client=b"a\0\xff"),
     ]
     found = read.unpack(headers, lambda _: 0)
-    assert found.readable.tolist() == [False] * 5 + [True]
-    assert found.connections[found.connection[5]] == ("a\\x00\\xff", 1)
+    assert found.readable.tolist() == [False] * 6 + [True]
+    assert found.connections[found.connection[6]] == ("a\\x00\\xff", 1)
 
 
 def test_several_connections_keep_their_rows_apart() -> None:

@@ -40,6 +40,11 @@ class Decoder:
         """(tenant, project, device, metric) by series index."""
         return self._names.series
 
+    @property
+    def names(self) -> int:
+        """How many names are held in memory; topics that fit no pattern count too."""
+        return self._names.size
+
     def decode(self, topics: Sequence[bytes | None], payloads: Sequence[bytes | None], received_at: npt.NDArray[np.int64]) -> DecodedBatch:
         """Decode n records; the three sequences have equal length, received_at is µs since the epoch. Never raises for any bytes."""
         keys = [topic or b"" for topic in topics]

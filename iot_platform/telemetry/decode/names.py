@@ -50,6 +50,11 @@ class Names:
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._layout_cells = 0
 
+    @property
+    def size(self) -> int:
+        """Number of names that are remembered."""
+        return len(self.sources) + len(self.series) + len(self._topics) + len(self._owner_names)
+
     def source(self, topic: str, tenant: str, project: str, device: str) -> int:
         name = (topic, tenant, project, device)
         known = self._source_ids.get(name)
