@@ -144,6 +144,8 @@ class Settings(BaseSettings):
     def _client_id(cls, value: str) -> str:
         if value != value.strip() or "\0" in value:
             raise ValueError("must be a stable name without surrounding blanks; a random one loses what the broker kept for the last")
+        if len(value.encode("utf-8", "surrogatepass")) > 1024:
+            raise ValueError("must have at most 1024 bytes: the drain takes no longer one")
         return value
 
     @field_validator("ingest_shared_group", "kafka_sasl_mechanism", "kafka_sasl_username", mode="before")

@@ -31,6 +31,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ("IOT_MQTT_TOPIC_FILTER", "$share/group/a/#"),
         ("IOT_INGEST_CLIENT_ID", ""),
         ("IOT_INGEST_CLIENT_ID", " x"),
+        ("IOT_INGEST_CLIENT_ID", "é" * 513),
         ("IOT_INGEST_SESSION_EXPIRY_SECONDS", "0"),
         ("IOT_INGEST_SESSION_EXPIRY_SECONDS", "3600"),
         ("IOT_INGEST_IN_FLIGHT_WINDOW", "0"),
