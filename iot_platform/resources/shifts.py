@@ -102,7 +102,7 @@ def decide(view: ShardView, now: float, lead: float, idle_seconds: float) -> Dec
         return Decision(False, "a shift drains and its successor is on the way")
     if view.active:
         run = view.active[0]
-        if run.ends_at is None and (now - run.created_at < STALE_START_SECONDS or view.lock_held):
+        if run.ends_at is None and (abs(now - run.created_at) < STALE_START_SECONDS or view.lock_held):
             return Decision(False, f"run {run.run_id[:8]} is about to start")
         if run.ends_at is not None and view.lock_held:
             left = run.ends_at - now
@@ -114,7 +114,7 @@ def decide(view: ShardView, now: float, lead: float, idle_seconds: float) -> Dec
     if view.lag <= 0:
         return Decision(False, "no message waits")
     wait = retry_at(view.failures, view.offsets_changed_at) - now
-    if wait > 0:
+    if 0 < wait <= _PERSON_SECONDS:  # a longer one means that the clock was set back since
         why = "needs a person, see its error" if view.failures.needs_person else "failed"
         return Decision(False, f"{view.failures.count} run(s) in a row: the last {why}; next attempt in {wait:.0f} s")
     return Decision(True, f"{view.lag} message(s) wait")

@@ -17,6 +17,7 @@ LEAD = 10.0
 IDLE = 30.0
 STARTING = ActiveRun("starting", created_at=NOW - 2, ends_at=None)
 STALE = ActiveRun("stale", created_at=NOW - 30, ends_at=None)
+FUTURE = ActiveRun("future", created_at=NOW + 86_400, ends_at=None)
 EARLY = ActiveRun("early", created_at=NOW - 5, ends_at=NOW + 100)
 LATE = ActiveRun("late", created_at=NOW - 100, ends_at=NOW + 9)
 OVERDUE = ActiveRun("overdue", created_at=NOW - 200, ends_at=NOW - 3)
@@ -50,6 +51,10 @@ OVERDUE = ActiveRun("overdue", created_at=NOW - 200, ends_at=NOW - 3)
             True,
             id="a person accepted the loss",
         ),
+        pytest.param(
+            ShardView(lag=5, lock_held=False, failures=Failures(3, NOW + 86_400)), True, id="the clock was set back after a failure"
+        ),
+        pytest.param(ShardView(lag=9, lock_held=False, active=(FUTURE,)), True, id="the clock was set back after a run was lost"),
     ],
 )
 def test_decision(view: ShardView, expected: bool) -> None:
