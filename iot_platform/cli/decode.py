@@ -165,5 +165,10 @@ def _measurements(decoder: "Decoder", batch: "DecodedBatch") -> dict[int, list[d
             item["device"] = device
         found.setdefault(row, []).append(item)
     for items in found.values():
-        items.sort(key=lambda item: item["metric"] in identity_or_time and item.get("value_text") not in ("true", "false"))
+        items.sort(key=lambda item: item["metric"] in identity_or_time and not _is_boolean(item))
     return found
+
+
+def _is_boolean(item: dict[str, Any]) -> bool:
+    """Whether the value was true or false, which names and times nothing, and not a string of these letters."""
+    return item["value"] is not None and item.get("value_text") in ("true", "false")

@@ -36,6 +36,14 @@ def test_settings_apply() -> None:
     assert "IOT_TOPIC_PATTERN" in json.loads(explained.stdout)["detail"]
 
 
+def test_only_names_and_times_that_could_be_used_come_last() -> None:
+    case = {"topic": "mtic/msg/client/realtime/t/p/d", "received_at": "2026-11-23T10:00:00Z"}
+    payloads = ['{"deviceId":"true","a":1}', '{"deviceId":true,"a":1}', '{"deviceId":7,"a":1}']
+    done = run("\n".join(json.dumps({**case, "payload": payload}) for payload in payloads).encode())
+    metrics = [[item["metric"] for item in json.loads(line)["measurements"]] for line in done.stdout.splitlines()]
+    assert metrics == [["a", "deviceId"], ["deviceId", "a"], ["a", "deviceId"]]
+
+
 def test_answers_come_line_by_line() -> None:
     case = json.dumps({"name": "é", "topic": "x", "payload": "{}"}).encode() + b"\n"
     with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
