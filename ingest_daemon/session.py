@@ -202,10 +202,6 @@ class Session:
         self._on_open(flags.session_present)
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe(self._settings.subscription, options=options)
-        former = self._state.subscription
-        if flags.session_present and former not in (None, self._settings.subscription):
-            # The session still has what an earlier start subscribed to. New first, then old: a message of both must not fall between.
-            client.unsubscribe(former)
         self.problem = "MQTT: connected, waiting for the subscription"
 
     def _refuse_unsafe(self, properties: Properties | None) -> None:
@@ -226,7 +222,7 @@ class Session:
         if self._settings.ingest_shared_group and not getattr(properties, "SharedSubscriptionAvailable", 1):
             raise UnsafeBrokerError("IOT_INGEST_SHARED_GROUP: this broker has no shared subscriptions")
 
-    def _granted(self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
+    def _granted(self, client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
         for reason in reasons:
             if reason.is_failure:
                 self.problem = f"MQTT: the broker refuses the subscription: {reason} (IOT_MQTT_TOPIC_FILTER, or the user in IOT_MQTT_URL)"
@@ -238,8 +234,13 @@ class Session:
                 )
         self.subscribed = True
         self.problem = None
-        if self._state.subscription is None or not self._session_present:
+        former = self._state.subscription
+        if former is None or not self._session_present:
             self._state.remember_subscription(self._settings.subscription)
+        elif former != self._settings.subscription:
+            # The session still has what an earlier start subscribed to. It goes once the new one is granted: between or without both,
+            # messages would be lost.
+            client.unsubscribe(former)
         log.info("subscribed", topic_filter=self._settings.subscription)
 
     def _unsubscribed(
