@@ -16,6 +16,16 @@ TOPIC = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624"
 QOS1, QOS1_DUP = 0x32, 0x3A
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A record as it was produced."""
+
+    payload: bytes | None
+    key: bytes | None
+    partition: int
+    headers: list[tuple[str, str | bytes | None]]
+
+
 @dataclass
 class Feed:
     """Produces to explicit partitions; every record gets the next sequence of its connection unless told otherwise."""
@@ -38,13 +48,20 @@ class Feed:
         packet: int = 0,
         dup: bool = False,
         header: bool = True,
-    ) -> None:
+        sequence: int | None = None,
+    ) -> Sent:
         """One record, as received now."""
         numbers = self._sequences.setdefault((client, connection), itertools.count(1))
-        value = pack(QOS1_DUP if dup else QOS1, packet, time.time_ns() // 1000, connection, next(numbers), client.encode())
+        value = pack(QOS1_DUP if dup else QOS1, packet, time.time_ns() // 1000, connection, sequence or next(numbers), client.encode())
         headers: list[tuple[str, str | bytes | None]] = [(HEADER, value)] if header else []
         key = topic.encode() if isinstance(topic, str) else topic
-        self.producer.produce(self.settings.kafka_topic, payload, key, partition, headers=headers)
+        sent = Sent(payload, key, partition, headers)
+        self.again(sent)
+        return sent
+
+    def again(self, sent: Sent) -> None:
+        """The same record once more, as the daemon writes it after a fatal producer error."""
+        self.producer.produce(self.settings.kafka_topic, sent.payload, sent.key, sent.partition, headers=sent.headers)
         self.producer.poll(0)
 
     def flush(self) -> None:

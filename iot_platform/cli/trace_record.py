@@ -266,7 +266,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
         trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
         return
     if row["duplicate_of"] is not None:
-        trace.notes.append(f"MQTT delivered it a second time: the first copy is offset {row['duplicate_of']}, and has the measurements")
+        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}, and has the measurements")
     since = row["received_at"] - timedelta(hours=1)
     search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.offset)
     earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None

@@ -1,6 +1,7 @@
-"""Finds the first copy of messages that MQTT delivered again (DUP flag) after a broken connection."""
+"""Finds the first copy of messages that MQTT delivered again (DUP flag) after a broken connection, or that Kafka holds twice."""
 
 import hashlib
+from collections.abc import Container
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.telemetry.envelope import DUP, escaped
 from iot_platform.telemetry.envelope import Connection as MqttConnection
 from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.repeats import Repeats, Stream
 
 EARLIER_CONNECTIONS: Final = 16
 """How many earlier connections of a client are searched: a broker gives up its session, or we are connected, long before."""
@@ -37,20 +39,38 @@ WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(conne
 class Redelivery:
     """A DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
     lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have been
-    unacknowledged when it broke. A wrong guess costs a flag: both records are kept."""
+    unacknowledged when it broke. A wrong guess costs a flag: both records are kept. Records that Kafka holds twice: see Repeats."""
 
     def __init__(self, connection: Connection, window: int) -> None:
         self._connection = connection
         self._window = window
+        self._repeats = Repeats(connection)
 
-    def find(self, records: Records) -> npt.NDArray[np.int64]:
-        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records,
-        and everything earlier of the partition must be committed."""
+    def find(self, records: Records, batch: list[Stream]) -> npt.NDArray[np.int64]:
+        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records or
+        sequences that don't rise, and once for each new stream; everything earlier of the partition must be committed."""
         found = np.full(len(records), -1, np.int64)
+        repeated = self._repeats.find(records, batch)
+        for row, offset in repeated.offset.items():
+            found[row] = offset
+        self._find_redelivered(records, found, repeated.row)
+        for row, first in repeated.row.items():
+            found[row] = found[first] if found[first] >= 0 else records.offset[first]
+        return found
+
+    def committed(self, records: Records, batch: list[Stream]) -> None:
+        """Must be told after the commit of a batch, before the next `find`."""
+        self._repeats.committed(records, batch)
+
+    def _find_redelivered(self, records: Records, found: npt.NDArray[np.int64], repeated: Container[int]) -> None:
         envelope = records.envelope
-        rows = np.flatnonzero(envelope.readable & ((envelope.flags & DUP) != 0)).tolist()
+        rows = [
+            row
+            for row in np.flatnonzero(envelope.readable & ((envelope.flags & DUP) != 0)).tolist()
+            if found[row] < 0 and row not in repeated
+        ]
         if not rows:
-            return found
+            return
         last = self._last_sequences(records)
         candidates = self._in_batch(records, {int(envelope.packet_id[row]) for row in rows})
         stored: dict[MqttConnection, dict[Key, int]] = {}
@@ -68,7 +88,6 @@ class Redelivery:
                 if other < row and earlier[1] < number and envelope.sequence[other] > last[earlier] - self._window:
                     found[row] = found[other] if found[other] >= 0 else records.offset[other]
                     break
-        return found
 
     def _last_sequences(self, records: Records) -> dict[MqttConnection, int]:
         envelope = records.envelope

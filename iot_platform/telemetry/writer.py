@@ -20,6 +20,7 @@ from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
 from iot_platform.telemetry.records import DecodedRecords, Records
 from iot_platform.telemetry.redelivery import Redelivery, topic_columns
+from iot_platform.telemetry.repeats import Stream, streams
 
 _CLAIM: Final = """
 UPDATE kafka_offset o SET next_offset = v.to_offset, updated_at = now()
@@ -56,6 +57,7 @@ class Plan:
 
     records: Records
     decoded: DecodedBatch
+    streams: list[Stream]
     duplicate_of: npt.NDArray[np.int64]  # [n] -1: none
     connection_id: npt.NDArray[np.int32]  # [n]
     bad: dict[int, tuple[Reason, str]] = field(default_factory=dict)
@@ -109,12 +111,14 @@ class Writer:
         self._connection.commit()
         self.in_doubt = None
         note_latest(catalog, values, latest)
+        self._redelivery.committed(plan.records, plan.streams)
         return outcome
 
     def _plan(self, batch: DecodedRecords, catalog: Catalog) -> Plan:
         records, decoded = batch.records, batch.decoded
         ids = self._connections.resolve(records.envelope.connections)
-        plan = Plan(records, decoded, self._redelivery.find(records), ids[records.envelope.connection])
+        batch_streams = list(streams(records, ids))
+        plan = Plan(records, decoded, batch_streams, self._redelivery.find(records, batch_streams), ids[records.envelope.connection])
         plan.bad = {row: (reason, detail) for row, reason, detail in decoded.reason}
         plan.is_bad = decoded.source_index < 0
         # A redelivered message needs its source (it is kept), but no series: it has no measurements.
@@ -136,15 +140,12 @@ class Writer:
             raise DrainedElsewhereError(f"{len(partitions) - cursor.rowcount} of partitions {partitions} were drained by somebody else")
 
     def _note_connections(self, cursor: Cursor, plan: Plan) -> None:
-        envelope, partition = plan.records.envelope, plan.records.partition
+        envelope = plan.records.envelope
         rows = []
-        for index in range(len(envelope.connections)):
-            of_connection = envelope.connection == index
-            for number in np.unique(partition[of_connection]).tolist():
-                mine = np.flatnonzero(of_connection & (partition == number))
-                times = envelope.received_at[mine]
-                edges = (f"{int(times.min())} microseconds", f"{int(times.max())} microseconds")
-                rows.append((int(plan.connection_id[mine[0]]), number, int(envelope.sequence[mine].max()), *edges))
+        for stream in plan.streams:
+            times = envelope.received_at[stream.rows]
+            edges = (f"{int(times.min())} microseconds", f"{int(times.max())} microseconds")
+            rows.append((stream.connection_id, stream.partition, int(envelope.sequence[stream.rows].max()), *edges))
         if rows:
             execute_values(cursor, _CONNECTION, sorted(rows), template=_CONNECTION_ROW, page_size=1000)
 
