@@ -116,6 +116,8 @@ class Lane:
             self.state.lost += 1
             log.info("drained elsewhere", partitions=self.partitions, lost=self.state.lost, error=str(error))
             self._done = self.state.gave_way = self.state.lost >= MAX_LOST
+            if self.state.gave_way:
+                self.state.unresolved = None
 
     def _open_and_pump(self) -> None:
         source = KafkaSource(self._settings)
@@ -161,6 +163,8 @@ class Lane:
             abort.set()
             reader.join()
         self._done = self._done or self._caught_up(source)
+        if self._done:
+            self.state.unresolved = None  # whatever was retried is behind us
 
     def _write(self, writer: Writer, batch: DecodedRecords) -> None:
         try:
