@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon.errors import SettingsError
 
@@ -41,7 +42,7 @@ GUARANTEED_BY_US = frozenset(
 class Settings(BaseSettings):
     """Everything the daemon can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
-    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     mqtt_url: SecretStr = Field(
         SecretStr("mqtt://127.0.0.1:1883"), description="MQTT broker, mqtt://[user:password@]host[:port] or mqtts:// for TLS."
@@ -269,3 +270,5 @@ def load() -> Settings:
         return Settings(_env_file=(local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env")))
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
+    except UnreadableError as error:  # the one field that is JSON
+        raise SettingsError("IOT_INGEST_KAFKA_OPTIONS: must be a JSON object, as shown in .env.example") from error

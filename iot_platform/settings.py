@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +24,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Everything the platform can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
-    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     # -- servers; the defaults are the local stack's -----------------------------------------------------------
     mqtt_url: SecretStr = Field(
@@ -158,7 +160,32 @@ class Settings(BaseSettings):
         parts = urlsplit(value.get_secret_value())
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
+        _ = parts.port  # raises ValueError for a port that is none
         return value
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _brokers(cls, value: str) -> str:
+        for broker in value.split(","):
+            parts = urlsplit(f"//{broker.strip().rpartition('://')[2]}")
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("must be host:port[,host:port]")
+        return value
+
+    @field_validator("kafka_topic", "kafka_dead_letter_topic")
+    @classmethod
+    def _topic_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
+            raise ValueError("must be a Kafka topic name: letters, digits and . _ -")
+        return value
+
+    @field_validator("dagster_url", "ingest_http_url")
+    @classmethod
+    def _http_scheme(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be http://host[:port] or https://host[:port]")
+        return value.rstrip("/")
 
     @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url")
     @classmethod
@@ -220,8 +247,14 @@ def explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False):
         name = "IOT_" + "_".join(str(part) for part in item["loc"]).upper() if item["loc"] else ""
-        lines.append(f"{name}: {item['msg']}".lstrip(": "))
+        lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}".lstrip(": "))
     return "\n".join(lines)
+
+
+def explain_unreadable(error: UnreadableError) -> str:
+    """The variable whose value is no JSON, and the rule."""
+    name = re.search(r'field "(\w+)"', str(error))
+    return f"IOT_{name[1].upper()}: must be JSON, as shown in .env.example" if name else str(error)
 
 
 def exports(settings: BaseSettings) -> dict[str, str]:
@@ -267,3 +300,5 @@ def _load(notes: dict[str, str]) -> Settings:
         return Settings(_env_file=(PROJECT_ROOT / ".env", Path(".env")), **notes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
+    except UnreadableError as error:  # says which field only in its text
+        raise SettingsError(explain_unreadable(error)) from error

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -98,14 +99,18 @@ def _print(columns: list[str], rows: Iterator[Sequence[Any]], form: str) -> None
         writer.writerows([["" if value is None else _text(value) for value in row] for row in rows])
     elif form == "json":
         for row in rows:
-            out.write(json.dumps(dict(zip(columns, map(_json, row), strict=True)), ensure_ascii=False) + "\n")
+            out.write(json.dumps(dict(zip(columns, map(_json, row), strict=True)), ensure_ascii=False, allow_nan=False) + "\n")
     else:
-        _print_text(rows, out)
+        _print_text(columns, rows, out)
 
 
-def _print_text(rows: Iterator[Sequence[Any]], out: TextIO) -> None:
+def _print_text(columns: list[str], rows: Iterator[Sequence[Any]], out: TextIO) -> None:
+    empty = True
     for row in rows:
         out.write("\t".join(map(_field, row)) + "\n")
+        empty = False
+    if empty and columns:
+        typer.echo("0 rows", err=True)
 
 
 def _field(value: Any) -> str:
@@ -156,6 +161,8 @@ def _text(value: Any, *, readable: bool = False) -> str:
         return "\\x" + data.hex()
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return str(value)
 
 
@@ -164,6 +171,11 @@ def _moment(value: datetime) -> str:
 
 
 def _json(value: Any) -> Any:
+    """A value that JSON has; numbers that it lacks, NaN and Infinity, as strings."""
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return _text(value)
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, memoryview | bytes | datetime | date | time | timedelta | Decimal):

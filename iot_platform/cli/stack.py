@@ -83,7 +83,7 @@ def clean_data(
 def logs(
     component: Annotated[str | None, typer.Argument(help="mosquitto, kafka, postgresql, ingest, dagster-code …; all unless given.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines arrive, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of each log to begin with.")] = 20,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log to begin with.")] = 20,
 ) -> None:
     """Show the end of the components' logs."""
     from iot_platform.settings import user_settings

@@ -64,7 +64,7 @@ def postgresql(url: str) -> None:
     try:
         connection = psycopg2.connect(url, connect_timeout=_TIMEOUT_SECONDS)
     except psycopg2.OperationalError as error:
-        raise NotReadyError(str(error).strip().splitlines()[-1]) from error
+        raise NotReadyError(str(error).strip().splitlines()[0]) from error  # the next lines ask whether the server runs
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

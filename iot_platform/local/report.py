@@ -50,7 +50,9 @@ class Report:
         finally:
             self._set(name, None)
         self._console.print(
-            f"  [green]✓[/green] {name:<18} {escape(done)} [dim]({time.monotonic() - started:.1f} s)[/dim]", highlight=False
+            f"  [green]✓[/green] {name:<18} {escape(done)} [dim]({time.monotonic() - started:.1f} s)[/dim]",
+            highlight=False,
+            soft_wrap=True,
         )
 
     def _set(self, name: str, text: str | None) -> None:

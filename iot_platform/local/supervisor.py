@@ -139,9 +139,9 @@ class Supervisor:
             self._call("removeProcessGroup", name)
 
     def stop(self, *names: str) -> None:
-        """Stop programs together and wait until they have ended."""
+        """Stop programs together and wait until they have ended; nothing happens without supervisord."""
         for name in names:
-            with contextlib.suppress(xmlrpc.client.Fault):  # not running, or unknown
+            with contextlib.suppress(xmlrpc.client.Fault, OSError):  # not running, or unknown; no supervisord
                 self._call("stopProcess", name, False)
         while any(self.state(name).name in ("RUNNING", "STARTING", "STOPPING") for name in names):
             time.sleep(0.05)

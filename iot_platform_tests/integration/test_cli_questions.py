@@ -43,6 +43,13 @@ def test_sql_prints_tabs_csv_and_json(settings: Settings) -> None:
     assert answer(settings, "sql", query) == {"n": 1, "t": "a\tb", "nothing": None, "raw": "\\x00ff", "big": 9007199254740993}
 
 
+def test_sql_json_stays_json_and_no_rows_are_told(settings: Settings) -> None:
+    odd = answer(settings, "sql", "SELECT 'NaN'::float8 AS a, ARRAY['-Infinity'::float8, 1] AS b")
+    assert odd == {"a": "NaN", "b": ["-Infinity", 1.0]}
+    nothing = iot(settings, "sql", "SELECT 1 WHERE false")
+    assert (nothing.stdout, nothing.stderr) == ("", "0 rows\n")
+
+
 def test_sql_only_reads(settings: Settings) -> None:
     for statement in ("DELETE FROM message", "CREATE TABLE x ()", "SET TRANSACTION READ WRITE; DELETE FROM message"):
         done = iot(settings, "sql", statement)

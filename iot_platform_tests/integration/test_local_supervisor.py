@@ -54,6 +54,13 @@ def test_repeating_changes_nothing_and_a_change_restarts(supervisor: Supervisor,
     assert supervisor.states() == {}
 
 
+def test_stopping_without_a_supervisor_is_harmless(tmp_path: Path) -> None:
+    idle = Supervisor(tmp_path)
+    idle.stop("kafka", "simulator")
+    idle.shutdown()
+    assert not idle.alive()
+
+
 def test_dying_program_is_named_with_the_end_of_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     def never() -> None:
         raise NotReadyError("no answer")

@@ -29,7 +29,6 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ("IOT_MQTT_TOPIC_FILTER", "a/#/b"),
         ("IOT_MQTT_TOPIC_FILTER", "a/b+"),
         ("IOT_MQTT_TOPIC_FILTER", "$share/group/a/#"),
-        ("IOT_INGEST_CLIENT_ID", ""),
         ("IOT_INGEST_CLIENT_ID", " x"),
         ("IOT_INGEST_CLIENT_ID", "é" * 513),
         ("IOT_INGEST_SESSION_EXPIRY_SECONDS", "0"),
@@ -95,7 +94,7 @@ def test_check_names_options_that_librdkafka_does_not_know(tmp_path: Path) -> No
 
 
 def test_check_prints_every_broken_setting_and_exits_with_2(tmp_path: Path) -> None:
-    environment = {"IOT_MQTT_URL": "nonsense", "IOT_INGEST_CLIENT_ID": "", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
+    environment = {"IOT_MQTT_URL": "nonsense", "IOT_INGEST_CLIENT_ID": " ", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-m", "ingest_daemon", "--check"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "IOT_MQTT_URL" in done.stderr
