@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
@@ -18,10 +19,13 @@ from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
+    from rich.console import Console
+    from rich.text import Text
 
     from iot_platform.settings import Settings
 
 MAX_TABLE_ROWS: Final = 1000
+NARROWEST_COLUMN: Final = 10  # characters, its frame included; with less for each, values become unreadable
 FETCH_ROWS: Final = 5000
 _STREAMABLE: Final = re.compile(r"\s*(select|with|table|values)\b[^;]*;?\s*\Z", re.IGNORECASE)
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -121,28 +125,47 @@ def _field(value: Any) -> str:
 
 def _print_table(columns: list[str], rows: Iterator[Sequence[Any]]) -> None:
     from rich.console import Console
+
+    console = Console()
+    shown = list(islice(rows, MAX_TABLE_ROWS))
+    more = next(rows, None) is not None
+    if shown and len(columns) * NARROWEST_COLUMN > console.width:
+        _print_records(columns, shown, console)
+    else:
+        _print_grid(columns, shown, console)
+    count = len(shown)
+    console.print(f"the first {count} rows; --csv or a pipe gives all" if more else f"{count} row{'' if count == 1 else 's'}", style="dim")
+
+
+def _print_grid(columns: list[str], rows: list[Sequence[Any]], console: "Console") -> None:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(header_style="bold")
-    shown, more = 0, False
-    kinds: dict[int, str] = {}
+    for index, name in enumerate(columns):
+        number = bool(rows) and isinstance(rows[0][index], int | float | Decimal)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        if shown == MAX_TABLE_ROWS:
-            more = True
-            break
-        shown += 1
-        if not table.columns:
-            kinds = {index: "right" if isinstance(value, int | float | Decimal) else "left" for index, value in enumerate(row)}
-            for index, name in enumerate(columns):
-                table.add_column(name, justify="right" if kinds[index] == "right" else "left", overflow="fold")
-        table.add_row(*(Text("∅", style="dim") if value is None else Text(_text(value, readable=True)) for value in row))
-    console = Console()
-    if not table.columns:
-        for name in columns:
-            table.add_column(name)
+        table.add_row(*map(_cell, row))
     console.print(table)
-    console.print(f"the first {shown} rows; --csv or a pipe gives all" if more else f"{shown} row{'' if shown == 1 else 's'}", style="dim")
+
+
+def _print_records(columns: list[str], rows: list[Sequence[Any]], console: "Console") -> None:
+    """Rows with more columns than the terminal has room for: a line for each value."""
+    from rich.table import Table
+
+    for number, row in enumerate(rows, 1):
+        table = Table(title=f"row {number}", title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 2))
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, value in zip(columns, row, strict=True):
+            table.add_row(name, _cell(value))
+        console.print(table)
+
+
+def _cell(value: Any) -> "Text":
+    from rich.text import Text
+
+    return Text("∅", style="dim") if value is None else Text(_text(value, readable=True))
 
 
 def _text(value: Any, *, readable: bool = False) -> str:

@@ -43,7 +43,7 @@ def connect(settings: Settings, role: Role = "writer", application_name: str = "
     try:
         connection: Connection = psycopg2.connect(**parameters)
     except psycopg2.OperationalError as error:
-        raise _explained(error, url, role) from error
+        raise _explained(error, url, _variable(settings, role)) from error
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '5min'")
         if role == "writer":
@@ -76,11 +76,21 @@ def _become_reader(connection: Connection, settings: Settings) -> None:
                 ) from error
 
 
-def _explained(error: psycopg2.OperationalError, url: str, role: Role) -> DatabaseUnreachableError | DatabaseAccessError:
+def _variable(settings: Settings, role: Role) -> str:
+    """The variable that the role's URL comes from."""
+    if role == "admin" and settings.database_admin_url is not None:
+        return "IOT_DATABASE_ADMIN_URL"
+    if role == "reader" and settings.database_reader_url is not None:
+        return "IOT_DATABASE_READER_URL"
+    return "IOT_DATABASE_URL"
+
+
+def _explained(error: psycopg2.OperationalError, url: str, variable: str) -> DatabaseUnreachableError | DatabaseAccessError:
     parts = urlsplit(url)
-    variable = {"admin": "IOT_DATABASE_ADMIN_URL", "reader": "IOT_DATABASE_READER_URL", "writer": "IOT_DATABASE_URL"}[role]
     where = f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
     detail = " ".join(str(error).split())
     if any(text in detail for text in _REFUSED):
         return DatabaseAccessError(f"PostgreSQL at {where} refuses the connection ({detail}): check {variable}")
-    return DatabaseUnreachableError(f"no PostgreSQL at {where} ({detail}): is it running, and is {variable} right?")
+    return DatabaseUnreachableError(
+        f"no PostgreSQL at {where} ({detail}): is it running (`make up` starts a local one), and is {variable} right?"
+    )
