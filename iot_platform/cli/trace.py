@@ -29,7 +29,7 @@ def trace(
     last: Annotated[bool, typer.Option("--last", help="The newest message of --topic.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Follow one message: Kafka record → row → measurements → batch → Dagster run.
+    """Follow one message: Kafka record → row → measurements → batch → Dagster run. Exit code 1 if there is no such message.
 
     [b]iot trace --partition 3 --offset 1042[/b]
     [b]iot trace --topic mtic/msg/client/realtime/1968193631353446400/1968193691042586624 --last[/b]
@@ -62,6 +62,8 @@ def trace(
         from rich.console import Console
 
         _show(found, Console())
+    if found.where in ("never written", "unknown"):
+        raise typer.Exit(1)
 
 
 def _plain(value: Any) -> Any:

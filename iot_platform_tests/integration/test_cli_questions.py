@@ -126,8 +126,10 @@ def test_trace_shows_quarantine_and_what_kafka_has_forgotten(settings: Settings)
     assert "gone from Kafka" in found["notes"][0]
     screen = iot(settings, "trace", "--partition", "0", "--offset", "0").stdout
     assert "not_utf8" in screen
-    assert answer(settings, "trace", "--partition", "0", "--offset", "2")["where"] == "never written"
-    assert answer(settings, "trace", "--partition", "9", "--offset", "0")["where"] == "never written"
+    unknown = iot(settings, "trace", "--partition", "0", "--offset", "2", "--json")
+    assert (unknown.returncode, json.loads(unknown.stdout)["where"]) == (1, "never written")
+    unknown = iot(settings, "trace", "--partition", "9", "--offset", "0", "--json")
+    assert (unknown.returncode, json.loads(unknown.stdout)["where"]) == (1, "never written")
 
 
 def test_trace_works_without_kafka_and_explains_wrong_use(settings: Settings) -> None:
