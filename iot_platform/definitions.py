@@ -25,6 +25,5 @@ def defs() -> dg.Definitions:
         sensors=[kafka_lag],
         schedules=[observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule],
         executor=dg.in_process_executor,
-        loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},  # events stay in Dagster's storage
         resources={"platform": PlatformResource()},
     )
