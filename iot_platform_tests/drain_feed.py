@@ -34,7 +34,8 @@ class Feed:
     producer: Producer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.producer = Producer({**self.settings.kafka_config(), "linger.ms": 5, "log_level": 0})
+        # Idempotent: a retried batch must not be overtaken by the next one, the tests know every offset.
+        self.producer = Producer({**self.settings.kafka_config(), "enable.idempotence": True, "linger.ms": 5, "log_level": 0})
         self._sequences: dict[tuple[str, int], Any] = {}
 
     def send(
