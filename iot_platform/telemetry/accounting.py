@@ -1,7 +1,7 @@
 """Counts a batch: per partition for the ledger, per hour, project and partition for accounting_1h."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +17,10 @@ from iot_platform.telemetry.records import Ranges
 HOUR_US: Final = 3_600_000_000
 
 _LEDGER: Final = """
-INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, from_offset, to_offset, messages, duplicates, quarantined,
-    measurements, measurement_duplicates, measurement_conflicts, first_received_at, last_received_at) VALUES %s"""
+INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, from_offset, to_offset, empty_offsets, messages, duplicates,
+    quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at, last_received_at) VALUES %s"""
 _TIME: Final = "'epoch'::timestamptz + %s::interval"
-_LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 12)}, {_TIME}, {_TIME})"
+_LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 13)}, {_TIME}, {_TIME})"
 _ACCOUNTING: Final = """
 INSERT INTO accounting_1h AS a (hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined,
     measurements, measurement_duplicates, measurement_conflicts, first_offset, last_offset, last_received_at, last_committed_at) VALUES %s
@@ -60,6 +60,7 @@ class Outcome:
     partition: npt.NDArray[np.int32]  # [n]
     received_at: npt.NDArray[np.int64]  # [n]
     bad: npt.NDArray[np.bool_]  # [n]
+    empty: dict[int, int] = field(default_factory=dict)
 
     def by_partition(self) -> dict[int, Counts]:
         """Sums per Kafka partition of the ranges."""
@@ -124,7 +125,8 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
     for partition, (start, end) in sorted(outcome.ranges.items()):
         times = outcome.received_at[outcome.partition == partition]
         edges = (_interval(int(times.min())), _interval(int(times.max()))) if len(times) else (None, None)
-        ledger.append((topic, topic_id, run_id, partition, start, end, *_counters(sums[partition]), *edges))
+        empty = outcome.empty.get(partition, 0)
+        ledger.append((topic, topic_id, run_id, partition, start, end, empty, *_counters(sums[partition]), *edges))
     execute_values(cursor, _LEDGER, ledger, template=_LEDGER_ROW)
     rows = [
         (

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ Ranges = dict[int, tuple[int, int]]
 @dataclass(slots=True)
 class Records:
     """n records of some partitions, in offset order within each. `ranges` is what a commit of them moves; it may hold empty
-    stretches that Kafka keeps for itself (transaction markers)."""
+    stretches that Kafka has no record for (transaction markers, compaction): `empty` counts their offsets, per partition."""
 
     topics: list[bytes | None]
     payloads: list[bytes | None]
@@ -27,6 +27,7 @@ class Records:
     offset: npt.NDArray[np.int64]
     envelope: Envelopes
     ranges: Ranges
+    empty: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -41,7 +42,7 @@ class DecodedRecords:
     decoder: Decoder
 
 
-def to_records(messages: Sequence[Message], ranges: Ranges) -> Records:
+def to_records(messages: Sequence[Message], ranges: Ranges, empty: dict[int, int] | None = None) -> Records:
     """Columns of consumed messages (no errors among them)."""
     return Records(
         topics=list(map(Message.key, messages)),
@@ -50,6 +51,7 @@ def to_records(messages: Sequence[Message], ranges: Ranges) -> Records:
         offset=np.fromiter(map(Message.offset, messages), np.int64, len(messages)),
         envelope=unpack([_header(message.headers()) for message in messages], lambda row: _kafka_time(messages[row])),
         ranges=ranges,
+        empty=empty or {},
     )
 
 

@@ -35,6 +35,7 @@ class KafkaSource:
         self._settings = settings
         self.consumer = Consumer({**settings.kafka_config(), **CONSUMER}, logger=None)
         self.position: dict[int, int] = {}
+        self._empty: dict[int, int] = {}
         self._bytes_per_message = 256.0
 
     def assign(self, offsets: dict[int, int]) -> None:
@@ -51,6 +52,7 @@ class KafkaSource:
         limit, size_limit = self._settings.drain_batch_records, self._settings.drain_batch_bytes
         deadline = time.monotonic() + self._settings.drain_commit_interval_seconds
         start = dict(self.position)
+        self._empty = {}
         batch: list[Message] = []
         size = 0
         while len(batch) < limit and size < size_limit and not stopped():
@@ -66,7 +68,7 @@ class KafkaSource:
         ranges: Ranges = {
             partition: (start[partition], position) for partition, position in self.position.items() if position > start[partition]
         }
-        return to_records(batch, ranges) if ranges else None
+        return to_records(batch, ranges, self._empty) if ranges else None
 
     def close(self) -> None:
         """Give up the assignment; never blocks for long, and nothing is committed to Kafka."""
@@ -83,17 +85,25 @@ class KafkaSource:
         messages = got
         if any(message.error() is not None for message in got):
             messages = [message for message in got if message.error() is None]
-        for message in messages:  # the last of each partition wins
-            self.position[cast("int", message.partition())] = cast("int", message.offset()) + 1
+        for message in messages:
+            number, offset = cast("int", message.partition()), cast("int", message.offset())
+            if offset != self.position[number]:
+                self._skip(number, offset)
+            self.position[number] = offset + 1
         for event in got if len(messages) < len(got) else ():
             if (error := event.error()) is None:
                 continue
             partition, offset = event.partition(), event.offset()
             if error.code() != KafkaError._PARTITION_EOF:
                 raise _transient(error, partition)
-            if partition is not None and offset is not None and partition in self.position:
-                self.position[partition] = max(self.position[partition], offset)
+            if partition is not None and offset is not None and offset > self.position.get(partition, offset):
+                self._skip(partition, offset)
         return messages
+
+    def _skip(self, partition: int, offset: int) -> None:
+        """Kafka went on at this offset: it has no record for those before it."""
+        self._empty[partition] = self._empty.get(partition, 0) + offset - self.position[partition]
+        self.position[partition] = offset
 
 
 def _transient(error: KafkaError, partition: int | None) -> TransientError:

@@ -3,8 +3,9 @@ DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_writer') THEN
         GRANT USAGE ON SCHEMA public TO iot_writer;
-        GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection TO iot_writer;
+        GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, dead_letter TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
@@ -13,7 +14,7 @@ BEGIN
         GRANT USAGE ON SCHEMA public TO iot_reader;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
-            series_latest, kafka_offset, accounting_1h, schema_migration TO iot_reader;
+            series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
     END IF;
 END
