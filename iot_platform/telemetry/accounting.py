@@ -128,6 +128,11 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
         empty = outcome.empty.get(partition, 0)
         ledger.append((topic, topic_id, run_id, partition, start, end, empty, *_counters(sums[partition]), *edges))
     execute_values(cursor, _LEDGER, ledger, template=_LEDGER_ROW)
+    write_hours(cursor, outcome.groups)
+
+
+def write_hours(cursor: Cursor, groups: list[Group]) -> None:
+    """Add groups to accounting_1h, always in the same order of rows, so that two writers never wait for each other in a circle."""
     rows = [
         (
             _interval(item.hour),
@@ -138,7 +143,7 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
             item.last_offset,
             _interval(item.last_received_at),
         )
-        for item in sorted(outcome.groups, key=lambda item: (item.hour, item.project, item.partition))
+        for item in sorted(groups, key=lambda item: (item.hour, item.project, item.partition))
     ]
     if rows:
         execute_values(cursor, _ACCOUNTING, rows, template=_ACCOUNTING_ROW, page_size=1000)

@@ -31,6 +31,7 @@ ON CONFLICT DO NOTHING RETURNING identity, series_id, NULL"""
 _ADD_SOURCES: Final = """
 INSERT INTO source (identity, topic, tenant_id, project_id, device_id) VALUES %s
 ON CONFLICT DO NOTHING RETURNING identity, source_id, NULL"""
+_COUNTED: Final = "SELECT series_count, source_count FROM project WHERE tenant_id = %s AND project_id = %s"
 _COUNT: Final = """
 UPDATE project p SET series_count = p.series_count + v.series, source_count = p.source_count + v.sources
 FROM (VALUES %s) v (tenant_id, project_id, series, sources) WHERE p.tenant_id = v.tenant_id AND p.project_id = v.project_id"""
@@ -45,9 +46,9 @@ def identity(names: Sequence[str]) -> bytes:
 class Catalog:
     """Maps one decoder's indices to database ids. Used by one thread with one connection; ids are created in transactions of their
     own, so a batch that is rolled back leaves at most names without rows. `latest` is only what this process knows: the unique index
-    decides in the end."""
+    decides in the end. `create=False`: a dry run, unknown names stay unknown (id 0) and nothing is written."""
 
-    def __init__(self, connection: Connection, decoder: Decoder, max_per_project: int) -> None:
+    def __init__(self, connection: Connection, decoder: Decoder, max_per_project: int, *, create: bool = True) -> None:
         self.decoder = decoder
         self.projects: list[Project] = []
         self.source_id = np.zeros(0, np.int32)  # [decoder.sources] 0: not looked up yet
@@ -57,6 +58,7 @@ class Catalog:
         self._series_project = np.zeros(0, np.int32)
         self._connection = connection
         self._max = max_per_project
+        self._creates = create
         self._project_index: dict[Project, int] = {}
 
     def project_index(self, project: Project) -> int:
@@ -85,7 +87,10 @@ class Catalog:
         if not sources and not series:
             return []
         with self._connection.cursor() as cursor:
-            rejected = self._create(cursor, batch, wanted, sources, series)
+            if self._creates:
+                rejected = self._create(cursor, batch, wanted, sources, series)
+            else:
+                rejected = self._admit(batch, wanted, sources, series, self._room(cursor, self._touched(sources, series), ""))
         self._connection.commit()
         return rejected
 
@@ -131,19 +136,27 @@ class Catalog:
         self, cursor: Cursor, batch: DecodedBatch, wanted: npt.NDArray[np.bool_], sources: dict[bytes, int], series: dict[bytes, int]
     ) -> list[tuple[int, str]]:
         """Under the lock of the projects' rows, so that counts are exact and whoever comes second finds what the first created."""
-        touched = {int(self.source_project[index]) for index in sources.values()}
-        touched |= {int(self._series_project[index]) for index in series.values()}
-        projects = sorted(self.projects[index] for index in touched)
+        projects = self._touched(sources, series)
         execute_values(cursor, "INSERT INTO project (tenant_id, project_id) VALUES %s ON CONFLICT DO NOTHING", projects)
-        room: dict[int, tuple[int, int]] = {}
-        for project in projects:  # one by one: the order of locking is then the same everywhere
-            cursor.execute("SELECT series_count, source_count FROM project WHERE tenant_id = %s AND project_id = %s FOR UPDATE", project)
-            counts = cursor.fetchone() or (0, 0)
-            room[self._project_index[project]] = (self._max - counts[0], self._max - counts[1])
+        room = self._room(cursor, projects, " FOR UPDATE")
         self._look_up(cursor, sources, series)
         rejected = self._admit(batch, wanted, sources, series, room)
         self._insert(cursor, sources, series)
         return rejected
+
+    def _touched(self, sources: dict[bytes, int], series: dict[bytes, int]) -> list[Project]:
+        touched = {int(self.source_project[index]) for index in sources.values()}
+        touched |= {int(self._series_project[index]) for index in series.values()}
+        return sorted(self.projects[index] for index in touched)
+
+    def _room(self, cursor: Cursor, projects: list[Project], lock: str) -> dict[int, tuple[int, int]]:
+        """How many series and sources each project may still create."""
+        room: dict[int, tuple[int, int]] = {}
+        for project in projects:  # one by one: the order of locking is then the same everywhere
+            cursor.execute(_COUNTED + lock, project)
+            counts = cursor.fetchone() or (0, 0)
+            room[self._project_index[project]] = (self._max - counts[0], self._max - counts[1])
+        return room
 
     def _insert(self, cursor: Cursor, sources: dict[bytes, int], series: dict[bytes, int]) -> None:
         counts: dict[int, list[int]] = {}

@@ -29,9 +29,9 @@ INSERT INTO measurement (time, series_id, value, value_int, value_text)
 SELECT time, series_id, value, value_int, value_text FROM pg_temp.measurement_stage ORDER BY series_id, time, position
 ON CONFLICT DO NOTHING RETURNING series_id, (extract(epoch FROM time) * 1000000)::bigint"""
 _COMPARE: Final = """
-SELECT s.position, m.found AND s.value_int IS NOT DISTINCT FROM m.value_int
+SELECT s.position, CASE WHEN m.found THEN s.value_int IS NOT DISTINCT FROM m.value_int
     AND s.value_text COLLATE "C" IS NOT DISTINCT FROM m.value_text COLLATE "C"
-    AND float8send(s.value) IS NOT DISTINCT FROM float8send(m.value)
+    AND float8send(s.value) IS NOT DISTINCT FROM float8send(m.value) END
 FROM pg_temp.measurement_stage s LEFT JOIN LATERAL (
     SELECT true AS found, m.value, m.value_int, m.value_text FROM measurement m
     WHERE m.series_id = s.series_id AND m.time = s.time
@@ -150,6 +150,8 @@ class MeasurementWriter:
                 outcome[slow] = self._stage(cursor, values, slow)
                 self.slow_rows += len(slow)
             latest = _last_of_series(values, order[~repeats])
+            # Only what may be newer: ON CONFLICT locks a row even where WHERE leaves it as it is, and a live drain would wait for it.
+            latest = latest[values.time[latest] > catalog.latest[values.local[latest]]]
             self._update_latest(cursor, values, latest)
         return outcome, latest
 
@@ -171,10 +173,7 @@ class MeasurementWriter:
         copy(cursor, _STAGE, encode(values.columns(rows, with_position=True), len(rows)))
         cursor.execute(_INSERT)
         inserted = set(cursor.fetchall())
-        window = [f"{int(edge)} microseconds" for edge in (values.time[rows].min(), values.time[rows].max())]
-        cursor.execute(_COMPARE, window)
-        same = dict(cursor.fetchall())
-        cursor.execute("DELETE FROM pg_temp.measurement_stage")
+        same = _compare(cursor, values, rows)
         outcome = np.empty(len(rows), np.uint8)
         for index, row in enumerate(rows.tolist()):
             key = (int(values.series[row]), int(values.time[row]))
@@ -185,10 +184,35 @@ class MeasurementWriter:
                 outcome[index] = DUPLICATE if same[row] else CONFLICT
         return outcome
 
+    def look(self, values: Values) -> npt.NDArray[np.uint8]:
+        """What `write` would make of each, as far as the database tells now. Writes nothing; rolls back."""
+        outcome = np.full(len(values), INSERTED, np.uint8)
+        order, repeats = by_key(values)
+        if len(order):
+            with self._connection.cursor() as cursor:
+                copy(cursor, _STAGE, encode(values.columns(order, with_position=True), len(order)))
+                same = _compare(cursor, values, order)
+            self._connection.rollback()
+            for row, repeated in zip(order.tolist(), repeats.tolist(), strict=True):
+                if same[row] is not None:
+                    outcome[row] = DUPLICATE if same[row] else CONFLICT
+                elif repeated:
+                    outcome[row] = DUPLICATE
+        return outcome
+
     def _update_latest(self, cursor: Cursor, values: Values, rows: npt.NDArray[np.intp]) -> None:
         if len(rows):
             copy(cursor, _STAGE, encode(values.columns(rows, with_position=True), len(rows)))
             cursor.execute(_LATEST)
+
+
+def _compare(cursor: Cursor, values: Values, rows: npt.NDArray[np.intp]) -> dict[int, bool | None]:
+    """Whether the table has the same value at each staged position, None where it has none; empties the stage."""
+    window = [f"{int(edge)} microseconds" for edge in (values.time[rows].min(), values.time[rows].max())]
+    cursor.execute(_COMPARE, window)
+    same = dict(cursor.fetchall())
+    cursor.execute("DELETE FROM pg_temp.measurement_stage")
+    return same
 
 
 def _last_of_series(values: Values, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
