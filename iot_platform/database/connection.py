@@ -7,6 +7,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
+from iot_platform.database.deadline import BoundedConnection, BoundedCursor
 from iot_platform.database.errors import DatabaseAccessError, DatabaseUnreachableError
 from iot_platform.settings import Settings
 
@@ -21,6 +22,16 @@ DEFAULTS: Final[dict[str, str]] = {
 }
 """libpq parameters unless the URL sets them: a dead peer is noticed within about 30 s."""
 
+STATEMENT_SECONDS: Final = 60
+ANSWER_SECONDS: Final = 75.0
+"""A writer's call without an answer: later than any statement that PostgreSQL itself ends."""
+
+_SESSION: Final = """
+SET TIME ZONE 'UTC'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '5min';
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '30s'"""
+"""The server, too, must notice within about 30 s that we are gone: its defaults keep our locks for two hours."""
+_WRITER: Final = f"SET statement_timeout = '{STATEMENT_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+
 _REFUSED = (
     "authentication failed",
     "does not exist",
@@ -32,7 +43,8 @@ _REFUSED = (
 
 
 def connect(settings: Settings, role: Role = "writer", application_name: str = "iot") -> Connection:
-    """A new connection, autocommit off, session time zone UTC. Blocks at most `connect_timeout` (10 s unless the URL says otherwise).
+    """A new connection, autocommit off, session time zone UTC. Blocks at most `connect_timeout` (10 s unless the URL says otherwise). A
+    writer's calls raise OperationalError when no answer comes for ANSWER_SECONDS.
 
     Raises:
         DatabaseUnreachableError: nobody answers, or not yet. Retry.
@@ -41,16 +53,19 @@ def connect(settings: Settings, role: Role = "writer", application_name: str = "
     url = _url(settings, role)
     parameters: dict[str, Any] = {**DEFAULTS, "application_name": application_name, **parse_dsn(url)}
     try:
-        connection: Connection = psycopg2.connect(**parameters)
+        connection: BoundedConnection = psycopg2.connect(**parameters, connection_factory=BoundedConnection, cursor_factory=BoundedCursor)
     except psycopg2.OperationalError as error:
         raise _explained(error, url, _variable(settings, role)) from error
+    connection.answer_seconds = ANSWER_SECONDS
     with connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '5min'")
+        cursor.execute(_SESSION)
         if role == "writer":
-            cursor.execute("SET statement_timeout = '120s'")
+            cursor.execute(_WRITER)
         if role == "reader":
             _become_reader(connection, settings)
     connection.commit()
+    if role != "writer":
+        connection.answer_seconds = None  # their statements take as long as they take
     return connection
 
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK_SLICE_SECONDS: Final = 2.0
+LOCK_SESSION_SECONDS: Final = 60
+"""PostgreSQL ends a shift's silent lock session after this long. It is asked something every second, so silence means a link that died
+without a word; without the limit the shard stays locked for as long as the server believes in the connection."""
 HEAL_AT_MOST: Final = 500
 """Projects without a materialization that one run heals; the next runs go on."""
 
@@ -127,6 +130,8 @@ class _DrainRun:
         patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + shifts.OVERTIME_SECONDS + 5
         drain = self._prepare(self.partitions, overtime=shifts.OVERTIME_SECONDS)
         self.lock_connection, self.shard = connection, shard
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET idle_session_timeout = %s", (f"{LOCK_SESSION_SECONDS}s",))
         try:
             with ExitStack() as next_in_line:
                 next_in_line.enter_context(advisory_lock(connection, next_in_line_lock(shard), patience, cancelled=self.stop.is_set))
