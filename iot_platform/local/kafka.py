@@ -30,6 +30,8 @@ class KafkaServer:
     settings: Settings
     heap: str = "512m"
     name: str = "kafka"
+    proxied: tuple[tuple[int, int], ...] = ()
+    """Further listeners for clients that come through a proxy, which must hear the proxy's address: (port, the proxy's port)."""
 
     @property
     def log_dir(self) -> Path:
@@ -146,12 +148,17 @@ class KafkaServer:
 
     def _config(self) -> str:
         controller = self._controller_port()
+        names = [f"PROXIED{number}" for number in range(len(self.proxied))]
+        listeners = "".join(f",{name}://{LOOPBACK}:{port}" for name, (port, _) in zip(names, self.proxied, strict=True))
+        advertised = "".join(f",{name}://{LOOPBACK}:{port}" for name, (_, port) in zip(names, self.proxied, strict=True))
+        protocols = "".join(f",{name}:PLAINTEXT" for name in names)
         return f"""# written by `iot up`
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{LOOPBACK}:{controller}
-listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller}
-advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port}
+listeners=PLAINTEXT://{LOOPBACK}:{self.port}{listeners},CONTROLLER://{LOOPBACK}:{controller}
+advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 log.dirs={self._data}
 offsets.topic.replication.factor=1

@@ -50,3 +50,10 @@ def test_controller_port_moves_away_from_a_taken_one(tmp_path: Path) -> None:
         config = _server(tmp_path, port)._config()
     assert f"listeners=PLAINTEXT://127.0.0.1:{port}," in config
     assert f":{port + 1}\n" not in config
+
+
+def test_clients_behind_a_proxy_hear_its_address(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    config = KafkaServer(tmp_path, tmp_path, 9092, Settings(), proxied=((9192, 9292), (9193, 9293)))._config().splitlines()
+    assert "advertised.listeners=PLAINTEXT://127.0.0.1:9092,PROXIED0://127.0.0.1:9292,PROXIED1://127.0.0.1:9293" in config
+    assert any(line.startswith("listeners=") and ",PROXIED0://127.0.0.1:9192,PROXIED1://127.0.0.1:9193," in line for line in config)
