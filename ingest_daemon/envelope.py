@@ -7,8 +7,8 @@ VERSION = 1
 
 DUP, RETAIN, QOS_SHIFT = 0b0001, 0b0010, 2
 
-# version, flags, MQTT packet id, received at (µs since the epoch), connection number, sequence within the connection;
-# the MQTT client id (UTF-8) follows.
+# version, flags, MQTT packet id, received at (µs since the epoch), connection number (grows; µs since the epoch unless the clock was set
+# back), sequence within the connection from 1; the MQTT client id (UTF-8) follows.
 _FIXED = struct.Struct("!BBHqqQ")
 
 _FLAGS_OF_FIRST_BYTE = tuple(bool(first & 0x08) * DUP | bool(first & 0x01) * RETAIN | (first >> 1 & 3) << QOS_SHIFT for first in range(16))

@@ -11,6 +11,14 @@ from urllib.parse import quote
 from ingest_daemon.errors import SettingsError
 
 
+def file_name(kind: str, client_id: str) -> str:
+    """Name of a daemon's file in the state directory."""
+    name = quote(client_id, safe="")
+    if len(name) > 200:  # a file name holds 255 bytes
+        name = f"{name[:100]}-{hashlib.sha256(client_id.encode()).hexdigest()}"
+    return f"{kind}-{name}"
+
+
 class StateDir:
     """Files that are on disk before the call that writes them returns; locked, so that no second daemon uses them.
 
@@ -24,11 +32,12 @@ class StateDir:
         name = quote(client_id, safe="")
         if len(name) > 200:  # a file name holds 255 bytes
             name = f"{name[:100]}-{hashlib.sha256(client_id.encode()).hexdigest()}"
+        self.spool_file = folder / f"spool-{name}.sqlite"
         self._number_file = folder / f"connection-{name}"
         self._subscription_file = folder / f"subscription-{name}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / f"lock-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(folder / file_name("lock", client_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
@@ -49,8 +58,8 @@ class StateDir:
             raise SettingsError(f"IOT_INGEST_STATE_DIR: {hint}") from error
 
     def next_connection(self) -> int:
-        """max(last + 1, unix time), durable on return. Blocks for two fsyncs. Raises SettingsError when the disk won't."""
-        number = max((self.last_connection or 0) + 1, int(self._clock()))
+        """max(last + 1, unix time in µs), durable on return. Blocks for two fsyncs. Raises SettingsError when the disk won't."""
+        number = max((self.last_connection or 0) + 1, int(self._clock() * 1e6))
         _write(self._number_file, str(number))
         self.last_connection = number
         return number

@@ -11,8 +11,8 @@ from ingest_daemon.state_dir import StateDir
 
 
 def test_layout() -> None:
-    packed = envelope.pack(0x3B, 513, 1_700_000_000_123_456, 1_700_000_001, 42, "wärme".encode())  # DUP, QoS 1, RETAIN
-    assert struct.unpack("!BBHqqQ", packed[:28]) == (1, 0b0111, 513, 1_700_000_000_123_456, 1_700_000_001, 42)
+    packed = envelope.pack(0x3B, 513, 1_700_000_000_123_456, 1_700_000_000_000_001, 42, "wärme".encode())  # DUP, QoS 1, RETAIN
+    assert struct.unpack("!BBHqqQ", packed[:28]) == (1, 0b0111, 513, 1_700_000_000_123_456, 1_700_000_000_000_001, 42)
     assert packed[28:] == "wärme".encode()
 
 
@@ -21,16 +21,23 @@ def test_flags(first_byte: int, flags: int) -> None:
     assert envelope.flags_of(first_byte) == flags
 
 
-def test_connection_numbers_follow_the_clock_and_never_repeat(tmp_path: Path) -> None:
+def test_connection_numbers_follow_the_clock_in_microseconds_and_never_repeat(tmp_path: Path) -> None:
     now = 1000.9
     numbers = StateDir(tmp_path, "a/b c", clock=lambda: now)
     assert numbers.last_connection is None
-    assert [numbers.next_connection(), numbers.next_connection()] == [1000, 1001]
+    assert [numbers.next_connection(), numbers.next_connection()] == [1_000_900_000, 1_000_900_001]
     numbers.close()
     now = 5.0  # the clock was set back
     again = StateDir(tmp_path, "a/b c", clock=lambda: now)
-    assert (again.last_connection, again.next_connection()) == (1001, 1002)
+    assert (again.last_connection, again.next_connection()) == (1_000_900_001, 1_000_900_002)
     again.close()
+
+
+def test_connection_numbers_grow_from_those_in_seconds(tmp_path: Path) -> None:
+    (tmp_path / "connection-one").write_text("1763942400")
+    numbers = StateDir(tmp_path, "one", clock=lambda: 1_763_942_400.000001)
+    assert numbers.next_connection() == 1_763_942_400_000_001
+    numbers.close()
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
