@@ -95,8 +95,8 @@ class ConnectionHistory:
 
     def load(self) -> list[ConnectionReport]:
         """All of them, oldest first."""
-        rows = self._open().execute("SELECT number, opened_at_us, received, settled, in_kafka FROM connection ORDER BY number")
-        return [ConnectionReport(*row, False) for row in rows]
+        rows = self._open().execute("SELECT number, opened_at_us, received, settled, in_kafka, 0 FROM connection ORDER BY number")
+        return [ConnectionReport(*row) for row in rows]
 
     def add(self, reports: Iterable[ConnectionReport]) -> None:
         """Keep these, on disk on return; a repeated one is merged. All or none."""

@@ -49,9 +49,14 @@ class Totals:
     last_received_us: int = 0
     entries: int = 0  # unfinished connections that follow
 
+    @property
+    def unsettled(self) -> int:
+        """Neither in Kafka nor in the spool: in this process, or with the MQTT broker since an earlier one died."""
+        return self.in_flight + self.awaiting
+
     def difference(self) -> int:
         """Messages received that no other counter knows; 0, or the program is wrong."""
-        elsewhere = self.delivered + self.dead_lettered + self.spooled + self.in_flight + self.awaiting + self.given_up + self.missing
+        elsewhere = self.delivered + self.dead_lettered + self.spooled + self.unsettled + self.given_up + self.missing
         return self.received - elsewhere
 
 
@@ -74,7 +79,7 @@ class Snapshot:
             "delivered": t.delivered,
             "dead_lettered": t.dead_lettered,
             "spooled": t.spooled,
-            "in_flight": t.in_flight + t.awaiting,
+            "in_flight": t.unsettled,
             "awaiting_redelivery": t.awaiting,
             "given_up": t.given_up,
             "missing": t.missing,

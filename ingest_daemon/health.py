@@ -1,4 +1,4 @@
-"""/healthz (the loop makes progress), /readyz (messages can flow, or why not), /metrics."""
+"""/healthz (the loop makes progress), /readyz (messages can flow, or why not), /metrics, /accounting (where every message is)."""
 
 import json
 import threading
@@ -19,6 +19,7 @@ class _Server(ThreadingHTTPServer):
     healthy: Check
     ready: Check
     registry: CollectorRegistry
+    accounting: Callable[[], bytes] | None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -29,12 +30,14 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.server.registry))
+        elif path == "/accounting" and self.server.accounting is not None:
+            self._answer(200, "application/json", self.server.accounting())
         elif path in ("/healthz", "/readyz"):
             problems = self.server.healthy() if path == "/healthz" else self.server.ready()
             body = json.dumps({"ok": not problems, "problems": problems}).encode() + b"\n"
             self._answer(503 if problems else 200, "application/json", body)
         else:
-            self._answer(404, "text/plain; charset=utf-8", b"/healthz /readyz /metrics\n")
+            self._answer(404, "text/plain; charset=utf-8", b"/healthz /readyz /metrics /accounting\n")
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -47,12 +50,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet: probes come every few seconds."""
 
 
-def start(host: str, port: int, healthy: Check, ready: Check, registry: CollectorRegistry) -> tuple[ThreadingHTTPServer, int]:
-    """Serve from a thread; the server and the port it listens on. Raises SettingsError when the port is taken."""
+def start(
+    host: str,
+    port: int,
+    healthy: Check,
+    ready: Check,
+    registry: CollectorRegistry,
+    accounting: Callable[[], bytes] | None = None,
+) -> tuple[ThreadingHTTPServer, int]:
+    """Serve from a thread; the server and the port it listens on. `accounting` gives the body of /accounting. Raises SettingsError when the port is taken."""
     try:
         server = _Server((host, port), _Handler)
     except OSError as error:
         raise SettingsError(f"IOT_INGEST_HTTP_PORT: can't listen on {host}:{port}: {error.strerror}") from error
-    server.healthy, server.ready, server.registry = healthy, ready, registry
+    server.healthy, server.ready, server.registry, server.accounting = healthy, ready, registry, accounting
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True).start()
     return server, int(server.server_address[1])

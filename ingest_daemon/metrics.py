@@ -1,27 +1,87 @@
-"""Every metric of the daemon: name, type and meaning side by side. received = delivered + dead-lettered + in flight."""
+"""Every metric of the daemon: name, type and meaning side by side. All that the accounting counts comes from one snapshot per scrape.
+
+received = delivered + dead-lettered + spooled + in flight + given up + missing. Counters go on counting after a restart.
+"""
+
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ingest_daemon.figures import Totals
+
+_COUNTERS: tuple[tuple[str, str, Callable[[Totals], int]], ...] = (
+    ("messages_received", "PUBLISH packets received, redelivered ones included.", lambda t: t.received),
+    ("messages_delivered", "Messages in the Kafka topic.", lambda t: t.delivered),
+    ("messages_dead_lettered", "Messages in the dead-letter topic.", lambda t: t.dead_lettered),
+    ("messages_redelivered", "Received messages that the broker marked DUP.", lambda t: t.redelivered),
+    (
+        "messages_given_up",
+        "Messages that were unacknowledged when the daemon died and that the broker will not send again.",
+        lambda t: t.given_up,
+    ),
+    ("mqtt_connections", "MQTT connections made.", lambda t: t.connections),
+    (
+        "mqtt_sessions_lost",
+        "Reconnections at which the broker no longer had our session, and with it what it held.",
+        lambda t: t.sessions_lost,
+    ),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Totals], float]], ...] = (
+    ("messages_in_flight", "Messages received and not settled yet, those awaited again after a crash included.", lambda t: t.unsettled),
+    (
+        "messages_awaiting_redelivery",
+        "Messages in flight when the daemon died that the broker has not sent again yet.",
+        lambda t: t.awaiting,
+    ),
+    ("payload_bytes_in_flight", "Payload bytes of the messages in flight.", lambda t: t.in_flight_bytes),
+    ("spool_messages", "Messages in the spool on disk.", lambda t: t.spooled),
+    ("messages_missing", "Messages that vanished from the spool: lost unless the file comes back.", lambda t: t.missing),
+    ("last_message_timestamp_seconds", "Unix time at which the last message was received.", lambda t: t.last_received_us / 1e6),
+)
+
+
+class _AccountingCollector(Collector):
+    def __init__(self, totals: Callable[[], Totals]) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterable[Metric]:
+        """All from one moment."""
+        totals = self._totals()
+        for name, meaning, value in _COUNTERS:
+            yield CounterMetricFamily(f"iot_ingest_{name}", meaning, value(totals))
+        for name, meaning, value in _GAUGES:
+            yield GaugeMetricFamily(f"iot_ingest_{name}", meaning, value(totals))
 
 
 class Metrics:
     """One registry per process."""
 
-    def __init__(self) -> None:
+    def __init__(self, totals: Callable[[], Totals] | None = None) -> None:
+        """`totals` is `Accounting.totals`; without it (until the bridge uses it) the counters are set one by one."""
         self.registry = registry = CollectorRegistry()
-        self.received = Counter("iot_ingest_messages_received", "PUBLISH packets received, redelivered ones included.", registry=registry)
+        if totals is not None:
+            registry.register(_AccountingCollector(totals))
+        else:
+            self._old(registry)
+        self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
+        self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
+        self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)
+        self.spool_full = Gauge(
+            "iot_ingest_spool_full", "1 while the spool takes no more: full, or its disk is; the broker holds messages.", registry=registry
+        )
+        self.clock_offset = Gauge(
+            "iot_ingest_clock_offset_seconds", "This host's clock minus Kafka's, as of the last comparison.", registry=registry
+        )
+
+    def _old(self, registry: CollectorRegistry) -> None:
+        self.received = Counter("iot_ingest_messages_received", "PUBLISH packets received.", registry=registry)
         self.delivered = Counter("iot_ingest_messages_delivered", "Messages settled in the Kafka topic.", registry=registry)
         self.dead_lettered = Counter("iot_ingest_messages_dead_lettered", "Messages settled in the dead-letter topic.", registry=registry)
         self.redelivered = Counter("iot_ingest_messages_redelivered", "Received messages that the broker marked DUP.", registry=registry)
         self.in_flight = Gauge("iot_ingest_messages_in_flight", "Messages received and not settled yet.", registry=registry)
         self.in_flight_bytes = Gauge("iot_ingest_payload_bytes_in_flight", "Payload bytes of the messages in flight.", registry=registry)
-        self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
         self.connections = Counter("iot_ingest_mqtt_connections", "MQTT connections made.", registry=registry)
-        self.sessions_lost = Counter(
-            "iot_ingest_mqtt_sessions_lost",
-            "Reconnections at which the broker no longer had our session, and with it what it held.",
-            registry=registry,
-        )
-        self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
-        self.last_message = Gauge(
-            "iot_ingest_last_message_timestamp_seconds", "Unix time at which the last message was received.", registry=registry
-        )
+        self.sessions_lost = Counter("iot_ingest_mqtt_sessions_lost", "Reconnections without our session.", registry=registry)
+        self.last_message = Gauge("iot_ingest_last_message_timestamp_seconds", "When the last message was received.", registry=registry)
