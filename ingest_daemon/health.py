@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet: probes come every few seconds."""
 
 
-def start(
+def start(  # noqa: PLR0917  one caller
     host: str,
     port: int,
     healthy: Check,
@@ -58,7 +58,11 @@ def start(
     registry: CollectorRegistry,
     accounting: Callable[[], bytes] | None = None,
 ) -> tuple[ThreadingHTTPServer, int]:
-    """Serve from a thread; the server and the port it listens on. `accounting` gives the body of /accounting. Raises SettingsError when the port is taken."""
+    """Serve from a thread; the server and the port it listens on. `accounting` gives the body of /accounting.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
     try:
         server = _Server((host, port), _Handler)
     except OSError as error:

@@ -51,8 +51,8 @@ class _AccountingCollector(Collector):
         totals = self._totals()
         for name, meaning, value in _COUNTERS:
             yield CounterMetricFamily(f"iot_ingest_{name}", meaning, value(totals))
-        for name, meaning, value in _GAUGES:
-            yield GaugeMetricFamily(f"iot_ingest_{name}", meaning, value(totals))
+        for name, meaning, level in _GAUGES:
+            yield GaugeMetricFamily(f"iot_ingest_{name}", meaning, level(totals))
 
 
 class Metrics:

@@ -29,12 +29,9 @@ class StateDir:
     def __init__(self, folder: Path, client_id: str, clock: Callable[[], float] = time.time) -> None:
         """Raises SettingsError when the directory can't be used or another daemon holds it."""
         self._clock = clock
-        name = quote(client_id, safe="")
-        if len(name) > 200:  # a file name holds 255 bytes
-            name = f"{name[:100]}-{hashlib.sha256(client_id.encode()).hexdigest()}"
-        self.spool_file = folder / f"spool-{name}.sqlite"
-        self._number_file = folder / f"connection-{name}"
-        self._subscription_file = folder / f"subscription-{name}"
+        self.spool_file = folder / f"{file_name('spool', client_id)}.sqlite"
+        self._number_file = folder / file_name("connection", client_id)
+        self._subscription_file = folder / file_name("subscription", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / file_name("lock", client_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
