@@ -1,24 +1,32 @@
 """Process of the ingest daemon: settings, signals, exit codes.
 
-Exit codes: 0 drained and left, 1 unexpected error, 2 settings refused, 3 the broker grants too little, 4 left with messages in
-flight (nothing lost: unacknowledged, so redelivered).
+Exit codes: 0 left with nothing in flight (the spool may hold messages for the next start), 1 unexpected error, 2 settings refused,
+3 the broker grants too little, 4 left with messages in flight (nothing lost: unacknowledged, so redelivered).
 """
 
 import argparse
 import gc
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
 
 from ingest_daemon import health, logs
+from ingest_daemon.accounting import Accounting
 from ingest_daemon.bridge import Bridge
+from ingest_daemon.clock import ClockWatch
 from ingest_daemon.errors import SettingsError, UnsafeBrokerError
-from ingest_daemon.kafka import Channel, KafkaSink, producer_config
+from ingest_daemon.inflight import InFlight
+from ingest_daemon.kafka import Channel, producer_config
 from ingest_daemon.metrics import Metrics
 from ingest_daemon.settings import Settings, load
+from ingest_daemon.sink import Sink
+from ingest_daemon.spool import Spool
+from ingest_daemon.spool_store import SpoolStore
+from ingest_daemon.spool_thread import SpoolThread
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.watch import KafkaWatch
 
@@ -56,19 +64,29 @@ class Signals:
 
 def serve(settings: Settings) -> int:
     """Run until told to stop; the exit code. Raises SettingsError and UnsafeBrokerError."""
-    metrics = Metrics()
     state = StateDir(settings.ingest_state_dir, settings.ingest_client_id)
-    watch = KafkaWatch(settings)
-    bridge = Bridge(settings, state, KafkaSink(settings), metrics)
+    store = SpoolStore(state.spool_file, settings.ingest_spool_bytes)
+    found = store.level
+    accounting = Accounting(settings.ingest_state_dir, settings.ingest_client_id, found.entries, found.first)
+    metrics = Metrics(accounting.totals)
+    watch, clock_watch = KafkaWatch(settings), ClockWatch(metrics.clock_offset.set)
+    in_flight = InFlight()
+    spool = Spool(SpoolThread(store), store.last_id, found, time.monotonic)
+    sink = Sink(settings, in_flight, spool, clock_watch=clock_watch)
+    bridge = Bridge(settings, state, in_flight, sink, accounting)
+    metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
+    metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)
+    metrics.spool_full.set_function(lambda: sink.spool_full)
     server, port = health.start(
         settings.ingest_http_host,
         settings.ingest_http_port,
         bridge.healthy,
         lambda: [*bridge.ready(), *([watch.problem] if watch.problem else [])],
         metrics.registry,
+        lambda: accounting.snapshot().to_json(),
     )
-    log.info("started", client_id=settings.ingest_client_id, http_port=port, kafka_topic=settings.kafka_topic)
+    log.info("started", client_id=settings.ingest_client_id, http_port=port, kafka_topic=settings.kafka_topic, spooled=found.entries)
     watch.start()
     # Start-up objects live for ever: keep the collector from walking them; messages are freed by reference count.
     gc.collect()
@@ -81,8 +99,9 @@ def serve(settings: Settings) -> int:
     finally:
         watch.stop()
         server.shutdown()
+        accounting.close()
         state.close()
-    log.info("stopped", left_to_redelivery=left)
+    log.info("stopped", left_to_redelivery=left, spooled=sink.level.entries)
     return 4 if left else 0
 
 

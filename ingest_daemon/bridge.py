@@ -6,11 +6,11 @@ from collections.abc import Callable
 import structlog
 
 from ingest_daemon import envelope
-from ingest_daemon.inflight import Connection, InFlight, Pending
-from ingest_daemon.kafka import KafkaSink
-from ingest_daemon.metrics import Metrics
+from ingest_daemon.accounting import Accounting, Turn
+from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
+from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
@@ -22,19 +22,19 @@ log = structlog.get_logger("ingest.bridge")
 
 
 class Bridge:
-    """Owns the in-flight window. Each message: received → Kafka has it → acknowledged; a death in between means redelivery."""
+    """Each message: received → Kafka or the spool has it → acknowledged; a death in between means redelivery."""
 
-    def __init__(self, settings: Settings, state: StateDir, sink: KafkaSink, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, state: StateDir, in_flight: InFlight, sink: Sink, accounting: Accounting) -> None:
         self._settings = settings
         self._state = state
         self._sink = sink
-        self._metrics = metrics
+        self._accounting = accounting
         self._client_id = settings.ingest_client_id.encode()
         self._session = Session(settings, state, self._opened, self._accept, self._closed)
         self._connection: Connection | None = None
-        self._in_flight = InFlight()
+        self._in_flight = in_flight
         self._received_at_us = 0
-        self._redelivered = 0
+        self._received = self._redelivered = 0
         self._last_settled = time.monotonic()
         self._last_turn = time.monotonic()
 
@@ -44,9 +44,14 @@ class Bridge:
         age = time.monotonic() - self._last_turn
         return [f"the loop has made no progress for {age:.0f} s"] if age > HEALTHY_SECONDS else []
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the MQTT broker sends messages."""
+        return self._session.subscribed
+
     def ready(self) -> list[str]:
         """Empty while messages can flow; else what is in the way."""
-        return [problem for problem in (self._session.problem, self._sink.problem) if problem]
+        return [*([self._session.problem] if self._session.problem else []), *self._sink.problems]
 
     # -- the loop ----------------------------------------------------------------------------------------------
     def run(self, stop: Callable[[], bool], force: Callable[[], bool]) -> int:
@@ -59,17 +64,23 @@ class Bridge:
         while not stop():
             self._session.connect_if_due()
             self._turn(self._room())
-        deadline = time.monotonic() + self._settings.ingest_shutdown_seconds
-        log.info("draining", in_flight=len(self._in_flight), at_most_seconds=self._settings.ingest_shutdown_seconds)
-        while len(self._in_flight) and time.monotonic() < deadline and not force():
-            self._turn(0)
+        self._drain(force)
         left = len(self._in_flight)
         self._session.close()
         self._sink.close()
         return left
 
+    def _drain(self, force: Callable[[], bool]) -> None:
+        begun, seconds = time.monotonic(), self._settings.ingest_shutdown_seconds
+        log.info("draining", in_flight=len(self._in_flight), at_most_seconds=seconds)
+        self._sink.leave()
+        while (len(self._in_flight) or self._sink.unfinished) and (gone := time.monotonic() - begun) < seconds and not force():
+            if gone > seconds / 2:
+                self._sink.spool_all()
+            self._turn(0)
+
     def _room(self) -> int:
-        if self._sink.stalled or self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
+        if self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
             return 0
         return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - len(self._in_flight))
 
@@ -79,44 +90,49 @@ class Bridge:
         taken = self._session.receive(limit, readable=readable)
         self._sink.poll()
         settled = self._in_flight.settle(self._connection)
+        self._record(taken, settled)  # before anything of it can be acknowledged or deleted: a kill must find it counted
         self._session.acknowledge(settled.packet_ids)
+        self._sink.push()
         self._session.serve()
         self._last_turn = time.monotonic()
-        self._count(taken, settled.delivered, settled.dead_lettered)
+        if settled.last or not len(self._in_flight):
+            self._last_settled = self._last_turn
 
     def _pause_seconds(self) -> float:
-        """librdkafka's reports don't wake us: look often while some are due, seldom while Kafka is stuck."""
-        if not len(self._in_flight):
+        """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""
+        if not len(self._in_flight) and not self._sink.working:
             return IDLE_SECONDS
         return BUSY_SECONDS if self._last_turn - self._last_settled < STUCK_AFTER_SECONDS else STUCK_SECONDS
 
-    def _count(self, taken: int, delivered: int, dead_lettered: int) -> None:
-        metrics = self._metrics
-        if delivered or dead_lettered or not len(self._in_flight):
-            self._last_settled = self._last_turn
-        if delivered:
-            metrics.delivered.inc(delivered)
-            self._sink.problem = None
-        if dead_lettered:
-            metrics.dead_lettered.inc(dead_lettered)
-        if taken:
-            metrics.received.inc(taken)
-            metrics.last_message.set(self._received_at_us / 1e6)
-        if self._redelivered:
-            metrics.redelivered.inc(self._redelivered)
-            self._redelivered = 0
-        metrics.in_flight.set(len(self._in_flight))
-        metrics.in_flight_bytes.set(self._in_flight.payload_bytes)
-        metrics.mqtt_connected.set(self._session.subscribed)
+    def _record(self, taken: int, settled: Settled) -> None:
+        sink, connection = self._sink, self._connection
+        unspooled, unspooled_dead_lettered = sink.take_left()
+        turn = Turn(
+            received=self._received,
+            redelivered=self._redelivered,
+            delivered=settled.delivered,
+            dead_lettered=settled.dead_lettered,
+            spooled=settled.spooled,
+            unspooled=unspooled,
+            unspooled_dead_lettered=unspooled_dead_lettered,
+            in_flight=len(self._in_flight),
+            in_flight_bytes=self._in_flight.payload_bytes,
+            in_doubt=len(self._in_flight) + sink.in_doubt,
+            last_received_us=self._received_at_us if taken else 0,
+        )
+        received = (connection.number, connection.sequence) if connection is not None else None
+        self._accounting.record(turn, received, settled.last, sink.level.first)
+        self._received = self._redelivered = 0
 
     # -- the session's side ------------------------------------------------------------------------------------
     def _opened(self, session_present: bool) -> None:
-        first_ever = self._state.last_connection is None
-        self._connection = Connection(self._state.next_connection(), self._sink.failed)
-        self._metrics.connections.inc()
-        log.info("connected", connection=self._connection.number, session_present=session_present)
-        if not session_present and not first_ever:
-            self._metrics.sessions_lost.inc()
+        """Raises SettingsError when the state directory can't be written."""
+        session_lost = not session_present and self._state.last_connection is not None
+        connection = Connection(self._state.next_connection(), self._sink)
+        self._accounting.opened(connection.number, session_lost=session_lost)
+        self._connection = connection
+        log.info("connected", connection=connection.number, session_present=session_present)
+        if session_lost:
             log.warning(
                 "session_lost",
                 hint="the broker no longer had this client's session; messages it would have kept are gone",
@@ -124,6 +140,8 @@ class Bridge:
             )
 
     def _closed(self) -> None:
+        if self._connection is not None:
+            self._accounting.closed(self._connection.number)
         self._connection = None
 
     def _accept(self, first: int, topic: bytes, packet_id: int, payload: bytes) -> None:
@@ -135,5 +153,6 @@ class Bridge:
         pending = Pending(connection, packet_id, sequence, topic, payload, header)
         self._in_flight.add(pending)
         self._sink.send(pending)
+        self._received += 1
         if first & 0x08:
             self._redelivered += 1

@@ -77,11 +77,19 @@ class Refused:
         self._clock = clock
         self._lane: Lane | None = None  # opened at the first refusal: most daemons never need it
         self._due: list[tuple[float, _Letter]] = []
+        self._count = self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is held in memory as the in-flight window may hold; no more should be taken."""
+        return self._count >= self._settings.ingest_in_flight_window or self._bytes >= self._settings.ingest_in_flight_bytes
 
     def take(self, pending: Pending, reason: str) -> None:
         """Own a message that the topic refused. May be called from a delivery callback; work happens in `poll`."""
         stage = Stage.PARTS if len(pending.value) > self._settings.ingest_max_record_bytes else Stage.ALONE
         self._due.append((0.0, _Letter(pending, reason, stage)))
+        self._count += 1
+        self._bytes += len(pending.value)
 
     def poll(self) -> None:
         """Serve delivery reports and start attempts that are due. Raises KafkaStuckError."""
@@ -139,7 +147,9 @@ class Refused:
     def _finish(self, letter: _Letter) -> None:
         error = letter.error
         if error is None:
-            letter.pending.state = State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED
+            self._count -= 1
+            self._bytes -= len(letter.pending.value)
+            letter.pending.arrive(State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED)
             if letter.stage is not Stage.ALONE:
                 log.warning(
                     "dead_lettered",
@@ -175,6 +185,6 @@ class Refused:
             self._due.append((self._clock() + 30 * RETRY_SECONDS, letter))
 
     def close(self) -> None:
-        """Drop what is unfinished; it was not acknowledged."""
+        """Drop what is unfinished; it was not acknowledged, or it is in the spool."""
         if self._lane is not None:
             self._lane.discard()

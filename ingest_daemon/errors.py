@@ -15,3 +15,7 @@ class UnsafeBrokerError(IngestError):
 
 class ProtocolError(IngestError):
     """The MQTT broker sent bytes that break the protocol. Retry with a new connection."""
+
+
+class SpoolError(IngestError):
+    """The spool can't be written or read now; the message names the setting. Retry later."""

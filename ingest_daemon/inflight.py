@@ -1,35 +1,56 @@
 """Messages between the MQTT broker and Kafka, in arrival order: which of them may be acknowledged now."""
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 
 class State(IntEnum):
-    """Where a message stands; from DELIVERED on it is safe in Kafka."""
+    """Whether a message may be acknowledged; from DELIVERED on it is safe."""
 
     IN_FLIGHT = 0
     DELIVERED = 1
     DEAD_LETTERED = 2
+    SPOOLED = 3
+
+
+class Place(IntEnum):
+    """Who works on a message that is not in Kafka yet."""
+
+    KAFKA = 0  # librdkafka has it and will report
+    NOWHERE = 1  # it has to be produced (again)
+    REFUSED = 2  # `Refused` finds it a place
+
+
+class Owner(Protocol):
+    """Decides what becomes of messages."""
+
+    def failed(self, pending: "Pending", error: Any) -> None:
+        """Kafka's delivery report has an error."""
+
+    def arrived(self, pending: "Pending", state: State) -> None:
+        """A message that has, or is getting, an entry in the spool reached Kafka's topic or the dead-letter topic."""
 
 
 class Connection:
     """One MQTT connection: the number that sets it apart for ever, and how many messages it has brought."""
 
-    __slots__ = ("number", "on_failure", "sequence")
+    __slots__ = ("number", "owner", "sequence")
 
-    def __init__(self, number: int, on_failure: Callable[["Pending", Any], None]) -> None:
+    def __init__(self, number: int, owner: Owner) -> None:
         self.number = number
         self.sequence = 0
-        self.on_failure = on_failure
+        self.owner = owner
 
 
 class Pending:
-    """One received message until its acknowledgement; also its own Kafka delivery callback (one object per message)."""
+    """One message until Kafka has it; also its own Kafka delivery callback (one object per message).
 
-    __slots__ = ("connection", "header", "key", "packet_id", "sequence", "state", "value")
+    `entry` is its id in the spool, 0 while it has none.
+    """
+
+    __slots__ = ("connection", "entry", "header", "key", "packet_id", "place", "sequence", "state", "value")
 
     def __init__(  # noqa: PLR0917  hot path: keywords cost
         self, connection: Connection, packet_id: int, sequence: int, key: bytes, value: bytes, header: bytes
@@ -41,13 +62,24 @@ class Pending:
         self.value = value
         self.header = header
         self.state = State.IN_FLIGHT
+        self.place = Place.KAFKA
+        self.entry = 0
 
     def __call__(self, error: Any, _message: Any) -> None:
-        """Kafka's delivery report. A failed one never settles the message: the sink decides what happens next."""
-        if error is None:
-            self.state = State.DELIVERED
+        """Kafka's delivery report. A failed one never settles the message: the owner decides what happens next."""
+        if error is not None:
+            self.connection.owner.failed(self, error)
+        elif self.entry:
+            self.connection.owner.arrived(self, State.DELIVERED)
         else:
-            self.connection.on_failure(self, error)
+            self.state = State.DELIVERED
+
+    def arrive(self, state: State) -> None:
+        """Kafka has it, in one topic or the other."""
+        if self.entry:
+            self.connection.owner.arrived(self, state)
+        else:
+            self.state = state
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +89,8 @@ class Settled:
     packet_ids: list[int]
     delivered: int
     dead_lettered: int
+    spooled: int
+    last: dict[int, int]  # connection number → last sequence released
 
 
 class InFlight:
@@ -69,6 +103,7 @@ class InFlight:
     def __init__(self) -> None:
         self.queue: deque[Pending] = deque()
         self.payload_bytes = 0
+        self.released = 0
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -78,18 +113,25 @@ class InFlight:
         self.queue.append(pending)
         self.payload_bytes += len(pending.value)
 
+    def unsettled(self) -> list[Pending]:
+        """Those that may not be acknowledged yet, in arrival order."""
+        return [pending for pending in self.queue if not pending.state]
+
     def settle(self, alive: Connection | None) -> Settled:
         """Release the settled messages at the head; those of dead connections are counted but not acknowledged."""
         queue = self.queue
         packet_ids = []
-        released = dead_lettered = released_bytes = 0
+        counts = [0, 0, 0, 0]
+        last: dict[int, int] = {}
+        released_bytes = 0
         while queue and (state := queue[0].state):
             pending = queue.popleft()
-            released += 1
+            counts[state] += 1
             released_bytes += len(pending.value)
-            if state is State.DEAD_LETTERED:
-                dead_lettered += 1
-            if pending.connection is alive and pending.packet_id:
+            connection = pending.connection
+            last[connection.number] = pending.sequence
+            if connection is alive and pending.packet_id:
                 packet_ids.append(pending.packet_id)
         self.payload_bytes -= released_bytes
-        return Settled(packet_ids, released - dead_lettered, dead_lettered)
+        self.released += sum(counts)
+        return Settled(packet_ids, counts[State.DELIVERED], counts[State.DEAD_LETTERED], counts[State.SPOOLED], last)

@@ -1,6 +1,5 @@
-"""The way into Kafka: an idempotent producer that never gives up, and what happens to what it could not deliver."""
+"""The way into Kafka: an idempotent producer that never gives up."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -9,15 +8,11 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from ingest_daemon.dead_letter import ABOUT_THE_MESSAGE, Refused
-from ingest_daemon.envelope import HEADER
 from ingest_daemon.errors import IngestError, SettingsError
-from ingest_daemon.inflight import Pending
 from ingest_daemon.settings import Settings
 
 BATCH_BYTES = 900_000  # below Kafka's default max.message.bytes (1,048,588), which limits whole batches
 OVERHEAD_BYTES = 256 * 1024  # key (an MQTT topic, at most 65,535), headers and framing of one record
-FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 15.0
 REPLACE_SECONDS = 5.0
 
 log = structlog.get_logger("ingest.kafka")
@@ -102,93 +97,6 @@ class Channel:
             self._producer.poll(0.05)
         if len(self._producer):
             raise KafkaStuckError(f"librdkafka did not give up {len(self._producer)} messages within {REPLACE_SECONDS:.0f} s")
-
-
-class KafkaSink:
-    """Sends each message until it is in Kafka, or in the dead-letter topic when Kafka refuses it for what it is.
-
-    Nothing blocks. A failed delivery report never settles a message. `stalled` asks for no more messages for now.
-    The disk spool will stand here, between the bridge and the producer: it has to offer the same members.
-    """
-
-    def __init__(self, settings: Settings, factory: Callable[..., Any] = Producer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings = settings
-        self._topic = settings.kafka_topic
-        self._clock = clock
-        self._channel = Channel(producer_config(settings), factory)
-        self._refused = Refused(
-            settings, lambda: Channel({**producer_config(settings), "batch.num.messages": 1, "linger.ms": 0}, factory), clock
-        )
-        self._waiting: list[Pending] = []
-        self._retry_at = self._last_failure = 0.0
-        self._delay = FIRST_DELAY_SECONDS
-        self._closing = False
-        self.problem: str | None = None
-
-    @property
-    def stalled(self) -> bool:
-        """Whether messages wait to be sent (again); newer ones of the same key must not overtake them."""
-        return bool(self._waiting)
-
-    def send(self, pending: Pending) -> None:
-        """Hand a message to Kafka; its delivery report comes through `poll`."""
-        if self._waiting:
-            self._waiting.append(pending)
-            return
-        self._produce(pending)
-
-    def _produce(self, pending: Pending) -> bool:
-        try:
-            self._channel.produce(self._topic, pending.value, pending.key, on_delivery=pending, headers=[(HEADER, pending.header)])
-        except BufferError:
-            self._waiting.append(pending)
-            return False
-        except KafkaException as error:
-            self.failed(pending, error.args[0])
-        return True
-
-    def failed(self, pending: Pending, error: Any) -> None:
-        """A delivery report with an error: refused for good, or to be sent again."""
-        if self._closing:
-            return
-        code = error.code()
-        if code in ABOUT_THE_MESSAGE:
-            self._refused.take(pending, error.str())
-            return
-        if error.fatal() or code == KafkaError._FATAL:
-            self._channel.fatal = self._channel.fatal or error.str()
-        now = self._clock()
-        if now - self._last_failure > 2 * LAST_DELAY_SECONDS:
-            self._delay = FIRST_DELAY_SECONDS
-        if not self._waiting:
-            self._retry_at = now + self._delay
-            self._delay = min(2 * self._delay, LAST_DELAY_SECONDS)
-            log.warning("delivery_failed", reason=error.str(), code=error.name(), topic=self._topic, setting=setting_for(error))
-        self._last_failure = now
-        self.problem = f"Kafka: {error.str()} ({setting_for(error)})"
-        self._waiting.append(pending)
-
-    def poll(self) -> None:
-        """Serve delivery reports and retries. Raises KafkaStuckError."""
-        self._channel.poll()
-        self._refused.poll()
-        if self._waiting and self._clock() >= self._retry_at:
-            self._send_again()
-
-    def _send_again(self) -> None:
-        again = sorted(self._waiting, key=lambda pending: (pending.connection.number, pending.sequence))
-        self._waiting = []
-        for position, pending in enumerate(again):
-            if not self._produce(pending) or self._waiting:
-                self._waiting.extend(again[position + 1 :])
-                return
-
-    def close(self) -> None:
-        """Drop what is unfinished, without a report to anyone: it was not acknowledged, the MQTT broker redelivers it."""
-        self._closing = True
-        with contextlib.suppress(KafkaStuckError):
-            self._channel.discard()
-            self._refused.close()
 
 
 def setting_for(error: Any) -> str:

@@ -15,7 +15,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ingest_daemon.errors import ProtocolError, UnsafeBrokerError
+from ingest_daemon.errors import ProtocolError, SettingsError, UnsafeBrokerError
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import FrameSocket, OnPublish
@@ -199,7 +199,11 @@ class Session:
             return
         self._refuse_unsafe(properties)
         self._session_present = flags.session_present
-        self._on_open(flags.session_present)
+        try:
+            self._on_open(flags.session_present)
+        except SettingsError as error:  # the disk is full, say: without a connection number nothing may be taken
+            self._give_up(str(error))
+            return
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe(self._settings.subscription, options=options)
         self.problem = "MQTT: connected, waiting for the subscription"
@@ -236,7 +240,7 @@ class Session:
         self.problem = None
         former = self._state.subscription
         if former is None or not self._session_present:
-            self._state.remember_subscription(self._settings.subscription)
+            self._remember()
         elif former != self._settings.subscription:
             # The session still has what an earlier start subscribed to. It goes once the new one is granted: between or without both,
             # messages would be lost.
@@ -250,7 +254,7 @@ class Session:
             log.error("unsubscribe_refused", reasons=[str(reason) for reason in reasons], topic_filter=self._state.subscription)
             return
         log.info("unsubscribed", topic_filter=self._state.subscription)
-        self._state.remember_subscription(self._settings.subscription)
+        self._remember()
 
     def _disconnected(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -269,6 +273,12 @@ class Session:
             self._lost(f"connection lost: {reason}")
 
     # -- inside ------------------------------------------------------------------------------------------------
+    def _remember(self) -> None:
+        try:
+            self._state.remember_subscription(self._settings.subscription)
+        except SettingsError as error:
+            self._give_up(str(error))
+
     def _give_up(self, why: str) -> None:
         """Drop the connection without DISCONNECT."""
         if self._transport is not None:

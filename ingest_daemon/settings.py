@@ -103,13 +103,24 @@ class Settings(BaseSettings):
         description="A larger message goes to the dead-letter topic in parts without asking Kafka first.",
     )
     ingest_shutdown_seconds: float = Field(
-        10.0, ge=0, le=300, description="On SIGTERM, how long to wait for Kafka before leaving the rest to redelivery."
+        10.0,
+        ge=0,
+        le=300,
+        description="On SIGTERM, how long to wait: half of it for Kafka, then for the spool; the rest is left to redelivery.",
     )
     ingest_http_host: str = Field("127.0.0.1", description="Address that /healthz, /readyz and /metrics listen on; 0.0.0.0 for all.")
     ingest_http_port: int = Field(9108, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     ingest_state_dir: Path = Field(
         PROJECT_ROOT / ".local" / "ingest",
-        description="Where the last connection number is kept; give each daemon a directory that survives restarts.",
+        description="Where the spool and the daemon's counters are kept; give each daemon a directory on a disk that survives restarts.",
+    )
+    ingest_spool_bytes: int = Field(
+        8 * 1024**3,
+        ge=1024**2,
+        description="Most bytes kept on disk while Kafka can't take messages. Full: no more are acknowledged, the broker holds the rest.",
+    )
+    ingest_spool_after_seconds: float = Field(
+        2.0, gt=0, le=3600, description="When Kafka has not confirmed a message for so long, messages go to the spool on disk."
     )
     ingest_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line that is written.")
     ingest_kafka_options: dict[str, str | int | float | bool] = Field(

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from ingest_daemon.inflight import Connection, InFlight, Pending, State
 
 
-def fail(_pending: Pending, _error: Any) -> None:
-    raise AssertionError("no failure expected")
+class Failures:
+    """Owner of messages that notes the failed ones."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Pending, Any]] = []
+
+    def failed(self, message: Pending, error: Any) -> None:
+        self.noted.append((message, error))
+
+    def arrived(self, message: Pending, state: State) -> None:
+        raise AssertionError("nothing is in a spool")
 
 
 def pending(connection: Connection, packet_id: int, value: bytes = b"x") -> Pending:
@@ -18,7 +27,7 @@ def pending(connection: Connection, packet_id: int, value: bytes = b"x") -> Pend
 
 
 def test_reports_out_of_order_are_acknowledged_in_order() -> None:
-    connection, window = Connection(1, fail), InFlight()
+    connection, window = Connection(1, Failures()), InFlight()
     first, second, third = (pending(connection, packet_id) for packet_id in (7, 5, 6))
     for message in (first, second, third):
         window.add(message)
@@ -32,7 +41,7 @@ def test_reports_out_of_order_are_acknowledged_in_order() -> None:
 
 
 def test_a_dead_connections_messages_are_counted_but_never_acknowledged() -> None:
-    dead, alive, window = Connection(1, fail), Connection(2, fail), InFlight()
+    dead, alive, window = Connection(1, Failures()), Connection(2, Failures()), InFlight()
     old, new = pending(dead, 1), pending(alive, 1)
     window.add(old)
     window.add(new)
@@ -45,8 +54,8 @@ def test_a_dead_connections_messages_are_counted_but_never_acknowledged() -> Non
 
 
 def test_qos0_settles_without_acknowledgement_and_failures_settle_nothing() -> None:
-    failed = []
-    connection = Connection(1, lambda message, error: failed.append((message, error)))
+    failures = Failures()
+    connection = Connection(1, failures)
     window = InFlight()
     qos0, refused = pending(connection, 0), pending(connection, 3)
     window.add(qos0)
@@ -55,7 +64,7 @@ def test_qos0_settles_without_acknowledgement_and_failures_settle_nothing() -> N
     refused("refused", None)
     settled = window.settle(connection)
     assert (settled.packet_ids, settled.delivered) == ([], 1)
-    assert failed == [(refused, "refused")]
+    assert failures.noted == [(refused, "refused")]
     refused.state = State.DEAD_LETTERED
     settled = window.settle(connection)
     assert (settled.packet_ids, settled.delivered, settled.dead_lettered) == ([3], 0, 1)
@@ -75,7 +84,7 @@ def test_any_interleaving_keeps_the_promise(data: st.DataObject) -> None:
         open_messages = [message for message in arrived if message.state is State.IN_FLIGHT]
         if action == "connect":
             number += 1
-            alive = Connection(number, fail)
+            alive = Connection(number, Failures())
             acknowledged[alive] = []
         elif action == "cut":
             alive = None

@@ -4,122 +4,66 @@ A real broker can't be told to fail in these ways on demand, so the producer is 
 too-large path run against a real broker in integration/test_ingest_flow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+import pytest
+from confluent_kafka import KafkaError
 
-from ingest_daemon.inflight import Connection, Pending, State
-from ingest_daemon.kafka import KafkaSink
-from ingest_daemon.settings import Settings
-
-Record = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
+from ingest_daemon.inflight import State
+from iot_platform_tests.ingest_rig import Record, Rig
 
 
-class Script:
-    """All producers of a sink; `answer` says what becomes of a record: None delivered, an error, or "hold"."""
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.delivered: list[Record] = []
-        self.producers: list[ScriptedProducer] = []
-        self.answer: Callable[[Record], Any] = lambda _record: None
-        self.full = False
+    def one(**settings: Any) -> Rig:
+        made.append(Rig(tmp_path, **settings))
+        return made[-1]
 
-    def make(self, config: dict[str, Any], **_options: Any) -> "ScriptedProducer":
-        self.producers.append(ScriptedProducer(self, config))
-        return self.producers[-1]
+    yield one
+    for rig in made:
+        rig.close()
 
 
-class ScriptedProducer:
-    def __init__(self, script: Script, config: dict[str, Any]) -> None:
-        self.script, self.config = script, config
-        self.queue: list[tuple[Record, Any]] = []
-        self.purged = False
-
-    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any, headers: list[tuple[str, bytes]]) -> None:
-        if self.script.full:
-            raise BufferError
-        if len(value) > self.config["message.max.bytes"]:
-            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        record = (topic, value, key, headers)
-        self.script.records.append(record)
-        self.queue.append((record, on_delivery))
-
-    def poll(self, _timeout: float) -> int:
-        queue, self.queue = self.queue, []
-        for record, report in queue:
-            error = KafkaError(KafkaError._PURGE_QUEUE) if self.purged else self.script.answer(record)
-            if isinstance(error, str):
-                self.queue.append((record, report))
-                continue
-            if error is None:
-                self.script.delivered.append(record)
-            report(error, None)
-        return len(queue)
-
-    def purge(self, **_options: Any) -> None:
-        self.purged = True
-
-    def __len__(self) -> int:
-        return len(self.queue)
+@pytest.fixture
+def rig(make: Callable[..., Rig]) -> Rig:
+    return make()
 
 
-class Rig:
-    def __init__(self, **settings: Any) -> None:
-        self.script = Script()
-        self.now = 0.0
-        self.sink = KafkaSink(Settings(**settings), factory=self.script.make, clock=lambda: self.now)
-        self.connection = Connection(1, self.sink.failed)
-
-    def send(self, *values: bytes) -> list[Pending]:
-        made = []
-        for value in values:
-            self.connection.sequence += 1
-            message = Pending(self.connection, self.connection.sequence, self.connection.sequence, b"topic", value, b"header")
-            self.sink.send(message)
-            made.append(message)
-        return made
-
-    def turns(self, count: int = 10, seconds: float = 0.0) -> None:
-        for _ in range(count):
-            self.now += seconds
-            self.sink.poll()
-
-
-def test_a_passing_failure_is_sent_again_in_arrival_order() -> None:
-    rig = Rig()
+def test_a_passing_failure_is_sent_again_in_arrival_order(rig: Rig) -> None:
     failing = {b"1", b"2"}
     rig.script.answer = lambda record: KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if record[1] in failing else None
     messages = rig.send(b"1", b"2")
     rig.turns()
-    assert rig.sink.stalled
-    assert "IOT_KAFKA_TOPIC" in (rig.sink.problem or "")
-    assert [message.state for message in messages] == [State.IN_FLIGHT] * 2
+    assert "IOT_KAFKA_TOPIC" in rig.sink.problems[0]
+    assert [message.state for message in messages] == [State.SPOOLED] * 2
     failing.clear()
-    messages += rig.send(b"3")
-    rig.turns(seconds=1)
-    assert not rig.sink.stalled
-    assert [record[1] for record in rig.script.delivered] == [b"1", b"2", b"3"]
-    assert all(message.state is State.DELIVERED for message in messages)
+    rig.send(b"3")
+    rig.turns(20, seconds=1)
+    assert rig.sink.problems == []
+    assert rig.values() == [b"1", b"2", b"3"]
+    assert (rig.delivered, rig.spooled, len(rig.in_flight)) == (3, 0, 0)
 
 
-def test_a_full_queue_keeps_messages_and_their_order() -> None:
-    rig = Rig()
+def test_a_full_queue_keeps_messages_and_their_order(rig: Rig) -> None:
     rig.script.full = True
-    messages = rig.send(b"1", b"2", b"3")
+    rig.send(b"1", b"2", b"3")
     rig.turns()
-    assert rig.sink.stalled
+    assert rig.spooled == 3
     rig.script.full = False
     rig.turns()
-    assert [record[1] for record in rig.script.delivered] == [b"1", b"2", b"3"]
-    assert all(message.state is State.DELIVERED for message in messages)
+    rig.send(b"4")
+    rig.turns()
+    assert rig.values() == [b"1", b"2", b"3", b"4"]
+    assert rig.delivered == 4
 
 
-def test_a_fatal_error_replaces_the_producer_and_loses_nothing() -> None:
-    rig = Rig()
+def test_a_fatal_error_replaces_the_producer_and_loses_nothing(rig: Rig) -> None:
     rig.script.answer = lambda _record: "hold"
-    messages = rig.send(b"1", b"2")
+    rig.send(b"1", b"2")
     rig.turns()
     fatal = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "fenced", fatal=True)
     rig.script.producers[0].config["error_cb"](fatal)
@@ -128,22 +72,20 @@ def test_a_fatal_error_replaces_the_producer_and_loses_nothing() -> None:
     assert rig.script.producers[0].purged
     rig.script.answer = lambda _record: None
     rig.turns(seconds=1)
-    assert [record[1] for record in rig.script.delivered] == [b"1", b"2"]
-    assert all(message.state is State.DELIVERED for message in messages)
+    assert rig.values() == [b"1", b"2"]
+    assert rig.delivered == 2
 
 
-def test_a_fatal_delivery_report_replaces_the_producer() -> None:
-    rig = Rig()
+def test_a_fatal_delivery_report_replaces_the_producer(rig: Rig) -> None:
     answers = [KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True)]
     rig.script.answer = lambda _record: answers.pop() if answers else None
-    (message,) = rig.send(b"1")
+    rig.send(b"1")
     rig.turns(seconds=1)
     assert len(rig.script.producers) == 2
-    assert message.state is State.DELIVERED
+    assert (rig.values(), rig.delivered) == ([b"1"], 1)
 
 
-def test_a_small_message_refused_with_its_batch_is_delivered_alone() -> None:
-    rig = Rig()
+def test_a_small_message_refused_with_its_batch_is_delivered_alone(rig: Rig) -> None:
     seen: list[bytes] = []
 
     def answer(record: Record) -> Any:
@@ -162,20 +104,19 @@ def too_large_for(limits: dict[str, int]) -> Callable[[Record], Any]:
     return lambda record: KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if len(record[1]) > limits[record[0]] else None
 
 
-def test_a_message_too_large_for_the_topic_is_dead_lettered_whole() -> None:
-    rig = Rig()
+def test_a_message_too_large_for_the_topic_is_dead_lettered_whole(rig: Rig) -> None:
     rig.script.answer = too_large_for({"iot-messages": 10, "iot-dead-letter": 1000})
     (message,) = rig.send(b"x" * 100)
     rig.turns()
     assert message.state is State.DEAD_LETTERED
     ((topic, value, key, headers),) = rig.script.delivered
     assert (topic, value, key) == ("iot-dead-letter", b"x" * 100, b"topic")
-    assert dict(headers)["iot"] == b"header"
+    assert dict(headers)["iot"] == b"1/1".ljust(28)
     assert b"too large" in dict(headers)["iot-error"].lower()
 
 
-def test_a_message_too_large_for_everything_is_kept_in_parts_that_fit() -> None:
-    rig = Rig(ingest_max_record_bytes=1_000_000)
+def test_a_message_too_large_for_everything_is_kept_in_parts_that_fit(make: Callable[..., Rig]) -> None:
+    rig = make(ingest_max_record_bytes=1_000_000)
     rig.script.answer = too_large_for({"iot-messages": 100_000, "iot-dead-letter": 100_000})
     payload = bytes(range(256)) * 8000
     (message,) = rig.send(payload)
@@ -186,8 +127,28 @@ def test_a_message_too_large_for_everything_is_kept_in_parts_that_fit() -> None:
     assert b"".join(parts[b"%d/%d" % (index + 1, count)] for index in range(count)) == payload
 
 
-def test_a_dead_letter_topic_that_is_away_delays_the_acknowledgement() -> None:
-    rig = Rig()
+def test_a_message_for_a_dead_letter_topic_that_is_away_waits_in_the_spool_and_holds_nobody_up(rig: Rig) -> None:
+    missing = True
+
+    def answer(record: Record) -> Any:
+        if record[0] == "iot-messages":
+            return KafkaError(KafkaError.INVALID_RECORD) if record[1] == b"bad" else None
+        return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if missing else None
+
+    rig.script.answer = answer
+    rig.send(b"bad")
+    rig.turns(10, seconds=1)
+    assert (rig.spooled, rig.acknowledged) == (1, [1])
+    rig.send(b"1", b"2")
+    rig.turns()
+    assert (rig.values(), rig.delivered, rig.dead_lettered) == ([b"1", b"2"], 2, 0)
+    missing = False
+    rig.turns(10, seconds=1)
+    assert (rig.delivered, rig.dead_lettered, rig.spooled, rig.store.level.entries) == (2, 1, 0, 0)
+
+
+def test_refused_messages_without_a_dead_letter_topic_do_not_fill_the_memory(make: Callable[..., Rig]) -> None:
+    rig = make(ingest_in_flight_window=10)
     missing = True
 
     def answer(record: Record) -> Any:
@@ -196,9 +157,11 @@ def test_a_dead_letter_topic_that_is_away_delays_the_acknowledgement() -> None:
         return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if missing else None
 
     rig.script.answer = answer
-    (message,) = rig.send(b"1")
-    rig.turns(10, seconds=1)
-    assert message.state is State.IN_FLIGHT
+    for _ in range(20):
+        rig.send(*[b"bad"] * 10)
+        rig.turns(10, seconds=1)
+    assert rig.spooled == 200
+    assert len(rig.script.records) < 1000  # ten are tried again and again, not all
     missing = False
-    rig.turns(10, seconds=1)
-    assert message.state is State.DEAD_LETTERED
+    rig.turns(100, seconds=1)
+    assert (rig.dead_lettered, rig.spooled) == (200, 0)
