@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import decode, environment, migrate, offsets, simulate, sql, stack, status, trace
+from iot_platform.cli import decode, drill, environment, migrate, offsets, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 decode.register(app)
+drill.register(app)
 environment.register(app)
 migrate.register(app)
 offsets.register(app)

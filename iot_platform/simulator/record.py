@@ -29,7 +29,7 @@ class Recorder:
     """Writes a record; lines appear in the order in which messages settle, `number` gives the order of publishing."""
 
     def __init__(self, path: Path, plan: dict[str, Any]) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("w", buffering=1, encoding="utf-8")  # by line: drills follow it, and a killed simulation leaves a record
         self._write({"record": "iot-simulator", "version": VERSION, **plan})
 
     def __enter__(self) -> Self:

@@ -19,8 +19,8 @@ from iot_platform.cli.status import render
 from iot_platform.cli.status_figures import Status, counters
 from iot_platform.cli.trace_record import follow
 from iot_platform.settings import Settings
+from iot_platform.simulator.comparison import Scope, compare, read
 from iot_platform.simulator.record import Published
-from iot_platform_tests.comparison import compare, read
 from iot_platform_tests.fix_simulation import Simulation, await_condition, await_everything_stored, count, stored_messages
 from iot_platform_tests.fix_stack import Dagster, Ingest
 
@@ -54,7 +54,7 @@ def test_every_message_is_stored_once_and_every_value_exactly(platform: Settings
     published = simulation.start(*MIX, "--rate=2500").finish()
     check_variety(published)
     status = await_everything_stored(platform, database, MESSAGES)
-    stored = read(database)
+    stored = read(database, Scope(platform.kafka_topic))
     assert compare(published, stored) == []
     assert len(stored.rows) == MESSAGES
     assert stored.ledger_sums["duplicates"] == 0
@@ -82,7 +82,7 @@ def test_nothing_is_lost_or_doubled_when_ingest_and_drain_are_killed(
         if phase < 2:  # the next phase's messages meet a drain that is at work; later ones find it dead
             await_everything_stored(platform, database, total)
     await_everything_stored(platform, database, MESSAGES)
-    stored = read(database)
+    stored = read(database, Scope(platform.kafka_topic))
     assert compare(simulation.published, stored) == []
     assert len(stored.rows) == MESSAGES + stored.ledger_sums["duplicates"]
     assert caught_working, "no drain run was killed while messages waited: the test proved less than it should"

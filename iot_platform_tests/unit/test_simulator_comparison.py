@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from iot_platform.simulator.comparison import Model, Row, Series, Stored, Value, compare
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform.simulator.record import Published
-from iot_platform_tests.comparison import Model, Row, Series, Stored, Value, compare
 
 START_US = 1_795_427_998_000_000
 

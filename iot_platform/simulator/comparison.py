@@ -1,8 +1,9 @@
 """Compares what a simulation published with what the database holds: every message once, every value exact, every count equal."""
 
+import json
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,24 +18,50 @@ Series = tuple[str, str, str, str]
 Value = tuple[bytes | None, int | None, str | None]  # the double's bits, so that -0.0 and 0.0 differ
 
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
+_IN_SCOPE = "kafka_offset >= %(least)s AND kafka_offset >= coalesce((%(offsets)s::jsonb ->> kafka_partition::text)::bigint, 0)"
 _MESSAGES = f"""
 SELECT kafka_partition, kafka_offset, topic, payload, duplicate_of, tenant_id, project_id, device_id, time_source,
        {_MICROSECONDS.format("received_at")}, connection_number, sequence, packet_id, dup
-FROM message_named ORDER BY 1, 2
-"""
-_QUARANTINE = """
+FROM message_named WHERE {_IN_SCOPE} ORDER BY 1, 2
+"""  # noqa: S608 - parts of our own
+_QUARANTINE = f"""
 SELECT kafka_partition, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload, duplicate_of, reason,
        connection_number, sequence, packet_id, dup
-FROM quarantine_named ORDER BY 1, 2
-"""
+FROM quarantine_named WHERE {_IN_SCOPE} ORDER BY 1, 2
+"""  # noqa: S608 - as above
 _MEASUREMENTS = f"""
 SELECT tenant_id, project_id, device_id, metric, {_MICROSECONDS.format("time")}, value, value_int, value_text FROM measurement_named
-"""
+WHERE %(tenants)s::text[] IS NULL OR tenant_id = ANY(%(tenants)s)
+"""  # noqa: S608 - as above
 _LATEST = f"""
 SELECT tenant_id, project_id, device_id, metric, {_MICROSECONDS.format("time")}, value, value_int, value_text FROM latest_named
-"""
+WHERE %(tenants)s::text[] IS NULL OR tenant_id = ANY(%(tenants)s)
+"""  # noqa: S608 - as above
 _COUNTERS = "messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts"
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in _COUNTERS.split(", "))
+_LEDGER = "FROM ledger WHERE kafka_topic = %(topic)s AND from_offset >= coalesce((%(offsets)s::jsonb ->> kafka_partition::text)::bigint, 0)"
+_RANGES = f"""
+SELECT kafka_partition, from_offset, to_offset,
+       CASE kind WHEN 'accepted_loss' THEN to_offset - from_offset ELSE messages + quarantined + empty_offsets END,
+       CASE kind WHEN 'accepted_loss' THEN to_offset - from_offset ELSE empty_offsets END, {_MICROSECONDS.format("committed_at")}
+{_LEDGER} AND kind <> 'replay' ORDER BY 1, 2
+"""
+_OFFSETS = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %(topic)s"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a comparison looks at: everything from these offsets of a Kafka topic on (0 for partitions not named)."""
+
+    topic: str
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    accounting: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, connection: Connection, topic: str) -> "Scope":
+        """What is stored from now on; meant for a moment at which nothing is under way."""
+        offsets = _all(connection, _OFFSETS, {"topic": topic})
+        return cls(topic, dict(offsets), _sums(connection, "FROM accounting_1h", {}))
 
 
 @dataclass(frozen=True)
@@ -57,10 +84,25 @@ class Stored:
     rows: list[Row]
     measurements: dict[tuple[Series, int], Value]
     latest: dict[Series, tuple[int, Value]]
-    ledger: list[tuple[int, int, int, int]]
+    ledger: list[tuple[int, int, int, int]]  # partition, from, to, offsets accounted for
     ledger_sums: dict[str, int]
     accounting_sums: dict[str, int]
     next_offsets: dict[int, int]
+    first_offsets: dict[int, int] = field(default_factory=dict)
+    absent: dict[int, int] = field(default_factory=dict)  # offsets that have no row, and rightly so
+    committed_us: list[int] = field(default_factory=list)  # of each ledger range
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`lost`: acknowledged and not stored. `doubled`: stored more often than published, and not marked. `redelivered`: marked."""
+
+    messages: int
+    lost: int
+    doubled: int
+    redelivered: int
+    losses: list[str]
+    problems: list[str]
 
 
 @dataclass
@@ -86,42 +128,65 @@ class Model:
                 self.conflicts += 1
 
 
-def read(connection: Connection) -> Stored:
-    """Everything, through the views that people use."""
+def read(connection: Connection, scope: Scope, tenants: Collection[str] | None = None) -> Stored:
+    """Everything in the scope, through the views that people use; measurements of the given tenants only."""
+    values = {
+        "topic": scope.topic,
+        "offsets": json.dumps({str(partition): offset for partition, offset in scope.offsets.items()}),
+        "least": min(scope.offsets.values(), default=0),
+        "tenants": None if tenants is None else list(tenants),
+    }
     rows = [
         Row((part, offset), (topic.encode(), bytes(payload)), copy, None, (tenant, project, device, source), received, tuple(delivery))
-        for part, offset, topic, payload, copy, tenant, project, device, source, received, *delivery in _all(connection, _MESSAGES)
+        for part, offset, topic, payload, copy, tenant, project, device, source, received, *delivery in _all(connection, _MESSAGES, values)
     ]
     rows += [
         Row((part, offset), (bytes(topic), bytes(payload)), copy, reason, delivery=tuple(delivery))
-        for part, offset, topic, payload, copy, reason, *delivery in _all(connection, _QUARANTINE)
+        for part, offset, topic, payload, copy, reason, *delivery in _all(connection, _QUARANTINE, values)
     ]
-    names = _COUNTERS.split(", ")
+    accounting = _sums(connection, "FROM accounting_1h", {})
+    ranges = _all(connection, _RANGES, values)
+    absent: Counter[int] = Counter()
+    for partition, _, _, _, empty, _ in ranges:
+        absent[partition] += empty
     return Stored(
         rows,
-        {(tuple(row[:4]), row[4]): _value(row) for row in _all(connection, _MEASUREMENTS)},  # type: ignore[misc]
-        {tuple(row[:4]): (row[4], _value(row)) for row in _all(connection, _LATEST)},  # type: ignore[misc]
-        _all(connection, "SELECT kafka_partition, from_offset, to_offset, messages + quarantined FROM ledger ORDER BY 1, 2"),
-        dict(zip(names, _all(connection, f"SELECT {_SUMS} FROM ledger")[0], strict=True)),
-        dict(zip(names, _all(connection, f"SELECT {_SUMS} FROM accounting_1h")[0], strict=True)),
-        dict(_all(connection, "SELECT kafka_partition, next_offset FROM kafka_offset")),
+        {(tuple(row[:4]), row[4]): _value(row) for row in _all(connection, _MEASUREMENTS, values)},
+        {tuple(row[:4]): (row[4], _value(row)) for row in _all(connection, _LATEST, values)},
+        [tuple(row[:4]) for row in ranges],
+        _sums(connection, _LEDGER, values),
+        {name: value - scope.accounting.get(name, 0) for name, value in accounting.items()},
+        dict(_all(connection, _OFFSETS, values)),
+        dict(scope.offsets),
+        dict(absent),
+        [row[5] for row in ranges],
     )
 
 
 def compare(published: Sequence[Published], stored: Stored) -> list[str]:
     """Every difference, as sentences; empty when the platform kept its promise."""
+    found = examine(published, stored)
+    return found.losses + found.problems
+
+
+def examine(published: Sequence[Published], stored: Stored) -> Comparison:
+    """Every difference, with the numbers of lost and doubled messages."""
     expected = {(item.message.topic.encode(), item.message.payload): item.message.expected for item in published}
-    problems = [*_messages(published, stored.rows), *_redeliveries(stored.rows), *_outcomes(stored.rows, expected)]
+    lost, doubled, problems = _messages(published, stored.rows)
+    losses = _some("lost", lost)
+    problems += [*_redeliveries(stored.rows), *_outcomes(stored.rows, expected)]
     model = Model()
     for row in sorted(stored.rows, key=lambda each: each.place):
         if row.duplicate_of is None and row.reason is None and row.content in expected:
             model.add(expected[row.content], row.received_us)
     problems += _measurements(model, stored)
     problems += _accounting(model, stored)
-    return problems + _ranges(stored)
+    problems += _ranges(stored)
+    redelivered = sum(row.duplicate_of is not None for row in stored.rows)
+    return Comparison(len(published), sum(count for _, count in lost), doubled, redelivered, losses, problems)
 
 
-def _messages(published: Sequence[Published], rows: Iterable[Row]) -> list[str]:
+def _messages(published: Sequence[Published], rows: Sequence[Row]) -> tuple[list[tuple[Content, int]], int, list[str]]:
     """Multiset equality of what was acknowledged with message ∪ quarantine, redeliveries aside."""
     least: Counter[Content] = Counter()
     most: Counter[Content] = Counter()
@@ -129,14 +194,15 @@ def _messages(published: Sequence[Published], rows: Iterable[Row]) -> list[str]:
         content = (item.message.topic.encode(), item.message.payload)
         least[content] += item.acked
         most[content] += 0 if item.refused else item.sends
-    rows = list(rows)
     found = Counter(row.content for row in rows if row.duplicate_of is None)
+    lost = [(content, least[content] - found[content]) for content in least if found[content] < least[content]]
+    extra = {content: found[content] - most[content] for content in found if found[content] > most[content]}
     places: dict[Content, list[Any]] = defaultdict(list)
     for row in rows:
-        places[row.content].append((row.place, row.duplicate_of, row.delivery))
-    lost = [(content, least[content] - found[content]) for content in least if found[content] < least[content]]
-    extra = [(content, most[content], places[content]) for content in found if found[content] > most[content]]
-    return _some("lost", lost) + _some("stored too often or never published", extra)
+        if row.content in extra:
+            places[row.content].append((row.place, row.duplicate_of, row.delivery))
+    examples = [(content, most[content], places[content]) for content in extra]
+    return lost, sum(extra.values()), _some("stored too often or never published", examples)
 
 
 def _redeliveries(rows: Sequence[Row]) -> list[str]:
@@ -202,21 +268,23 @@ def _accounting(model: Model, stored: Stored) -> list[str]:
 
 
 def _ranges(stored: Stored) -> list[str]:
-    """Each partition's batches follow each other from 0 to next_offset, and hold as many rows as offsets."""
+    """Each partition's batches follow each other up to next_offset, and hold as many rows as offsets."""
     problems = []
     places: dict[int, list[int]] = defaultdict(list)
     for row in stored.rows:
         places[row.place[0]].append(row.place[1])
-    following: dict[int, int] = defaultdict(int)
-    for partition, begin, end, rows in stored.ledger:
-        if begin != following[partition] or end - begin != rows:
-            problems.append(f"ledger of partition {partition}: [{begin}, {end}) with {rows} rows follows {following[partition]}")
+    following: dict[int, int] = defaultdict(int, stored.first_offsets)
+    for partition, begin, end, accounted in stored.ledger:
+        if begin != following[partition] or end - begin != accounted:
+            problems.append(f"ledger of partition {partition}: [{begin}, {end}) with {accounted} follows {following[partition]}")
         following[partition] = end
     for partition, following_offset in stored.next_offsets.items():
+        first = stored.first_offsets.get(partition, 0)
         if following[partition] != following_offset:
             problems.append(f"partition {partition}: ledger ends at {following[partition]}, next_offset is {following_offset}")
-        if sorted(places[partition]) != list(range(following_offset)):
-            problems.append(f"partition {partition}: {len(places[partition])} rows for {following_offset} offsets")
+        found, wanted = set(places[partition]), following_offset - first - stored.absent.get(partition, 0)
+        if len(found) != len(places[partition]) or len(found) != wanted or not found <= set(range(first, following_offset)):
+            problems.append(f"partition {partition}: {len(places[partition])} rows for {wanted} offsets of [{first}, {following_offset})")
     return problems
 
 
@@ -233,7 +301,11 @@ def _bits(value: float | None) -> bytes | None:
     return None if value is None else struct.pack(">d", value)
 
 
-def _all(connection: Connection, query: str) -> list[Any]:
+def _sums(connection: Connection, source: str, values: Mapping[str, Any]) -> dict[str, int]:
+    return dict(zip(_COUNTERS.split(", "), _all(connection, f"SELECT {_SUMS} {source}", values)[0], strict=True))
+
+
+def _all(connection: Connection, query: str, values: Mapping[str, Any]) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(query)
+        cursor.execute(query, values)
         return cursor.fetchall()

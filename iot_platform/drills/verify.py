@@ -1,0 +1,191 @@
+"""The verdict on a drill: everything acknowledged is stored, nothing twice, every value exact, the audit has nothing to say."""
+
+import importlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import psycopg2
+
+from iot_platform.database import DatabaseError
+from iot_platform.drills.run import DrillRun
+from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.simulator.comparison import Comparison, Stored, examine, read
+from iot_platform.simulator.record import Published
+
+SETTLE_SECONDS: Final = 240.0
+QUIET_LOOKS: Final = 3
+"""Everything must be at rest at so many looks in a row: the broker may hold a message that nobody else has seen yet."""
+POLL_SECONDS: Final = 0.5
+LATE_SECONDS: Final = 3.0
+"""A message that is stored later than this after it was published was held up; the last such message ends the recovery."""
+AUDIT_SECONDS: Final = 60.0
+
+
+@dataclass
+class Verdict:
+    """What became of a drill's messages. `recovery_seconds` None: there was no fault."""
+
+    messages: int = 0
+    lost: int = 0
+    doubled: int = 0
+    redelivered: int = 0
+    expected_losses: int = 0
+    recovery_seconds: float | None = None
+    audit: str = "not run"
+    problems: list[str] = field(default_factory=list)
+
+
+def judge(run: DrillRun) -> Verdict:
+    """Wait (bounded) until all is stored, then compare. Needs every server and program up."""
+    verdict = Verdict(problems=list(run.problems))
+    if not await_rest(run):
+        verdict.problems.append(f"not at rest after {SETTLE_SECONDS:.0f} s: {_state(run).text}")
+    run.show("comparing")
+    published = run.fleet.published()
+    stored = _read(run, published)
+    compared = examine(published, stored)
+    _weigh(run, verdict, compared)
+    verdict.recovery_seconds = recovery_seconds(run, published, stored)
+    run.show("auditing")
+    _audit(run, verdict)
+    return verdict
+
+
+# -- at rest ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class State:
+    """How far the platform is with a drill's messages; None is unknown, because a server did not answer."""
+
+    acknowledged: int
+    stored: int
+    lag: int | None
+    in_flight: int | None
+    spooled: int | None
+
+    def at_rest(self, losses: int) -> bool:
+        """Whether everything is stored, as far as one can see."""
+        return self.stored >= self.acknowledged - losses and self.lag == 0 and self.in_flight == 0 and self.spooled == 0
+
+    @property
+    def text(self) -> str:
+        """For the screen."""
+        figures = {"lag": self.lag, "in flight": self.in_flight, "spooled": self.spooled}
+        shown = ", ".join(f"{name} {'?' if value is None else f'{value:,}'}" for name, value in figures.items())
+        return f"{self.stored:,} of {self.acknowledged:,} stored, {shown}"
+
+
+def await_rest(run: DrillRun, seconds: float = SETTLE_SECONDS) -> bool:
+    """Until everything acknowledged is stored and nothing is under way; False when that takes too long. Progress renews the patience."""
+    give_up, quiet, best = time.monotonic() + seconds, 0, -1
+    losses = sum(count for count, _ in run.expected_losses)
+    while quiet < QUIET_LOOKS:
+        state = _state(run)
+        quiet = quiet + 1 if state.at_rest(losses) else 0
+        if state.stored > best:
+            best, give_up = state.stored, time.monotonic() + seconds
+        if time.monotonic() > give_up:
+            return False
+        run.show(f"waiting: {state.text}")
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _state(run: DrillRun) -> State:
+    daemons = [run.stack.metrics(name) for name in run.stack.ingests]
+    in_flight = spooled = None
+    if all(daemon is not None for daemon in daemons):
+        in_flight = sum(int(daemon["iot_ingest_messages_in_flight"]) for daemon in daemons if daemon)
+        spooled = sum(int(daemon.get("iot_ingest_spool_messages", 0)) for daemon in daemons if daemon)
+    return State(run.fleet.acknowledged, run.stored(), _lag(run), in_flight, spooled)
+
+
+def _lag(run: DrillRun) -> int | None:
+    with suppress(psycopg2.Error, DatabaseError, KafkaUnavailableError):
+        with TopicOffsets(run.settings) as topic:
+            end = topic.end(topic.partitions())
+        with run.database() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s", (run.settings.kafka_topic,))
+            following = dict(cursor.fetchall())
+        return sum(max(0, offset - int(following.get(partition, 0))) for partition, offset in end.items())
+    return None
+
+
+# -- comparison ------------------------------------------------------------------------------------------------
+def _read(run: DrillRun, published: Sequence[Published]) -> Stored:
+    tenants = {item.message.expected.tenant for item in published}
+    with run.database() as connection:
+        return read(connection, run.scope, tenants)
+
+
+def _weigh(run: DrillRun, verdict: Verdict, compared: Comparison) -> None:
+    verdict.messages, verdict.lost, verdict.doubled = compared.messages, compared.lost, compared.doubled
+    verdict.redelivered = compared.redelivered
+    verdict.expected_losses = sum(count for count, _ in run.expected_losses)
+    verdict.problems += compared.problems
+    if compared.lost != verdict.expected_losses:
+        expected = "; ".join(f"{count} expected: {why}" for count, why in run.expected_losses)
+        verdict.problems += compared.losses or [f"nothing was lost, although {expected}"]
+        if compared.losses and expected:
+            verdict.problems.append(expected)
+
+
+def recovery_seconds(run: DrillRun, published: Sequence[Published], stored: Stored) -> float | None:
+    """From the end of the last fault to the commit of the last message that was held up (0: nothing was held up any more)."""
+    ended = [fault.ended_at for fault in run.faults if fault.ended_at is not None]
+    if not ended or not stored.ledger:
+        return None
+    fault_end_us = int(max(ended).timestamp() * 1_000_000)
+    sent: Counter[tuple[bytes, bytes]] = Counter()
+    published_us = {}
+    for item in published:
+        content = (item.message.topic.encode(), item.message.payload)
+        sent[content] += 1
+        published_us[content] = item.published_us
+    commits = _commit_times(stored)
+    held_up = [
+        commits[row.place]
+        for row in stored.rows
+        if row.duplicate_of is None and sent[row.content] == 1 and commits[row.place] - published_us[row.content] > LATE_SECONDS * 1e6
+    ]
+    return max(0.0, (max(held_up, default=0) - fault_end_us) / 1e6)
+
+
+def _commit_times(stored: Stored) -> dict[tuple[int, int], int]:
+    """When each row was committed, µs since the epoch, by its place; 0 for rows of no batch."""
+    found: dict[tuple[int, int], int] = {}
+    begins: dict[int, list[tuple[int, int]]] = {}
+    for (partition, begin, _, _), committed in zip(stored.ledger, stored.committed_us, strict=True):
+        begins.setdefault(partition, []).append((begin, committed))
+    offsets: dict[int, list[int]] = {}
+    for row in stored.rows:
+        offsets.setdefault(row.place[0], []).append(row.place[1])
+    for partition, several in offsets.items():
+        ranges = np.array(begins.get(partition, [(0, 0)]), dtype=np.int64)
+        index = np.searchsorted(ranges[:, 0], np.array(several, dtype=np.int64), side="right") - 1
+        for offset, committed in zip(several, ranges[np.maximum(index, 0), 1], strict=True):
+            found[partition, offset] = int(committed)
+    return found
+
+
+# -- audit -----------------------------------------------------------------------------------------------------
+def _audit(run: DrillRun, verdict: Verdict) -> None:
+    """The platform's own proof. What it must find, it must find; anything else is a failure."""
+    try:
+        audit: Any = importlib.import_module("iot_platform.audit")
+    except ModuleNotFoundError:
+        return
+    result = audit.run_audit(run.settings, since=run.began_at, tenant=None, wait_seconds=AUDIT_SECONDS, note=run.show)
+    found = {difference.kind for difference in result.differences}
+    unexpected = [difference for difference in result.differences if difference.kind not in run.expected_differences]
+    verdict.audit = "ok" if not result.differences else f"{len(result.differences)} difference(s)"
+    verdict.problems += [f"audit: {difference.text}" for difference in unexpected[:5]]
+    if not result.ok and not result.differences:
+        verdict.problems.append("the audit failed without naming a difference")
+    for kind, why in run.expected_differences.items():
+        if kind not in found:
+            verdict.problems.append(f"the audit does not name '{kind}', although {why}")
