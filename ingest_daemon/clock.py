@@ -1,39 +1,59 @@
-"""Compares this host's clock with Kafka's: receive times are this host's, and say nothing if its clock is wrong."""
+"""Compares this host's clock with Kafka's: receive times are this host's, and mislead whoever reads them if its clock is wrong."""
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 SAMPLE_SECONDS = 10.0
 WRONG_SECONDS = 60.0
+
+Report = Callable[[Any, Any], None]
+"""A delivery callback."""
 
 log = structlog.get_logger("ingest.clock")
 
 
 class ClockWatch:
-    """Fed with a delivery report now and then; one thread.
+    """Looks at one delivery report in SAMPLE_SECONDS; one thread. On the way of a message:
 
-    Use: when `due(monotonic)` is true note the wall clock, produce one message, and hand both to `sample` in its delivery
-    callback. Kafka stamps the record (LogAppendTime) between sending and report, so the true offset lies between the two; the
-    sending time is used, which a slow Kafka makes look early: compare only messages reported within a few seconds.
+    `on_delivery = watch.around(pending) if watch.due(now) else pending`, with `now` read once per turn.
     """
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
+    def __init__(self, tell: Callable[[float], None], wall: Callable[[], float] = time.time) -> None:
         """`tell` takes this clock minus Kafka's in seconds (`Metrics.clock_offset.set`)."""
         self._tell = tell
+        self._wall = wall
         self._next = 0.0
         self.problem: str | None = None
 
     def due(self, monotonic: float) -> bool:
-        """Whether the next message should be sampled: at most one in SAMPLE_SECONDS."""
+        """Whether to sample the next message."""
         if monotonic < self._next:
             return False
         self._next = monotonic + SAMPLE_SECONDS
         return True
 
+    def around(self, report: Report) -> Report:
+        """The delivery callback of a message that is about to be sent, which also takes its sample. For topics with LogAppendTime."""
+        sent = self._wall()
+
+        def reported(error: Any, message: Any) -> None:
+            if error is None and message is not None:
+                kind, milliseconds = message.timestamp()
+                if kind == TIMESTAMP_LOG_APPEND_TIME:
+                    self.sample(milliseconds, sent)
+            report(error, message)
+
+        return reported
+
     def sample(self, kafka_timestamp_ms: int, sent_wall_time: float) -> None:
-        """The timestamp that the broker gave a record, and this host's clock (Unix seconds) when it was sent."""
-        offset = sent_wall_time - kafka_timestamp_ms / 1000
+        """Kafka stamped a record at its own time somewhere between its sending and now: the least difference that explains that."""
+        kafka = kafka_timestamp_ms / 1000
+        early, late = sent_wall_time - kafka, self._wall() - kafka
+        offset = max(early, 0.0) + min(late, 0.0)
         self._tell(offset)
         wrong = abs(offset) > WRONG_SECONDS
         if wrong and self.problem is None:
