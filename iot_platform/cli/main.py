@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import decode, drill, environment, migrate, offsets, simulate, sql, stack, status, trace
+from iot_platform.cli import decode, drill, environment, migrate, offsets, replay, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -25,6 +25,7 @@ drill.register(app)
 environment.register(app)
 migrate.register(app)
 offsets.register(app)
+replay.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)

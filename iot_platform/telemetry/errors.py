@@ -25,6 +25,10 @@ class DataGoneError(DrainError):
     """Kafka no longer has, or never had, the offset that comes next. A person decides. Never retry."""
 
 
+class ReplayError(DrainError):
+    """What was selected for a replay does not exist. Never retry."""
+
+
 def accept_command(partitions: list[int]) -> str:
     """What a person runs to accept a loss."""
     return "iot offsets accept " + " ".join(f"--partition {partition}" for partition in partitions)

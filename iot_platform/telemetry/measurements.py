@@ -1,7 +1,7 @@
 """Writes measurements so that the first value of (series, time) wins: plain COPY for what is surely new, staging for the rest."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,8 @@ from iot_platform.telemetry.decode import DecodedBatch
 COPY_SIZE: Final = 8 * 1024 * 1024
 """Bytes per read of copy_expert: each read waits up to 5 ms for the interpreter lock that the decoding thread holds."""
 INSERTED, DUPLICATE, CONFLICT = 0, 1, 2
+UNKNOWN: Final = 2_000_000_000
+"""In a look, where series without an id begin: no database has as many."""
 
 _COPY: Final = "COPY measurement (time, series_id, value, value_int, value_text) FROM STDIN (FORMAT binary)"
 _STAGE: Final = "COPY pg_temp.measurement_stage (position, time, series_id, value, value_int, value_text) FROM STDIN (FORMAT binary)"
@@ -187,6 +189,7 @@ class MeasurementWriter:
     def look(self, values: Values) -> npt.NDArray[np.uint8]:
         """What `write` would make of each, as far as the database tells now. Writes nothing; rolls back."""
         outcome = np.full(len(values), INSERTED, np.uint8)
+        values = replace(values, series=np.where(values.series == 0, UNKNOWN + values.local, values.series).astype(np.int32))
         order, repeats = by_key(values)
         if len(order):
             with self._connection.cursor() as cursor:

@@ -1,0 +1,25 @@
+"""Times as people write them on the command line: ISO 8601, or how long ago."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import typer
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def parse_moment(text: str) -> datetime:
+    """`2026-11-23T10:00Z` (UTC unless it names a zone), `2026-11-23`, or an age such as 90m, 2h, 3d.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    try:
+        if age := _AGO.fullmatch(text.strip()):
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: float(age[1])})
+        moment = datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no time: write 2026-11-23T10:00Z, or how long ago, such as 90m, 2h, 3d") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,145 @@
+"""Finds committed offsets whose record is in neither table, and fetches these records from Kafka while it holds them."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.envelope import Envelopes
+from iot_platform.telemetry.errors import TopicMissingError, TransientError
+from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.replay_rows import Held
+from iot_platform.telemetry.replay_selection import Slice
+from iot_platform.telemetry.source import KafkaSource
+
+SILENCE_SECONDS: Final = 30.0
+NEAR: Final = 1_000
+"""Wanted offsets less than this apart are read in one go."""
+
+_PRESENT: Final = """
+SELECT kafka_offset FROM message
+WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
+  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
+UNION ALL
+SELECT kafka_offset FROM quarantine
+WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
+  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s"""
+
+Offsets = npt.NDArray[np.int64]
+
+
+def missing(connection: Connection, part: Slice) -> Offsets:
+    """Offsets of a slice that neither table has; those that Kafka never had a record for are among them. None if they are no more than
+    the ledger says Kafka has none for."""
+    parameters = {
+        "start": f"{part.start} microseconds",
+        "end": f"{part.end} microseconds",
+        "partition": part.partition,
+        "first": part.first,
+        "last": part.last,
+    }
+    absent = np.ones(part.last - part.first, np.bool_)
+    with connection.cursor() as cursor:
+        cursor.execute(_PRESENT, parameters)
+        while rows := cursor.fetchmany(10_000):
+            absent[np.array(rows, np.int64)[:, 0] - part.first] = False
+    connection.rollback()
+    found = np.flatnonzero(absent) + part.first
+    return found[:0] if len(found) == part.empty else found
+
+
+class KafkaShelf:
+    """The log of the drained topic, for reading again what lies behind next_offset."""
+
+    def __init__(self, settings: Settings, rows: dict[int, offsets.OffsetRow]) -> None:
+        self._settings = settings
+        self._source = KafkaSource(settings)
+        self._rows = rows
+
+    def reason_against(self, partition: int) -> str:
+        """Why nothing of the partition can be restored; "" if it can.
+
+        Raises:
+            TransientError: Kafka does not answer.
+        """
+        row = self._rows[partition]
+        try:
+            identity = offsets.describe(self._settings)
+        except TopicMissingError as error:
+            return str(error)
+        if (identity.cluster_id, identity.topic_id) != (row.cluster_id, row.topic_id):
+            return f"topic '{identity.topic}' is not the one that was drained (topic id {identity.topic_id}, drained: {row.topic_id})"
+        return "" if partition in identity.partitions else f"topic '{identity.topic}' has no partition {partition} any more"
+
+    def low(self, partition: int) -> int:
+        """The first offset that Kafka still holds.
+
+        Raises:
+            TransientError: Kafka does not answer.
+        """
+        return offsets.watermarks(self._source.consumer, offsets.describe(self._settings), (partition,))[partition].low
+
+    def fetch(self, partition: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
+        """The records of these offsets (ascending, none below `low`), where Kafka has one; with each batch the wanted offsets up to there.
+
+        Raises:
+            TransientError: Kafka does not answer.
+        """
+        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > NEAR) + 1) if len(wanted) else ():
+            yield from self._run(partition, run, stopped)
+
+    def _run(self, partition: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
+        source, begin, end = self._source, int(wanted[0]), int(wanted[-1]) + 1
+        source.assign({partition: begin})
+        deadline = time.monotonic() + SILENCE_SECONDS
+        while begin < end and not stopped():
+            records = source.read(stopped)
+            if records is None:
+                if time.monotonic() > deadline:
+                    raise TransientError(f"Kafka gives nothing of partition {partition} from offset {begin} on")
+                continue
+            deadline = time.monotonic() + SILENCE_SECONDS
+            passed = wanted[(wanted >= begin) & (wanted < source.position[partition])]
+            begin = source.position[partition]
+            if len(passed):
+                yield take(records, np.flatnonzero(np.isin(records.offset, passed))), passed
+
+    def close(self) -> None:
+        """Give up the consumer."""
+        self._source.close()
+
+
+def take(records: Records, rows: npt.NDArray[np.intp]) -> Records:
+    """Some of the records."""
+    envelope = records.envelope
+    names = ("readable", "received_at", "flags", "packet_id", "sequence", "connection")
+    chosen: Envelopes = replace(envelope, **{name: getattr(envelope, name)[rows] for name in names})
+    return Records(
+        topics=[records.topics[row] for row in rows.tolist()],
+        payloads=[records.payloads[row] for row in rows.tolist()],
+        partition=records.partition[rows],
+        offset=records.offset[rows],
+        envelope=chosen,
+        ranges={},
+    )
+
+
+def held(records: Records) -> Held:
+    """Records from Kafka, for the writer: it finds connection and first copy."""
+    count = len(records)
+    return Held(
+        records=records,
+        in_quarantine=np.zeros(count, np.bool_),
+        restored=np.ones(count, np.bool_),
+        connection_id=np.zeros(count, np.int32),
+        duplicate_of=np.full(count, -1, np.int64),
+        reason=[""] * count,
+        detail=[""] * count,
+        project=[("", "")] * count,
+    )
