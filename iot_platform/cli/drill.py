@@ -95,6 +95,9 @@ def _shown(live: Any) -> Any:
 
 def _tell(console: Console, outcome: "Outcome") -> None:
     """One line for each drill, and its problems."""
+    if outcome.skipped:
+        console.print(f"[yellow]–[/yellow] {outcome.drill:<28} skipped: {escape(outcome.skipped)}", soft_wrap=True, highlight=False)
+        return
     sign = "[green]✓[/green]" if outcome.passed else "[red]✗[/red]"
     recovery = "" if outcome.recovery_seconds is None else f", recovered in {outcome.recovery_seconds:.1f} s"
     lost = f"{outcome.lost:,} lost" + (" as expected" if outcome.expected_losses and outcome.passed else "")
@@ -112,7 +115,7 @@ def _finish(console: Console, done: "Report", path: Path) -> None:
 
     table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
     for outcome in done.outcomes:
-        table.add_row(*outcome.cells(), style="" if outcome.passed else "red")
+        table.add_row(*outcome.cells(), style="red" if outcome.verdict == "FAILED" else "")
     if len(done.outcomes) > 1:
         console.print(table)
     total = sum(outcome.messages for outcome in done.outcomes)

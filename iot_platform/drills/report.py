@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -43,6 +44,12 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     kept: str | None = None
+    skipped: str = ""  # why it could not run here: neither passed nor failed
+
+    @property
+    def verdict(self) -> str:
+        """In one word."""
+        return "skipped" if self.skipped else "passed" if self.passed else "FAILED"
 
     def cells(self) -> list[str]:
         """The row of the table, in the order of COLUMNS."""
@@ -50,7 +57,7 @@ class Outcome:
         recovery = "–" if self.recovery_seconds is None else f"{self.recovery_seconds:.1f} s"
         peak = f"{sum(self.memory_peak_bytes.values()) / 2**20:,.0f} MiB" if self.memory_peak_bytes else "–"
         counts = (f"{self.messages:,}", lost, f"{self.doubled:,}", f"{self.redelivered:,}")
-        return [self.drill, "passed" if self.passed else "FAILED", *counts, recovery, self.audit, f"{self.seconds:.0f} s", peak]
+        return [self.drill, self.verdict, *counts, recovery, self.audit, f"{self.seconds:.0f} s", peak]
 
 
 @dataclass
@@ -65,8 +72,9 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every drill passed, and there was one."""
-        return bool(self.outcomes) and all(outcome.passed for outcome in self.outcomes)
+        """Whether every drill passed that could run here, and there was one."""
+        ran = [outcome for outcome in self.outcomes if not outcome.skipped]
+        return bool(ran) and all(outcome.passed for outcome in ran)
 
     def describe(self, stack: DrillStack) -> None:
         """Note versions and machine, once."""
@@ -85,7 +93,8 @@ class Report:
     def markdown(self) -> str:
         """For people."""
         total = sum(outcome.messages for outcome in self.outcomes)
-        verdict = "all passed" if self.passed else f"{sum(not outcome.passed for outcome in self.outcomes)} FAILED"
+        counts = Counter(outcome.verdict for outcome in self.outcomes)
+        verdict = ", ".join(f"{counts[name]} {name}" for name in ("passed", "skipped", "FAILED") if counts[name])
         lines = [f"# Failure drills of {self.started_at:%Y-%m-%d %H:%M} UTC", ""]
         lines += [f"{len(self.outcomes)} drills, {total:,} messages, {verdict}; seed {self.options.seed}.", ""]
         lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
@@ -99,6 +108,8 @@ class Report:
 
 def _chapter(outcome: Outcome) -> list[str]:
     lines = [f"## {outcome.drill}: {outcome.title}", "", outcome.proves, ""]
+    if outcome.skipped:
+        return [*lines, f"Skipped: {outcome.skipped}", ""]
     lines += [f"- **{text}**" for text in outcome.problems]
     lines += [f"- fault: {text}" for text in outcome.faults]
     lines += [f"- {text}" for text in outcome.notes]

@@ -45,6 +45,11 @@ def run_drills(
     stack: DrillStack | None = None
     try:
         for drill in drills:
+            if reason := drill.obstacle():
+                outcome = Outcome(drill.name, drill.title, drill.group, drill.proves, False, 0, 0.0, skipped=reason)
+                report.outcomes.append(outcome)
+                told(outcome)
+                continue
             if stack is not None and drill.fresh:
                 stack.close()
                 stack = None
