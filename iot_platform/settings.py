@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
@@ -73,7 +73,14 @@ class Settings(BaseSettings):
         None, description="PostgreSQL for Dagster's runs and events; schema `dagster` of IOT_DATABASE_URL unless set."
     )
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster's web UI. Its port is the one the local webserver listens on.")
-    ingest_http_url: str = Field("http://127.0.0.1:9108", description="The ingest daemon's health and metrics endpoint.")
+    ingest_http_url: str = Field(
+        "http://127.0.0.1:9108",
+        description="The ingest daemon's health, metrics and accounting endpoint; several daemons: their URLs with commas between.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that the platform's own /metrics (`iot metrics`) listens on; 0.0.0.0 for all."
+    )
+    metrics_port: int = Field(9109, ge=1, le=65535, description="Port of the platform's own /metrics (`iot metrics`) and its /healthz.")
 
     # -- message contract --------------------------------------------------------------------------------------
     mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
@@ -181,11 +188,12 @@ class Settings(BaseSettings):
 
     @field_validator("dagster_url", "ingest_http_url")
     @classmethod
-    def _http_scheme(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be http://host[:port] or https://host[:port]")
-        return value.rstrip("/")
+    def _http_scheme(cls, value: str, info: ValidationInfo) -> str:
+        urls = [url.strip().rstrip("/") for url in (value.split(",") if info.field_name == "ingest_http_url" else [value])]
+        for parts in map(urlsplit, urls):
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("must be http://host[:port] or https://host[:port]")
+        return ",".join(urls)
 
     @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url")
     @classmethod
@@ -222,6 +230,11 @@ class Settings(BaseSettings):
         }
         config.update({key: str(value) for key, value in optional.items() if value is not None})
         return config
+
+    @property
+    def ingest_http_urls(self) -> tuple[str, ...]:
+        """One URL for each ingest daemon."""
+        return tuple(self.ingest_http_url.split(","))
 
     @property
     def admin_url(self) -> str:

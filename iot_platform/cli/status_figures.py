@@ -183,18 +183,20 @@ def _ingest(settings: Settings, status: Status) -> None:
     after = counters(settings)
     if received in before and received in after:
         status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
-    probes.http(f"{settings.ingest_http_url}/readyz")
+    for url in settings.ingest_http_urls:
+        probes.http(f"{url}/readyz")
 
 
 def counters(settings: Settings) -> dict[str, float]:
-    """The ingest daemon's metrics; those with labels summed over them."""
+    """The metrics of all ingest daemons, summed; those with labels summed over them, too."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    text = _read(f"{settings.ingest_http_url}/metrics", "IOT_INGEST_HTTP_URL").decode()
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    for url in settings.ingest_http_urls:
+        text = _read(f"{url}/metrics", "IOT_INGEST_HTTP_URL").decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return sums
 
 

@@ -31,18 +31,20 @@ def observe_broker(settings: Settings) -> Metadata:
         "broker": f"{broker.hostname}:{broker.port or (8883 if broker.scheme == 'mqtts' else 1883)}",
         "topic_filter": settings.mqtt_topic_filter,
     }
-    url = settings.ingest_http_url.rstrip("/") + "/metrics"
-    try:
-        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310  the URL is the operator's setting
-            text = response.read().decode()
-    except (URLError, OSError, ValueError) as error:
-        metadata["ingest_daemon"] = f"no answer from {url} (IOT_INGEST_HTTP_URL): {error}"
-        return metadata
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name in _WANTED:
-                metadata[_WANTED[sample.name]] = sample.value
-    return metadata
+    found: dict[str, list[float]] = {}
+    for url in settings.ingest_http_urls:
+        try:
+            with urllib.request.urlopen(f"{url}/metrics", timeout=3) as response:  # noqa: S310  the URL is the operator's setting
+                text = response.read().decode()
+        except (URLError, OSError, ValueError) as error:
+            metadata["ingest_daemon"] = f"no answer from {url}/metrics (IOT_INGEST_HTTP_URL): {error}"
+            continue
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name in _WANTED:
+                    found.setdefault(_WANTED[sample.name], []).append(sample.value)
+    # Of several daemons: messages add up, and all must be connected.
+    return metadata | {name: sum(values) if name.startswith("messages") else min(values) for name, values in found.items()}
 
 
 def observe_topic(settings: Settings) -> Metadata:

@@ -87,10 +87,10 @@ class KafkaSource:
         if any(message.error() is not None for message in got):
             messages = [message for message in got if message.error() is None]
         for message in messages:
-            number, offset = cast("int", message.partition()), cast("int", message.offset())
-            if offset != self.position[number]:
-                self._skip(number, offset)
-            self.position[number] = offset + 1
+            number, at = cast("int", message.partition()), cast("int", message.offset())
+            if at != self.position[number]:
+                self._skip(number, at)
+            self.position[number] = at + 1
         for event in got if len(messages) < len(got) else ():
             if (error := event.error()) is None:
                 continue

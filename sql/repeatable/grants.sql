@@ -9,12 +9,14 @@ BEGIN
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
+        GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_reader') THEN
         GRANT USAGE ON SCHEMA public TO iot_reader;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named TO iot_reader;
+        GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());

@@ -1,0 +1,385 @@
+-- The audit: two independent proofs that nothing is lost, and the sums of accounting_1h against the stored rows. Each function looks at what
+-- was committed since a moment ('-infinity': at everything); `problem` says in words what is wrong, and is null where all is well.
+-- Which receive times to scan comes from the ledger: they can be far from commit times when a daemon's clock was wrong.
+-- CREATE OR REPLACE cannot change the columns of a function: a change of them needs a numbered migration that drops it first.
+
+CREATE OR REPLACE FUNCTION audit_span(since timestamptz) RETURNS TABLE (span_from timestamptz, span_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT lower(span), upper(span) FROM (
+        SELECT unnest(range_agg(tstzrange(first_hour, last_hour + interval '1 hour'))) AS span FROM (
+            SELECT DISTINCT time_bucket('1 hour', first_received_at) AS first_hour, time_bucket('1 hour', last_received_at) AS last_hour
+            FROM ledger WHERE committed_at >= since AND kind <> 'accepted_loss' AND first_received_at IS NOT NULL
+        ) hours
+    ) spans
+$$;
+COMMENT ON FUNCTION audit_span(timestamptz) IS 'Receive times, in whole hours (UTC), of the records in batches committed since.';
+
+CREATE OR REPLACE FUNCTION audit_rows(since timestamptz) RETURNS TABLE (
+    received_at timestamptz, kafka_partition integer, kafka_offset bigint, connection_id integer, sequence bigint,
+    marked boolean, quarantined boolean)
+LANGUAGE sql STABLE AS $$
+    SELECT r.* FROM audit_span(since) s CROSS JOIN LATERAL (
+        SELECT m.received_at, m.kafka_partition, m.kafka_offset, m.connection_id, m.sequence, m.duplicate_of IS NOT NULL, false
+        FROM message m WHERE m.received_at >= s.span_from AND m.received_at < s.span_to
+        UNION ALL
+        SELECT q.received_at, q.kafka_partition, q.kafka_offset, q.connection_id, q.sequence, q.duplicate_of IS NOT NULL, true
+        FROM quarantine q WHERE q.received_at >= s.span_from AND q.received_at < s.span_to
+    ) r
+$$;
+COMMENT ON FUNCTION audit_rows(timestamptz) IS 'Rows of message and quarantine received in the hours of audit_span.';
+
+CREATE OR REPLACE FUNCTION audit_text(first bigint, following bigint) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN following = first + 1 THEN first::text ELSE first || '-' || following - 1 END
+$$;
+COMMENT ON FUNCTION audit_text(bigint, bigint) IS 'The whole numbers [first, following) as people write them: 17 or 17-20.';
+
+-- Do the ledger's ranges of each partition follow each other, and end at next_offset?
+CREATE OR REPLACE FUNCTION audit_ranges(since timestamptz) RETURNS TABLE (
+    kafka_topic text, topic_id text, kafka_partition integer, from_offset bigint, to_offset bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH recent AS (
+        SELECT l.batch_id, l.kind, l.kafka_topic, l.topic_id, l.kafka_partition, l.from_offset, l.to_offset FROM ledger l
+        WHERE l.committed_at >= since AND l.kind <> 'replay'
+    ), earlier AS (
+        SELECT l.* FROM (
+            SELECT DISTINCT ON (kafka_topic, topic_id, kafka_partition) * FROM recent ORDER BY kafka_topic, topic_id, kafka_partition, batch_id
+        ) r CROSS JOIN LATERAL (
+            SELECT l.batch_id, l.kind, l.kafka_topic, l.topic_id, l.kafka_partition, l.from_offset, l.to_offset FROM ledger l
+            WHERE l.kafka_partition = r.kafka_partition AND l.kafka_topic = r.kafka_topic AND l.topic_id = r.topic_id
+              AND l.kind <> 'replay' AND l.committed_at < since AND l.from_offset <= r.from_offset
+            ORDER BY l.from_offset DESC, l.batch_id DESC LIMIT 2
+        ) l
+    ), chain AS (
+        SELECT c.*, lag(c.kind) OVER w AS kind_1, lag(c.from_offset) OVER w AS from_1, lag(c.to_offset) OVER w AS to_1,
+               lag(c.to_offset, 2) OVER w AS to_2
+        FROM (SELECT *, true AS is_recent FROM recent UNION ALL SELECT *, false FROM earlier) c
+        WINDOW w AS (PARTITION BY c.kafka_topic, c.topic_id, c.kafka_partition ORDER BY c.batch_id)
+    ), step AS (  -- where each range must begin
+        SELECT c.*, CASE
+            WHEN c.kind_1 = 'drain' AND c.kind = 'accepted_loss' AND c.to_1 IN (c.from_offset, c.to_offset) THEN c.from_offset
+            WHEN c.kind_1 = 'drain' THEN c.to_1
+            WHEN c.kind_1 = 'accepted_loss' AND c.to_2 = c.to_1 THEN c.from_1  -- the log ended before what was drained, and was taken from its end
+            WHEN c.kind_1 = 'accepted_loss' AND c.to_2 IS NULL AND c.from_offset = c.from_1 THEN c.from_1
+            WHEN c.kind_1 = 'accepted_loss' THEN c.to_1
+            WHEN k.first_offset IS NOT NULL AND NOT EXISTS (
+                SELECT FROM ledger a WHERE a.kafka_partition = c.kafka_partition AND a.kafka_topic = c.kafka_topic AND a.kind = 'accepted_loss'
+            ) THEN k.first_offset
+            ELSE c.from_offset END AS must_begin
+        FROM chain c
+        LEFT JOIN kafka_offset k ON k.topic = c.kafka_topic AND k.topic_id = c.topic_id AND k.kafka_partition = c.kafka_partition
+        WHERE c.is_recent
+    ), jump AS (
+        SELECT s.kafka_topic, s.topic_id, s.kafka_partition, least(s.must_begin, s.from_offset) AS a, greatest(s.must_begin, s.from_offset) AS b,
+               s.from_offset > s.must_begin AS gap
+        FROM step s WHERE s.from_offset <> s.must_begin
+    )
+    SELECT j.kafka_topic, j.topic_id, j.kafka_partition, j.a, j.b, 'partition ' || j.kafka_partition || CASE
+        WHEN j.gap THEN ': offset ' || audit_text(j.a, j.b) || ' is in no batch of the ledger'
+        ELSE ': offset ' || audit_text(j.a, j.b) || ' is in two batches of the ledger' END
+    FROM jump j
+    WHERE NOT (j.gap AND EXISTS (  -- a replay has filled it
+        SELECT FROM ledger r WHERE r.kind = 'replay' AND r.kafka_partition = j.kafka_partition AND r.topic_id = j.topic_id
+          AND r.from_offset < j.b AND r.to_offset > j.a
+        HAVING range_agg(int8range(r.from_offset, r.to_offset)) @> int8range(j.a, j.b)
+           AND j.b - j.a = (SELECT count(*) FROM (
+               SELECT m.kafka_offset FROM message m
+               WHERE m.kafka_partition = j.kafka_partition AND m.kafka_offset >= j.a AND m.kafka_offset < j.b
+                 AND m.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)
+               UNION
+               SELECT q.kafka_offset FROM quarantine q
+               WHERE q.kafka_partition = j.kafka_partition AND q.kafka_offset >= j.a AND q.kafka_offset < j.b
+                 AND q.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)) f)))
+    UNION ALL
+    SELECT k.topic, k.topic_id, k.kafka_partition, k.next_offset, coalesce(e.last, k.first_offset), 'partition ' || k.kafka_partition
+        || ': the ledger ends at offset ' || coalesce(e.last, k.first_offset) || ', next_offset is ' || k.next_offset
+    FROM kafka_offset k CROSS JOIN LATERAL (
+        SELECT max(t.to_offset) AS last, coalesce(bool_or(k.next_offset IN (t.to_offset, CASE WHEN t.kind = 'accepted_loss' THEN t.from_offset END)), false) AS fits
+        FROM (
+            SELECT l.kind, l.from_offset, l.to_offset FROM ledger l
+            WHERE l.kafka_partition = k.kafka_partition AND l.kafka_topic = k.topic AND l.topic_id = k.topic_id AND l.kind <> 'replay'
+              AND l.from_offset <= k.next_offset
+            ORDER BY l.from_offset DESC, l.batch_id DESC LIMIT 5
+        ) t
+    ) e
+    WHERE NOT e.fits
+      AND NOT (e.last IS NULL AND (k.next_offset = k.first_offset OR EXISTS (
+          SELECT FROM ledger a WHERE a.kafka_partition = k.kafka_partition AND a.kafka_topic = k.topic AND a.kind = 'accepted_loss')))
+      AND NOT EXISTS (SELECT FROM dead_letter d WHERE d.topic_id = k.topic_id);
+END
+$$;
+COMMENT ON FUNCTION audit_ranges(timestamptz) IS 'Ranges of the ledger, committed since, that do not join; and partitions whose next_offset is not where the ledger ends.';
+
+-- Is each offset of the batches in message or quarantine, exactly once? `wanted` and `stored` are step functions over the offsets of a
+-- partition, given by where they change; their difference is 0 everywhere, or names the offsets.
+CREATE OR REPLACE FUNCTION audit_offsets(since timestamptz) RETURNS TABLE (
+    kafka_topic text, kafka_partition integer, from_offset bigint, to_offset bigint, expected bigint, found bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off SET work_mem = '32MB' AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH batch AS MATERIALIZED (
+        SELECT l.batch_id, l.kafka_topic, l.kafka_partition, l.from_offset, l.to_offset, l.empty_offsets, l.first_received_at, l.last_received_at
+        FROM ledger l WHERE l.kind = 'drain' AND l.committed_at >= since
+    ), part AS MATERIALIZED (
+        SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges, min(kafka_topic) AS kafka_topic,
+               min(from_offset) AS from_offset, max(to_offset) AS to_offset, sum(to_offset - from_offset - empty_offsets)::bigint AS expected,
+               sum(to_offset - from_offset) AS covered
+        FROM batch GROUP BY kafka_partition
+    ), stored AS (
+        SELECT r.kafka_partition, r.kafka_offset, lag(r.kafka_offset) OVER w AS previous, lead(r.kafka_offset) OVER w AS following,
+               row_number() OVER w AS number
+        FROM audit_rows(since) r JOIN part p ON p.kafka_partition = r.kafka_partition AND p.ranges @> r.kafka_offset
+        WINDOW w AS (PARTITION BY r.kafka_partition ORDER BY r.kafka_offset)
+    ), odd AS MATERIALIZED (
+        SELECT * FROM stored s WHERE s.previous IS DISTINCT FROM s.kafka_offset - 1 OR s.following IS NULL
+    ), change AS (
+        SELECT kafka_partition, at, sum(delta) AS delta FROM (
+            SELECT b.kafka_partition, e.at, e.delta FROM batch b, LATERAL (VALUES (b.from_offset, 1), (b.to_offset, -1)) e (at, delta)
+            UNION ALL SELECT kafka_partition, kafka_offset, -1 FROM odd WHERE previous IS DISTINCT FROM kafka_offset - 1
+            UNION ALL SELECT kafka_partition, previous + 1, 1 FROM odd WHERE previous <> kafka_offset - 1
+            UNION ALL SELECT kafka_partition, kafka_offset + 1, 1 FROM odd WHERE following IS NULL
+        ) e GROUP BY kafka_partition, at HAVING sum(delta) <> 0
+    ), wrong AS MATERIALIZED (
+        SELECT c.kafka_partition, c.at AS a, c.following AS b, c.level, p.covered > (SELECT sum(upper(r) - lower(r)) FROM unnest(p.ranges) r) AS contested
+        FROM (
+            SELECT kafka_partition, at, sum(delta) OVER w AS level, lead(at) OVER w AS following FROM change
+            WINDOW w AS (PARTITION BY kafka_partition ORDER BY at)
+        ) c JOIN part p USING (kafka_partition) WHERE c.level <> 0
+    ), piece AS MATERIALIZED (  -- of a hole, by batch; where several batches cover an offset (a topic made anew), by the rows each has
+        SELECT w.kafka_partition, w.a AS hole, b.batch_id, b.empty_offsets, greatest(w.a, b.from_offset) AS a, least(w.b, b.to_offset) AS b,
+               CASE WHEN w.contested THEN least(w.b, b.to_offset) - greatest(w.a, b.from_offset) - (
+                   SELECT count(*) FROM (
+                       SELECT FROM message m WHERE m.received_at BETWEEN b.first_received_at AND b.last_received_at
+                         AND m.kafka_partition = b.kafka_partition AND m.kafka_offset >= greatest(w.a, b.from_offset) AND m.kafka_offset < least(w.b, b.to_offset)
+                       UNION ALL
+                       SELECT FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
+                         AND q.kafka_partition = b.kafka_partition AND q.kafka_offset >= greatest(w.a, b.from_offset) AND q.kafka_offset < least(w.b, b.to_offset)
+                   ) r) ELSE least(w.b, b.to_offset) - greatest(w.a, b.from_offset) END AS lacking
+        FROM wrong w JOIN batch b ON b.kafka_partition = w.kafka_partition AND b.from_offset < w.b AND b.to_offset > w.a
+        WHERE w.level > 0
+    ), judged AS (
+        SELECT *, sum(lacking) OVER (PARTITION BY batch_id) AS lacking_in_batch, sum(greatest(lacking, 0)) OVER (PARTITION BY kafka_partition, hole) AS lacking_in_hole
+        FROM piece
+    )
+    SELECT p.kafka_topic, p.kafka_partition, p.from_offset, p.to_offset, p.expected, coalesce(o.number, 0), NULL
+    FROM part p LEFT JOIN odd o ON o.kafka_partition = p.kafka_partition AND o.following IS NULL
+    UNION ALL
+    SELECT p.kafka_topic, j.kafka_partition, j.a, j.b, j.lacking, 0, 'partition ' || j.kafka_partition || ' offset ' || audit_text(j.a, j.b) || ' is in no table'
+    FROM judged j JOIN part p USING (kafka_partition) WHERE j.empty_offsets = 0 AND j.lacking > 0
+    UNION ALL
+    SELECT p.kafka_topic, w.kafka_partition, w.a, w.b, w.b - w.a, 0, 'partition ' || w.kafka_partition || ' offset ' || audit_text(w.a, w.b) || ' is in no table'
+    FROM wrong w JOIN part p USING (kafka_partition)
+    WHERE w.level > 0 AND NOT EXISTS (SELECT FROM judged j WHERE j.kafka_partition = w.kafka_partition AND j.hole = w.a AND j.lacking_in_hole > 0)
+    UNION ALL
+    SELECT b.kafka_topic, b.kafka_partition, b.from_offset, b.to_offset, b.to_offset - b.from_offset - b.empty_offsets,
+           b.to_offset - b.from_offset - coalesce(sum(j.lacking), 0)::bigint,
+           'partition ' || b.kafka_partition || ' offset ' || coalesce(string_agg(audit_text(j.a, j.b), ', ' ORDER BY j.a), audit_text(b.from_offset, b.to_offset))
+               || ': ' || coalesce(sum(j.lacking), 0) || ' are in no table, but Kafka has no record for ' || b.empty_offsets || ' of them'
+    FROM batch b LEFT JOIN judged j USING (batch_id) WHERE b.empty_offsets <> 0
+    GROUP BY b.batch_id, b.kafka_topic, b.kafka_partition, b.from_offset, b.to_offset, b.empty_offsets
+    HAVING coalesce(sum(j.lacking), 0) <> b.empty_offsets
+    UNION ALL
+    SELECT p.kafka_topic, w.kafka_partition, o.at, o.at + 1, 1, f.rows, 'partition ' || w.kafka_partition || ' offset ' || o.at || ' is stored ' || f.rows || ' times'
+    FROM wrong w JOIN part p USING (kafka_partition), generate_series(w.a, least(w.b - 1, w.a + 999)) o (at), LATERAL (
+        SELECT count(*) AS rows FROM audit_rows(since) r WHERE r.kafka_partition = w.kafka_partition AND r.kafka_offset = o.at
+          AND NOT EXISTS (  -- a row of an earlier topic of that name
+              SELECT FROM ledger l WHERE l.kind = 'drain' AND l.committed_at < since AND l.kafka_partition = r.kafka_partition
+                AND l.from_offset <= o.at AND l.from_offset > o.at - 2000000 AND l.to_offset > o.at
+                AND r.received_at BETWEEN l.first_received_at AND l.last_received_at)
+    ) f
+    WHERE w.level < 0 AND f.rows > (SELECT count(*) FROM batch b WHERE b.kafka_partition = w.kafka_partition AND b.from_offset <= o.at AND b.to_offset > o.at)
+    UNION ALL
+    SELECT r.kafka_topic, r.kafka_partition, r.from_offset, r.to_offset, NULL, NULL, r.problem FROM audit_ranges(since) r;
+END
+$$;
+COMMENT ON FUNCTION audit_offsets(timestamptz) IS
+    'First proof. One row for each partition: its offsets committed since, records expected and found; and one row for each difference, with its problem.';
+
+-- Are the sequences that each MQTT connection brought into Kafka all there?
+CREATE OR REPLACE FUNCTION audit_sequences(since timestamptz, in_flight_window integer DEFAULT 2000) RETURNS TABLE (
+    client_id text, connection_number bigint, reported_at timestamptz, checked_from bigint, checked_to bigint, received bigint, stored bigint,
+    duplicates bigint, quarantined bigint, dead_lettered bigint, in_flight bigint, unacknowledged bigint, missing bigint, repeated bigint,
+    unmarked bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off SET work_mem = '32MB' AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH numbered AS (
+        SELECT r.connection_id, r.sequence, r.marked, r.quarantined, lag(r.sequence) OVER w AS previous
+        FROM audit_rows(since) r WHERE r.connection_id IS NOT NULL
+        WINDOW w AS (PARTITION BY r.connection_id ORDER BY r.sequence, r.marked)
+    ), seen AS MATERIALIZED (
+        SELECT n.connection_id, min(n.sequence) AS lowest, max(n.sequence) AS highest,
+               min(n.previous + 1) FILTER (WHERE n.sequence > n.previous + 1) AS hole_from,
+               max(n.sequence - 1) FILTER (WHERE n.sequence > n.previous + 1) AS hole_to,
+               count(*) FILTER (WHERE n.sequence IS DISTINCT FROM n.previous AND NOT n.marked AND NOT n.quarantined) AS stored,
+               count(*) FILTER (WHERE n.sequence IS DISTINCT FROM n.previous AND n.marked) AS duplicates,
+               count(*) FILTER (WHERE n.sequence IS DISTINCT FROM n.previous AND NOT n.marked AND n.quarantined) AS quarantined,
+               count(*) FILTER (WHERE n.sequence = n.previous) AS repeated,
+               count(*) FILTER (WHERE n.sequence = n.previous AND NOT n.marked) AS unmarked,
+               min(n.sequence) FILTER (WHERE n.sequence = n.previous AND NOT n.marked) AS first_unmarked
+        FROM numbered n GROUP BY n.connection_id
+    ), letter AS MATERIALIZED (
+        SELECT DISTINCT d.client_id, d.connection_number, d.sequence FROM dead_letter d WHERE d.sequence IS NOT NULL
+        GROUP BY d.client_id, d.connection_number, d.sequence, d.parts HAVING count(DISTINCT d.part) = d.parts
+    ), both_sides AS (
+        SELECT coalesce(c.client_id, r.client_id) AS client_id, coalesce(c.connection_number, r.connection_number) AS connection_number,
+               c.connection_id, s.lowest, s.highest, s.hole_from, s.hole_to, s.stored, s.duplicates, s.quarantined, s.repeated, s.unmarked,
+               s.first_unmarked, r.reported_at, r.in_kafka, r.received, r.settled, p.first_received_at, p.last_received_at,
+               coalesce(c.first_seen_at < since, false) AS begun_earlier, p.last_sequence,
+               coalesce(r.open, NOT EXISTS (
+                   SELECT FROM mqtt_connection n WHERE n.client_id = c.client_id AND n.connection_number > c.connection_number)) AS open
+        FROM (SELECT s.*, c.client_id, c.connection_number, c.first_seen_at FROM seen s JOIN mqtt_connection c USING (connection_id)) s
+        FULL JOIN (SELECT * FROM mqtt_connection_report WHERE moved_at >= since OR open) m
+             ON m.client_id = s.client_id AND m.connection_number = s.connection_number
+        LEFT JOIN mqtt_connection c ON c.client_id = coalesce(s.client_id, m.client_id) AND c.connection_number = coalesce(s.connection_number, m.connection_number)
+        LEFT JOIN mqtt_connection_report r ON r.client_id = coalesce(s.client_id, m.client_id) AND r.connection_number = coalesce(s.connection_number, m.connection_number)
+        LEFT JOIN LATERAL (
+            SELECT min(p.first_received_at) AS first_received_at, max(p.last_received_at) AS last_received_at, max(p.last_sequence) AS last_sequence
+            FROM mqtt_connection_partition p WHERE p.connection_id = c.connection_id
+        ) p ON true
+    ), bounded AS MATERIALIZED (  -- what must be there: low to high
+        SELECT b.*, CASE WHEN b.begun_earlier THEN coalesce(b.lowest, b.last_sequence + 1) ELSE 1 END AS low,
+               coalesce(b.in_kafka, b.highest - in_flight_window, 0) AS high, greatest(b.received, b.highest, b.last_sequence) AS last_received
+        FROM both_sides b
+    ), suspect AS (
+        SELECT b.connection_id, b.client_id, b.connection_number, b.first_received_at, b.last_received_at,
+               least(b.hole_from, CASE WHEN b.lowest IS NULL OR b.low < b.lowest THEN b.low END, CASE WHEN b.highest < b.high THEN b.highest + 1 END) AS low,
+               least(b.high, greatest(b.hole_to, CASE WHEN b.highest IS NULL OR b.high > b.highest THEN b.high END, b.lowest - 1)) AS high
+        FROM bounded b
+    ), hole AS (
+        SELECT x.client_id, x.connection_number, h.a, h.b FROM suspect x CROSS JOIN LATERAL (
+            SELECT coalesce(lag(f.sequence) OVER (ORDER BY f.sequence), x.low - 1) + 1 AS a, f.sequence AS b FROM (
+                SELECT m.sequence FROM message m WHERE m.received_at BETWEEN x.first_received_at AND x.last_received_at
+                  AND m.connection_id = x.connection_id AND m.sequence BETWEEN x.low AND x.high
+                UNION ALL
+                SELECT q.sequence FROM quarantine q WHERE q.received_at BETWEEN x.first_received_at AND x.last_received_at
+                  AND q.connection_id = x.connection_id AND q.sequence BETWEEN x.low AND x.high
+                UNION ALL
+                SELECT d.sequence FROM letter d WHERE d.client_id = x.client_id AND d.connection_number = x.connection_number AND d.sequence BETWEEN x.low AND x.high
+                UNION ALL
+                SELECT x.high + 1
+            ) f
+        ) h WHERE x.low <= x.high AND h.b > h.a
+    ), lost AS (
+        SELECT h.client_id, h.connection_number, sum(h.b - h.a)::bigint AS missing,
+               string_agg(audit_text(h.a, h.b), ', ' ORDER BY h.a) FILTER (WHERE h.number <= 20) || CASE WHEN count(*) > 20 THEN ', …' ELSE '' END AS places
+        FROM (SELECT *, row_number() OVER (PARTITION BY client_id, connection_number ORDER BY a) AS number FROM hole) h
+        GROUP BY h.client_id, h.connection_number
+    )
+    SELECT b.client_id, b.connection_number, b.reported_at, b.low, b.floor,
+           CASE WHEN b.begun_earlier THEN coalesce(b.stored + b.duplicates + b.quarantined, 0) + d.letters + t.settled + t.unsettled + coalesce(l.missing, 0)
+                ELSE coalesce(b.last_received, 0) END,
+           coalesce(b.stored, 0), coalesce(b.duplicates, 0), coalesce(b.quarantined, 0), d.letters,
+           t.settled + CASE WHEN b.open THEN t.unsettled ELSE 0 END, CASE WHEN b.open THEN 0 ELSE t.unsettled END, coalesce(l.missing, 0),
+           coalesce(b.repeated, 0), coalesce(b.unmarked, 0),
+           nullif(concat_ws('; ',
+               'sequence ' || l.places || CASE WHEN l.missing = 1 THEN ' is' ELSE ' are' END || ' nowhere',
+               CASE WHEN b.unmarked > 0 THEN 'sequence ' || b.first_unmarked || CASE WHEN b.unmarked > 1 THEN ' and ' || b.unmarked - 1 || ' more are' ELSE ' is' END
+                   || ' stored twice without being marked' END), '')
+    FROM (SELECT *, greatest(high, low - 1) AS floor, coalesce(settled, 0) AS ceiling FROM bounded) b
+    LEFT JOIN lost l USING (client_id, connection_number)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS letters FROM letter d
+        WHERE d.client_id = b.client_id AND d.connection_number = b.connection_number AND d.sequence >= b.low
+    ) d
+    CROSS JOIN LATERAL (  -- above what must be there, and not found: how far it was acknowledged, and beyond
+        SELECT CASE WHEN b.last_received > b.floor THEN greatest(b.ceiling - b.floor, 0) - count(DISTINCT f.sequence) FILTER (WHERE f.sequence <= b.ceiling) ELSE 0 END AS settled,
+               CASE WHEN b.last_received > b.floor THEN b.last_received - greatest(b.ceiling, b.floor) - count(DISTINCT f.sequence) FILTER (WHERE f.sequence > b.ceiling) ELSE 0 END AS unsettled
+        FROM (
+            SELECT m.sequence FROM message m WHERE m.received_at BETWEEN b.first_received_at AND b.last_received_at
+              AND m.connection_id = b.connection_id AND m.sequence > b.floor AND b.last_received > b.floor
+            UNION ALL
+            SELECT q.sequence FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
+              AND q.connection_id = b.connection_id AND q.sequence > b.floor AND b.last_received > b.floor
+            UNION ALL
+            SELECT d.sequence FROM letter d WHERE d.client_id = b.client_id AND d.connection_number = b.connection_number AND d.sequence > b.floor
+        ) f
+    ) t;
+END
+$$;
+COMMENT ON FUNCTION audit_sequences(timestamptz, integer) IS
+    'Second proof. One row for each MQTT connection that brought or reported something since: sequences checked_from to checked_to must be in message, quarantine or dead_letter. Of a connection that was never reported, the last in_flight_window sequences are not checked.';
+
+-- Do the sums of accounting_1h equal the stored rows?
+CREATE OR REPLACE FUNCTION audit_hours(since timestamptz) RETURNS TABLE (
+    tenant_id text, project_id text, hour timestamptz, messages bigint, stored_messages bigint, duplicates bigint, stored_duplicates bigint,
+    quarantined bigint, stored_quarantined bigint, reasons jsonb, measurements bigint, measurement_duplicates bigint, measurement_conflicts bigint,
+    difference bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off SET work_mem = '32MB' AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH good AS (
+        SELECT coalesce(s.tenant_id, '') AS tenant_id, coalesce(s.project_id, '') AS project_id, m.hour, sum(m.rows)::bigint AS rows, sum(m.marked)::bigint AS marked
+        FROM (
+            SELECT time_bucket('1 hour', m.received_at) AS hour, m.source_id, count(*) AS rows, count(m.duplicate_of) AS marked
+            FROM audit_span(since) s JOIN message m ON m.received_at >= s.span_from AND m.received_at < s.span_to GROUP BY 1, 2
+        ) m LEFT JOIN source s USING (source_id) GROUP BY 1, 2, 3
+    ), bad AS (
+        SELECT q.tenant_id, q.project_id, q.hour, sum(q.rows)::bigint AS rows, sum(q.marked)::bigint AS marked, jsonb_object_agg(q.reason, q.rows) AS reasons
+        FROM (
+            SELECT q.tenant_id, q.project_id, time_bucket('1 hour', q.received_at) AS hour, q.reason, count(*) AS rows, count(q.duplicate_of) AS marked
+            FROM audit_span(since) s JOIN quarantine q ON q.received_at >= s.span_from AND q.received_at < s.span_to GROUP BY 1, 2, 3, 4
+        ) q GROUP BY 1, 2, 3
+    ), accounted AS (
+        SELECT a.tenant_id, a.project_id, a.hour, sum(a.messages)::bigint AS messages, sum(a.duplicates)::bigint AS duplicates,
+               sum(a.quarantined)::bigint AS quarantined, sum(a.measurements)::bigint AS measurements,
+               sum(a.measurement_duplicates)::bigint AS measurement_duplicates, sum(a.measurement_conflicts)::bigint AS measurement_conflicts
+        FROM audit_span(since) s JOIN accounting_1h a ON a.hour >= s.span_from AND a.hour < s.span_to GROUP BY 1, 2, 3
+    ), compared AS (
+        SELECT tenant_id, project_id, hour, coalesce(a.messages, 0) AS messages, coalesce(g.rows, 0) AS stored_messages,
+               coalesce(a.duplicates, 0) AS duplicates, coalesce(g.marked, 0) + coalesce(b.marked, 0) AS stored_duplicates,
+               coalesce(a.quarantined, 0) AS quarantined, coalesce(b.rows, 0) AS stored_quarantined, coalesce(b.reasons, '{}') AS reasons,
+               coalesce(a.measurements, 0) AS measurements, coalesce(a.measurement_duplicates, 0) AS measurement_duplicates,
+               coalesce(a.measurement_conflicts, 0) AS measurement_conflicts
+        FROM accounted a FULL JOIN good g USING (tenant_id, project_id, hour) FULL JOIN bad b USING (tenant_id, project_id, hour)
+    )
+    SELECT c.*, abs(c.messages - c.stored_messages) + abs(c.duplicates - c.stored_duplicates) + abs(c.quarantined - c.stored_quarantined),
+           nullif(concat_ws(', ',
+               CASE WHEN c.messages <> c.stored_messages THEN c.messages || ' messages accounted, ' || c.stored_messages || ' stored' END,
+               CASE WHEN c.duplicates <> c.stored_duplicates THEN c.duplicates || ' duplicates accounted, ' || c.stored_duplicates || ' stored' END,
+               CASE WHEN c.quarantined <> c.stored_quarantined THEN c.quarantined || ' quarantined accounted, ' || c.stored_quarantined || ' stored' END), '')
+    FROM compared c;
+END
+$$;
+COMMENT ON FUNCTION audit_hours(timestamptz) IS
+    'One row for each tenant, project and hour of receipt (UTC) that batches committed since touched: counters of accounting_1h and the rows that are stored.';
+
+-- Measurements carry no receive time, so they are compared as sums since the beginning.
+CREATE OR REPLACE FUNCTION audit_measurements() RETURNS TABLE (tenant_id text, project_id text, accounted bigint, stored bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT tenant_id, project_id, coalesce(a.rows, 0), coalesce(m.rows, 0),
+           CASE WHEN coalesce(a.rows, 0) <> coalesce(m.rows, 0)
+                THEN coalesce(a.rows, 0) || ' measurements accounted, ' || coalesce(m.rows, 0) || ' stored' END
+    FROM (SELECT tenant_id, project_id, sum(measurements)::bigint AS rows FROM accounting_1h GROUP BY 1, 2 HAVING sum(measurements) <> 0) a
+    FULL JOIN (
+        SELECT s.tenant_id, s.project_id, sum(c.rows)::bigint AS rows
+        FROM (SELECT series_id, count(*) AS rows FROM measurement GROUP BY 1) c JOIN series s USING (series_id) GROUP BY 1, 2
+    ) m USING (tenant_id, project_id);
+END
+$$;
+COMMENT ON FUNCTION audit_measurements() IS 'One row for each project: measurements accounted and stored since the beginning. Reads the whole table.';
+
+CREATE OR REPLACE VIEW audit_offset AS SELECT * FROM audit_offsets(now() - interval '24 hours');
+COMMENT ON VIEW audit_offset IS 'One row is one Kafka partition or one difference: audit_offsets of the last 24 hours.';
+CREATE OR REPLACE VIEW audit_sequence AS SELECT * FROM audit_sequences(now() - interval '24 hours');
+COMMENT ON VIEW audit_sequence IS 'One row is one MQTT connection: audit_sequences of the last 24 hours.';
+CREATE OR REPLACE VIEW audit_hour AS SELECT * FROM audit_hours(now() - interval '24 hours');
+COMMENT ON VIEW audit_hour IS 'One row is one tenant, project and hour: audit_hours of the last 24 hours.';
+CREATE OR REPLACE VIEW audit_daemon AS
+SELECT client_id, reported_at, fetched_at, received, delivered, dead_lettered, spooled, in_flight, given_up, missing, sessions_lost,
+       received - delivered - dead_lettered - spooled - in_flight - given_up - missing AS difference,
+       nullif(concat_ws('; ',
+           CASE WHEN received <> delivered + dead_lettered + spooled + in_flight + given_up + missing
+                THEN 'received ' || received || ', but ' ||  delivered + dead_lettered + spooled + in_flight + given_up + missing || ' accounted for' END,
+           CASE WHEN missing <> 0 THEN missing || ' spool entries vanished' END), '') AS problem
+FROM ingest_report;
+COMMENT ON VIEW audit_daemon IS 'One row is the last report of one ingest daemon: received = delivered + dead_lettered + spooled + in_flight + given_up, missing = 0.';
