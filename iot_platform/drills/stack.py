@@ -36,12 +36,13 @@ from iot_platform.local.mosquitto import MosquittoServer
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
-from iot_platform.local.program import Program
+from iot_platform.local.program import Program, base_environment
 from iot_platform.local.server import Server, died, start
 from iot_platform.local.supervisor import Supervisor
-from iot_platform.settings import Settings, exports
+from iot_platform.settings import PROJECT_ROOT, Settings, exports
 
-Link = Literal["mqtt", "kafka", "postgresql"]
+Link = Literal["mqtt", "kafka", "postgresql", "storage"]
+"""`storage` is Dagster's way to the same PostgreSQL."""
 INGEST: Final = "ingest"
 SERVERS: Final = ("mosquitto", "kafka", "postgresql")
 PARTITIONS: Final = 4
@@ -64,7 +65,8 @@ class DrillStack:
         self.supervisor = Supervisor(self.folder, die_with_parent=True)
         mqtt, kafka, behind, postgresql = free_ports(4)
         cache = cache_dir or Settings().cache_dir
-        self._proxies = {"mqtt": Proxy(LOOPBACK, mqtt), "kafka": Proxy(LOOPBACK, behind), "postgresql": Proxy(LOOPBACK, postgresql)}
+        ports: dict[Link, int] = {"mqtt": mqtt, "kafka": behind, "postgresql": postgresql, "storage": postgresql}
+        self._proxies = {link: Proxy(LOOPBACK, port) for link, port in ports.items()}
         self.lost_pubacks, self.postgres_faults = LostPubacks(), PostgresFaults()
         self.mosquitto = MosquittoServer(self.folder, mqtt)
         self._passwords = Passwords.load(self.folder / "data" / "passwords.json")
@@ -74,6 +76,7 @@ class DrillStack:
         self.program_settings = self._through_proxies()
         self.memory = MemorySampler(self.folder, self.pids)
         self._ingests: dict[str, dict[str, str]] = {}
+        self._others: list[str] = []
         self._ports: dict[str, int] = {}
         self._programs: dict[str, Callable[[], Program]] = {}
         self._checks: dict[str, Callable[[], None]] = {}
@@ -105,6 +108,8 @@ class DrillStack:
         for proxy in self._proxies.values():
             proxy.heal()
         self.lost_pubacks.on = False
+        for name in self._others.copy():
+            self.remove_program(name)
         for name in self._programs:
             if name not in self._ingests or not self.pid(name):
                 self.start(name)
@@ -251,6 +256,20 @@ class DrillStack:
         """What stands between our programs and a server."""
         return self._proxies[link]
 
+    def add_program(self, name: str, *arguments: str) -> None:
+        """Run Python with these arguments, as one of the platform's programs: its settings lead through the proxies."""
+        environment = base_environment(self.folder)
+        program = Program(name, (sys.executable, *arguments), PROJECT_ROOT, environment, restart=False)
+        self._programs[name] = lambda: self._own(program, {})
+        self._others.append(name)
+        self.start(name)
+
+    def remove_program(self, name: str) -> None:
+        """Stop it, and forget it."""
+        self.supervisor.remove(name)
+        self._programs.pop(name, None)
+        self._others.remove(name)
+
     # -- ingest daemons ----------------------------------------------------------------------------------------
     def add_ingest(self, name: str = INGEST, *, ready: bool = True, **environment: str) -> None:
         """One more ingest daemon, with a client id, a state folder and a port of its own unless variables (IOT_…) say otherwise."""
@@ -345,6 +364,7 @@ class DrillStack:
             "database_url": moved(direct.writer_url, "postgresql"),
             "database_admin_url": moved(direct.admin_url, "postgresql"),
             "database_reader_url": moved((direct.database_reader_url or direct.database_url).get_secret_value(), "postgresql"),
+            "dagster_storage_url": moved(direct.dagster_database_url, "storage"),
         }
         plain = {name: getattr(direct, name) for name in Settings.model_fields}
         return Settings(**{**plain, **values})
