@@ -12,7 +12,7 @@ from ingest_daemon.errors import SettingsError, SpoolError
 
 APPLICATION_ID = 0x494F5453  # "IOTS"
 VERSION = 1
-# Left free on the disk: for deletions, which need a few pages before they give any back, and for whoever else writes there.
+# Left free on the disk, at most an eighth of it: for deletions, which need a few pages before they give any back, and for others.
 RESERVE_BYTES = 32 * 1024 * 1024
 # An empty file larger than this is shrunk.
 TRIM_BYTES = 16 * 1024 * 1024
@@ -165,10 +165,11 @@ class SpoolStore:
         except OSError as error:
             raise SpoolError(f"the spool's directory can't be used: {error.strerror} (IOT_INGEST_STATE_DIR)") from error
         free = room.f_bavail * room.f_frsize
-        if free < self._reserve + 2 * wanted_bytes:  # twice: it goes to the write-ahead log first
+        reserve = min(self._reserve, room.f_blocks * room.f_frsize // 8)
+        if free < reserve + 2 * wanted_bytes:  # twice: it goes to the write-ahead log first
             raise SpoolError(
                 f"no room for the spool: {free // MILLION} MiB free on the disk of {self.path.parent}, "
-                f"{self._reserve // MILLION} MiB of it are kept free (IOT_INGEST_STATE_DIR)"
+                f"{reserve // MILLION} MiB of it are kept free (IOT_INGEST_STATE_DIR)"
             )
 
     def _trim(self) -> None:

@@ -2,10 +2,23 @@
 
 import os
 
+from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
 
 for name in [name for name in os.environ if name.startswith("IOT_") and name != "IOT_CACHE_DIR"]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
-__all__ = ["dagster", "database", "ingest", "programs", "servers", "settings", "simulation", "template_database"]
+__all__ = [
+    "dagster",
+    "database",
+    "ingest",
+    "own_broker",
+    "own_daemon",
+    "own_kafka",
+    "programs",
+    "servers",
+    "settings",
+    "simulation",
+    "template_database",
+]

@@ -68,8 +68,9 @@ class ScriptedProducer:
 class StepDisk:
     """Does a round when it is polled, in the caller's thread; not while `hanging`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self.store = store
+        self.clock = clock
         self.work: Work | None = None
         self.since = 0.0
         self.hanging = False
@@ -77,6 +78,7 @@ class StepDisk:
     def submit(self, work: Work) -> None:
         assert self.work is None
         self.work = work
+        self.since = self.clock()
 
     def poll(self) -> Done | None:
         if self.work is None or self.hanging:
@@ -96,7 +98,7 @@ class Rig:
         self.script = script or Script()
         self.now = 0.0
         self.store = SpoolStore(folder / "spool.sqlite", self.settings.ingest_spool_bytes, reserve_bytes=0)
-        self.disk = StepDisk(self.store)
+        self.disk = StepDisk(self.store, lambda: self.now)
         self.in_flight = InFlight()
         self.spool = Spool(self.disk, self.store.last_id, self.store.level, lambda: self.now)
         self.sink = Sink(self.settings, self.in_flight, self.spool, factory=self.script.make, clock=lambda: self.now)
