@@ -1,7 +1,9 @@
 """`iot drill`: failure drills on servers of their own, with a verdict and a report."""
 
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from rich.table import Table
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
+    from iot_platform.drills.registry import Drill
     from iot_platform.drills.report import Outcome, Report
 
 drills = typer.Typer(
@@ -58,9 +61,8 @@ def run(  # noqa: PLR0917 - every parameter is an option
     A running `make up` is not touched. [b]iot drill run all[/b] takes most of an hour; [b]--outage-seconds 60[/b] shortens it.
     """
     from iot_platform.drills.registry import find_drills
+    from iot_platform.drills.report import Report
     from iot_platform.drills.run import Options
-    from iot_platform.drills.runner import run_drills
-    from iot_platform.local.errors import LocalStackError
     from iot_platform.settings import user_settings
 
     settings = user_settings()
@@ -68,19 +70,34 @@ def run(  # noqa: PLR0917 - every parameter is an option
         chosen = find_drills(names)
     except LookupError as error:
         raise CliError(str(error.args[0])) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: mounts and servers go first
     console = Console()
-    options = Options(seed, rate, seconds, outage_seconds)
-    status = _status(console)
+    done = Report(datetime.now(UTC), Options(seed, rate, seconds, outage_seconds))
+    folder = report or settings.local_dir / "drills" / f"{done.started_at:%Y-%m-%dT%H%M%SZ}"
     try:
-        with status as live:
-            show = _shown(live)
-            done = run_drills(chosen, options, cache_dir=settings.cache_dir, keep=keep, show=show, told=lambda item: _tell(console, item))
-    except LocalStackError as error:
-        raise CliError(str(error)) from error
-    except KeyboardInterrupt as error:
-        raise CliError("interrupted; nothing is left running") from error
-    folder = report or settings.local_dir / "drills" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
-    _finish(console, done, done.write(folder))
+        _run_all(console, chosen, done, settings.cache_dir, keep=keep)
+    finally:
+        if done.outcomes:
+            _finish(console, done, done.write(folder))
+    if not done.passed:
+        sys.exit(1)
+
+
+def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_dir: Path, *, keep: bool) -> None:
+    from iot_platform.drills.runner import Series
+    from iot_platform.local.errors import LocalStackError
+
+    with _status(console) as live:
+        series = Series(done, cache_dir=cache_dir, keep=keep, show=_shown(live))
+        try:
+            for drill in chosen:
+                _tell(console, series.run(drill))
+        except LocalStackError as error:
+            raise CliError(str(error)) from error
+        except KeyboardInterrupt as error:
+            raise CliError("interrupted; nothing is left running") from error
+        finally:
+            series.close()
 
 
 def _status(console: Console) -> AbstractContextManager[Any]:
@@ -120,5 +137,3 @@ def _finish(console: Console, done: "Report", path: Path) -> None:
         console.print(table)
     total = sum(outcome.messages for outcome in done.outcomes)
     console.print(f"{len(done.outcomes)} drills, {total:,} messages; report: {os.path.relpath(path)}", soft_wrap=True, highlight=False)
-    if not done.passed:
-        sys.exit(1)

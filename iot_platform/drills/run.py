@@ -24,6 +24,11 @@ SELECT coalesce(sum(messages + quarantined - duplicates), 0) FROM ledger WHERE k
 """
 
 
+MEMORY_FACTOR: Final = 1.1
+MEMORY_BYTES: Final = 32 * 2**20
+"""Memory is flat if it grows by no more than both together: garbage collectors breathe."""
+
+
 class DrillError(Exception):
     """A drill could not go as planned, or a condition was not met in time. It fails."""
 
@@ -62,6 +67,7 @@ class DrillRun:
     problems: list[str] = field(default_factory=list)
     expected_losses: list[tuple[int, str]] = field(default_factory=list)
     expected_differences: dict[str, str] = field(default_factory=dict)
+    recovery_limit_seconds: float | None = None
 
     def __post_init__(self) -> None:
         self.seed = zlib.crc32(f"{self.options.seed}/{self.drill.name}".encode()) % 1_000_000_000
@@ -105,13 +111,18 @@ class DrillRun:
             time.sleep(min(1.0, left))
 
     # -- waiting -----------------------------------------------------------------------------------------------
-    def await_true(self, what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Ask until it is true. Raises DrillError when that takes longer."""
-        deadline = time.monotonic() + seconds
+    def await_true(self, what: str, condition: Callable[[], bool], seconds: float = 60, *, since: float | None = None) -> float:
+        """Ask until it is true; returns how many seconds that took, from `since` (a time.monotonic(), now unless given).
+
+        Raises:
+            DrillError: it takes longer.
+        """
+        began = time.monotonic() if since is None else since
         while not condition():
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + seconds:
                 raise DrillError(f"not within {seconds:g} s: {what}")
             time.sleep(POLL_SECONDS)
+        return time.monotonic() - began
 
     def await_stored(self, count: int, seconds: float = 120) -> None:
         """Until so many messages of the drill are in the database."""
@@ -143,6 +154,23 @@ class DrillRun:
         """Fail the drill, with this sentence, unless the condition holds. The body goes on."""
         if not condition:
             self.problems.append(text)
+
+    def limit_recovery(self, seconds: float) -> None:
+        """Fail the drill if its recovery takes longer."""
+        self.recovery_limit_seconds = seconds
+
+    def check_memory_flat(self, fault: Fault) -> None:
+        """Fail the drill if a program took notably more memory in the last third of a fault than in the first."""
+        for name, (first, last) in self.stack.memory.growth(fault.began, fault.ended).items():
+            self.note(f"memory of {name} during the outage: {first / 2**20:.0f} MiB in its first third, {last / 2**20:.0f} MiB in its last")
+            limit = first * MEMORY_FACTOR + MEMORY_BYTES
+            self.check(last <= limit, f"memory of {name} grew from {first / 2**20:.0f} to {last / 2**20:.0f} MiB during the outage")
+
+    def failed_runs(self) -> int:
+        """Dagster runs that failed since the drill began."""
+        with self.database() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM dagster.runs WHERE status = 'FAILURE' AND end_time >= %s", (self.began_at.timestamp(),))
+            return int((cursor.fetchone() or (0,))[0])
 
     def expect_lost(self, count: int, why: str) -> None:
         """So many acknowledged messages will be lost, by what is not in our hands. The audit must name it: see expect_difference."""

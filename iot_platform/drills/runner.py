@@ -1,86 +1,85 @@
 """Runs drills one after the other on a stack, and gathers their outcomes."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-import psycopg2
-
-from iot_platform.database import DatabaseError
-from iot_platform.drills.fleet import FleetError
 from iot_platform.drills.registry import Drill
 from iot_platform.drills.report import Outcome, Report
-from iot_platform.drills.run import DrillError, DrillRun, Options
+from iot_platform.drills.run import DrillRun
 from iot_platform.drills.stack import DrillStack
 from iot_platform.drills.verify import Verdict, judge
-from iot_platform.local.errors import LocalStackError
-from iot_platform.resources.watermarks import KafkaUnavailableError
 
 Show = Callable[[str, str], None]
 """(drill, what happens now)"""
-_FAILURES: Final = (
-    DrillError, FleetError, LocalStackError, DatabaseError, KafkaUnavailableError, psycopg2.Error, OSError, AssertionError, TimeoutError,
-)  # fmt: skip
 
 
-def run_drills(
-    drills: Sequence[Drill],
-    options: Options,
-    *,
-    cache_dir: Path | None = None,
-    keep: bool = False,
-    show: Show = lambda _name, _text: None,
-    told: Callable[[Outcome], None] = lambda _: None,
-) -> Report:
-    """Run them in the given order; a failed one does not end the series. Servers are started once and shared; a drill that is `fresh`, and
-    whatever follows a failed one, has new servers. With `keep` the folder of a failed drill stays.
-
-    Raises:
-        LocalStackError: the stack cannot be started here.
-    """
-    report = Report(datetime.now(UTC), options)
-    stack: DrillStack | None = None
-    try:
-        for drill in drills:
-            if reason := drill.obstacle():
-                outcome = Outcome(drill.name, drill.title, drill.group, drill.proves, False, 0, 0.0, skipped=reason)
-                report.outcomes.append(outcome)
-                told(outcome)
-                continue
-            if stack is not None and drill.fresh:
-                stack.close()
-                stack = None
-            if stack is None:
-                show(drill.name, "starting the servers")
-                stack = DrillStack(lambda text, name=drill.name: show(name, text), cache_dir=cache_dir)  # type: ignore[misc]
-                stack.__enter__()
-                report.describe(stack)
-            outcome = perform(drill, stack, options, lambda text, name=drill.name: show(name, text))  # type: ignore[misc]
-            report.outcomes.append(outcome)
-            if not outcome.passed and keep:
-                outcome.kept = str(stack.folder)
-            told(outcome)
-            if drill.fresh or not outcome.passed:
-                stack.close(keep=keep and not outcome.passed)
-                stack = None
-    finally:
-        if stack is not None:
-            stack.close()
-    return report
+def silent(_drill: str, _text: str) -> None:
+    """A Show for nobody."""
 
 
-def perform(drill: Drill, stack: DrillStack, options: Options, show: Callable[[str], None] = lambda _: None) -> Outcome:
+class Series:
+    """Drills one after the other. Servers are started once and shared; a drill that is `fresh`, and whatever follows a failed one, has new
+    servers. With `keep` the folder of a failed drill stays. Close it, however it ends."""
+
+    def __init__(
+        self, report: Report, *, cache_dir: Path | None = None, keep: bool = False, show: Show = lambda _name, _text: None
+    ) -> None:
+        self.report = report
+        self._cache_dir = cache_dir
+        self._keep = keep
+        self._show = show
+        self._stack: DrillStack | None = None
+
+    def run(self, drill: Drill) -> Outcome:
+        """One drill; a failure is an outcome too.
+
+        Raises:
+            LocalStackError: the servers can't be started here.
+        """
+        if reason := drill.obstacle():
+            outcome = Outcome(drill.name, drill.title, drill.group, drill.proves, False, 0, 0.0, skipped=reason)
+            self.report.outcomes.append(outcome)
+            return outcome
+        if drill.fresh:
+            self.close()
+        stack = self.stack(drill.name)
+        outcome = perform(drill, stack, self.report, lambda text: self._show(drill.name, text))
+        keep = self._keep and not outcome.passed
+        outcome.kept = str(stack.folder) if keep else None
+        self.report.outcomes.append(outcome)
+        if drill.fresh or not outcome.passed:
+            self.close(keep=keep)
+        return outcome
+
+    def stack(self, name: str = "") -> DrillStack:
+        """The running stack; starts one if there is none. The name is for what is shown meanwhile."""
+        if self._stack is None:
+            self._show(name, "starting the servers")
+            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir)
+            self._stack.open()
+            self.report.describe(self._stack)
+        return self._stack
+
+    def close(self, *, keep: bool = False) -> None:
+        """End the servers."""
+        if self._stack is not None:
+            self._stack.close(keep=keep)
+            self._stack = None
+
+
+def perform(drill: Drill, stack: DrillStack, report: Report, show: Callable[[str], None] = lambda _: None) -> Outcome:
     """One drill on a running stack, from its first message to the verdict; afterwards the stack is as it was."""
-    run = DrillRun(drill, stack, options, show)
+    run = DrillRun(drill, stack, report.options, show)
     try:
         verdict = _verdict(run)
     finally:
         run.fleet.close()
-    with suppress(*_FAILURES):
+    try:
         stack.restore()
+    except Exception as error:
+        verdict.problems.append(f"the platform could not be put right again: {error}")
     return Outcome(
         drill.name, drill.title, drill.group, drill.proves, not verdict.problems, run.seed, time.monotonic() - run.began,
         messages=verdict.messages, lost=verdict.lost, expected_losses=verdict.expected_losses, doubled=verdict.doubled,
@@ -96,8 +95,9 @@ def _verdict(run: DrillRun) -> Verdict:
         run.drill.body(run)
         run.stack.heal()
         return judge(run)
-    except _FAILURES as error:
-        return Verdict(problems=[*run.problems, f"{type(error).__name__}: {error}"])
+    except Exception as error:  # whatever breaks a drill has failed it, and must not end the series
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return Verdict(problems=[*run.problems, f"{type(error).__name__} ({Path(place.filename).name}:{place.lineno}): {error}"])
 
 
 def _described(run: DrillRun, number: int) -> str:

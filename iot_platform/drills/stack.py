@@ -82,16 +82,18 @@ class DrillStack:
         self._checks: dict[str, Callable[[], None]] = {}
 
     # -- life --------------------------------------------------------------------------------------------------
-    def __enter__(self) -> Self:
+    def open(self) -> Self:
+        """Install what is missing, start everything, and wait until it is ready. What did start is ended if that fails.
+
+        Raises:
+            LocalStackError: with the cause and the remedy.
+        """
         try:
             self._begin()
         except BaseException:
             self.close()
             raise
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self, *, keep: bool = False) -> None:
         """End every process and remove the folder (or keep it)."""

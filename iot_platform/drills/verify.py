@@ -51,6 +51,9 @@ def judge(run: DrillRun) -> Verdict:
     compared = examine(published, stored)
     _weigh(run, verdict, compared)
     verdict.recovery_seconds = recovery_seconds(run, published, stored)
+    limit = run.recovery_limit_seconds
+    if limit is not None and (verdict.recovery_seconds or 0) > limit:
+        verdict.problems.append(f"recovered only after {verdict.recovery_seconds:.0f} s, more than {limit:.0f} s")
     run.show("auditing")
     _audit(run, verdict)
     return verdict
@@ -179,7 +182,8 @@ def _audit(run: DrillRun, verdict: Verdict) -> None:
         audit: Any = importlib.import_module("iot_platform.audit")
     except ModuleNotFoundError:
         return
-    result = audit.run_audit(run.settings, since=run.began_at, tenant=None, wait_seconds=AUDIT_SECONDS, note=run.show)
+    settings = run.settings.model_copy(update={"ingest_http_url": ",".join(map(run.stack.ingest_url, run.stack.ingests))})
+    result = audit.run_audit(settings, since=run.began_at, tenant=None, wait_seconds=AUDIT_SECONDS, note=run.show)
     found = {difference.kind for difference in result.differences}
     unexpected = [difference for difference in result.differences if difference.kind not in run.expected_differences]
     verdict.audit = "ok" if not result.differences else f"{len(result.differences)} difference(s)"

@@ -1,0 +1,82 @@
+"""Drills: servers that stay away for long. Messages wait on disk, memory stays flat, and what waited is worked off in minutes."""
+
+from typing import Final
+
+from iot_platform.drills.registry import drill
+from iot_platform.drills.run import DrillRun
+from iot_platform.drills.stack import INGEST
+
+OUTAGE_SECONDS: Final = 600.0
+BEFORE_SECONDS: Final = 15.0
+AFTER_SECONDS: Final = 30.0
+RECOVERY_SECONDS: Final = 180.0
+MAX_FAILED_RUNS: Final = 10
+_LARGEST: Final = """
+SELECT coalesce(max(to_offset - from_offset) FILTER (WHERE committed_at < %(ended)s), 0),
+       coalesce(max(to_offset - from_offset) FILTER (WHERE committed_at >= %(ended)s), 0)
+FROM ledger WHERE batch_id > %(first)s AND kind = 'drain'
+"""
+
+
+@drill("kafka_down", "Kafka away for 10 minutes", group="outages")
+def kafka_down(run: DrillRun) -> None:
+    """The daemon says so, keeps taking messages and puts them on disk; its memory stays flat, and afterwards the spool empties at least
+    twice as fast as it filled."""
+    seconds = run.outage_seconds(OUTAGE_SECONDS)
+    run.fleet.start(rate=500, seconds=BEFORE_SECONDS + seconds + AFTER_SECONDS, devices=200)
+    run.await_stored(1000)
+    with run.fault(f"Kafka away for {seconds:.0f} s") as fault:
+        run.stack.kill_for_good("kafka")
+        run.hold(seconds / 2)
+        problems, before = run.stack.problems() or [], _spooled(run)
+        run.check(any("Kafka" in text for text in problems), f"/readyz does not complain of Kafka: {problems}")
+        run.hold(seconds / 2)
+        after = _spooled(run)
+        run.check(after > before > 0, f"the spool did not fill: {before:,} messages half-way, {after:,} at the end")
+        run.stack.start("kafka")
+    run.check_memory_flat(fault)
+    _await_empty_spool(run, after, seconds)
+    run.fleet.finish()
+
+
+@drill("database_down", "PostgreSQL away for 10 minutes at 1,000 messages a second", group="outages")
+def database_down(run: DrillRun) -> None:
+    """Messages wait in Kafka, no memory grows, no storm of failed runs rises; afterwards batches get larger, and all is caught up within
+    three minutes."""
+    seconds = run.outage_seconds(OUTAGE_SECONDS)
+    run.fleet.start(rate=1000, seconds=BEFORE_SECONDS + seconds + AFTER_SECONDS, devices=200)
+    run.await_stored(3000)
+    with run.fault(f"PostgreSQL away for {seconds:.0f} s") as fault:
+        run.stack.kill_for_good("postgresql")
+        run.hold(seconds)
+        run.stack.start("postgresql")
+    run.check_memory_flat(fault)
+    run.fleet.finish()
+    run.await_stored(run.fleet.acknowledged, seconds=RECOVERY_SECONDS)
+    run.limit_recovery(RECOVERY_SECONDS)
+    _check_batches(run)
+    failed = run.failed_runs()
+    run.note(f"{failed} failed Dagster runs")
+    run.check(failed <= MAX_FAILED_RUNS, f"{failed} failed Dagster runs, more than {MAX_FAILED_RUNS}")
+
+
+def _spooled(run: DrillRun) -> int:
+    metrics = run.stack.metrics(INGEST)
+    return int(metrics["iot_ingest_spool_messages"]) if metrics else -1
+
+
+def _await_empty_spool(run: DrillRun, most: int, outage_seconds: float) -> None:
+    """Within half of the time in which it filled; short outages get what a start of the drain needs anyway."""
+    fault = run.faults[-1]
+    limit = max(outage_seconds / 2, 30.0)
+    taken = run.await_true("the spool is empty", lambda: _spooled(run) == 0, limit, since=fault.ended)
+    run.note(f"{most:,} messages in the spool at the end of the outage; empty after {taken:.1f} s, {most / max(taken, 0.1):,.0f}/s")
+
+
+def _check_batches(run: DrillRun) -> None:
+    fault = run.faults[-1]
+    with run.database() as connection, connection.cursor() as cursor:
+        cursor.execute(_LARGEST, {"ended": fault.ended_at, "first": run.first_batch})
+        before, after = cursor.fetchone() or (0, 0)
+    run.note(f"largest batch {before:,} messages before the end of the outage, {after:,} after it")
+    run.check(after > before, f"batches did not widen: at most {before:,} messages before, {after:,} afterwards")

@@ -1,0 +1,30 @@
+"""`python -m iot_platform.drills.second_drain`: drains every Kafka partition without asking for the lock of the shard, again and again,
+until SIGTERM. What a run would do that Dagster took for dead and that lives."""
+
+import signal
+import threading
+
+from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.settings import get_settings
+from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.errors import TransientError
+
+RUN_ID = "drill second drain"
+
+
+def main() -> None:
+    """Drain until told to stop."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    settings = get_settings()
+    with TopicOffsets(settings) as topic:
+        partitions = topic.partitions()
+    while not stop.is_set():
+        try:
+            Drain(settings, Shift(partitions, RUN_ID), stop=stop).run()
+        except TransientError:
+            stop.wait(1)
+
+
+if __name__ == "__main__":
+    main()
