@@ -17,7 +17,7 @@ import structlog
 from ingest_daemon.accounting_file import HEAD_BYTES, AccountingFile
 from ingest_daemon.connections import KEPT, ConnectionHistory, ConnectionReport, Oldest, in_kafka, listed
 from ingest_daemon.figures import Snapshot, Totals, Turn
-from ingest_daemon.state_dir import file_name
+from ingest_daemon.state_dir import boot, file_name
 
 __all__ = ["Accounting", "Snapshot", "Totals", "Turn"]
 
@@ -25,6 +25,7 @@ CAPACITY = 512  # unfinished connections in the file
 KEEP_SECONDS, CLOSE_SECONDS = 1.0, 5.0
 # So long after the last redelivery of an open connection, what is still awaited will not come.
 AWAIT_SECONDS = 60.0
+HOST_DOWN_ROWS = 200_000  # entries that may leave the spool between two syncs of the file
 
 log = structlog.get_logger("ingest.accounting")
 
@@ -50,7 +51,7 @@ class _Entry:
         return ConnectionReport(self.number, self.opened_at_us, self.received, self.settled, certain, self.open)
 
 
-_TOTALS = struct.Struct("<15q")
+_TOTALS = struct.Struct("<16q")
 _ENTRY = struct.Struct("<6q")
 _FIRST_ENTRY = HEAD_BYTES + _TOTALS.size
 
@@ -65,6 +66,7 @@ class Accounting:
       whose session the broker lost, are given up: they were never acknowledged;
     - fewer rows in the spool than recorded: as many as `in_doubt` allows were delivered and deleted in the last turn (dead letters
       among them count as delivered); the rest is missing;
+      If the host went down as well, the file is up to a second old, and HOST_DOWN_ROWS are taken as delivered instead;
     - more rows in the spool than recorded: they were spooled in the last turn, and are no longer awaited or count as received.
     A lost or damaged file restarts all counters at what the spool holds; connections that it held are no longer listed.
 
@@ -131,8 +133,14 @@ class Accounting:
 
     def _recover(self, found: int) -> None:
         t = self._totals
-        t.delivered += min(max(0, t.spooled - found), max(0, t.in_doubt - t.in_flight))
+        vanished = max(0, t.spooled - found)
+        doubt = max(0, t.in_doubt - t.in_flight)
+        if vanished > doubt and t.boot not in (0, boot()):
+            log.warning("accounting_older_than_spool", hint="the host went down; up to a second of the accounting went with it")
+            doubt = HOST_DOWN_ROWS
+        t.delivered += min(vanished, doubt)
         t.spooled = found
+        t.boot = boot()
         unsettled, t.in_flight, t.in_flight_bytes = t.in_flight + t.awaiting, 0, 0
         outstanding = t.received - t.delivered - t.dead_lettered - t.spooled - t.given_up - t.missing
         if outstanding < 0:
@@ -176,10 +184,11 @@ class Accounting:
         log.warning("connection_frozen", connection=oldest, hint="too many connections have messages in flight")
         self._frozen.append(self._entries.pop(oldest))
 
-    def closed(self, number: int) -> None:
-        """That connection is gone; its messages may still be in flight."""
+    def closed(self, number: int, received: int) -> None:
+        """That connection is gone after so many messages; they may still be in flight, and not recorded yet."""
         with self._lock:
             if self._open is not None and self._open.number == number:
+                self._open.received = max(received, self._open.received)
                 self._open.open = False
                 self._open = None
                 self._write_all()
@@ -224,6 +233,7 @@ class Accounting:
         for number, sequence in settled.items():
             if (entry := entries.get(number)) is not None:
                 entry.settled = sequence
+                entry.received = max(sequence, entry.received)
                 entry.in_kafka = in_kafka(number, sequence, entry.in_kafka, self._oldest)
                 self._place(entry)
 
@@ -271,7 +281,7 @@ class Accounting:
         _TOTALS.pack_into(
             self._file.buffer, HEAD_BYTES,
             t.received, t.redelivered, t.delivered, t.dead_lettered, t.spooled, t.in_flight, t.in_flight_bytes, t.awaiting, t.given_up,
-            t.missing, t.sessions_lost, t.connections, t.in_doubt, t.last_received_us, t.entries,
+            t.missing, t.sessions_lost, t.connections, t.in_doubt, t.last_received_us, t.boot, t.entries,
         )  # fmt: skip
         return _FIRST_ENTRY + t.entries * _ENTRY.size
 
@@ -343,6 +353,9 @@ class Accounting:
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
                 return  # the disk does not answer; what was recorded is in the page cache
+        with self._lock:
+            self._totals.boot = 0
+            self._write()
         self.keep()
         self._finished.close()
         self._file.close()

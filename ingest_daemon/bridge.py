@@ -141,7 +141,7 @@ class Bridge:
 
     def _closed(self) -> None:
         if self._connection is not None:
-            self._accounting.closed(self._connection.number)
+            self._accounting.closed(self._connection.number, self._connection.sequence)
         self._connection = None
 
     def _accept(self, first: int, topic: bytes, packet_id: int, payload: bytes) -> None:

@@ -2,25 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import structlog
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 SAMPLE_SECONDS = 10.0
 WRONG_SECONDS = 60.0
-
-Report = Callable[[Any, Any], None]
-"""A delivery callback."""
 
 log = structlog.get_logger("ingest.clock")
 
 
 class ClockWatch:
-    """Looks at one delivery report in SAMPLE_SECONDS; one thread. On the way of a message:
-
-    `on_delivery = watch.around(pending) if watch.due(now) else pending`, with `now` read once per turn.
-    """
+    """Fed with one delivery report in SAMPLE_SECONDS, of a topic with LogAppendTime; one thread."""
 
     def __init__(self, tell: Callable[[float], None], wall: Callable[[], float] = time.time) -> None:
         """`tell` takes this clock minus Kafka's in seconds (`Metrics.clock_offset.set`)."""
@@ -35,19 +27,6 @@ class ClockWatch:
             return False
         self._next = monotonic + SAMPLE_SECONDS
         return True
-
-    def around(self, report: Report) -> Report:
-        """The delivery callback of a message that is about to be sent, which also takes its sample. For topics with LogAppendTime."""
-        sent = self._wall()
-
-        def reported(error: Any, message: Any) -> None:
-            if error is None and message is not None:
-                kind, milliseconds = message.timestamp()
-                if kind == TIMESTAMP_LOG_APPEND_TIME:
-                    self.sample(milliseconds, sent)
-            report(error, message)
-
-        return reported
 
     def sample(self, kafka_timestamp_ms: int, sent_wall_time: float) -> None:
         """Kafka stamped a record at its own time somewhere between its sending and now: the least difference that explains that."""

@@ -19,7 +19,7 @@ class Turn:
     unspooled_dead_lettered: int  # left the spool into the dead-letter topic
     in_flight: int  # now: received, not settled
     in_flight_bytes: int
-    in_doubt: int  # now: in_flight + entries of the spool whose deletion is under way or may begin before the next record()
+    in_doubt: int  # now: in_flight + entries of the spool whose deletion is under way or may be committed before the next record()
     last_received_us: int  # receive time of the newest message, 0 if none yet
 
     @property
@@ -47,6 +47,7 @@ class Totals:
     connections: int = 0
     in_doubt: int = 0
     last_received_us: int = 0
+    boot: int = 0  # of the host, while a daemon runs: `state_dir.boot`
     entries: int = 0  # unfinished connections that follow
 
     @property

@@ -19,7 +19,7 @@ class _Server(ThreadingHTTPServer):
     healthy: Check
     ready: Check
     registry: CollectorRegistry
-    accounting: Callable[[], bytes] | None
+    accounting: Callable[[], bytes]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.server.registry))
-        elif path == "/accounting" and self.server.accounting is not None:
+        elif path == "/accounting":
             self._answer(200, "application/json", self.server.accounting())
         elif path in ("/healthz", "/readyz"):
             problems = self.server.healthy() if path == "/healthz" else self.server.ready()
@@ -56,7 +56,7 @@ def start(  # noqa: PLR0917  one caller
     healthy: Check,
     ready: Check,
     registry: CollectorRegistry,
-    accounting: Callable[[], bytes] | None = None,
+    accounting: Callable[[], bytes],
 ) -> tuple[ThreadingHTTPServer, int]:
     """Serve from a thread; the server and the port it listens on. `accounting` gives the body of /accounting.
 

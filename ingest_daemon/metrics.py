@@ -5,7 +5,7 @@ received = delivered + dead-lettered + spooled + in flight + given up + missing.
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -58,13 +58,10 @@ class _AccountingCollector(Collector):
 class Metrics:
     """One registry per process."""
 
-    def __init__(self, totals: Callable[[], Totals] | None = None) -> None:
-        """`totals` is `Accounting.totals`; without it (until the bridge uses it) the counters are set one by one."""
+    def __init__(self, totals: Callable[[], Totals]) -> None:
+        """`totals` is `Accounting.totals`: all counters at one moment."""
         self.registry = registry = CollectorRegistry()
-        if totals is not None:
-            registry.register(_AccountingCollector(totals))
-        else:
-            self._old(registry)
+        registry.register(_AccountingCollector(totals))
         self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
         self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
         self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)
@@ -74,14 +71,3 @@ class Metrics:
         self.clock_offset = Gauge(
             "iot_ingest_clock_offset_seconds", "This host's clock minus Kafka's, as of the last comparison.", registry=registry
         )
-
-    def _old(self, registry: CollectorRegistry) -> None:
-        self.received = Counter("iot_ingest_messages_received", "PUBLISH packets received.", registry=registry)
-        self.delivered = Counter("iot_ingest_messages_delivered", "Messages settled in the Kafka topic.", registry=registry)
-        self.dead_lettered = Counter("iot_ingest_messages_dead_lettered", "Messages settled in the dead-letter topic.", registry=registry)
-        self.redelivered = Counter("iot_ingest_messages_redelivered", "Received messages that the broker marked DUP.", registry=registry)
-        self.in_flight = Gauge("iot_ingest_messages_in_flight", "Messages received and not settled yet.", registry=registry)
-        self.in_flight_bytes = Gauge("iot_ingest_payload_bytes_in_flight", "Payload bytes of the messages in flight.", registry=registry)
-        self.connections = Counter("iot_ingest_mqtt_connections", "MQTT connections made.", registry=registry)
-        self.sessions_lost = Counter("iot_ingest_mqtt_sessions_lost", "Reconnections without our session.", registry=registry)
-        self.last_message = Gauge("iot_ingest_last_message_timestamp_seconds", "When the last message was received.", registry=registry)

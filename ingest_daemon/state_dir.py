@@ -19,6 +19,12 @@ def file_name(kind: str, client_id: str) -> str:
     return f"{kind}-{name}"
 
 
+def boot() -> int:
+    """A number that changes when the host starts anew; 0 where that is unknown. What was written but not synced is gone then."""
+    text = _read(Path("/proc/sys/kernel/random/boot_id"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) if text else 0
+
+
 class StateDir:
     """Files that are on disk before the call that writes them returns; locked, so that no second daemon uses them.
 

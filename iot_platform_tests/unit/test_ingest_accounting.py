@@ -75,7 +75,7 @@ def test_what_is_counted_and_listed(books: Books) -> None:
     assert found["reported_at"].endswith("Z")
     assert only(found) == (10, 7, 5, True)
     accounting.record(turn(0, delivered=3, unspooled=1, unspooled_dead_lettered=1), None, {number: 10}, None)
-    accounting.closed(number)
+    accounting.closed(number, 10)
     assert only(answer(accounting)) == (10, 10, 10, False)
     again = books.open()
     assert answer(again) | {"reported_at": ""} == answer(accounting) | {"reported_at": ""}
@@ -149,6 +149,41 @@ def test_rows_of_the_spool_after_a_kill(books: Books, rows: int, delivered: int,
     alarms = [entry for entry in logs if entry["event"] == "spool_entries_missing"]
     assert [entry["messages"] for entry in alarms] == ([missing] if missing else [])
     assert answer(books.open(rows, None))["missing"] == missing
+
+
+def test_rows_that_left_the_spool_in_the_second_before_a_power_cut_are_no_loss(books: Books) -> None:
+    first = books.open()
+    first.record(turn(0, received=1000, spooled=1000), None, NOTHING, (1, 1))
+    first._totals.boot += 1  # as if written before the host went down
+    first._write()
+    with structlog.testing.capture_logs() as logs:
+        found = answer(books.open(100, (1, 901)))
+    assert (found["delivered"], found["missing"], found["spooled"]) == (900, 0, 100)
+    assert [entry["event"] for entry in logs] == ["accounting_older_than_spool"]
+    assert answer(books.open(0, None))["missing"] == 100  # the same host again: nothing explains it
+
+
+def test_a_restarted_host_explains_nothing_after_a_clean_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Accounting(tmp_path, "c", 0, None)
+    first.record(turn(0, received=10, spooled=10), None, NOTHING, (1, 1))
+    first.close()
+    monkeypatch.setattr("ingest_daemon.accounting.boot", lambda: 1)
+    second = Accounting(tmp_path, "c", 9, (1, 2))
+    assert answer(second)["missing"] == 1
+    second.close()
+
+
+def test_a_connection_that_broke_before_its_last_messages_were_recorded_stays_unfinished(books: Books) -> None:
+    accounting = books.open()
+    accounting.opened(1, session_lost=False)
+    accounting.record(turn(0, received=2, delivered=2), (1, 2), {1: 2}, None)
+    accounting.closed(1, 5)
+    accounting.keep()
+    accounting.record(turn(3, received=3), None, NOTHING, None)
+    assert only(answer(accounting)) == (5, 2, 2, False)
+    accounting.record(turn(0, delivered=3), None, {1: 5}, None)
+    accounting.keep()
+    assert only(answer(books.open())) == (5, 5, 5, False)
 
 
 def test_a_lost_or_damaged_file_begins_anew_and_says_so(books: Books) -> None:
@@ -225,7 +260,7 @@ def test_ten_thousand_connections_are_listed_and_older_ones_forgotten(books: Boo
     for number in range(1, KEPT + 501):
         accounting.opened(number, session_lost=False)
         accounting.record(turn(0, received=2, delivered=2), (number, 2), {number: 2}, None)
-        accounting.closed(number)
+        accounting.closed(number, 2)
         if number % 400 == 0:
             accounting.keep()
     accounting.keep()
@@ -247,7 +282,7 @@ def test_too_many_unfinished_connections_freeze_the_oldest_and_claim_nothing_fal
     accounting.keep()
     everything = dict.fromkeys(range(1, count + 1), 2)
     accounting.record(turn(0, delivered=2 * count - 1), None, everything, None)
-    accounting.closed(count)
+    accounting.closed(count, 2)
     accounting.keep()
     for asked in (accounting, books.open()):
         connections = answer(asked)["connections"]

@@ -42,7 +42,7 @@ while True:
         settled = dict(done)
         books.record(Turn(1, 0, len(done), 0, 0, 0, 0, len(waiting), 0, len(waiting), 1), (number, sequence), settled, None)
         os.write(1, b"%d %d %d\\n" % (*(done[-1] if done else (0, 0)), len(done)))
-    books.closed(number)
+    books.closed(number, sequence)
 """
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_delays_the_history_and_nothing_else(small_disk: Path) -> No
     for number in range(1, 2001):
         accounting.opened(number, session_lost=False)
         accounting.record(plain(received=3, delivered=3), (number, 3), {number: 3}, None)
-        accounting.closed(number)
+        accounting.closed(number, 3)
         if number % 500 == 0:
             accounting.keep()
     found = answer(accounting)
@@ -188,7 +188,7 @@ class DaemonLife(RuleBasedStateMachine):
     @rule()
     def disconnect(self) -> None:
         self.turn(acknowledge=False)
-        self.books.closed(self.number)
+        self.books.closed(self.number, self.sequence)
         self.connected = False
 
     @precondition(lambda self: self.connected)
