@@ -8,7 +8,7 @@ from iot_platform.defs.ingestion.schedules import observe_ingestion, observe_ing
 from iot_platform.defs.maintenance.jobs import purge_dagster_history
 from iot_platform.defs.maintenance.schedules import purge_dagster_history_schedule
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
-from iot_platform.defs.telemetry.checks import ledger_is_continuous, messages_are_mostly_good
+from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.defs.telemetry.jobs import check_telemetry, drain
 from iot_platform.defs.telemetry.schedules import check_telemetry_schedule
 from iot_platform.defs.telemetry.sensors import kafka_lag
@@ -20,7 +20,7 @@ def defs() -> dg.Definitions:
     """Stages ingestion → telemetry → maintenance. Nothing is read from environment or network here."""
     return dg.Definitions(
         assets=[ingestion_sources, drained_tables, project, tenant],
-        asset_checks=[ledger_is_continuous, messages_are_mostly_good],
+        asset_checks=[every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good],
         jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history],
         sensors=[kafka_lag],
         schedules=[observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule],

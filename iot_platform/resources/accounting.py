@@ -3,43 +3,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
-_SUMS = """
-SELECT tenant_id, project_id, kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint,
-       sum(measurements)::bigint, sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint,
-       min(first_offset), max(last_offset), max(last_received_at)
+_SUMS = f"""
+SELECT tenant_id, project_id, kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h
 WHERE tenant_id = ANY(%(tenants)s)
   AND (%(projects)s::text[] IS NULL OR (tenant_id, project_id) IN (SELECT * FROM unnest(%(tenants)s::text[], %(projects)s::text[])))
 GROUP BY tenant_id, project_id, kafka_partition
-"""
-_PARTITION_SUMS = """
-SELECT kafka_partition, sum(messages)::bigint, sum(duplicates)::bigint, sum(quarantined)::bigint, sum(measurements)::bigint,
-       sum(measurement_duplicates)::bigint, sum(measurement_conflicts)::bigint, min(first_offset), max(last_offset), max(last_received_at)
+"""  # noqa: S608 - the names of columns
+_PARTITION_SUMS = f"""
+SELECT kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h WHERE kafka_partition = ANY(%s) GROUP BY kafka_partition
-"""
-_CONTINUITY = """
-WITH ranges AS (
-    SELECT kafka_partition, topic_id, kind, from_offset, to_offset,
-           lag(to_offset) OVER ordered AS previous, lag(kind) OVER ordered AS previous_kind, lead(batch_id) OVER ordered AS following
-    FROM ledger
-    WHERE kafka_topic = %(topic)s AND kind IN ('drain', 'accepted_loss') AND committed_at > now() - make_interval(secs => %(window)s)
-    WINDOW ordered AS (PARTITION BY kafka_partition, topic_id ORDER BY batch_id)
-)
-SELECT kafka_partition, 'offset ' || from_offset || ' follows ' || previous
-FROM ranges WHERE kind = 'drain' AND previous_kind = 'drain' AND previous <> from_offset
-UNION ALL
-SELECT kafka_partition, 'the ledger ends at ' || to_offset || ', next_offset is ' || next_offset
-FROM ranges JOIN kafka_offset USING (kafka_partition, topic_id)
-WHERE following IS NULL AND kind = 'drain' AND kafka_offset.topic = %(topic)s AND to_offset <> next_offset
-LIMIT 20
-"""
+"""  # noqa: S608 - as above
 _BAD_SHARE = """
 SELECT coalesce(sum(messages + quarantined), 0)::bigint, coalesce(sum(quarantined), 0)::bigint
 FROM ledger WHERE kafka_topic = %(topic)s AND kind = 'drain' AND committed_at > now() - make_interval(secs => %(window)s)
@@ -55,26 +38,16 @@ SELECT coalesce(max(length), 0) FROM (
 """
 
 
-COUNTERS: Final = ("messages", "duplicates", "quarantined", "measurements", "measurement_duplicates", "measurement_conflicts")
-
-
 @dataclass
-class Figures:
+class Figures(Counts):
     """Counters of one partition, project or tenant; `offsets` is {Kafka partition: (first, last offset)}, both inclusive."""
 
-    messages: int = 0
-    duplicates: int = 0
-    quarantined: int = 0
-    measurements: int = 0
-    measurement_duplicates: int = 0
-    measurement_conflicts: int = 0
     offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
     last_received_at: datetime | None = None
 
-    def add(self, other: "Figures") -> None:
+    def widen(self, other: "Figures") -> None:
         """Add another's counters, and widen offsets and last receive time by its own."""
-        for name in COUNTERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.add(other)
         for partition, (first, last) in other.offsets.items():
             mine = self.offsets.get(partition, (first, last))
             self.offsets[partition] = (min(mine[0], first), max(mine[1], last))
@@ -118,7 +91,7 @@ def tenant_figures(connection: Connection, tenants: list[str]) -> dict[str, tupl
     result: dict[str, tuple[int, Figures]] = {}
     for (tenant, _), figures in _sum_by_project(connection, {"tenants": tenants, "projects": None}).items():
         count, total = result.get(tenant, (0, Figures()))
-        total.add(figures)
+        total.widen(figures)
         result[tenant] = (count + 1, total)
     return result
 
@@ -127,11 +100,6 @@ def partition_figures(connection: Connection, partitions: list[int]) -> dict[int
     """All-time sums of the given Kafka partitions."""
     rows = _rows(connection, _PARTITION_SUMS, (partitions,))
     return {row[0]: _figures(row[0], row[1:]) for row in rows}
-
-
-def ledger_breaks(connection: Connection, topic: str, window_seconds: float) -> list[tuple[int, str]]:
-    """(partition, what is wrong) for ranges committed within the window that are not continuous; empty when all is well. At most 20."""
-    return [(partition, text) for partition, text in _rows(connection, _CONTINUITY, {"topic": topic, "window": window_seconds})]
 
 
 @dataclass(frozen=True)
@@ -154,7 +122,7 @@ def bad_share(connection: Connection, topic: str, window_seconds: float, series_
 def _sum_by_project(connection: Connection, parameters: Mapping[str, list[str] | None]) -> dict[tuple[str, str], Figures]:
     result: dict[tuple[str, str], Figures] = {}
     for tenant, project, partition, *sums in _rows(connection, _SUMS, parameters):
-        result.setdefault((tenant, project), Figures()).add(_figures(partition, sums))
+        result.setdefault((tenant, project), Figures()).widen(_figures(partition, sums))
     return result
 
 

@@ -1,4 +1,4 @@
-"""Asset checks of the drained tables: the claim each proves, evaluated from the ledger."""
+"""The poison brake's asset check, evaluated from the ledger; and how a run that is not about checks tells a result."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -6,42 +6,29 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from iot_platform.database import connect
-from iot_platform.resources.accounting import BadShare, bad_share, ledger_breaks
+from iot_platform.resources.accounting import BadShare, bad_share
 from iot_platform.settings import Settings
+from iot_platform.telemetry.counters import BRAKE_SHARE, BRAKE_STREAK
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.progress import Progress
 
-LEDGER_WINDOW_SECONDS: Final = 86_400.0
 BRAKE_WINDOW_SECONDS: Final = 300.0
-BRAKE_SHARE: Final = 0.05
-BRAKE_SERIES: Final = 1_000
 BRAKE_LEAST: Final = 10
 """Fewer bad records than this never trip the share: one bad message among ten is no flood."""
 _WHY: Final = "Reasons: SELECT reason, count(*) FROM quarantine WHERE received_at > now() - INTERVAL '10 min' GROUP BY reason"
 
 
-def evaluate_ledger(settings: Settings) -> dg.AssetCheckResult:
-    """Ranges committed in the last 24 hours follow each other, and end at next_offset."""
-    with closing(connect(settings, application_name="dagster-check")) as connection:
-        breaks = ledger_breaks(connection, settings.kafka_topic, LEDGER_WINDOW_SECONDS)
-    metadata = {"window_hours": LEDGER_WINDOW_SECONDS / 3600, "breaks": len(breaks)}
-    description = "; ".join(f"partition {partition}: {text}" for partition, text in breaks)
-    return dg.AssetCheckResult(
-        check_name="ledger_is_continuous", asset_key="message", passed=not breaks, metadata=metadata, description=description or None
-    )
-
-
 def is_poisoned(share: BadShare) -> bool:
     """Whether the brake is on: too large a share, or too long a series, of bad records."""
     too_many = share.quarantined >= BRAKE_LEAST and share.quarantined > BRAKE_SHARE * share.records
-    return too_many or share.longest_series >= BRAKE_SERIES
+    return too_many or share.longest_series >= BRAKE_STREAK
 
 
 def evaluate_brake(settings: Settings) -> dg.AssetCheckResult:
     """Poison brake over the records committed in the last 5 minutes."""
     with closing(connect(settings, application_name="dagster-check")) as connection:
-        share = bad_share(connection, settings.kafka_topic, BRAKE_WINDOW_SECONDS, BRAKE_SERIES)
+        share = bad_share(connection, settings.kafka_topic, BRAKE_WINDOW_SECONDS, BRAKE_STREAK)
     poisoned = is_poisoned(share)
     return dg.AssetCheckResult(
         check_name="messages_are_mostly_good",

@@ -19,7 +19,8 @@ from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets, tenant_figures
-from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluate_ledger, evaluation_of
+from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
+from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluation_of
 from iot_platform.resources.dynamic import ProjectKeys
 from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
 from iot_platform.resources.partition_keys import project_key
@@ -37,6 +38,10 @@ LOCK_SLICE_SECONDS: Final = 2.0
 LOCK_SESSION_SECONDS: Final = 60
 """PostgreSQL ends a shift's silent lock session after this long. It is asked something every second, so silence means a link that died
 without a word; without the limit the shard stays locked for as long as the server believes in the connection."""
+AUDIT_SECONDS: Final = 10.0
+"""Most time for one of the audit's three queries at the end of a shift."""
+LEAST_SHIFT_SECONDS: Final = 60.0
+"""In shorter shifts there is no time for the audit; the schedule evaluates it."""
 HEAL_AT_MOST: Final = 500
 """Projects without a materialization that one run heals; the next runs go on."""
 
@@ -223,12 +228,22 @@ class _DrainRun:
         On a connection of its own: the one of the locks may have broken. Nothing here is worth a failed run."""
         try:
             if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
-                for evaluate in (evaluate_ledger, evaluate_brake):
-                    self.context.log_event(evaluation_of(evaluate(self.settings)))
+                self.context.log_event(evaluation_of(evaluate_brake(self.settings)))
             with closing(connect(self.settings, application_name=shifts.session_name(self.context.run.run_id))) as connection:
                 self._heal(connection)
+            if shifts.SHARD_TAG in self.context.run.tags:
+                self._audit()
         except (*STORAGE_ERRORS, DatabaseError, psycopg2.Error) as error:
             log.warning("checks or missing partition keys could not be told; the next run tries again: %s", error)
+
+    def _audit(self) -> None:
+        """Evaluate the audit's checks if that is due. The next shift is at work already; this run must be gone before it needs a successor,
+        so what takes long is left to the schedule."""
+        if self.settings.drain_shift_seconds < LEAST_SHIFT_SECONDS or self.signalled.is_set() or not is_due(self.context.instance):
+            return
+        for name in (OFFSETS, SEQUENCES):
+            result = evaluate_audit(self.settings, self.context.instance, name, wait_seconds=2, statement_seconds=AUDIT_SECONDS)
+            self.context.log_event(evaluation_of(result))
 
     def _heal(self, connection: Connection) -> None:
         projects = known_projects(connection)

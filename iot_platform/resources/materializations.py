@@ -11,10 +11,11 @@ import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
-from iot_platform.resources.accounting import COUNTERS, Figures
+from iot_platform.resources.accounting import Figures
 from iot_platform.resources.dynamic import ProjectKeys
 from iot_platform.resources.pacing import Pacer
 from iot_platform.resources.partition_keys import project_key, tenant_key
+from iot_platform.telemetry.counters import COUNTERS
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
@@ -35,14 +36,7 @@ Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
 
 def figures_metadata(figures: Figures, prefix: str = "") -> Metadata:
     """Row counts, Kafka offset ranges and last receive time, as the UI shows them."""
-    metadata: Metadata = {
-        f"{prefix}messages": figures.messages,
-        f"{prefix}measurements": figures.measurements,
-        f"{prefix}quarantined": figures.quarantined,
-        f"{prefix}duplicates": figures.duplicates,
-        f"{prefix}measurement_duplicates": figures.measurement_duplicates,
-        f"{prefix}measurement_conflicts": figures.measurement_conflicts,
-    }
+    metadata: Metadata = {f"{prefix}{name}": getattr(figures, name) for name in COUNTERS}
     if figures.offsets:
         shown = sorted(figures.offsets.items())
         metadata[f"{prefix}kafka_offsets"] = ", ".join(f"{partition}: {first}…{last}" for partition, (first, last) in shown)
@@ -121,7 +115,7 @@ class Reporter:
             return project_event(*item, project_figures_of(self._projects[item])) if self.keys.has(*item) else None
         total = Figures()
         for project in self._tenants[item]:
-            total.add(project_figures_of(self._projects[item, project]))
+            total.widen(project_figures_of(self._projects[item, project]))
         return tenant_event(item, len(self._tenants[item]), total)
 
 

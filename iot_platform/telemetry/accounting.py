@@ -10,8 +10,9 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
 from iot_platform.telemetry.catalog import Project
+from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
-from iot_platform.telemetry.progress import COUNTERS, Counts, PartitionProgress, Progress, ProjectProgress
+from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
 from iot_platform.telemetry.records import Ranges
 
 HOUR_US: Final = 3_600_000_000

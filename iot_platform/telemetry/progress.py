@@ -7,32 +7,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from iot_platform.telemetry.counters import BRAKE_SHARE, BRAKE_STREAK, Counts
+
 BINS_PER_DECADE: Final = 20
 DECADES: Final = 9
 """Freshness is kept as a histogram from 1 ms to 10^6 s, 20 bins a decade: quantiles are exact to 6 %."""
 BRAKE_WINDOW: Final = 1_000
-BRAKE_SHARE: Final = 0.05
-BRAKE_STREAK: Final = 1_000
-
-
-@dataclass
-class Counts:
-    """Counters as in the table ledger."""
-
-    messages: int = 0
-    duplicates: int = 0
-    quarantined: int = 0
-    measurements: int = 0
-    measurement_duplicates: int = 0
-    measurement_conflicts: int = 0
-
-    def add(self, other: "Counts") -> None:
-        """Add the other's counters to these."""
-        for name in COUNTERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-COUNTERS: Final = ("messages", "duplicates", "quarantined", "measurements", "measurement_duplicates", "measurement_conflicts")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from psycopg2.extras import execute_values
 from iot_platform.telemetry import accounting
 from iot_platform.telemetry.accounting import Group
 from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
-from iot_platform.telemetry.progress import COUNTERS, Counts
+from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.replay_plan import Bools, Work
 
 _LEDGER: Final = """

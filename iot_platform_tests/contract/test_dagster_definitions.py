@@ -64,7 +64,11 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
     assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
-    assert checks == {"message:ledger_is_continuous", "quarantine:messages_are_mostly_good"}
+    assert checks == {
+        "message:every_offset_is_accounted_for",
+        "message:every_sequence_is_contiguous",
+        "quarantine:messages_are_mostly_good",
+    }
 
 
 def test_a_shift_runs_no_checks_of_its_own(repository: dg.RepositoryDefinition) -> None:

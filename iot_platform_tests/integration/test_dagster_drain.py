@@ -13,10 +13,11 @@ from sqlalchemy import create_engine, text
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_lock
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
-from iot_platform.defs.telemetry.checks import ledger_is_continuous, messages_are_mostly_good
+from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.kafka_admin import ensure_topics
 from iot_platform.resources import lag_watch, shifts
-from iot_platform.resources.checks import evaluate_brake, evaluate_ledger
+from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
+from iot_platform.resources.checks import evaluate_brake
 from iot_platform.resources.drain_run import pool_storage
 from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
@@ -57,7 +58,7 @@ def materialize(
     _current[:] = [settings]
     by_range = {"dagster/asset_partition_range_start": "0", "dagster/asset_partition_range_end": "1"} if key is None else {}
     return dg.materialize(
-        [drained_tables, project, tenant, ledger_is_continuous, messages_are_mostly_good],
+        [drained_tables, project, tenant, every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good],
         selection=[what] if what != "shift" else dg.AssetSelection.assets("message", "measurement", "quarantine").without_checks(),
         instance=instance,
         partition_key=key,
@@ -156,8 +157,12 @@ def test_a_shift_waits_for_its_predecessor_and_ends_when_idle(settings: Settings
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
     assert float(run.tags[shifts.ENDS_AT_TAG]) > time.time()
-    check = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey("message"), "ledger_is_continuous"))
-    assert check is not None
+    for name in (OFFSETS, SEQUENCES):
+        check = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey("message"), name))
+        assert check is not None
+        assert check.evaluation is not None
+        assert check.evaluation.passed
+    assert not is_due(instance)
 
 
 def test_a_shift_whose_connection_breaks_ends_early_and_well(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -276,19 +281,25 @@ def test_the_poison_brake_fails_while_bad_messages_flow(settings: Settings, inst
     assert not result.passed
     metadata = {name: value.value for name, value in result.metadata.items()}
     assert (metadata["records"], metadata["quarantined"], metadata["longest_series_of_bad"]) == (1200, 1100, 1100)
-    assert evaluate_ledger(settings).passed
+    assert evaluate_audit(settings, instance, OFFSETS).passed
 
 
-def test_a_gap_in_the_ledger_is_found(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_the_audit_fails_the_run_until_what_is_lost_is_back(settings: Settings, instance: dg.DagsterInstance) -> None:
+    feed = Feed(settings)
     for _ in range(3):
-        feed = Feed(settings)
         feed.send(GOOD)
         feed.flush()
         assert materialize(settings, instance, key="0").success
-    query(settings, "DELETE FROM ledger WHERE from_offset = 1")
-    result = evaluate_ledger(settings)
-    assert not result.passed
-    assert "offset 2 follows 1" in str(result.description)
+    query(settings, "CREATE TABLE kept AS SELECT * FROM message WHERE kafka_offset = 1")
+    query(settings, "DELETE FROM message WHERE kafka_offset = 1")
+    result = materialize(settings, instance, key="0")
+    assert not result.success
+    failed = {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed}
+    assert set(failed) == {OFFSETS}
+    differences = failed[OFFSETS].metadata["first_differences"].value
+    assert "partition 0 offset 1 is in no table" in [row.data["difference"] for row in differences.records]
+    query(settings, "INSERT INTO message SELECT * FROM kept")
+    assert materialize(settings, instance, key="0").success
 
 
 def test_an_unreachable_database_is_one_clear_failure(settings: Settings, instance: dg.DagsterInstance) -> None:

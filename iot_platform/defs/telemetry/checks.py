@@ -2,14 +2,23 @@
 
 import dagster as dg
 
-from iot_platform.resources.checks import evaluate_brake, evaluate_ledger
+from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit
+from iot_platform.resources.checks import evaluate_brake
 from iot_platform.resources.platform import PlatformResource
 
 
-@dg.asset_check(asset="message")
-def ledger_is_continuous(platform: PlatformResource) -> dg.AssetCheckResult:
-    """Offset ranges committed in the last 24 hours follow each other in every Kafka partition, without gap or overlap."""
-    return evaluate_ledger(platform.settings())
+@dg.asset_check(asset="message", name=OFFSETS, blocking=True)
+def every_offset_is_accounted_for(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
+    """Every Kafka offset that was committed in the last hour, and since this last passed, is in message or quarantine exactly once; the
+    ledger's ranges join, and accounting_1h equals the rows."""
+    return evaluate_audit(platform.settings(), context.instance, OFFSETS)
+
+
+@dg.asset_check(asset="message", name=SEQUENCES, blocking=True)
+def every_sequence_is_contiguous(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
+    """Every message that an ingest daemon numbered and wrote to Kafka is in message, quarantine or dead_letter: no MQTT connection has a
+    hole. The daemons' own counters add up."""
+    return evaluate_audit(platform.settings(), context.instance, SEQUENCES)
 
 
 @dg.asset_check(asset="quarantine")
