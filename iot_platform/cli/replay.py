@@ -193,7 +193,7 @@ def _show(tally: "Tally", seconds: float, run_id: str, dry_run: bool, console: "
         (tally.refused, "messages would be quarantined by the rules of today: left as they are"),
         (tally.restored, f"{done}restored from Kafka, {tally.restored_bad} of them into quarantine"),
         (tally.lost, "cannot be restored"),
-        (tally.elsewhere, "moved by another replay meanwhile"),
+        (tally.elsewhere, "moved or restored by another replay before"),
         (tally.measurements, f"measurements {done}added"),
         (tally.measurement_duplicates, "measurements were there already"),
         (tally.measurement_conflicts, "measurements differ from a first value, which stays"),

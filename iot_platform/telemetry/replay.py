@@ -117,12 +117,12 @@ class Replay:
         if (row := self._offsets.get(partition)) is None:
             known = ", ".join(map(str, sorted(self._offsets)))
             raise ReplayError(f"partition {partition} of topic '{self._settings.kafka_topic}' was never drained; there are: {known}")
-        parts = replay_selection.by_offset(reading, self._settings, self._selection, row.topic_id)
+        parts = replay_selection.by_offset(reading, self._settings, self._selection, row)
         asked = min(self._selection.last, row.next_offset) - max(self._selection.first, row.first_offset)
         if self._selection.last > row.next_offset:
             self.tally.notes.append(f"partition {partition} is drained to offset {row.next_offset}: what follows needs no replay")
         if uncovered := max(0, asked) - sum(part.last - part.first for part in parts):
-            self.tally.notes.append(f"{uncovered} of the offsets are in no drain batch of the ledger: left alone")
+            self.tally.notes.append(f"{uncovered} of the offsets are an accepted loss, or older than the ledger: left alone")
         return parts
 
     def _retrying(self) -> Retrying:
@@ -179,7 +179,7 @@ class Replay:
         if (wanted < low).any():
             self._give_up(partition, wanted[wanted < low], f"Kafka's log begins at {low}")
         for records, passed in self._shelf.fetch(partition, wanted[wanted >= low], self._stop.is_set):
-            self._write(held(records), replace(self._place, offset=int(passed[-1]) + 1))
+            self._write(held(records, counted=part.counted), replace(self._place, offset=int(passed[-1]) + 1))
         return None
 
     def _give_up(self, partition: int, wanted: Offsets, reason: str) -> None:

@@ -10,8 +10,8 @@ from psycopg2.extras import execute_values
 
 from iot_platform.telemetry import accounting
 from iot_platform.telemetry.accounting import Group
-from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.counters import COUNTERS, Counts
+from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.replay_plan import Bools, Work
 
 _LEDGER: Final = """
@@ -41,7 +41,7 @@ class Names:
 
 def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
     """Add what changed to ledger (one row for each partition) and accounting_1h, inside the caller's transaction; returns the keys of the
-    ledger's rows, none if nothing changed. Restored records were counted by their drain: here they are only named."""
+    ledger's rows, none if nothing changed. Restored records that a drain's batch counted are only named."""
     touched = work.leave | work.update | work.restore | work.stored & work.added
     records = work.plan.records
     groups = _changes(work) if touched.any() else []
@@ -63,7 +63,8 @@ def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
 
 
 def _detail(work: Work, mine: Bools) -> str | None:
-    parts = {"restored": work.restore & mine, "reason brought up to date": work.update & mine}
+    what = "restored" if work.held.counted else "restored, counted by no batch before:"
+    parts = {what: work.restore & mine, "reason brought up to date": work.update & mine}
     return "; ".join(f"{what} {int(mask.sum())}" for what, mask in parts.items() if mask.any()) or None
 
 
@@ -76,7 +77,12 @@ def _changes(work: Work) -> list[Group]:
     for group in added:  # the drain counted these messages, and their duplicates and conflicts
         group.messages = group.duplicates = 0
     moved = _groups(work, work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
-    return merged([*moved, *added, *_groups(work, work.update, now, bad=True)], _groups(work, work.leave | work.update, before, bad=True))
+    new = [*moved, *added, *_groups(work, work.update, now, bad=True)]
+    if not work.held.counted:
+        is_bad = work.plan.is_bad
+        new += _groups(work, work.restore & ~is_bad, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
+        new += _groups(work, work.restore & is_bad, now, bad=True)
+    return merged(new, _groups(work, work.leave | work.update, before, bad=True))
 
 
 def _groups(work: Work, mask: Bools, project: Any, *, bad: bool, outcomes: tuple[int, ...] = ()) -> list[Group]:

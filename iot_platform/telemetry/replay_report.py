@@ -37,7 +37,7 @@ class Tally:
     complete: int = 0  # messages that lack nothing
     completed: int = 0  # messages that got measurements they lacked
     refused: int = 0  # messages that the rules of today would quarantine: left as they are
-    elsewhere: int = 0  # quarantined when read, moved by another replay before we could
+    elsewhere: int = 0  # moved or restored by another replay before we could
     restored: int = 0  # found in neither table, fetched from Kafka
     restored_bad: int = 0  # of these, into quarantine
     lost: int = 0  # found in neither table, and not to be had from Kafka: deleted by retention, or lost

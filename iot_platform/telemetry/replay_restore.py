@@ -130,7 +130,7 @@ def take(records: Records, rows: npt.NDArray[np.intp]) -> Records:
     )
 
 
-def held(records: Records) -> Held:
+def held(records: Records, *, counted: bool) -> Held:
     """Records from Kafka, for the writer: it finds connection and first copy."""
     count = len(records)
     return Held(
@@ -142,4 +142,5 @@ def held(records: Records) -> Held:
         reason=[""] * count,
         detail=[""] * count,
         project=[("", "")] * count,
+        counted=counted,
     )

@@ -63,6 +63,8 @@ class Held:
     reason: list[str]
     detail: list[str]
     project: list[Project]
+    counted: bool = True
+    """Whether a drain's row of ledger counted them."""
 
     def __len__(self) -> int:
         return len(self.records)

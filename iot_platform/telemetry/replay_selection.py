@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.settings import Settings
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
+from iot_platform.telemetry.offsets import OffsetRow
 
 SLICE_ROWS: Final = 50_000
 """About how many rows one reading transaction sorts."""
@@ -28,11 +29,14 @@ SELECT (extract(epoch FROM hour) * 1000000)::bigint, sum(records)::bigint FROM (
     GROUP BY 1
 ) both_tables GROUP BY 1 ORDER BY 1"""
 _BATCHES: Final = """
-SELECT from_offset, to_offset, empty_offsets, (extract(epoch FROM first_received_at) * 1000000)::bigint,
+SELECT kind, from_offset, to_offset, empty_offsets, (extract(epoch FROM first_received_at) * 1000000)::bigint,
     (extract(epoch FROM last_received_at) * 1000000)::bigint
 FROM ledger
-WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind = 'drain' AND from_offset < %s AND to_offset > %s
-ORDER BY from_offset"""
+WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind <> 'replay' AND from_offset < %s AND to_offset > %s
+ORDER BY from_offset, batch_id"""
+_BEGINNING: Final = (
+    "SELECT min(from_offset) FROM ledger WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind <> 'replay'"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Selection:
 @dataclass(frozen=True)
 class Slice:
     """Rows with start ≤ receive time < end (µs), and of one partition the offsets [first, last) if that is what was selected. `records`
-    is an estimate for the progress bar. `empty`: how many of the offsets Kafka has no record for; None: unknown."""
+    is an estimate for the progress bar. `empty`: how many of the offsets Kafka has no record for; None: unknown. `counted`: a drain's batch
+    covers them, so that its row of ledger counted what they became."""
 
     start: int
     end: int
@@ -83,6 +88,7 @@ class Slice:
     first: int = 0
     last: int = 0
     empty: int | None = None
+    counted: bool = True
 
 
 def by_time(connection: Connection, selection: Selection) -> list[Slice]:
@@ -100,33 +106,52 @@ def by_time(connection: Connection, selection: Selection) -> list[Slice]:
     return slices
 
 
-def by_offset(connection: Connection, settings: Settings, selection: Selection, topic_id: str) -> list[Slice]:
-    """Slices of the batches that the ledger has for the offsets, in their order. What no batch covers is in none."""
+def by_offset(connection: Connection, settings: Settings, selection: Selection, row: OffsetRow) -> list[Slice]:
+    """Slices of the offsets that are drained, in their order: those of batches, and those that the ledger leaves out between its batches.
+    Accepted losses are in none, nor is what was before the ledger's oldest batch."""
+    place = (settings.kafka_topic, row.topic_id, row.partition)
+    with connection.cursor() as cursor:
+        cursor.execute(_BEGINNING, place)
+        found = cursor.fetchone()
+    position = max(selection.first, found[0]) if found is not None and found[0] is not None else selection.last
+    end = min(selection.last, row.next_offset)
     slices: list[Slice] = []
-    gathered: list[tuple[int, int, int, int | None, int | None]] = []
-    for batch in _batches(connection, settings, selection, topic_id):
-        if gathered and (batch[0] != gathered[-1][1] or gathered[-1][1] - gathered[0][0] >= settings.drain_batch_records):
+    gathered: list[_Batch] = []
+    for batch in (*_batches(connection, (*place, end, selection.first)), _Batch("end", end, end, 0, None, None)):
+        full = bool(gathered) and gathered[-1].end - gathered[0].first >= settings.drain_batch_records
+        if gathered and (full or batch.kind != "drain" or batch.first != gathered[-1].end):
             slices.append(_slice(selection, gathered))
             gathered = []
-        gathered.append(batch)
-    return [*slices, _slice(selection, gathered)] if gathered else slices
+        if batch.first > position:
+            slices.append(Slice(0, 0, batch.first - position, row.partition, position, batch.first, counted=False))
+        if batch.kind == "drain":
+            gathered.append(batch)
+        position = max(position, batch.end)
+    return slices
 
 
-def _batches(
-    connection: Connection, settings: Settings, selection: Selection, topic_id: str
-) -> Iterator[tuple[int, int, int, int | None, int | None]]:
+class _Batch(NamedTuple):
+    kind: str
+    first: int
+    end: int
+    empty: int
+    first_received: int | None
+    last_received: int | None
+
+
+def _batches(connection: Connection, parameters: tuple[object, ...]) -> Iterator[_Batch]:
     cursor = connection.cursor(name="replay_batches")
-    cursor.execute(_BATCHES, (settings.kafka_topic, topic_id, selection.partition, selection.last, selection.first))
-    yield from cursor
+    cursor.execute(_BATCHES, parameters)
+    yield from map(_Batch._make, cursor)
     cursor.close()
     connection.rollback()
 
 
-def _slice(selection: Selection, batches: list[tuple[int, int, int, int | None, int | None]]) -> Slice:
-    first, last = max(batches[0][0], selection.first), min(batches[-1][1], selection.last)
-    starts = [batch[3] for batch in batches if batch[3] is not None]
-    ends = [batch[4] for batch in batches if batch[4] is not None]
-    whole = first == batches[0][0] and last == batches[-1][1]
+def _slice(selection: Selection, batches: list[_Batch]) -> Slice:
+    first, last = max(batches[0].first, selection.first), min(batches[-1].end, selection.last)
+    starts = [batch.first_received for batch in batches if batch.first_received is not None]
+    ends = [batch.last_received for batch in batches if batch.last_received is not None]
+    whole = first == batches[0].first and last == batches[-1].end
     return Slice(
         start=min(starts, default=0),
         end=max(ends, default=-1) + 1,
@@ -134,5 +159,5 @@ def _slice(selection: Selection, batches: list[tuple[int, int, int, int | None, 
         partition=selection.partition,
         first=first,
         last=last,
-        empty=sum(batch[2] for batch in batches) if whole else None,
+        empty=sum(batch.empty for batch in batches) if whole else None,
     )

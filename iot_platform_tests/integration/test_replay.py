@@ -48,6 +48,11 @@ def iot(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     return CliRunner().invoke(app, ["replay", *arguments], catch_exceptions=False)
 
 
+def problems(settings: Settings) -> list[str]:
+    """What the audit of offsets finds."""
+    return [text for (text,) in query(settings, "SELECT problem FROM audit_offsets('-infinity') WHERE problem IS NOT NULL ORDER BY 1")]
+
+
 def fill_plant(feed: Feed, count: int = 400) -> None:
     """Messages of two tenants under a topic shape that the pattern does not know; among good ones, broken ones and redelivered copies."""
     for number in range(count):
@@ -96,6 +101,7 @@ def test_a_new_topic_pattern_brings_quarantined_messages_home(settings: Settings
     ledger = query(settings, "SELECT sum(messages), sum(quarantined), sum(duplicates), sum(measurements) FROM ledger WHERE kind = 'replay'")
     assert ledger == [(408, -408, 0, 1600)]
     assert query(settings, "SELECT min(quarantined), min(duplicates) FROM accounting_1h") == [(0, 0)]
+    assert problems(settings) == []
     again = contents(settings)
     assert replay(fixed, quarantined=True).moved == 0
     assert contents(settings) == again
@@ -213,6 +219,7 @@ def test_lost_offsets_come_back_from_kafka(settings: Settings, feed: Feed, monke
     query(settings, f"DELETE FROM message WHERE {victims}")
     query(settings, f"DELETE FROM quarantine WHERE {victims}")
     query(settings, "DELETE FROM measurement WHERE value IN (0, 11)")
+    assert len(problems(settings)) == 3
     result = iot(settings, monkeypatch, "--partition", "0", "--offsets", "0:30", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
@@ -222,7 +229,34 @@ def test_lost_offsets_come_back_from_kafka(settings: Settings, feed: Feed, monke
     noted = query(settings, "SELECT kind, messages, measurements, detail FROM ledger WHERE kind = 'replay'")
     assert noted == [("replay", 0, 0, "restored 7")]
     check_books(settings)
+    assert problems(settings) == []
     assert replay(settings, partition=0, first=0, last=30).restored == 0
+
+
+def test_offsets_that_no_batch_covers_come_back_and_are_counted(settings: Settings, feed: Feed) -> None:
+    """next_offset was moved by hand: the drain left out what is between, and nobody ever counted it."""
+    for number in range(12):
+        feed.send(b'{"n": %d}' % number if number != 6 else b"broken")
+        if number == 3:
+            feed.flush()
+            drain(settings)
+            query(settings, "UPDATE kafka_offset SET next_offset = 8 WHERE kafka_partition = 0")
+    feed.flush()
+    drain(settings)
+    assert query(settings, "SELECT from_offset, to_offset FROM ledger ORDER BY 1") == [(0, 4), (8, 12)]
+    assert problems(settings) == ["partition 0: offset 4-7 is in no batch of the ledger"]
+    assert replay(settings, dry_run=True, partition=0, first=0, last=12).restored == 4
+    tally = replay(settings, partition=0, first=0, last=12)
+    assert (tally.restored, tally.restored_bad, tally.measurements, tally.notes) == (4, 1, 3, [])
+    noted = query(settings, "SELECT from_offset, to_offset, messages, quarantined, measurements FROM ledger WHERE kind = 'replay'")
+    assert noted == [(4, 8, 3, 1, 3)]
+    assert query(settings, "SELECT sum(messages), sum(quarantined) FROM accounting_1h") == [(11, 1)]
+    offsets = query(settings, "SELECT kafka_offset FROM message UNION ALL SELECT kafka_offset FROM quarantine ORDER BY 1")
+    assert offsets == [(number,) for number in range(12)]
+    assert problems(settings) == []
+    before = contents(settings)
+    assert replay(settings, partition=0, first=0, last=12).elsewhere == 4
+    assert contents(settings) == before
 
 
 def test_offsets_that_cannot_come_back_are_named(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
