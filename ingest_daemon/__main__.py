@@ -6,11 +6,14 @@ Exit codes: 0 left with nothing in flight (the spool may hold messages for the n
 
 import argparse
 import gc
+import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 
@@ -62,6 +65,18 @@ class Signals:
                 signal.signal(number, handler)
 
 
+def check_writable(folder: Path) -> None:
+    """Raises SettingsError when the state directory can't be written. No lock: a daemon may be running on it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {folder}: {error.strerror}") from error
+
+
 def serve(settings: Settings) -> int:
     """Run until told to stop; the exit code. Raises SettingsError and UnsafeBrokerError."""
     state = StateDir(settings.ingest_state_dir, settings.ingest_client_id)
@@ -77,6 +92,7 @@ def serve(settings: Settings) -> int:
     metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)
+    metrics.spool_oldest.set_function(lambda: sink.level.oldest.received_at_us / 1e6 if sink.level.oldest else 0.0)
     metrics.spool_full.set_function(lambda: sink.spool_full)
     server, port = health.start(
         settings.ingest_http_host,
@@ -113,13 +129,16 @@ def main(arguments: list[str] | None = None) -> int:
         "Settings come from IOT_* variables, .env and the local stack's stack.env.",
         epilog=__doc__.partition("\n\n")[2],
     )
-    parser.add_argument("--check", action="store_true", help="validate the settings and exit")
+    parser.add_argument(
+        "--check", action="store_true", help="validate the settings, also that the state directory can be written, and exit"
+    )
     options = parser.parse_args(arguments)
     try:
         settings = load()
         if settings.mqtt_tls:
             settings.mqtt_tls_context()
         if options.check:
+            check_writable(settings.ingest_state_dir)
             Channel(producer_config(settings))  # librdkafka checks its options; nothing is sent
             print("settings are valid")
             return 0

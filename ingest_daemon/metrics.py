@@ -65,6 +65,11 @@ class Metrics:
         self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
         self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
         self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)
+        self.spool_oldest = Gauge(
+            "iot_ingest_spool_oldest_timestamp_seconds",
+            "Receive time of the oldest message in the spool; 0 if it is empty.",
+            registry=registry,
+        )
         self.spool_full = Gauge(
             "iot_ingest_spool_full", "1 while the spool takes no more: full, or its disk is; the broker holds messages.", registry=registry
         )

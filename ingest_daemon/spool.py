@@ -12,6 +12,7 @@ from ingest_daemon.spool_store import Level, Range, Row
 from ingest_daemon.spool_thread import Done, Work
 
 READ_ROWS, READ_BYTES = 2000, 8 * 1024 * 1024
+WRITE_BYTES = 4 * 1024 * 1024  # of payload in one transaction, well below the least IOT_INGEST_SPOOL_BYTES
 OUTSTANDING_ROWS, OUTSTANDING_BYTES = 20_000, 32 * 1024 * 1024
 RETRY_SECONDS = 1.0
 STALLED_SECONDS = 5.0
@@ -275,9 +276,14 @@ class Spool:
             self._write_problem = None  # nothing is left that could not be done
 
     def _enter(self) -> list[Pending]:
-        """Give everything that waits its entry."""
-        pending = [message for message in self._waiting if not message.state]
-        self._waiting = []
+        """Give what waits its entries, as much as goes into one transaction."""
+        waiting = [message for message in self._waiting if not message.state]
+        size, count = 0, 0
+        for count, message in enumerate(waiting, 1):  # noqa: B007
+            size += len(message.value)
+            if size >= WRITE_BYTES:
+                break
+        pending, self._waiting = waiting[:count], waiting[count:]
         for entry, message in enumerate(pending, self._next):
             message.entry = entry
             if message.place is Place.KAFKA:

@@ -76,6 +76,7 @@ class SpoolStore:
         self._reserve = reserve_bytes
         try:
             self._create()
+            self._inode = self.path.stat().st_ino
             self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -162,8 +163,11 @@ class SpoolStore:
             )
         try:
             room = os.statvfs(self.path.parent)
+            replaced = self.path.stat().st_ino != self._inode
         except OSError as error:
-            raise SpoolError(f"the spool's directory can't be used: {error.strerror} (IOT_INGEST_STATE_DIR)") from error
+            raise SpoolError(f"the spool {self.path} can't be used: {error.strerror} (IOT_INGEST_STATE_DIR)") from error
+        if replaced:  # SQLite would write on into the file that nobody can open any more
+            raise SpoolError(f"the spool {self.path} was replaced under the running daemon: restart it (IOT_INGEST_STATE_DIR)")
         free = room.f_bavail * room.f_frsize
         reserve = min(self._reserve, room.f_blocks * room.f_frsize // 8)
         if free < reserve + 2 * wanted_bytes:  # twice: it goes to the write-ahead log first

@@ -122,18 +122,18 @@ def test_a_stop_during_the_outage_keeps_the_spool(own_broker: Broker, own_kafka:
 
 
 def test_the_limit_holds_acknowledgements_back_until_kafka_returns(own_broker: Broker, own_kafka: OwnKafka, own_daemon: Daemon) -> None:
-    own_daemon.environment["IOT_INGEST_SPOOL_BYTES"] = str(1024**2)
+    own_daemon.environment["IOT_INGEST_SPOOL_BYTES"] = str(16 * 1024**2)
     own_daemon.start()
     own_kafka.pause()
-    publish(own_broker.url, numbered(0, 3000, 1000))
+    publish(own_broker.url, numbered(0, 1500, 20_000))
     eventually(lambda: own_daemon.metric("spool_full") == 1 and own_daemon.metric("messages_in_flight") == 100)
     spooled = own_daemon.metric("spool_messages")
-    assert 200 < spooled < 1000
-    assert own_daemon.metric("spool_bytes") < 1.1 * 1024**2
+    assert 400 < spooled < 1000
+    assert own_daemon.metric("spool_bytes") < 1.1 * 16 * 1024**2
     assert "IOT_INGEST_SPOOL_BYTES" in own_daemon.probe("readyz")[1]
     assert accounting(own_daemon)["received"] == spooled + 100
     own_kafka.resume()
-    check(own_kafka, own_daemon, 3000)
+    check(own_kafka, own_daemon, 1500)
     assert own_daemon.metric("spool_full") == 0
 
 

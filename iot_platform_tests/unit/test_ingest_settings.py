@@ -100,3 +100,10 @@ def test_check_prints_every_broken_setting_and_exits_with_2(tmp_path: Path) -> N
     assert "IOT_MQTT_URL" in done.stderr
     assert "IOT_INGEST_CLIENT_ID" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_check_names_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    environment = {"IOT_INGEST_STATE_DIR": "/proc/nowhere", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-m", "ingest_daemon", "--check"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "IOT_INGEST_STATE_DIR" in done.stderr
