@@ -172,8 +172,10 @@ class Session:
             transport.flush()
 
     def _keep_alive(self, transport: FrameSocket, now: float) -> None:
-        if transport.blocked:
-            # Held back by us, a PINGRESP can't reach paho, and paho would take the silence for a dead broker. Ping for the broker's sake.
+        heard, transport.heard = transport.heard, False
+        if transport.blocked or heard:
+            # A PINGRESP held back by us, or behind the messages on a slow link, can't reach paho, and paho would take that for a dead
+            # broker: it does not see the messages. Ping for the broker's sake.
             self._quiet_until = now + self._client.keepalive / 2  # as the broker may have shortened it
             if now - self._last_ping >= self._client.keepalive / 2:
                 self._last_ping = now
