@@ -2,6 +2,7 @@
 
 import os
 
+from iot_platform_tests.fix_audit import accountant, told
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
@@ -10,6 +11,7 @@ for name in [name for name in os.environ if name.startswith("IOT_") and name != 
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
 __all__ = [
+    "accountant",
     "dagster",
     "database",
     "ingest",
@@ -21,4 +23,5 @@ __all__ = [
     "settings",
     "simulation",
     "template_database",
+    "told",
 ]

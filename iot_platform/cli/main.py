@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import decode, drill, environment, migrate, offsets, replay, simulate, sql, stack, status, trace
+from iot_platform.cli import audit, decode, drill, environment, migrate, offsets, replay, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
+audit.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
@@ -44,7 +45,7 @@ def main() -> None:
         app()
     except (CliError, SettingsError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_code if isinstance(error, CliError) else 1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """The audit on real servers: clean when all is well, and each thing that can be wrong is named by its exact place."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg2
@@ -22,6 +20,7 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.source import KafkaSource
 from iot_platform_tests.drain_feed import QOS1, Feed, drain, query
+from iot_platform_tests.fix_audit import Accountant
 
 RECEIVED_AT = 1_790_000_000_000_000
 CLEAN = {
@@ -34,61 +33,6 @@ CLEAN = {
     "unacknowledged": 0,
     "missing": 0,
 }
-
-
-class Accountant:
-    """Answers GET /accounting as a daemon does."""
-
-    def __init__(self) -> None:
-        self.document: dict[str, Any] = {}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = json.dumps(outer.document).encode()
-                self.send_response(200 if self.path == "/accounting" else 404)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def says(self, *connections: tuple[int, int, int, int], client: str = "ingest", **counters: int) -> None:
-        """(number, received, settled, in_kafka) of each connection, the last one open; counters that fit unless given."""
-        received, in_kafka = sum(item[1] for item in connections), sum(item[3] for item in connections)
-        settled = sum(item[2] for item in connections)
-        now = datetime.now(UTC).isoformat()
-        fitting = {"received": received, "delivered": in_kafka, "spooled": settled - in_kafka, "in_flight": received - settled}
-        others = dict.fromkeys(("dead_lettered", "given_up", "missing", "sessions_lost"), 0)
-        self.document = {"client_id": client, "reported_at": now, **others, **fitting, **counters}
-        names = ("number", "received", "settled", "in_kafka")
-        self.document["connections"] = [
-            {**dict(zip(names, item, strict=True)), "opened_at": now, "open": item is connections[-1]} for item in connections
-        ]
-
-
-@pytest.fixture
-def daemon() -> Iterator[Accountant]:
-    made = Accountant()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-@pytest.fixture
-def told(settings: Settings, daemon: Accountant) -> Settings:
-    """40 messages of one connection in two partitions, four of them quarantined, and a daemon that reports them all."""
-    feed = Feed(settings)
-    for number in range(40):
-        feed.send(b"broken" if number % 10 == 3 else b'{"n":%d}' % number, partition=number % 2)
-    feed.flush()
-    drain(settings.model_copy(update={"drain_batch_records": 7}))
-    daemon.says((1, 40, 40, 40))
-    return settings.model_copy(update={"ingest_http_url": daemon.url})
 
 
 def audit(settings: Settings, *, everything: bool = True) -> AuditResult:
@@ -236,46 +180,46 @@ def test_a_skipped_offset(told: Settings) -> None:
     assert texts(audit(told)) == ["partition 1 offset 20 is in no table"]
 
 
-def test_a_lost_spool_entry(told: Settings, daemon: Accountant) -> None:
+def test_a_lost_spool_entry(told: Settings, accountant: Accountant) -> None:
     """The daemon says that it wrote 43; three of them never came, and the newest connection brought nothing of its two."""
-    daemon.says((1, 43, 43, 43), (2, 2, 2, 2))
+    accountant.says((1, 43, 43, 43), (2, 2, 2, 2))
     result = audit(told)
     assert texts(result) == ["connection 1 of ingest: sequence 41-43 are nowhere", "connection 2 of ingest: sequence 1-2 are nowhere"]
     assert result.sequence_sums()["missing"] == 5
 
 
-def test_in_flight_and_unacknowledged_are_no_loss(told: Settings, daemon: Accountant) -> None:
-    daemon.says((1, 45, 43, 40), (2, 9, 8, 0))
+def test_in_flight_and_unacknowledged_are_no_loss(told: Settings, accountant: Accountant) -> None:
+    accountant.says((1, 45, 43, 40), (2, 9, 8, 0))
     result = audit(told)
     assert texts(result) == []
     sums = result.sequence_sums()
     assert (sums["received"], sums["in_flight"], sums["unacknowledged"], sums["missing"]) == (54, 3 + 9, 2, 0)
 
 
-def test_reports_only_go_forward(told: Settings, daemon: Accountant) -> None:
+def test_reports_only_go_forward(told: Settings, accountant: Accountant) -> None:
     assert audit(told).ok
-    daemon.says((1, 12, 12, 12))
+    accountant.says((1, 12, 12, 12))
     assert audit(told).ok
     assert query(told, "SELECT in_kafka, settled, received FROM mqtt_connection_report") == [(40, 40, 40)]
-    daemon.document = {"no": "accounting"}
+    accountant.document = {"no": "accounting"}
     result = audit(told)
     assert "gives no accounting" in result.notes[0]
     assert result.sequence_sums() == CLEAN
 
 
-def test_the_daemons_own_identity(told: Settings, daemon: Accountant) -> None:
-    daemon.says((1, 40, 40, 40), received=41)
+def test_the_daemons_own_identity(told: Settings, accountant: Accountant) -> None:
+    accountant.says((1, 40, 40, 40), received=41)
     assert texts(audit(told)) == ["ingest daemon ingest: received 41, but 40 accounted for"]
-    daemon.says((1, 40, 40, 40), delivered=39, missing=1)
+    accountant.says((1, 40, 40, 40), delivered=39, missing=1)
     assert texts(audit(told)) == ["ingest daemon ingest: 1 spool entries vanished"]
 
 
-def test_a_report_waits_for_the_drain(told: Settings, daemon: Accountant) -> None:
+def test_a_report_waits_for_the_drain(told: Settings, accountant: Accountant) -> None:
     """What Kafka holds and the drain has not taken is no loss: the report is stored once it is there."""
     feed = Feed(told)
     feed.send(b"{}", sequence=41)
     feed.flush()
-    daemon.says((1, 41, 41, 41))
+    accountant.says((1, 41, 41, 41))
     result = audit(told)
     assert (result.ok, result.lag) == (True, 1)
     assert query(told, "SELECT count(*) FROM mqtt_connection_report") == [(0,)]
@@ -286,7 +230,7 @@ def test_a_report_waits_for_the_drain(told: Settings, daemon: Accountant) -> Non
     assert (result.ok, result.lag, result.sequence_sums()["received"]) == (True, 0, 41)
 
 
-def test_dead_letters_are_found(told: Settings, daemon: Accountant) -> None:
+def test_dead_letters_are_found(told: Settings, accountant: Accountant) -> None:
     """Whole ones and ones in parts; a message of which a part is missing is lost. Each is imported once."""
     producer = Producer({**told.kafka_config(), "log_level": 0})
 
@@ -301,7 +245,7 @@ def test_dead_letters_are_found(told: Settings, daemon: Accountant) -> None:
     letter(43, b"1/3", b"3/3")
     producer.produce(told.kafka_dead_letter_topic, b"somebody else's")
     assert producer.flush(30) == 0
-    daemon.says((1, 43, 43, 43), delivered=40, dead_lettered=3)
+    accountant.says((1, 43, 43, 43), delivered=40, dead_lettered=3)
     for _ in range(2):
         result = audit(told)
         assert texts(result) == ["connection 1 of ingest: sequence 43 is nowhere"]
@@ -340,7 +284,7 @@ def test_records_without_our_header_and_marked_repeats(settings: Settings) -> No
     assert result.partitions[0].found == 5
 
 
-def test_a_window_that_cuts_through_a_connection(told: Settings, daemon: Accountant) -> None:
+def test_a_window_that_cuts_through_a_connection(told: Settings, accountant: Accountant) -> None:
     """Partition 1 was drained far before partition 0: the holes of the window are filled by what was stored before."""
     feed = Feed(told)
     for number in range(41, 61):
@@ -356,7 +300,7 @@ def test_a_window_that_cuts_through_a_connection(told: Settings, daemon: Account
     ):
         query(told, statement)
     drain(told, partitions=(0,))
-    daemon.says((1, 60, 60, 60))
+    accountant.says((1, 60, 60, 60))
     result = audit(told, everything=False)
     assert [item.text for item in result.differences if item.kind != "accounting"] == []  # whose hours were not moved
     assert [(row.partition, row.from_offset) for row in result.partitions] == [(0, 20)]
@@ -378,7 +322,7 @@ def test_transaction_markers_are_no_loss(told: Settings) -> None:
     assert any(text.startswith("partition 0 offset 2") and "no table" in text for text in texts(audit(told)))
 
 
-def test_a_topic_made_anew_and_an_accepted_loss(told: Settings, daemon: Accountant) -> None:
+def test_a_topic_made_anew_and_an_accepted_loss(told: Settings, accountant: Accountant) -> None:
     """Offsets begin again: the same partition and offset twice, one row for each topic. What was accepted is shown, and no difference."""
     assert audit(told).ok
     admin = AdminClient(told.kafka_config())
@@ -396,7 +340,7 @@ def test_a_topic_made_anew_and_an_accepted_loss(told: Settings, daemon: Accounta
         feed.send(b"{}", partition=number % 2, sequence=number)
     feed.flush()
     drain(told)
-    daemon.says((1, 60, 60, 60))
+    accountant.says((1, 60, 60, 60))
     result = audit(told)
     assert texts(result) == []
     assert [item.partition for item in result.accepted] == [0, 1]
@@ -417,9 +361,3 @@ def accept(settings: Settings) -> None:
         offsets.accept(connection, identity, row, marks[row.partition], "test")
     connection.close()
     source.close()
-
-
-def test_kafka_away_is_a_doubt(told: Settings) -> None:
-    result = audit(told.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
-    assert result.ok
-    assert "does not answer" in result.doubts[0]
