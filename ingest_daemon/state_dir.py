@@ -61,9 +61,14 @@ class StateDir:
             raise SettingsError(f"IOT_INGEST_STATE_DIR: {hint}") from error
 
     def next_connection(self) -> int:
-        """max(last + 1, unix time in µs), durable on return. Blocks for two fsyncs. Raises SettingsError when the disk won't."""
+        """max(last + 1, unix time in µs), durable on return. Blocks for up to two fsyncs. Raises SettingsError when the disk won't.
+
+        Needs no room on the disk but the first time: a full one must not keep the daemon from a broker and a Kafka that are well.
+        """
         number = max((self.last_connection or 0) + 1, int(self._clock() * 1e6))
-        _write(self._number_file, str(number))
+        text = str(number)
+        if self.last_connection is None or not _overwrite(self._number_file, text):
+            _write(self._number_file, text)
         self.last_connection = number
         return number
 
@@ -83,6 +88,22 @@ def _read(path: Path) -> str | None:
         return path.read_text("utf-8")
     except FileNotFoundError:
         return None
+
+
+def _overwrite(path: Path, text: str) -> bool:
+    """Change a file in place where the length allows it: a few bytes of one sector are old or new after a power cut, too."""
+    data = text.encode()
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(file).st_size != len(data) or os.pwrite(file, data, 0) != len(data):
+                return False
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError:
+        return False  # `_write` finds out why
+    return True
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest_daemon.state_dir import StateDir
 from iot_platform.drills import fake_clock, small_disk
 from iot_platform.drills.fake_clock import FakeClock
 from iot_platform_tests.fix_ingest import eventually
@@ -130,3 +131,16 @@ def test_a_wait_under_way_follows_a_jump_as_it_does_with_the_kernels_clock(tmp_p
         finally:
             child.kill()
             child.wait()
+
+
+@needs_mount
+def test_connection_numbers_go_on_when_the_disk_is_full(tmp_path: Path) -> None:
+    with small_disk.small_disk(tmp_path / "state", 1 << 20) as disk:
+        state = StateDir(disk.folder, "one")
+        first = state.next_connection()
+        disk.fill()
+        second = state.next_connection()
+        state.close()
+        again = StateDir(disk.folder, "one", clock=lambda: 0.0)  # a clock in the past: only the file knows
+        assert first < second < again.next_connection()
+        again.close()
