@@ -43,6 +43,7 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
     duplicate: Annotated[float, typer.Option(help="Share of messages published a second time.")] = 0.01,
     malformed: Annotated[float, typer.Option(help="Share of messages that must end in quarantine, unset clocks included.")] = 0.01,
     skew: Annotated[float, typer.Option(help="Share of devices whose clock is wrong by up to 50 minutes, which is accepted.")] = 0.02,
+    clockless: Annotated[float, typer.Option(help="Share of devices that write no time (flat: none, unless 1).")] = 0.2,
     conflict: Annotated[float, typer.Option(help="Share of messages that repeat a device's last time with other values.")] = 0.0,
     heartbeat: Annotated[float, typer.Option(help="Share of empty messages, {}.")] = 0.02,
     retained: Annotated[float, typer.Option(help="Share of messages published with RETAIN; the broker keeps the last of a topic.")] = 0.0,
@@ -70,7 +71,8 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
         try:
             options = FleetOptions(
                 tenants=tenants, projects=projects, devices=devices, seed=seed, mix="flat" if mix == "flat" else "realistic", late=late,
-                duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, retained=retained,
+                duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, clockless=clockless,
+                retained=retained,
             )  # fmt: skip
             generator = Generator(options, settings.topic_pattern, start_us, per_second)
             plan = {"seed": seed, "start_us": start_us, "rate": per_second, "count": total, "options": {**vars(options)}}

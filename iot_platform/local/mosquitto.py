@@ -54,6 +54,7 @@ class MosquittoServer:
             command=(command, "-c", str(self._config_file)),
             directory=self.local_dir,
             environment=base_environment(self.local_dir),
+            stop_seconds=60,  # it writes its queues to disk, and killed meanwhile it would lose them
             fingerprint=self._config_file.read_text("utf-8"),
         )
 

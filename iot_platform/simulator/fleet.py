@@ -33,7 +33,7 @@ class FleetError(Exception):
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """Size, mix and shares (fractions of messages; of devices for `skew`) of a fleet."""
+    """Size, mix and shares (fractions of messages; of devices for `skew` and `clockless`) of a fleet."""
 
     tenants: int = 3
     projects: int = 4
@@ -46,13 +46,14 @@ class FleetOptions:
     conflict: float = 0.0
     heartbeat: float = 0.02
     skew: float = 0.02
+    clockless: float = 0.2
     retained: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("tenants", "projects", "devices"):
             if getattr(self, name) < 1:
                 raise FleetError(f"--{name} must be at least 1")
-        for name in ("late", "duplicate", "malformed", "conflict", "heartbeat", "skew", "retained"):
+        for name in ("late", "duplicate", "malformed", "conflict", "heartbeat", "skew", "clockless", "retained"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FleetError(f"--{name} is a share: it must be between 0 and 1")
         if self.late + self.malformed + self.conflict + self.heartbeat > 1:
@@ -137,7 +138,7 @@ def _device(  # noqa: PLR0917 - its one call is just above
     elif not in_topic and model == "counter":
         name = str(index + 1)  # a device that names itself by a JSON number
     style = "milliseconds" if options.mix == "flat" else rng.choices(list(STYLES), [40, 10, 5, 8, 5, 5, 15, 7, 5])[0]
-    has_clock = options.mix == "flat" or rng.random() < 0.8
+    has_clock = options.clockless < 1 if options.mix == "flat" else rng.random() < 1 - options.clockless
     skew_us = rng.randrange(-MAX_SKEW_US, MAX_SKEW_US) if rng.random() < options.skew else 0
     clock = DeviceClock(style, start_us, skew_us) if has_clock else None
     topic = template.render(tenant, project, name if in_topic else None)
