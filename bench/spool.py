@@ -42,6 +42,7 @@ class Daemon:
         command = [sys.executable, "-m", "ingest_daemon"]
         self.process = subprocess.Popen(command, env=self.environment | {"IOT_KAFKA_BOOTSTRAP_SERVERS": kafka})
         self.until(lambda found: found.get("mqtt_connected", 0) == 1)
+        self.resident_mb = []
 
     def look(self) -> dict[str, float]:
         """Its metrics now."""
@@ -120,7 +121,7 @@ def run(options: argparse.Namespace, folder: Path, topic: str) -> dict[str, floa
         sent = publish(options.mqtt, topic, options.rate, options.seconds, daemon.look)
         daemon.until(lambda found: found["spool_messages"] >= sent)
         fill_seconds, fill_cpu = time.monotonic() - begun, daemon.cpu_seconds()
-        fill_memory, daemon.resident_mb = daemon.resident_mb, []
+        fill_memory = daemon.resident_mb
         size = daemon.look()["spool_bytes"]
         daemon.stop()
         daemon.start(options.kafka)
@@ -140,7 +141,7 @@ def run(options: argparse.Namespace, folder: Path, topic: str) -> dict[str, floa
         "fill_cpu_us_per_message": round(fill_cpu / sent * 1e6, 1),
         "drain_cpu_us_per_message": round(drain_cpu / sent * 1e6, 1),
         "spool_bytes_per_message": round(size / sent),
-        "fill_resident_mb_early": round(max(fill_memory[: max(1, len(fill_memory) // 4)])),
+        "fill_resident_mb_first_quarter": round(max(fill_memory[: len(fill_memory) // 4 + 1])),
         "fill_resident_mb_peak": round(max(fill_memory)),
         "drain_resident_mb_peak": round(max(daemon.resident_mb)),
     }

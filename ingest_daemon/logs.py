@@ -2,8 +2,28 @@
 
 import logging
 import sys
+import time
 
 import structlog
+
+REPEAT_SECONDS = 30.0
+
+
+class Seldom(logging.Filter):
+    """Lets lines of a kind (the first word) pass once in REPEAT_SECONDS: librdkafka says several times a second that Kafka is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line passes."""
+        kind = record.getMessage().partition(" ")[0]
+        now = time.monotonic()
+        if now - self._passed.get(kind, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._passed[kind] = now
+        return True
 
 
 def configure(level: str) -> None:
@@ -30,4 +50,6 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("ingest.librdkafka").setLevel(logging.WARNING)
+    librdkafka = logging.getLogger("ingest.librdkafka")
+    librdkafka.setLevel(logging.WARNING)
+    librdkafka.filters = [Seldom()]
