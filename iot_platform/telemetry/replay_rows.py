@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database.deadline import BoundedConnection
 from iot_platform.settings import Settings
 from iot_platform.telemetry.catalog import Project
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.records import Records
 from iot_platform.telemetry.replay_selection import Selection, Slice
 
+SORT_SECONDS: Final = 600
+"""The first row of a slice comes when all are sorted: long, where a flood fell into one second."""
 FETCH: Final = 512
 """Rows per fetch: bounds how far a batch can overshoot its bytes."""
 
@@ -74,9 +77,12 @@ def session(connection: Connection) -> None:
     """Prepare a connection for reading."""
     with connection.cursor() as cursor:  # the BRIN index, whatever the statistics of a young chunk say
         cursor.execute(
-            "SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '10min'; SET default_transaction_read_only = on"
+            "SET enable_seqscan = off; SET default_transaction_read_only = on; SET idle_in_transaction_session_timeout = '10min'"
         )
+        cursor.execute("SET statement_timeout = %s", (f"{SORT_SECONDS}s",))
     connection.commit()
+    if isinstance(connection, BoundedConnection):
+        connection.answer_seconds = SORT_SECONDS + 15.0
 
 
 def read(connection: Connection, settings: Settings, selection: Selection, part: Slice, after: Key | None) -> Iterator[tuple[Held, Key]]:
