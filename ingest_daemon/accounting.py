@@ -158,7 +158,7 @@ class Accounting:
         try:
             self._history = {report.number: report for report in self._finished.load()}
         except sqlite3.Error as error:
-            self._note(f"can't read the history of connections: {error}")
+            self._note(f"the history of connections can't be read: {error}; a damaged connections-*.sqlite can be moved away")
 
     # -- the loop's side ---------------------------------------------------------------------------------------
     def opened(self, number: int, *, session_lost: bool) -> None:
@@ -295,20 +295,27 @@ class Accounting:
             self.keep()
 
     def keep(self) -> None:
-        """Move finished connections into the history and make the state survive a power cut. Blocks; failures are retried next time."""
+        """Make the state survive a power cut and move finished connections into the history. Blocks; failures are retried next time."""
         with self._keeping:
-            try:
-                self._move_finished()
-                if self._unsynced:
-                    with self._lock:
-                        self._unsynced = False
-                        self._file.copy(self._pack_totals())
-                    self._file.sync()
-            except (OSError, sqlite3.Error) as error:
-                self._unsynced = True
-                self._note(str(error))
-            else:
-                self._note(None)
+            problem = None
+            for step in (self._sync, self._move_finished):
+                try:
+                    step()
+                except (OSError, sqlite3.Error) as error:
+                    problem = str(error)
+            self._note(problem)
+
+    def _sync(self) -> None:
+        if not self._unsynced:
+            return
+        with self._lock:
+            self._unsynced = False
+            self._file.copy(self._pack_totals())
+        try:
+            self._file.sync()
+        except OSError:
+            self._unsynced = True
+            raise
 
     def _move_finished(self) -> None:
         with self._lock:

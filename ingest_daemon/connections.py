@@ -69,7 +69,10 @@ def in_kafka(number: int, settled: int, known: int, oldest: Oldest) -> int:
 
 def listed(history: Iterable[ConnectionReport], unfinished: Iterable[ConnectionReport], oldest: Oldest) -> tuple[ConnectionReport, ...]:
     """The newest connections, oldest first; those of the history as far as they are in Kafka now."""
-    known = {one.number: replace(one, in_kafka=in_kafka(one.number, one.settled, one.in_kafka, oldest)) for one in history}
+    known = {}
+    for one in history:
+        certain = in_kafka(one.number, one.settled, one.in_kafka, oldest)
+        known[one.number] = one if certain == one.in_kafka else replace(one, in_kafka=certain)
     known.update((one.number, one) for one in unfinished)
     return tuple(known[number] for number in sorted(known)[-KEPT:])
 
