@@ -286,7 +286,7 @@ def dagster(programs: Programs, settings: Settings) -> Iterator[Dagster]:
 
 
 def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, object]) -> Settings:
-    http_port, dagster_port = free_ports(2)
+    http_port, dagster_port, metrics_port = free_ports(3)
     url = partial(servers.postgresql.url, database=database)
     values: dict[str, object] = {
         "mqtt_url": servers.mqtt_url,
@@ -296,6 +296,7 @@ def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, o
         "database_reader_url": url("iot_reader"),
         "ingest_http_port": http_port,
         "ingest_http_url": f"http://127.0.0.1:{http_port}",
+        "metrics_port": metrics_port,
         "dagster_port": dagster_port,
         "dagster_url": f"http://127.0.0.1:{dagster_port}",
         "local_dir": local_dir,

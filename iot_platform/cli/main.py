@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import audit, decode, drill, environment, migrate, offsets, replay, simulate, sql, stack, status, trace
+from iot_platform.cli import audit, decode, drill, environment, metrics, migrate, offsets, replay, simulate, sql, stack, status, trace
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -24,6 +24,7 @@ audit.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
+metrics.register(app)
 migrate.register(app)
 offsets.register(app)
 replay.register(app)

@@ -42,6 +42,7 @@ class Plan:
             ("kafka", settings.kafka_port, "IOT_KAFKA_PORT", "kafka_bootstrap_servers"),
             ("postgresql", settings.postgres_port, "IOT_POSTGRES_PORT", "database_url"),
             ("ingest", settings.ingest_http_port, "IOT_INGEST_HTTP_PORT", "ingest_http_url"),
+            ("metrics", settings.metrics_port, "IOT_METRICS_PORT", "metrics_port"),
             ("dagster-webserver", settings.dagster_port, "IOT_DAGSTER_PORT", "dagster_url"),
         ]
         return [item for item in ports if item[3] in self.notes]
@@ -68,6 +69,7 @@ def make_plan(user: Settings) -> Plan:
     if local_dagster:
         notes["dagster_url"] = f"http://{LOOPBACK}:{user.dagster_port}"
     notes["ingest_http_url"] = f"http://{LOOPBACK}:{user.ingest_http_port}"
+    notes["metrics_port"] = str(user.metrics_port)
     said = user.model_dump(include=user.model_fields_set)
     settings = Settings(**{**said, **notes})
     return Plan(settings, notes, mosquitto, kafka, postgresql, local_dagster)

@@ -14,14 +14,14 @@ from iot_platform.local import applications, leftovers, probes
 from iot_platform.local.errors import GivenUpError, LocalStackError, NotReadyError
 from iot_platform.local.install import Note, install_packages, run_logged
 from iot_platform.local.plan import Plan, write_notes
-from iot_platform.local.ports import require_free
+from iot_platform.local.ports import LOOPBACK, require_free
 from iot_platform.local.program import Program
 from iot_platform.local.report import Report
 from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings, stack_notes, stack_notes_file
 
-_WAVES = (("simulator",), ("ingest", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
+_WAVES = (("simulator",), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
 
 
 class Stack:
@@ -65,7 +65,7 @@ class Stack:
                 require_free(port, name, variable)
 
     def _remove_unwanted(self, *, simulator: bool) -> None:
-        wanted = {server.name for server in self._plan.servers} | {"ingest"}
+        wanted = {server.name for server in self._plan.servers} | {"ingest", "metrics"}
         wanted |= set(applications.DAGSTER) if self._plan.local_dagster else set()
         wanted |= {"simulator"} if simulator else set()
         for name in set(self._supervisor.states()) - wanted:
@@ -79,7 +79,7 @@ class Stack:
             kafka = submit(self._kafka)
             database = submit(self._database)
             ingest = submit(self._ingest, mqtt, kafka)
-            tasks = [mqtt, kafka, database, ingest]
+            tasks = [mqtt, kafka, database, ingest, submit(self._metrics, database)]
             if plan.local_dagster:
                 code = submit(self._dagster_code, database)
                 tasks += [code, submit(self._dagster, kafka, code)]
@@ -131,6 +131,11 @@ class Stack:
         _all(needed)
         url = f"{self._settings.ingest_http_url}/readyz"
         self._run(applications.ingest(self._settings), partial(probes.http, url), f"ready, {self._settings.ingest_http_url}/metrics")
+
+    def _metrics(self, *needed: Future[None]) -> None:
+        _all(needed)
+        url = f"http://{LOOPBACK}:{self._settings.metrics_port}"
+        self._run(applications.metrics(self._settings), partial(probes.http, f"{url}/healthz"), f"ready, {url}/metrics")
 
     def _dagster_code(self, *needed: Future[None]) -> None:
         _all(needed)

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 from iot_platform.audit import AuditResult, run_audit
+from iot_platform.audit.window import window_start
 from iot_platform.settings import Settings
 
 OFFSETS: Final = "every_offset_is_accounted_for"
@@ -18,11 +19,6 @@ _FINISHED: Final = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecuti
 
 EVERY_SECONDS: Final = 300.0
 """At the end of shifts the audit is evaluated at most this often."""
-LEAST_SECONDS: Final = 3_600.0
-MOST_SECONDS: Final = 86_400.0
-"""The window is the last hour and whatever was committed since the last evaluation that passed, but no more than a day: a check that failed
-goes on failing until what is lost is restored, or is a day old. `iot audit --since all` looks at everything."""
-OVERLAP_SECONDS: Final = 60.0
 SHOWN: Final = 20
 _REMEDY: Final = "`iot audit` names everything; `iot replay` restores offsets that Kafka still holds."
 
@@ -35,7 +31,7 @@ def evaluate_audit(
     Raises:
         DatabaseError: the database does not answer, or not within `statement_seconds` per proof.
     """
-    since = window_start(_last(instance, name), time.time())
+    since = _window_start(_last(instance, name), time.time())
     result = run_audit(
         settings,
         since=datetime.fromtimestamp(since, UTC),
@@ -58,15 +54,11 @@ def is_due(instance: dg.DagsterInstance) -> bool:
     return any(last is None or time.time() - last.create_timestamp >= EVERY_SECONDS for last in (_last(instance, name) for name in _PROOFS))
 
 
-def window_start(last: AssetCheckExecutionRecord | None, now: float) -> float:
-    """Seconds since the epoch from which an evaluation looks, after the last finished one."""
-    start = now - MOST_SECONDS
-    if last is not None and last.status == AssetCheckExecutionRecordStatus.SUCCEEDED:
-        start = last.create_timestamp - OVERLAP_SECONDS
-    elif last is not None and last.evaluation is not None and "since" in last.evaluation.metadata:
-        value = last.evaluation.metadata["since"].value
-        start = value if isinstance(value, float) else start
-    return max(now - MOST_SECONDS, min(now - LEAST_SECONDS, start))
+def _window_start(last: AssetCheckExecutionRecord | None, now: float) -> float:
+    if last is None or last.status == AssetCheckExecutionRecordStatus.SUCCEEDED:
+        return window_start(now, last.create_timestamp if last else None, None)
+    since = last.evaluation.metadata.get("since") if last.evaluation else None
+    return window_start(now, None, since.value if since is not None and isinstance(since.value, float) else None)
 
 
 def _last(instance: dg.DagsterInstance, name: str) -> AssetCheckExecutionRecord | None:

@@ -20,7 +20,7 @@ from iot_platform.settings import Settings, exports
 from iot_platform_tests.fix_stack import Ingest
 
 Iot = Callable[..., "subprocess.CompletedProcess[str]"]
-_PORTS = ("IOT_MQTT_PORT", "IOT_KAFKA_PORT", "IOT_POSTGRES_PORT", "IOT_DAGSTER_PORT", "IOT_INGEST_HTTP_PORT")
+_PORTS = ("IOT_MQTT_PORT", "IOT_KAFKA_PORT", "IOT_POSTGRES_PORT", "IOT_DAGSTER_PORT", "IOT_INGEST_HTTP_PORT", "IOT_METRICS_PORT")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_up_makes_a_published_message_a_row_and_down_leaves_nothing(iot: Iot, lo
     assert up.returncode == 0, up.stdout + up.stderr
     assert f"http://127.0.0.1:{ports['IOT_DAGSTER_PORT']}" in up.stdout
     running = {name: state.pid for name, state in Supervisor(local_dir).states().items()}
-    assert set(running) == {"mosquitto", "kafka", "postgresql", "ingest", "dagster-code", "dagster-daemon", "dagster-webserver"}
+    assert set(running) == {"mosquitto", "kafka", "postgresql", "ingest", "metrics", "dagster-code", "dagster-daemon", "dagster-webserver"}
 
     publish.single("mtic/msg/client/realtime/7/8/sensor", '{"temp": 25.5}', qos=1, hostname="127.0.0.1", port=int(ports["IOT_MQTT_PORT"]))
     fields = {name.removeprefix("IOT_").lower(): int(port) for name, port in ports.items()}
@@ -86,7 +86,7 @@ def test_your_own_servers_are_used_and_none_starts(iot: Iot, local_dir: Path, se
     own = exports(settings) | {"IOT_INGEST_CLIENT_ID": ingest.client_id}  # the fixture deletes that session afterwards
     up = iot("up", **own)
     assert up.returncode == 0, up.stdout + up.stderr
-    assert set(Supervisor(local_dir).states()) == {"ingest"}
+    assert set(Supervisor(local_dir).states()) == {"ingest", "metrics"}
     assert iot("down", **own).returncode == 0
     assert leftovers.find(local_dir) == []
 

@@ -42,7 +42,7 @@ def test_named_servers_do_not_start_here(monkeypatch: pytest.MonkeyPatch) -> Non
     assert plan.servers == []
     assert not plan.local_dagster
     assert plan.settings.admin_url == "postgresql://me:secret@db.invalid/iot"
-    assert [name for name, *_ in plan.ports] == ["ingest"]
+    assert [name for name, *_ in plan.ports] == ["ingest", "metrics"]
 
 
 def test_env_file_counts_like_the_environment(tmp_path: Path) -> None:

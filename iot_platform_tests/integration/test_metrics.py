@@ -1,0 +1,75 @@
+"""The platform's own metrics on real servers: the audit's differences, lag and stored messages, also while a server is away."""
+
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from iot_platform.audit.exporter import Exporter, serve
+from iot_platform.local import probes
+from iot_platform.settings import Settings
+from iot_platform_tests.drain_feed import Feed, drain, query
+from iot_platform_tests.fix_simulation import await_condition
+
+Samples = dict[tuple[str, ...], float]
+
+
+@contextmanager
+def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
+    """An exporter that looks all the time; what its /metrics says, by name and label values."""
+    exporter, stop = Exporter(settings, look_seconds=0.05, audit_seconds=0), threading.Event()
+    server = serve(exporter, "127.0.0.1", 0)
+    thread = threading.Thread(target=exporter.run, args=(stop,))
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def scrape() -> Samples:
+        probes.http(f"{url}/healthz")
+        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
+            families = text_string_to_metric_families(answer.read().decode())
+            return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+
+    try:
+        yield scrape
+    finally:
+        stop.set()
+        thread.join(60)
+        server.shutdown()
+        server.server_close()
+
+
+def quarantined(samples: Samples) -> float:
+    """Over all reasons."""
+    return sum(value for name, value in samples.items() if name[0] == "iot_quarantined_messages_total")
+
+
+def test_totals_lag_and_differences(told: Settings) -> None:
+    with exporting(told) as scrape:
+        await_condition("a first audit", lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60)
+        seen = scrape()
+        assert seen["iot_stored_messages_total",] == 36
+        assert quarantined(seen) == 4
+        assert seen["iot_drain_lag_messages", "0"] == 0
+        assert {seen["iot_audit_differences", proof] for proof in ("offsets", "sequences", "daemon", "accounting")} == {0}
+        assert (seen["iot_server_up", "database"], seen["iot_server_up", "kafka"]) == (1, 1)
+        feed = Feed(told)
+        feed.send(b'{"n":1}', sequence=41)
+        feed.send(b"broken", sequence=42)
+        feed.flush()
+        await_condition("the lag", lambda: scrape()["iot_drain_lag_messages", "0"] == 2, 60)
+        drain(told)
+        await_condition("one more stored", lambda: scrape()["iot_stored_messages_total",] == 37, 60)
+        assert quarantined(scrape()) == 5
+        query(told, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
+        await_condition("the loss", lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60)
+        assert scrape()["iot_stored_messages_total",] == 37
+
+
+def test_servers_away(told: Settings) -> None:
+    with exporting(told.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})) as scrape:
+        await_condition("Kafka is missed", lambda: scrape().get(("iot_server_up", "kafka")) == 0, 60)
+        assert scrape()["iot_server_up", "database"] == 1
+    with exporting(told.model_copy(update={"database_url": type(told.database_url)("postgresql://x@127.0.0.1:1/x")})) as scrape:
+        await_condition("the database is missed", lambda: scrape().get(("iot_server_up", "database")) == 0, 60)
