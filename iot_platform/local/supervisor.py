@@ -20,6 +20,7 @@ from iot_platform.local.errors import LocalStackError
 from iot_platform.local.program import MARKER, Program
 
 _PR_SET_PDEATHSIG = 1
+_RESTART_SECONDS = 2.5  # the time of death is in whole seconds
 _UNIX_PATH_LIMIT = 100  # sun_path holds 108 bytes; servers append a few characters of their own
 
 
@@ -36,6 +37,11 @@ class State:
     stopped_at: int
     exit_status: int
     spawn_error: str
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it has ended and stays so: a program that has just died is started again within about a second."""
+        return self.name in ("STOPPED", "FATAL") or (self.name == "EXITED" and time.time() - self.stopped_at > _RESTART_SECONDS)
 
 
 def socket_path(local_dir: Path, name: str) -> Path:
@@ -140,10 +146,11 @@ class Supervisor:
 
     def stop(self, *names: str) -> None:
         """Stop programs together and wait until they have ended; nothing happens without supervisord."""
-        for name in names:
-            with contextlib.suppress(xmlrpc.client.Fault, OSError):  # not running, or unknown; no supervisord
-                self._call("stopProcess", name, False)
-        while any(self.state(name).name in ("RUNNING", "STARTING", "STOPPING") for name in names):
+        while waiting := {name: state for name, state in self.states().items() if name in names and not state.at_rest}:
+            for name, state in waiting.items():
+                if state.name != "STOPPING":
+                    with contextlib.suppress(xmlrpc.client.Fault, OSError):  # it has just ended; no supervisord
+                        self._call("stopProcess", name, False)
             time.sleep(0.05)
 
     def states(self) -> dict[str, State]:

@@ -54,6 +54,15 @@ def test_repeating_changes_nothing_and_a_change_restarts(supervisor: Supervisor,
     assert supervisor.states() == {}
 
 
+def test_a_program_that_dies_while_it_is_stopped_stays_down(supervisor: Supervisor, tmp_path: Path) -> None:
+    program = _program(tmp_path, "import time; print('started', flush=True); time.sleep(600)")
+    for _ in range(3):
+        os.kill(_run(supervisor, program), signal.SIGKILL)
+        supervisor.stop("worker")
+        assert supervisor.state("worker").pid == 0
+        assert supervisor.state("worker").at_rest
+
+
 def test_stopping_without_a_supervisor_is_harmless(tmp_path: Path) -> None:
     idle = Supervisor(tmp_path)
     idle.stop("kafka", "simulator")
