@@ -1,0 +1,31 @@
+"""A Kafka topic that grows under a running drain."""
+
+import threading
+
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry.drain import Drain, Progress, Shift
+from iot_platform_tests.drain_feed import Feed, query
+from iot_platform_tests.fix_ingest import eventually
+
+
+def test_a_shift_ends_when_the_topic_gets_more_partitions(settings: Settings) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"n": 1}', partition=0)
+    feed.flush()
+    progress: list[Progress] = []
+    own = settings.model_copy(update={"drain_idle_seconds": 300.0, "drain_shift_seconds": 300.0})
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: progress.append(Drain(own, Shift((0, 1), "grows"), stop=stop).run()))
+    thread.start()
+    try:
+        eventually(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)])
+        admin = AdminClient(settings.kafka_config())
+        admin.create_partitions([NewPartitions(settings.kafka_topic, 4)])[settings.kafka_topic].result(30)
+        thread.join(60)
+        assert not thread.is_alive()
+    finally:
+        stop.set()
+        thread.join()
+    assert progress[0].ended == "partitions added"
