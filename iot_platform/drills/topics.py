@@ -34,7 +34,8 @@ def partitions_added(run: DrillRun) -> None:
     run.fleet.start(rate=400, seconds=LONG_SECONDS)
     run.await_stored(500)
     with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"):
-        made = _admin(run).create_partitions([NewPartitions(run.settings.kafka_topic, 2 * PARTITIONS)])
+        admin = _admin(run)
+        made = admin.create_partitions([NewPartitions(run.settings.kafka_topic, 2 * PARTITIONS)])
         made[run.settings.kafka_topic].result(ANSWER_SECONDS)
     seconds = run.await_true("every partition is drained", lambda: _count(run, _DRAINED, run.settings.kafka_topic) == 2 * PARTITIONS, 120)
     run.note(f"the new partitions were drained after {seconds:.0f} s")
@@ -77,7 +78,8 @@ def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
             "enough records wait", lambda: all(end >= following[p] + DELETED[p] + 50 for p, end in topic.end(partitions).items()), 60
         )
     wanted = [TopicPartition(run.settings.kafka_topic, partition, following[partition] + count) for partition, count in DELETED.items()]
-    for future in _admin(run).delete_records(wanted).values():
+    admin = _admin(run)
+    for future in admin.delete_records(wanted).values():
         future.result(ANSWER_SECONDS)
     return {partition: (following[partition], following[partition] + count - 1) for partition, count in DELETED.items()}
 
