@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest_daemon import spool
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import State
 from ingest_daemon.spool_store import Range, Row
@@ -146,6 +147,28 @@ def test_entries_of_the_last_run_come_first(tmp_path: Path) -> None:
     assert second.values() == [*(b"old %d" % number for number in range(250)), b"new"]
     assert second.store.level.entries == 0
     second.close()
+
+
+def test_entries_read_before_a_failure_do_not_overtake_the_failed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "READ_ROWS", 50)
+    first = Rig(tmp_path)
+    first.script.answer = hold
+    first.send(*(b"%d" % number for number in range(300)))
+    first.turns(5, seconds=1)
+    first.close()
+    rig = Rig(tmp_path, connection=2)
+    rig.script.answer = lambda record: None if int(record[1]) < 100 else "hold"
+    while len(rig.script.records) < 150:
+        rig.turns(1)
+    assert rig.disk.work is not None  # it reads on
+    rig.disk.hanging = True
+    rig.script.answer = lambda _record: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    rig.turns(1)
+    rig.disk.hanging = False
+    rig.script.answer = deliver
+    rig.turns(20, seconds=1)
+    assert rig.values() == [b"%d" % number for number in range(300)]
+    rig.close()
 
 
 def test_leaving_hands_what_is_unsettled_to_the_spool(rig: Rig) -> None:
