@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from iot_platform.cli.errors import CliError
 if TYPE_CHECKING:
     from iot_platform.drills.registry import Drill
     from iot_platform.drills.report import Outcome, Report
+    from iot_platform.drills.runner import Show
+
+LOG_EVERY_SECONDS = 20.0
 
 drills = typer.Typer(
     name="drill",
@@ -88,7 +92,7 @@ def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_
     from iot_platform.local.errors import LocalStackError
 
     with _status(console) as live:
-        series = Series(done, cache_dir=cache_dir, keep=keep, show=_shown(live))
+        series = Series(done, cache_dir=cache_dir, keep=keep, show=_shown(console, live))
         try:
             for drill in chosen:
                 _tell(console, series.run(drill))
@@ -104,10 +108,18 @@ def _status(console: Console) -> AbstractContextManager[Any]:
     return console.status("starting") if console.is_terminal else nullcontext()
 
 
-def _shown(live: Any) -> Any:
-    if live is None:
-        return lambda _name, _text: None
-    return lambda name, text: live.update(f"[b]{escape(name)}[/b] {escape(text)}")
+def _shown(console: Console, live: Any) -> "Show":
+    """On a terminal one line that changes; else a line now and then, so that a log shows where it is."""
+    if live is not None:
+        return lambda name, text: live.update(f"[b]{escape(name)}[/b] {escape(text)}")
+    told: dict[str, float] = {}
+
+    def log(name: str, text: str) -> None:
+        if time.monotonic() - told.get(name, -LOG_EVERY_SECONDS) >= LOG_EVERY_SECONDS:
+            told[name] = time.monotonic()
+            console.print(f"  {name}: {text}", markup=False, soft_wrap=True, highlight=False)
+
+    return log
 
 
 def _tell(console: Console, outcome: "Outcome") -> None:

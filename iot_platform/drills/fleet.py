@@ -36,10 +36,11 @@ class FleetError(Exception):
 class _Simulation:
     record: Path
     process: subprocess.Popen[bytes]
-    seconds: float
+    until: float  # time.monotonic() before which it is not told to end
     output: Path
     file: IO[bytes] | None = None
     lines: int = 0
+    told: bool = False  # to end
 
     def acknowledged(self) -> int:
         """Settled messages so far; follows the record."""
@@ -68,23 +69,25 @@ class Fleet:
 
     # -- simulations -------------------------------------------------------------------------------------------
     def start(self, *, rate: float = 500, seconds: float = 20, **options: float | str) -> None:
-        """Begin to publish at this rate for so long, in a process of its own; options as of `iot simulate` (late=0.1, mix="flat" …)."""
+        """Begin to publish at this rate, in a process of its own, until `finish`, and for so long at least: a fault meets messages however
+        slow the machine is. Options as of `iot simulate` (late=0.1, mix="flat" …)."""
         rate, seconds = self._rate or rate, self._seconds or seconds
         number = next(self._numbers)
         record, output = self._folder / f"published-{number}.jsonl", self._folder / f"fleet-{number}.log"
-        chosen = {**MIX, **options, "seed": self._seed + number, "rate": rate, "count": max(1, round(rate * seconds)), "record": record}
+        chosen = {**MIX, **options, "seed": self._seed + number, "rate": rate, "duration": 0, "record": record}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+        passed = {name: value for name, value in os.environ.items() if not name.startswith("IOT_")}
         with output.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "iot_platform.cli.main", "simulate", *arguments],
-                env={name: value for name, value in os.environ.items() if not name.startswith("IOT_")} | exports(self._settings),
+                env=passed | exports(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,  # Ctrl-C is for the drill, which ends it
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - sets one flag, touches no lock
             )
-        self._simulations.append(_Simulation(record, process, seconds, output))
+        self._simulations.append(_Simulation(record, process, time.monotonic() + seconds, output))
 
     @property
     def running(self) -> bool:
@@ -104,23 +107,36 @@ class Fleet:
                 raise FleetError(f"only {self.acknowledged} of {count} messages acknowledged within {seconds:g} s")
             time.sleep(0.05)
 
-    def finish(self, seconds: float | None = None) -> None:
-        """Wait for the end of all simulations; every message must be acknowledged by then."""
+    def finish(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Let every simulation publish for its time, then end it; all it published must be acknowledged within so many seconds.
+
+        Raises:
+            FleetError: something was not, or a simulation broke.
+        """
         for each in self._simulations[self._finished :]:
-            limit = seconds or each.seconds + SETTLE_SECONDS
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.process.wait(max(0.0, each.until - time.monotonic()))
+            self._end(each)
             try:
-                code = each.process.wait(limit)
+                code = each.process.wait(seconds)
             except subprocess.TimeoutExpired as error:
-                raise FleetError(f"the fleet has not ended after {limit:.0f} s") from error
+                raise FleetError(f"the fleet has not ended after {seconds:.0f} s") from error
             if code:
                 raise FleetError(f"the fleet failed: {each.output.read_text('utf-8', 'replace').strip()[-500:]}")
             self._finished += 1
 
     def stop(self) -> None:
-        """Tell the simulations to end early; `finish` waits for that."""
+        """Tell the simulations to end now, before their time; `finish` waits for that."""
         for each in self._simulations[self._finished :]:
+            each.until = 0.0
+            self._end(each)
+
+    def _end(self, simulation: _Simulation) -> None:
+        """A second signal would end it without waiting for acknowledgements."""
+        if not simulation.told:
+            simulation.told = True
             with contextlib.suppress(ProcessLookupError):
-                each.process.send_signal(signal.SIGTERM)
+                simulation.process.send_signal(signal.SIGTERM)
 
     # -- single messages ---------------------------------------------------------------------------------------
     def messages(self, count: int, **options: float) -> list[Message]:

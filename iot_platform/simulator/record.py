@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from sys import intern
 from types import TracebackType
 from typing import Any, Final, Self
+
+import msgspec
 
 from iot_platform.simulator.connection import Delivery
 from iot_platform.simulator.message import Expected, Measurement, Message
@@ -87,7 +90,7 @@ def read_record(path: Path) -> Iterator[Published]:
         if head.get("record") != "iot-simulator" or head.get("version") != VERSION:
             raise ValueError(f"{path} is no simulator record of version {VERSION}")
         for line in lines:
-            yield _parse(json.loads(line))
+            yield _parse(msgspec.json.decode(line))
 
 
 def _parse(line: dict[str, Any]) -> Published:
@@ -95,10 +98,11 @@ def _parse(line: dict[str, Any]) -> Published:
     if expect["outcome"] == "quarantine":
         expected = Expected(expect["reason"])
     else:
-        measurements = tuple(Measurement(**item) for item in expect["measurements"])
-        expected = Expected(None, expect["tenant"], expect["project"], expect["device"], expect["time_source"], measurements)
+        measurements = tuple(Measurement(**{**item, "metric": intern(item["metric"])}) for item in expect["measurements"])
+        tenant, project, device = (intern(expect[name]) for name in ("tenant", "project", "device"))  # a million times in a long record
+        expected = Expected(None, tenant, project, device, expect["time_source"], measurements)
     message = Message(
-        line["number"], line["offset_us"], line["device"], line["kind"], line["topic"], base64.b64decode(line["payload"]), expected,
-        line["retain"], line["copy_of"],
+        line["number"], line["offset_us"], line["device"], intern(line["kind"]), intern(line["topic"]), base64.b64decode(line["payload"]),
+        expected, line["retain"], line["copy_of"],
     )  # fmt: skip
     return Published(message, line["acked"], line["refused"], line["sends"], line["published_us"])
