@@ -2,12 +2,12 @@
 
 from typing import Final
 
+from iot_platform.drills.network import PATIENCE_SECONDS, begin, finish
 from iot_platform.drills.registry import drill
 from iot_platform.drills.run import DrillRun
 from iot_platform.drills.stack import INGEST
 from iot_platform.drills.wire import Point
 
-RATE: Final = 400
 STRIKES: Final = 4
 TWIN: Final = "ingest-twin"
 MEMBER: Final = "ingest-member"
@@ -16,13 +16,11 @@ GROUP: Final = "drill"
 
 # -- the database connection, at points of a batch ---------------------------------------------------------------
 def _cut_database(run: DrillRun, point: Point) -> None:
-    run.fleet.start(rate=RATE, seconds=120)
-    run.await_stored(500)
+    begin(run)
     with run.fault(f"database connection cut, {point.replace('_', ' ')}, {STRIKES} times"):
         for _ in range(STRIKES):
-            run.stack.postgres_faults.arm(point, run.rng.randint(1, 4)).wait(60)
-    run.fleet.stop()
-    run.fleet.finish()
+            run.stack.postgres_faults.arm(point, run.rng.randint(1, 4)).wait(PATIENCE_SECONDS)
+    finish(run)
 
 
 @drill("database_cut_at_begin", "database connection cut at BEGIN", group="connections")
@@ -54,33 +52,31 @@ def database_answer_lost(run: DrillRun) -> None:
 def puback_lost(run: DrillRun) -> None:
     """Messages that are in Kafka come again, each is recognised, kept and marked: no measurement counts twice."""
     lost, proxy = run.stack.lost_pubacks, run.stack.proxy("mqtt")
-    run.fleet.start(rate=RATE, seconds=15)
-    run.await_stored(500)
+    begin(run)
+    first = lost.swallowed
     for _ in range(2):
         with run.fault("PUBACKs lost, then the connection cut"):
-            before, lost.on = lost.swallowed, True
-            run.await_true("PUBACKs swallowed", lambda before=before: lost.swallowed >= before + 300)  # type: ignore[misc]
+            goal, lost.on = lost.swallowed + 300, True
+            run.await_true("300 PUBACKs swallowed", lambda goal=goal: lost.swallowed >= goal)  # type: ignore[misc]
             proxy.cut()
             lost.on = False
-            swallowed = lost.swallowed - before
             proxy.heal()
-        run.note(f"{swallowed} PUBACKs lost")
-    run.fleet.finish()
-    run.await_stored(run.fleet.acknowledged)
-    marked = _marked(run)
-    run.check(marked >= lost.swallowed, f"{lost.swallowed} PUBACKs were lost, but only {marked} messages are marked as redelivered")
+    finish(run)
+    run.await_stored(run.fleet.acknowledged, seconds=PATIENCE_SECONDS)
+    swallowed, marked = lost.swallowed - first, _marked(run)
+    run.note(f"{swallowed} PUBACKs were lost, {marked} messages are marked as redelivered")
+    run.check(marked >= swallowed, "a message whose PUBACK was lost is not marked")
 
 
 @drill("two_daemons_one_client_id", "two ingest daemons with one client id", group="connections")
 def two_daemons_one_client_id(run: DrillRun) -> None:
     """They throw each other out, again and again, and say so; each message is kept once, however often the broker changed its mind."""
-    run.fleet.start(rate=RATE, seconds=25)
-    run.await_stored(500)
+    begin(run)
     with run.fault("a second daemon with the client id of the first"):
         run.stack.add_ingest(TWIN, ready=False, IOT_INGEST_CLIENT_ID="iot-ingest")
         run.hold(15)
         run.stack.stop(TWIN)
-    run.fleet.finish()
+    finish(run)
     said = run.stack.log(INGEST) + run.stack.log(TWIN)
     run.check("IOT_INGEST_CLIENT_ID" in said, "neither daemon names IOT_INGEST_CLIENT_ID as the reason")
 
@@ -91,14 +87,13 @@ def shared_member_lost(run: DrillRun) -> None:
     run.stack.ingest_environment["IOT_INGEST_SHARED_GROUP"] = GROUP
     run.stack.restart(INGEST)
     run.stack.add_ingest(MEMBER)
-    run.fleet.start(rate=RATE, seconds=25)
-    run.await_stored(1000)
+    begin(run)
     with run.fault("kill -9 of one of two members"):
         run.stack.kill_for_good(MEMBER)
         run.hold(8)
     run.stack.start(MEMBER)
-    run.fleet.finish()
-    run.await_stored(run.fleet.acknowledged)
+    finish(run)
+    run.await_stored(run.fleet.acknowledged, seconds=PATIENCE_SECONDS)
     shares = _shares(run)
     run.check(len(shares) == 2, f"both members should have received messages: {shares}")
 
@@ -111,7 +106,7 @@ def message_sent_twice(run: DrillRun) -> None:
         for message in messages:
             publisher.publish(message)
             publisher.publish(message)
-    run.await_stored(2 * len(messages))
+    run.await_stored(2 * len(messages), seconds=PATIENCE_SECONDS)
     marked = _marked(run)
     run.check(marked == 0, f"{marked} messages are marked as redelivered, although their publisher sent them twice")
 
