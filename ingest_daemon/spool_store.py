@@ -150,7 +150,11 @@ class SpoolStore:
         self._entries += len(inserts) - removed
         if inserts:
             self.last_id = inserts[-1][0]
-        with contextlib.suppress(sqlite3.Error):  # what is committed stays committed
+        # What is committed stays committed, whatever the look at it says: the oldest entry is never later than this.
+        self.level = Level(
+            self._entries, self.level.used_bytes, self.level.oldest or (_oldest(*inserts[0][1:3], inserts[0][4]) if inserts else None)
+        )
+        with contextlib.suppress(sqlite3.Error):
             if removed and not self._entries:
                 self._trim()
             self.level = self._level()
@@ -199,7 +203,7 @@ class SpoolStore:
     def _level(self) -> Level:
         pages, free, size = (self._one(f"PRAGMA {name}")[0] for name in ("page_count", "freelist_count", "page_size"))
         oldest = self._connection.execute("SELECT connection, sequence, header FROM entry ORDER BY id LIMIT 1").fetchone()
-        return Level(self._entries, (pages - free) * size, oldest and Oldest(oldest[0], oldest[1], *struct.unpack_from("!q", oldest[2], 4)))
+        return Level(self._entries, (pages - free) * size, oldest and _oldest(*oldest))
 
     def _one(self, sql: str) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(sql).fetchone()
@@ -212,3 +216,7 @@ class SpoolStore:
         """Close the file; entries stay."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+def _oldest(connection: int, sequence: int, header: bytes) -> Oldest:
+    return Oldest(connection, sequence, *struct.unpack_from("!q", header, 4))
