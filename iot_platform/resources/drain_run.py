@@ -133,7 +133,7 @@ class _DrainRun:
     def _work_shift(self, connection: Connection, shard: int) -> None:
         """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
         patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + shifts.OVERTIME_SECONDS + 5
-        drain = self._prepare(self.partitions, overtime=shifts.OVERTIME_SECONDS)
+        drain = self._prepare(self.partitions, overtime=shifts.OVERTIME_SECONDS, shard=shard)
         self.lock_connection, self.shard = connection, shard
         with connection, connection.cursor() as cursor:
             cursor.execute("SET idle_session_timeout = %s", (f"{LOCK_SESSION_SECONDS}s",))
@@ -188,10 +188,15 @@ class _DrainRun:
             end = topic.end(partitions)
         return all(stored[p].next_offset <= end[p] for p in partitions)
 
-    def _prepare(self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0) -> "Drain":
+    def _prepare(
+        self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0, shard: int | None = None
+    ) -> "Drain":
         from iot_platform.telemetry.drain import Drain, Shift  # polars and Kafka only in the process that drains
 
-        shift = Shift(partitions=partitions, run_id=self.context.run.run_id, until_caught_up=until_caught_up)
+        def fits(everything: tuple[int, ...]) -> bool:
+            return shard is None or shifts.partitions_of_shard(everything, shard, self.settings.drain_shards) == partitions
+
+        shift = Shift(partitions, self.context.run.run_id, until_caught_up, fits)
         settings = self.settings.model_copy(update={"drain_shift_seconds": self.settings.drain_shift_seconds + overtime})
         return Drain(settings, shift, self._report, self.stop)
 

@@ -38,10 +38,9 @@ class LagWatch:
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, topic: TopicOffsets, connection: Connection) -> None:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
-        self._partitions = topic.partitions()
+        self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
         self._absent_since: dict[str, float] = {}
-        sync_kafka_partitions(instance, self._partitions)
 
     def run(self, deadline: float) -> tuple[list[dg.RunRequest], str]:
         """Watch until a run is wanted or time.monotonic() passes the deadline; returns requests (or none) and what was seen.
@@ -57,6 +56,7 @@ class LagWatch:
 
     def _look(self) -> tuple[list[dg.RunRequest], list[str], bool]:
         requests, reasons, active = [], [], False
+        self._follow_topic()
         for shard in range(self._settings.drain_shards):
             mine = shifts.partitions_of_shard(self._partitions, shard, self._settings.drain_shards)
             if not mine:
@@ -70,6 +70,13 @@ class LagWatch:
             if decision.request:
                 requests.append(self._request(shard, mine, runs))
         return requests, reasons, active
+
+    def _follow_topic(self) -> None:
+        """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
+        partitions = self._topic.partitions()
+        if partitions != self._partitions:
+            self._partitions = partitions
+            sync_kafka_partitions(self._instance, partitions)
 
     def _wait(self, deadline: float, *, idle: bool) -> None:
         """Until something may have changed: while idle, at the first message (0.2 s); beside a shift, a second."""

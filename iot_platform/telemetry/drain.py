@@ -35,11 +35,13 @@ SWITCH_INTERVAL_SECONDS: Final = 0.001
 @dataclass(frozen=True)
 class Shift:
     """What one drain works on. `until_caught_up`: end once the offsets that the log held at the start are committed, however long that
-    takes; otherwise after drain_shift_seconds, drain_idle_seconds without a message, or when the topic gets more partitions."""
+    takes; otherwise after drain_shift_seconds, drain_idle_seconds without a message, or when `fits` says of all the partitions that the
+    topic has now that the shift is not made for them."""
 
     partitions: tuple[int, ...]
     run_id: str
     until_caught_up: bool = False
+    fits: Callable[[tuple[int, ...]], bool] = lambda _: True
 
 
 class Drain:
@@ -58,7 +60,7 @@ class Drain:
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
         self._halt = threading.Event()
-        self._grown = False
+        self._unfit = False
         self._lock = threading.Lock()
         self._progress = Progress()
         self._last_commit = time.monotonic()
@@ -128,15 +130,15 @@ class Drain:
             return "error"
         if self._shift.until_caught_up:
             return ""
-        if self._grown:
-            return "partitions added"
+        if self._unfit:
+            return "other partitions"
         if now - started >= self._settings.drain_shift_seconds:
             return "time"
         return "idle" if now - self._last_commit >= self._settings.drain_idle_seconds else ""
 
     def _check_topic(self) -> None:
-        """A topic that is recreated while we read continues at our position without any error from Kafka. One that has more partitions
-        than the shift was made for ends it, so that the next one takes them."""
+        """A topic that is recreated while we read continues at our position without any error from Kafka. One that got more partitions
+        wants another shift."""
         known = {lane.topic_id for lane in self._lanes if lane.topic_id}
         try:
             identity = offsets.describe(self._settings)
@@ -144,7 +146,7 @@ class Drain:
             return  # the lanes notice, if it lasts
         if known and known != {identity.topic_id}:
             raise TopicRecreatedError(f"topic '{identity.topic}' was deleted and created anew during this drain; see `iot offsets show`")
-        self._grown = any(0 < lane.topic_partitions < len(identity.partitions) for lane in self._lanes)
+        self._unfit = not self._shift.fits(identity.partitions)
 
     def _committed(self, outcome: Outcome) -> None:
         with self._lock:

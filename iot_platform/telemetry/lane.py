@@ -63,7 +63,6 @@ class Lane:
         self.partitions = partitions
         self.state = LaneState()
         self.topic_id = ""
-        self.topic_partitions = 0  # how many the topic had when the lane began
         self._settings = settings
         self._run_id = run_id
         self._until_caught_up = until_caught_up
@@ -132,7 +131,6 @@ class Lane:
             self._settle(connection)
             self._note_late_start(rows)
             self.topic_id = identity.topic_id
-            self.topic_partitions = self.topic_partitions or len(identity.partitions)
             if self._until_caught_up and self._targets is None:
                 self._targets = {partition: mark.high for partition, mark in marks.items()}
             source.assign({partition: row.next_offset for partition, row in rows.items()})
