@@ -50,7 +50,9 @@ def mosquitto_killed(run: DrillRun) -> None:
     run.await_stored(run.fleet.acknowledged)
     with run.fault("kill -9 of the broker after it delivered what its last save holds undelivered"):
         _kill(run)
-    run.note(f"the last save was {'older than' if _database(run) == saved else 'newer than'} the last delivery")
+    if _database(run) == saved:
+        run.await_stored(run.fleet.acknowledged + MESSAGES)
+        run.note(f"{MESSAGES} delivered and acknowledged messages came again as new ones")
     with _daemon_away(run), run.fault("kill -9 of the broker before it saved what it took"):
         _lose(run)
     run.fleet.start(rate=500, seconds=5)

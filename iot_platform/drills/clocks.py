@@ -13,6 +13,7 @@ HOUR: Final = 3600.0
 YEAR: Final = 365 * 24 * HOUR
 CLOCKS: Final = {"1 h ahead": HOUR, "1 h behind": -HOUR, "a year behind": -YEAR, "right": 0.0}
 HOLD_SECONDS: Final = 3.0
+TOLERANCE_SECONDS: Final = 30.0
 LONG_SECONDS: Final = 300.0  # the fleet is stopped when the last clock was tried
 # Messages without times of their own take the daemon's: what must become of them is certain whatever its clock says.
 TIMELESS: Final[dict[str, float | str]] = {"clockless": 1, "late": 0, "conflict": 0, "malformed": 0, "skew": 0}
@@ -29,7 +30,8 @@ def obstacle() -> str:
 
 @drill("clock_set_while_running", "the daemon's clock is set: 1 h ahead, 1 h back, a year back", group="clocks", obstacle=obstacle)
 def clock_set_while_running(run: DrillRun) -> None:
-    """A clock that jumps under a running daemon disturbs neither the flow of messages nor their numbering."""
+    """A clock that jumps under a running daemon disturbs neither the flow of messages nor their numbering, and the daemon says how far it
+    is from Kafka's."""
     clock = _on_a_fake_clock(run)
     pid, number = run.stack.pid(INGEST), _connection(run)
     with run.fault(f"the daemon's clock {', then '.join(CLOCKS)}"):
@@ -38,6 +40,8 @@ def clock_set_while_running(run: DrillRun) -> None:
             clock.set(seconds)
             run.hold(HOLD_SECONDS)
             run.await_stored(stored + 100)
+            if seconds == HOUR:
+                run.await_true("the daemon finds its clock wrong", lambda: abs(_offset(run) - HOUR) < TOLERANCE_SECONDS)
     run.fleet.stop()
     run.fleet.finish()
     run.check(run.stack.pid(INGEST) == pid, "the daemon did not live through it")
@@ -72,6 +76,11 @@ def _on_a_fake_clock(run: DrillRun) -> FakeClock:
     run.fleet.start(rate=400, seconds=LONG_SECONDS, **TIMELESS)
     run.await_stored(500)
     return clock
+
+
+def _offset(run: DrillRun) -> float:
+    """How far the daemon says that its clock is ahead of Kafka's, in seconds."""
+    return (run.stack.metrics() or {}).get("iot_ingest_clock_offset_seconds", 0.0)
 
 
 def _connection(run: DrillRun) -> int:
