@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +22,8 @@ def test_free_ports_are_free_and_different() -> None:
     assert len(set(found)) == 5
     for port in found:
         ports.require_free(port, "anything", "IOT_ANYTHING")
+
+
+def test_no_outgoing_connection_takes_a_free_port_while_its_server_is_away() -> None:
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    assert all(1024 <= port < below for port in ports.free_ports(5))
