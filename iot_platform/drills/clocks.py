@@ -14,9 +14,8 @@ YEAR: Final = 365 * 24 * HOUR
 CLOCKS: Final = {"1 h ahead": HOUR, "1 h behind": -HOUR, "a year behind": -YEAR, "right": 0.0}
 HOLD_SECONDS: Final = 3.0
 TOLERANCE_SECONDS: Final = 30.0
-LONG_SECONDS: Final = 300.0  # the fleet is stopped when the last clock was tried
 # Messages without times of their own take the daemon's: what must become of them is certain whatever its clock says.
-TIMELESS: Final[dict[str, float | str]] = {"clockless": 1, "late": 0, "conflict": 0, "malformed": 0, "skew": 0}
+TIMELESS: Final[dict[str, float]] = {"clockless": 1, "late": 0, "conflict": 0, "malformed": 0, "skew": 0}
 
 
 def obstacle() -> str:
@@ -42,7 +41,6 @@ def clock_set_while_running(run: DrillRun) -> None:
             run.await_stored(stored + 100)
             if seconds == HOUR:
                 run.await_true("the daemon finds its clock wrong", lambda: abs(_offset(run) - HOUR) < TOLERANCE_SECONDS)
-    run.fleet.stop()
     run.fleet.finish()
     run.check(run.stack.pid(INGEST) == pid, "the daemon did not live through it")
     run.check(_connection(run) == number, "the MQTT connection did not live through it")
@@ -60,7 +58,6 @@ def clock_wrong_at_restart(run: DrillRun) -> None:
             run.stack.await_ready(INGEST)
             run.check(_connection(run) > before, f"clock {name}: connection {_connection(run)} follows {before}")
             run.await_stored(stored + 100)
-    run.fleet.stop()
     run.fleet.finish()
 
 
@@ -73,7 +70,7 @@ def _on_a_fake_clock(run: DrillRun) -> FakeClock:
         raise DrillError(str(error)) from error
     run.stack.ingest_environment.update(clock.environment)
     run.stack.restart(INGEST)
-    run.fleet.start(rate=400, seconds=LONG_SECONDS, **TIMELESS)
+    run.fleet.start(rate=400, **TIMELESS)
     run.await_stored(500)
     return clock
 

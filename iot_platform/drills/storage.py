@@ -29,7 +29,6 @@ def disk_full_spool(run: DrillRun) -> None:
         pid = _begin(run)
         with run.fault("Kafka stopped; soon the disk under the spool is full"):
             run.stack.stop("kafka")
-            run.fleet.start(rate=500, seconds=12)
             run.await_true("messages in the spool", lambda: _spooled(run) > 500)
             disk.fill()
             _holds(run, STATE_DIR)
@@ -50,7 +49,6 @@ def disk_full_spool_kafka_up(run: DrillRun) -> None:
         pid = _begin(run)
         with run.fault("disk under the spool full"):
             disk.fill()
-            run.fleet.start(rate=500, seconds=12)
             run.await_stored(run.stored() + 2000)
             before = run.stack.accounting()["connections"][-1]["number"]
             run.stack.proxy("mqtt").reset()
@@ -72,7 +70,6 @@ def spool_limit_reached(run: DrillRun) -> None:
     pid = _begin(run)
     with run.fault("Kafka stopped"):
         run.stack.stop("kafka")
-        run.fleet.start(rate=1000, seconds=12)
         _holds(run, SPOOL_LIMIT)
         run.stack.start("kafka")
     run.fleet.finish()
@@ -95,7 +92,6 @@ def disk_full_database(run: DrillRun) -> None:
         with run.fault("disk under PostgreSQL full"):
             disk.fill()
             stored = run.stored()
-            run.fleet.start(rate=500, seconds=20)
             run.hold(6)
             run.check(run.stored() - stored < 1000, "messages were stored on a full disk")
             _crash(run)
@@ -109,7 +105,7 @@ def disk_full_database(run: DrillRun) -> None:
 # -- the ingest daemon -----------------------------------------------------------------------------------------
 def _begin(run: DrillRun) -> int:
     """Messages have come all the way; the daemon's process id."""
-    run.fleet.start(rate=500, seconds=4)
+    run.fleet.start(rate=500)
     run.await_stored(500)
     return run.stack.pid(INGEST)
 

@@ -15,7 +15,6 @@ from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import exports
 
 DRAIN: Final = ("dagster-daemon", "dagster-code")
-LONG_SECONDS: Final = 300.0  # the fleet is stopped when the drill has seen enough
 DELETED: Final = {0: 150, 1: 100}
 """Partition → how many of its waiting records are deleted."""
 ANSWER_SECONDS: Final = 30
@@ -31,7 +30,7 @@ def partitions_added(run: DrillRun) -> None:
     do anything."""
     run.stack.ingest_environment["IOT_INGEST_KAFKA_OPTIONS"] = '{"topic.metadata.refresh.interval.ms": 1000}'  # else 5 minutes
     run.stack.restart(INGEST)
-    run.fleet.start(rate=400, seconds=LONG_SECONDS)
+    run.fleet.start(rate=400)
     run.await_stored(500)
     with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"):
         admin = _admin(run)
@@ -40,7 +39,6 @@ def partitions_added(run: DrillRun) -> None:
     seconds = run.await_true("every partition is drained", lambda: _count(run, _DRAINED, run.settings.kafka_topic) == 2 * PARTITIONS, 120)
     run.note(f"the new partitions were drained after {seconds:.0f} s")
     run.await_true("Dagster knows every partition", lambda: _count(run, _KNOWN) == 2 * PARTITIONS)
-    run.fleet.stop()
     run.fleet.finish()
 
 
@@ -48,7 +46,7 @@ def partitions_added(run: DrillRun) -> None:
 def retention_past_offset(run: DrillRun) -> None:
     """The drain stops with an error that names partitions, offsets and the command that accepts the loss; after it the rest flows,
     and the audit shows exactly this loss."""
-    run.fleet.start(rate=400, seconds=LONG_SECONDS)
+    run.fleet.start(rate=400)
     run.await_stored(500)
     run.stack.stop(*DRAIN)
     run.await_true("no drain runs", lambda: not run.stack.drain_pids())
@@ -62,7 +60,6 @@ def retention_past_offset(run: DrillRun) -> None:
         run.check(run.stored() == stored, "something was drained although the loss was not accepted")
         _accept(run)
     run.await_stored(stored + 500)
-    run.fleet.stop()
     run.fleet.finish()
     run.expect_lost(sum(DELETED.values()), "Kafka deleted them before they were drained, which was accepted")
     run.expect_difference("sequences", "the lost messages had sequence numbers")
