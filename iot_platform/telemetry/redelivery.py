@@ -1,6 +1,5 @@
 """Finds the first copy of messages that MQTT delivered again (DUP flag) after a broken connection, or that Kafka holds twice."""
 
-import hashlib
 from collections.abc import Container
 from typing import Final
 
@@ -10,14 +9,13 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.envelope import DUP, escaped
 from iot_platform.telemetry.envelope import Connection as MqttConnection
+from iot_platform.telemetry.identity import Key, key_of, stored_key
+from iot_platform.telemetry.overtaken import Overtaken
 from iot_platform.telemetry.records import Records
 from iot_platform.telemetry.repeats import Repeats, Stream
 
 EARLIER_CONNECTIONS: Final = 16
 """How many earlier connections of a client are searched: a broker gives up its session, or we are connected, long before."""
-
-Key = tuple[int, str, int, bytes, bytes]
-"""Kafka partition, MQTT client id, packet id, topic, SHA-256 of the payload."""
 
 _CONNECTIONS: Final = """
 SELECT c.connection_number, c.connection_id, max(p.last_sequence), min(p.first_received_at), max(p.last_received_at)
@@ -39,21 +37,25 @@ WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(conne
 class Redelivery:
     """A DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
     lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have been
-    unacknowledged when it broke. A wrong guess costs a flag: both records are kept. Records that Kafka holds twice: see Repeats."""
+    unacknowledged when it broke. A wrong guess costs a flag: both records are kept. Records that Kafka holds twice: see Repeats; first
+    copies that come after their redelivery: see Overtaken."""
 
     def __init__(self, connection: Connection, window: int) -> None:
         self._connection = connection
         self._window = window
         self._repeats = Repeats(connection)
+        self._overtaken = Overtaken(connection, window)
 
     def find(self, records: Records, batch: list[Stream]) -> npt.NDArray[np.int64]:
-        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records or
-        sequences that don't rise, and once for each new stream; everything earlier of the partition must be committed."""
+        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records,
+        sequences or connection numbers that don't rise, and once for each new stream; everything earlier of the partition must be
+        committed."""
         found = np.full(len(records), -1, np.int64)
         repeated = self._repeats.find(records, batch)
         for row, offset in repeated.offset.items():
             found[row] = offset
         self._find_redelivered(records, found, repeated.row)
+        self._overtaken.find(records, batch, found, repeated.row)
         for row, first in repeated.row.items():
             found[row] = found[first] if found[first] >= 0 else records.offset[first]
         return found
@@ -61,6 +63,7 @@ class Redelivery:
     def committed(self, records: Records, batch: list[Stream]) -> None:
         """Must be told after the commit of a batch, before the next `find`."""
         self._repeats.committed(records, batch)
+        self._overtaken.committed(records, batch)
 
     def _find_redelivered(self, records: Records, found: npt.NDArray[np.int64], repeated: Container[int]) -> None:
         envelope = records.envelope
@@ -79,7 +82,7 @@ class Redelivery:
             if (client, number) not in stored:
                 same = [other for other in rows if envelope.connections[envelope.connection[other]] == (client, number)]
                 stored[client, number] = self._in_database(records, same, client, number, last)
-            key = _key(records, row)
+            key = key_of(records, row)
             if (first := stored[client, number].get(key)) is not None:
                 found[row] = first
                 continue
@@ -101,7 +104,7 @@ class Redelivery:
             return {}
         candidates: dict[Key, list[int]] = {}
         for row in np.flatnonzero(envelope.readable & np.isin(envelope.packet_id, list(packets))).tolist():
-            candidates.setdefault(_key(records, row), []).append(row)
+            candidates.setdefault(key_of(records, row), []).append(row)
         return candidates
 
     def _in_database(self, records: Records, rows: list[int], client: str, number: int, last: dict[MqttConnection, int]) -> dict[Key, int]:
@@ -122,23 +125,11 @@ class Redelivery:
                     "packets": packets,
                 }
                 cursor.execute(_STORED, parameters)
-                for partition, packet, topic, topic_bytes, digest, offset in cursor.fetchall():
-                    name = bytes(topic_bytes) if topic_bytes is not None else topic.encode()
-                    key = (partition, client, packet, name, bytes(digest))
+                for row in cursor.fetchall():
+                    key, offset = stored_key(client, row), row[-1]
                     found[key] = min(offset, found.get(key, offset))
         self._connection.rollback()
         return found
-
-
-def _key(records: Records, row: int) -> Key:
-    envelope = records.envelope
-    return (
-        int(records.partition[row]),
-        envelope.connections[envelope.connection[row]][0],
-        int(envelope.packet_id[row]),
-        records.topics[row] or b"",
-        hashlib.sha256(records.payloads[row] or b"").digest(),
-    )
 
 
 def topic_columns(topic: bytes | None) -> tuple[str, bytes | None]:

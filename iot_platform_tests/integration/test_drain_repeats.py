@@ -118,6 +118,29 @@ def test_what_only_looks_like_a_repeat_is_not_marked(settings: Settings, feed: F
     check_books(settings)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_redelivery_that_overtook_its_first_copy(settings: Settings, feed: Feed, batch: int) -> None:
+    """Two daemons under one client id: the one that was thrown out writes what it had received after the other one was quicker."""
+    feed.send(b'{"n":0}', packet=1, connection=1)  # 0
+    feed.send(b'{"n":1}', packet=2, connection=2, dup=True)  # 1: sent again to the other daemon
+    feed.send(b"broken", packet=3, connection=2, dup=True)  # 2
+    feed.send(b'{"n":3}', packet=4, connection=2, dup=True)  # 3
+    feed.send(b'{"n":9}', packet=9, connection=2)  # 4: not a redelivery
+    late = feed.send(b'{"n":1}', packet=2, connection=1)  # 5 → 1
+    feed.send(b"broken", packet=3, connection=1)  # 6 → 2
+    feed.send(b'{"n":3}', packet=5, connection=1)  # 7: another packet
+    feed.send(b'{"n":3}', packet=4, connection=1, client="other")  # 8: another client
+    feed.send(b'{"n":9}', packet=9, connection=1)  # 9: the same bytes, published twice
+    feed.again(late)  # 10 → 1, by way of 5
+    feed.send(b'{"n":1}', packet=2, connection=3, dup=True)  # 11 → 1
+    feed.send(b'{"n":3}', packet=4, connection=1, partition=1)  # another partition: not recognised
+    feed.flush()
+    drain(settings.model_copy(update={"drain_batch_records": batch}))
+    assert marked(settings) == [(0, 5, 1), (0, 6, 2), (0, 10, 1), (0, 11, 1)]
+    assert measured(settings) == [0, 1, 3, 3, 3, 3, 9, 9]
+    check_books(settings)
+
+
 def history(feed: Feed, seed: int, count: int = 1500) -> list[tuple[int, int, int]]:
     """Random records in both partitions with repeats near and far, overtaken and broken ones; returns what must be marked."""
     rng = random.Random(seed)
