@@ -39,6 +39,10 @@ test: bootstrap ## Unit, contract and integration tests on real servers of their
 test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
 	@$(PYTEST) iot_platform_tests/unit iot_platform_tests/contract $(ARGS)
 
+.PHONY: test-fault
+test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OUTAGE_SECONDS: long outages, 60 unless set; IOT_DRILL_SEED)
+	@$(PYTEST) iot_platform_tests/fault -m "fault or not fault" $(ARGS)
+
 .PHONY: lint
 lint: bootstrap ## Lint, format check, types
 	@.venv/bin/ruff check .

@@ -7,7 +7,8 @@ from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
 
-for name in [name for name in os.environ if name.startswith("IOT_") and name != "IOT_CACHE_DIR"]:
+KEPT = ("IOT_CACHE_DIR", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
+for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
 __all__ = [

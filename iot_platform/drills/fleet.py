@@ -36,8 +36,8 @@ class FleetError(Exception):
 class _Simulation:
     record: Path
     process: subprocess.Popen[bytes]
-    until: float  # time.monotonic() before which it is not told to end
     output: Path
+    until: float = 0.0  # time.monotonic() before which it is not told to end
     file: IO[bytes] | None = None
     lines: int = 0
     told: bool = False  # to end
@@ -58,7 +58,7 @@ class Fleet:
     def __init__(self, settings: Settings, folder: Path, seed: int, rate: float | None, seconds: float | None) -> None:
         """`rate` and `seconds` override what a drill asks for."""
         self._settings = settings
-        self._folder = folder
+        self.folder = folder
         self._seed = seed
         self._rate, self._seconds = rate, seconds
         self._numbers = itertools.count(1)
@@ -69,11 +69,11 @@ class Fleet:
 
     # -- simulations -------------------------------------------------------------------------------------------
     def start(self, *, rate: float = 500, seconds: float = 20, **options: float | str) -> None:
-        """Begin to publish at this rate, in a process of its own, until `finish`, and for so long at least: a fault meets messages however
-        slow the machine is. Options as of `iot simulate` (late=0.1, mix="flat" …)."""
+        """Publish at this rate, in a process of its own, until `finish`, and for so long at least: a fault meets messages however slow the
+        machine is. Returns with the first acknowledgement. Options as of `iot simulate` (late=0.1, mix="flat" …)."""
         rate, seconds = self._rate or rate, self._seconds or seconds
         number = next(self._numbers)
-        record, output = self._folder / f"published-{number}.jsonl", self._folder / f"fleet-{number}.log"
+        record, output = self.folder / f"published-{number}.jsonl", self.folder / f"fleet-{number}.log"
         chosen = {**MIX, **options, "seed": self._seed + number, "rate": rate, "duration": 0, "record": record}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
         passed = {name: value for name, value in os.environ.items() if not name.startswith("IOT_")}
@@ -87,7 +87,10 @@ class Fleet:
                 start_new_session=True,  # Ctrl-C is for the drill, which ends it
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - sets one flag, touches no lock
             )
-        self._simulations.append(_Simulation(record, process, time.monotonic() + seconds, output))
+        simulation = _Simulation(record, process, output)
+        self._simulations.append(simulation)
+        self.await_acknowledged(self.acknowledged + 1)
+        simulation.until = time.monotonic() + seconds
 
     @property
     def running(self) -> bool:
