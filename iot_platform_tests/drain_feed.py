@@ -95,8 +95,12 @@ def check_books(settings: Settings) -> None:
         settings,
         "SELECT kafka_partition, kafka_offset FROM message UNION ALL SELECT kafka_partition, kafka_offset FROM quarantine ORDER BY 1, 2",
     )
-    offsets = "SELECT kafka_partition, next_offset, first_offset FROM kafka_offset ORDER BY 1"
-    expected = [(partition, offset) for partition, next_offset, first in query(settings, offsets) for offset in range(first, next_offset)]
+    offsets = "SELECT kafka_partition, next_offset, first_offset FROM kafka_offset WHERE topic = %s ORDER BY 1"
+    expected = [
+        (partition, offset)
+        for partition, next_offset, first in query(settings, offsets, settings.kafka_topic)
+        for offset in range(first, next_offset)
+    ]
     assert stored == expected
     ranges = query(settings, "SELECT kafka_partition, from_offset, to_offset FROM ledger WHERE kind = 'drain' ORDER BY 1, 2")
     for before, after in itertools.pairwise(ranges):

@@ -1,6 +1,6 @@
 """Asks the database for the proofs (sql/repeatable/audit_views.sql) and turns their rows into an audit's result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -69,29 +69,14 @@ def daemons(connection: Connection, _parameters: Parameters, result: AuditResult
 
 def hours(connection: Connection, parameters: Parameters, result: AuditResult) -> None:
     """The sums of accounting_1h against the stored rows; streamed, and summed by tenant unless one was asked for."""
-    with connection.cursor(name="audit_hours") as cursor:
-        cursor.itersize = FETCH
-        cursor.execute(_HOURS, parameters)
-        for (
-            tenant,
-            project,
-            hour,
-            messages,
-            stored,
-            duplicates,
-            quarantined,
-            measurements,
-            conflicts,
-            difference,
-            reasons,
-            problem,
-        ) in cursor:
-            key = (tenant, project if parameters["tenant"] else "", hour)
-            tally = result.hours.setdefault(key, Tally())
-            tally.add(Tally(messages, stored, duplicates, quarantined, measurements, conflicts, difference, reasons))
-            if problem is not None:
-                place = f"tenant {tenant or '–'} project {project or '–'} hour {_hour(hour)}"
-                result.add(Difference("accounting", place, messages + quarantined, None, f"{place}: {problem}"))
+    for columns in _rows(connection, _HOURS, parameters):
+        tenant, project, hour, messages, stored, duplicates, quarantined, measurements, conflicts, difference, reasons, problem = columns
+        key = (tenant, project if parameters["tenant"] else "", hour)
+        tally = result.hours.setdefault(key, Tally())
+        tally.add(Tally(messages, stored, duplicates, quarantined, measurements, conflicts, difference, reasons))
+        if problem is not None:
+            place = f"tenant {tenant or '–'} project {project or '–'} hour {_hour(hour)}"
+            result.add(Difference("accounting", place, messages + quarantined, None, f"{place}: {problem}"))
 
 
 def measurements(connection: Connection, parameters: Parameters, result: AuditResult) -> None:
@@ -115,7 +100,9 @@ def _hour(hour: datetime) -> str:
     return f"{hour:%Y-%m-%dT%H:%MZ}"
 
 
-def _rows(connection: Connection, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
+def _rows(connection: Connection, query: str, parameters: Parameters) -> Iterator[tuple[Any, ...]]:
+    """Streamed: there may be as many differences as messages."""
+    with connection.cursor(name="audit") as cursor:
+        cursor.itersize = FETCH
         cursor.execute(query, parameters)
-        return cursor.fetchall()
+        yield from cursor

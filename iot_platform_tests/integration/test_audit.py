@@ -90,6 +90,10 @@ def in_both_tables(do: Do) -> None:
     )
 
 
+def insert_all_twice(do: Do) -> None:
+    do("INSERT INTO message SELECT * FROM message")
+
+
 def lose_in_ledger_too(do: Do) -> None:
     """As a drain that passes over a record, and counts it nowhere: offsets and sums agree."""
     do("DELETE FROM message WHERE kafka_partition = 0 AND kafka_offset = 10")
@@ -129,6 +133,7 @@ DAMAGES: list[tuple[Callable[[Do], None], list[str]]] = [
     (delete_message, ["partition 1 offset 10 is in no table", "sequence 22 is nowhere", "36 messages accounted, 35 stored"]),
     (delete_quarantined, ["partition 1 offset 6 is in no table", "sequence 14 is nowhere", "4 quarantined accounted, 3 stored"]),
     (insert_twice, ["partition 0 offset 5 is stored 2 times", "sequence 11 is stored twice without being marked"]),
+    (insert_all_twice, ["partition 0 offset 0-19 is stored 2 times", "sequence 1 and 35 more are stored twice"]),
     (in_both_tables, ["partition 0 offset 19 is stored 2 times", "0 quarantined accounted, 1 stored"]),
     (lose_in_ledger_too, ["connection 1 of ingest: sequence 21 is nowhere"]),
     (falsify_sum, ["38 messages accounted, 36 stored"]),
@@ -175,6 +180,17 @@ def test_a_skipped_offset(told: Settings) -> None:
     feed.send(b'{"n":100}', partition=1, sequence=42)
     feed.flush()
     drain(told)
+    assert texts(audit(told)) == ["partition 1: offset 20 is in no batch of the ledger"]
+    copied = "received_at, 20, 41, duplicate_of, source_id, kafka_partition, connection_id, packet_id, flags, time_source, payload"
+    query(told, f"INSERT INTO message SELECT {copied} FROM message WHERE sequence = 42")  # as a replay may restore it
+    query(
+        told,
+        "INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, from_offset, to_offset, first_received_at,"
+        " last_received_at) SELECT 'replay', kafka_topic, topic_id, 'r', 1, 20, 21, first_received_at, last_received_at FROM ledger"
+        " WHERE kafka_partition = 1 AND from_offset = 21",
+    )
+    assert [item.text for item in audit(told).differences if item.kind == "offsets"] == []
+    query(told, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 20")
     assert texts(audit(told)) == ["partition 1: offset 20 is in no batch of the ledger"]
     query(told, "UPDATE ledger SET to_offset = 21 WHERE kafka_partition = 1 AND to_offset = 20")  # and the gap was covered up
     assert texts(audit(told)) == ["partition 1 offset 20 is in no table"]

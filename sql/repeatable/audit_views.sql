@@ -124,11 +124,16 @@ BEGIN
     WITH batch AS MATERIALIZED (
         SELECT l.batch_id, l.kafka_topic, l.kafka_partition, l.from_offset, l.to_offset, l.empty_offsets, l.first_received_at, l.last_received_at
         FROM ledger l WHERE l.kind = 'drain' AND l.committed_at >= since
-    ), part AS MATERIALIZED (
-        SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges, min(kafka_topic) AS kafka_topic,
-               min(from_offset) AS from_offset, max(to_offset) AS to_offset, sum(to_offset - from_offset - empty_offsets)::bigint AS expected,
-               sum(to_offset - from_offset) AS covered
-        FROM batch GROUP BY kafka_partition
+    ), part AS MATERIALIZED (  -- contested: several batches of the window cover an offset, as of a topic made anew; older: earlier ones may
+        SELECT p.*, covered > (SELECT sum(upper(r) - lower(r)) FROM unnest(ranges) r) AS contested,
+               EXISTS (SELECT FROM ledger l WHERE l.kind = 'accepted_loss' AND l.kafka_partition = p.kafka_partition)
+                   OR 1 < (SELECT count(*) FROM kafka_offset k WHERE k.kafka_partition = p.kafka_partition) AS older
+        FROM (
+            SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges, min(kafka_topic) AS kafka_topic,
+                   min(from_offset) AS from_offset, max(to_offset) AS to_offset, sum(to_offset - from_offset - empty_offsets)::bigint AS expected,
+                   sum(to_offset - from_offset) AS covered
+            FROM batch GROUP BY kafka_partition
+        ) p
     ), stored AS (
         SELECT r.kafka_partition, r.kafka_offset, lag(r.kafka_offset) OVER w AS previous, lead(r.kafka_offset) OVER w AS following,
                row_number() OVER w AS number
@@ -136,62 +141,81 @@ BEGIN
         WINDOW w AS (PARTITION BY r.kafka_partition ORDER BY r.kafka_offset)
     ), odd AS MATERIALIZED (
         SELECT * FROM stored s WHERE s.previous IS DISTINCT FROM s.kafka_offset - 1 OR s.following IS NULL
-    ), change AS (
-        SELECT kafka_partition, at, sum(delta) AS delta FROM (
-            SELECT b.kafka_partition, e.at, e.delta FROM batch b, LATERAL (VALUES (b.from_offset, 1), (b.to_offset, -1)) e (at, delta)
-            UNION ALL SELECT kafka_partition, kafka_offset, -1 FROM odd WHERE previous IS DISTINCT FROM kafka_offset - 1
-            UNION ALL SELECT kafka_partition, previous + 1, 1 FROM odd WHERE previous <> kafka_offset - 1
-            UNION ALL SELECT kafka_partition, kafka_offset + 1, 1 FROM odd WHERE following IS NULL
-        ) e GROUP BY kafka_partition, at HAVING sum(delta) <> 0
+    ), change AS (  -- batches with offsets that Kafka has no record for keep their edges, so that no hole lies across one
+        SELECT kafka_partition, at, sum(delta) AS delta, max(holder) AS holder FROM (
+            SELECT kafka_partition, from_offset AS at, 1 AS delta, CASE WHEN empty_offsets <> 0 THEN ARRAY[from_offset, to_offset, batch_id] END AS holder,
+                   empty_offsets <> 0 AS edge FROM batch
+            UNION ALL SELECT kafka_partition, to_offset, -1, NULL, empty_offsets <> 0 FROM batch
+            UNION ALL SELECT kafka_partition, kafka_offset, -1, NULL, false FROM odd WHERE previous IS DISTINCT FROM kafka_offset - 1
+            UNION ALL SELECT kafka_partition, previous + 1, 1, NULL, false FROM odd WHERE previous <> kafka_offset - 1
+            UNION ALL SELECT kafka_partition, kafka_offset + 1, 1, NULL, false FROM odd WHERE following IS NULL
+        ) e GROUP BY kafka_partition, at HAVING sum(delta) <> 0 OR bool_or(edge)
     ), wrong AS MATERIALIZED (
-        SELECT c.kafka_partition, c.at AS a, c.following AS b, c.level, p.covered > (SELECT sum(upper(r) - lower(r)) FROM unnest(p.ranges) r) AS contested
+        SELECT c.kafka_partition, c.at AS a, c.following AS b, c.level, p.kafka_topic, p.contested,
+               CASE WHEN c.level > 0 AND NOT p.contested AND c.holder[2] > c.at THEN c.holder[3] END AS batch_id
         FROM (
-            SELECT kafka_partition, at, sum(delta) OVER w AS level, lead(at) OVER w AS following FROM change
+            SELECT kafka_partition, at, sum(delta) OVER w AS level, lead(at) OVER w AS following, max(holder) OVER w AS holder FROM change
             WINDOW w AS (PARTITION BY kafka_partition ORDER BY at)
         ) c JOIN part p USING (kafka_partition) WHERE c.level <> 0
-    ), piece AS MATERIALIZED (  -- of a hole, by batch; where several batches cover an offset (a topic made anew), by the rows each has
-        SELECT w.kafka_partition, w.a AS hole, b.batch_id, b.empty_offsets, greatest(w.a, b.from_offset) AS a, least(w.b, b.to_offset) AS b,
-               CASE WHEN w.contested THEN least(w.b, b.to_offset) - greatest(w.a, b.from_offset) - (
-                   SELECT count(*) FROM (
-                       SELECT FROM message m WHERE m.received_at BETWEEN b.first_received_at AND b.last_received_at
-                         AND m.kafka_partition = b.kafka_partition AND m.kafka_offset >= greatest(w.a, b.from_offset) AND m.kafka_offset < least(w.b, b.to_offset)
-                       UNION ALL
-                       SELECT FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
-                         AND q.kafka_partition = b.kafka_partition AND q.kafka_offset >= greatest(w.a, b.from_offset) AND q.kafka_offset < least(w.b, b.to_offset)
-                   ) r) ELSE least(w.b, b.to_offset) - greatest(w.a, b.from_offset) END AS lacking
+    ), piece AS MATERIALIZED (  -- of a hole in a contested partition, by batch: how many rows each lacks there
+        SELECT w.kafka_partition, w.kafka_topic, w.a AS hole, b.batch_id, b.empty_offsets, x.a, x.b, x.b - x.a - (
+            SELECT count(*) FROM (
+                SELECT FROM message m WHERE m.received_at BETWEEN b.first_received_at AND b.last_received_at
+                  AND m.kafka_partition = b.kafka_partition AND m.kafka_offset >= x.a AND m.kafka_offset < x.b
+                UNION ALL
+                SELECT FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
+                  AND q.kafka_partition = b.kafka_partition AND q.kafka_offset >= x.a AND q.kafka_offset < x.b
+            ) r) AS lacking
         FROM wrong w JOIN batch b ON b.kafka_partition = w.kafka_partition AND b.from_offset < w.b AND b.to_offset > w.a
-        WHERE w.level > 0
-    ), judged AS (
-        SELECT *, sum(lacking) OVER (PARTITION BY batch_id) AS lacking_in_batch, sum(greatest(lacking, 0)) OVER (PARTITION BY kafka_partition, hole) AS lacking_in_hole
-        FROM piece
+        CROSS JOIN LATERAL (SELECT greatest(w.a, b.from_offset) AS a, least(w.b, b.to_offset) AS b) x
+        WHERE w.level > 0 AND w.contested
+    ), lost AS (
+        SELECT kafka_topic, kafka_partition, a, b, b - a AS offsets FROM wrong WHERE level > 0 AND NOT contested AND batch_id IS NULL
+        UNION ALL
+        SELECT kafka_topic, kafka_partition, a, b, lacking FROM piece WHERE empty_offsets = 0 AND lacking > 0
+        UNION ALL
+        SELECT kafka_topic, kafka_partition, a, b, b - a FROM wrong w WHERE level > 0 AND contested
+          AND NOT EXISTS (SELECT FROM piece c WHERE c.kafka_partition = w.kafka_partition AND c.hole = w.a AND c.lacking > 0)
+    ), lacking AS (  -- batches of which Kafka has no record for some offsets: as many are no loss
+        SELECT max(kafka_topic) AS kafka_topic, max(kafka_partition) AS kafka_partition, max(from_offset) AS from_offset, max(to_offset) AS to_offset,
+               max(empty_offsets) AS empty_offsets, sum(offsets)::bigint AS offsets,
+               CASE WHEN count(a) <= 5 THEN string_agg(audit_text(a, b), ', ' ORDER BY a) ELSE audit_text(min(a), max(b)) END AS places
+        FROM (
+            SELECT batch_id, kafka_topic, kafka_partition, from_offset, to_offset, empty_offsets, NULL AS a, NULL AS b, 0 AS offsets FROM batch WHERE empty_offsets <> 0
+            UNION ALL SELECT batch_id, NULL, NULL, NULL, NULL, NULL, a, b, b - a FROM wrong WHERE batch_id IS NOT NULL
+            UNION ALL SELECT batch_id, NULL, NULL, NULL, NULL, NULL, a, b, lacking FROM piece WHERE empty_offsets <> 0 AND lacking > 0
+        ) h GROUP BY batch_id HAVING max(empty_offsets) <> sum(offsets)
+    ), extra AS (  -- more rows than batches; those of an earlier topic of that name do not count
+        SELECT e.* FROM (
+            SELECT r.kafka_partition, r.kafka_offset AS at, bool_or(w.contested) AS contested, count(*) AS rows
+            FROM audit_rows(since) r JOIN (
+                SELECT w.kafka_partition, range_agg(int8range(w.a, w.b)) AS ranges, bool_or(p.older) AS older, bool_or(p.contested) AS contested
+                FROM wrong w JOIN part p USING (kafka_partition) WHERE w.level < 0 GROUP BY w.kafka_partition
+            ) w ON w.kafka_partition = r.kafka_partition AND w.ranges @> r.kafka_offset
+            WHERE NOT (w.older AND EXISTS (
+                SELECT FROM ledger l WHERE l.kind = 'drain' AND l.committed_at < since AND l.kafka_partition = r.kafka_partition
+                  AND l.from_offset <= r.kafka_offset AND l.from_offset > r.kafka_offset - 2000000 AND l.to_offset > r.kafka_offset
+                  AND r.received_at BETWEEN l.first_received_at AND l.last_received_at))
+            GROUP BY 1, 2
+        ) e
+        WHERE e.rows > CASE WHEN NOT e.contested THEN 1 ELSE (
+            SELECT count(*) FROM batch b WHERE b.kafka_partition = e.kafka_partition AND b.from_offset <= e.at AND b.to_offset > e.at) END
     )
     SELECT p.kafka_topic, p.kafka_partition, p.from_offset, p.to_offset, p.expected, coalesce(o.number, 0), NULL
     FROM part p LEFT JOIN odd o ON o.kafka_partition = p.kafka_partition AND o.following IS NULL
     UNION ALL
-    SELECT p.kafka_topic, j.kafka_partition, j.a, j.b, j.lacking, 0, 'partition ' || j.kafka_partition || ' offset ' || audit_text(j.a, j.b) || ' is in no table'
-    FROM judged j JOIN part p USING (kafka_partition) WHERE j.empty_offsets = 0 AND j.lacking > 0
+    SELECT l.kafka_topic, l.kafka_partition, l.a, l.b, l.offsets, 0, 'partition ' || l.kafka_partition || ' offset ' || audit_text(l.a, l.b) || ' is in no table'
+    FROM lost l
     UNION ALL
-    SELECT p.kafka_topic, w.kafka_partition, w.a, w.b, w.b - w.a, 0, 'partition ' || w.kafka_partition || ' offset ' || audit_text(w.a, w.b) || ' is in no table'
-    FROM wrong w JOIN part p USING (kafka_partition)
-    WHERE w.level > 0 AND NOT EXISTS (SELECT FROM judged j WHERE j.kafka_partition = w.kafka_partition AND j.hole = w.a AND j.lacking_in_hole > 0)
+    SELECT l.kafka_topic, l.kafka_partition, l.from_offset, l.to_offset, l.to_offset - l.from_offset - l.empty_offsets, l.to_offset - l.from_offset - l.offsets,
+           'partition ' || l.kafka_partition || ' offset ' || coalesce(l.places, audit_text(l.from_offset, l.to_offset))
+               || ': ' || l.offsets || ' are in no table, but Kafka has no record for ' || l.empty_offsets || ' of them'
+    FROM lacking l
     UNION ALL
-    SELECT b.kafka_topic, b.kafka_partition, b.from_offset, b.to_offset, b.to_offset - b.from_offset - b.empty_offsets,
-           b.to_offset - b.from_offset - coalesce(sum(j.lacking), 0)::bigint,
-           'partition ' || b.kafka_partition || ' offset ' || coalesce(string_agg(audit_text(j.a, j.b), ', ' ORDER BY j.a), audit_text(b.from_offset, b.to_offset))
-               || ': ' || coalesce(sum(j.lacking), 0) || ' are in no table, but Kafka has no record for ' || b.empty_offsets || ' of them'
-    FROM batch b LEFT JOIN judged j USING (batch_id) WHERE b.empty_offsets <> 0
-    GROUP BY b.batch_id, b.kafka_topic, b.kafka_partition, b.from_offset, b.to_offset, b.empty_offsets
-    HAVING coalesce(sum(j.lacking), 0) <> b.empty_offsets
-    UNION ALL
-    SELECT p.kafka_topic, w.kafka_partition, o.at, o.at + 1, 1, f.rows, 'partition ' || w.kafka_partition || ' offset ' || o.at || ' is stored ' || f.rows || ' times'
-    FROM wrong w JOIN part p USING (kafka_partition), generate_series(w.a, least(w.b - 1, w.a + 999)) o (at), LATERAL (
-        SELECT count(*) AS rows FROM audit_rows(since) r WHERE r.kafka_partition = w.kafka_partition AND r.kafka_offset = o.at
-          AND NOT EXISTS (  -- a row of an earlier topic of that name
-              SELECT FROM ledger l WHERE l.kind = 'drain' AND l.committed_at < since AND l.kafka_partition = r.kafka_partition
-                AND l.from_offset <= o.at AND l.from_offset > o.at - 2000000 AND l.to_offset > o.at
-                AND r.received_at BETWEEN l.first_received_at AND l.last_received_at)
-    ) f
-    WHERE w.level < 0 AND f.rows > (SELECT count(*) FROM batch b WHERE b.kafka_partition = w.kafka_partition AND b.from_offset <= o.at AND b.to_offset > o.at)
+    SELECT p.kafka_topic, e.kafka_partition, min(e.at), max(e.at) + 1, count(*), (count(*) * e.rows)::bigint,
+           'partition ' || e.kafka_partition || ' offset ' || audit_text(min(e.at), max(e.at) + 1) || ' is stored ' || e.rows || ' times'
+    FROM (SELECT *, at - row_number() OVER (PARTITION BY kafka_partition, rows ORDER BY at) AS island FROM extra) e JOIN part p USING (kafka_partition)
+    GROUP BY p.kafka_topic, e.kafka_partition, e.rows, e.island
     UNION ALL
     SELECT r.kafka_topic, r.kafka_partition, r.from_offset, r.to_offset, NULL, NULL, r.problem FROM audit_ranges(since) r;
 END
@@ -329,7 +353,8 @@ BEGIN
     ), accounted AS (
         SELECT a.tenant_id, a.project_id, a.hour, sum(a.messages)::bigint AS messages, sum(a.duplicates)::bigint AS duplicates,
                sum(a.quarantined)::bigint AS quarantined, sum(a.measurements)::bigint AS measurements,
-               sum(a.measurement_duplicates)::bigint AS measurement_duplicates, sum(a.measurement_conflicts)::bigint AS measurement_conflicts
+               sum(a.measurement_duplicates)::bigint AS measurement_duplicates, sum(a.measurement_conflicts)::bigint AS measurement_conflicts,
+               max(a.last_committed_at) AS committed_at
         FROM audit_span(since) s JOIN accounting_1h a ON a.hour >= s.span_from AND a.hour < s.span_to GROUP BY 1, 2, 3
     ), compared AS (
         SELECT tenant_id, project_id, hour, coalesce(a.messages, 0) AS messages, coalesce(g.rows, 0) AS stored_messages,
@@ -338,6 +363,8 @@ BEGIN
                coalesce(a.measurements, 0) AS measurements, coalesce(a.measurement_duplicates, 0) AS measurement_duplicates,
                coalesce(a.measurement_conflicts, 0) AS measurement_conflicts
         FROM accounted a FULL JOIN good g USING (tenant_id, project_id, hour) FULL JOIN bad b USING (tenant_id, project_id, hour)
+        -- a stray receive time can span hours that nothing touched, and whose rows are beyond retention
+        WHERE a.committed_at >= since OR g.rows > 0 OR b.rows > 0
     )
     SELECT c.*, abs(c.messages - c.stored_messages) + abs(c.duplicates - c.stored_duplicates) + abs(c.quarantined - c.stored_quarantined),
            nullif(concat_ws(', ',
