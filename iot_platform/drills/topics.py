@@ -18,6 +18,7 @@ DRAIN: Final = ("dagster-daemon", "dagster-code")
 DELETED: Final = {0: 150, 1: 100}
 """Partition → how many of its waiting records are deleted."""
 ANSWER_SECONDS: Final = 30
+PATIENCE_SECONDS: Final = 300.0  # a Dagster run starts in seconds, on a busy machine in minutes
 _DRAINED: Final = "SELECT count(*) FROM kafka_offset WHERE topic = %s AND next_offset > first_offset"
 _NEXT: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
 _KNOWN: Final = "SELECT count(*) FROM dagster.dynamic_partitions WHERE partitions_def_name = 'kafka_partition'"
@@ -31,12 +32,14 @@ def partitions_added(run: DrillRun) -> None:
     run.stack.ingest_environment["IOT_INGEST_KAFKA_OPTIONS"] = '{"topic.metadata.refresh.interval.ms": 1000}'  # else 5 minutes
     run.stack.restart(INGEST)
     run.fleet.start(rate=400)
-    run.await_stored(500)
+    run.await_stored(500, PATIENCE_SECONDS)
     with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"):
         admin = _admin(run)
         made = admin.create_partitions([NewPartitions(run.settings.kafka_topic, 2 * PARTITIONS)])
         made[run.settings.kafka_topic].result(ANSWER_SECONDS)
-    seconds = run.await_true("every partition is drained", lambda: _count(run, _DRAINED, run.settings.kafka_topic) == 2 * PARTITIONS, 120)
+    seconds = run.await_true(
+        "every partition is drained", lambda: _count(run, _DRAINED, run.settings.kafka_topic) == 2 * PARTITIONS, PATIENCE_SECONDS
+    )
     run.note(f"the new partitions were drained after {seconds:.0f} s")
     run.await_true("Dagster knows every partition", lambda: _count(run, _KNOWN) == 2 * PARTITIONS)
     run.fleet.finish()
@@ -47,19 +50,19 @@ def retention_past_offset(run: DrillRun) -> None:
     """The drain stops with an error that names partitions, offsets and the command that accepts the loss; after it the rest flows,
     and the audit shows exactly this loss."""
     run.fleet.start(rate=400)
-    run.await_stored(500)
+    run.await_stored(500, PATIENCE_SECONDS)
     run.stack.stop(*DRAIN)
     run.await_true("no drain runs", lambda: not run.stack.drain_pids())
     with run.fault("records deleted before they were drained"):
         ends = _delete(run)
         run.stack.start("dagster-code")
         run.stack.start("dagster-daemon")
-        run.await_true("a drain fails and names the command", lambda: _named(run, ends), 120)
+        run.await_true("a drain fails and names the command", lambda: _named(run, ends), PATIENCE_SECONDS)
         stored = run.stored()
         run.hold(3)
         run.check(run.stored() == stored, "something was drained although the loss was not accepted")
         _accept(run)
-    run.await_stored(stored + 500)
+    run.await_stored(stored + 500, PATIENCE_SECONDS)
     run.fleet.finish()
     run.expect_lost(sum(DELETED.values()), "Kafka deleted them before they were drained, which was accepted")
     run.expect_difference("sequences", "the lost messages had sequence numbers")
