@@ -1,4 +1,4 @@
-"""Asks the database for the proofs (sql/repeatable/audit_views.sql) and turns their rows into an audit's result."""
+"""Asks the database for the proofs (sql/repeatable/audit_*.sql) and turns their rows into an audit's result."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
