@@ -123,9 +123,7 @@ class BoundedCursor(Cursor):
 
     def copy_expert(self, sql: Any, file: IO[bytes], size: int = 8192) -> None:  # type: ignore[override]
         """See psycopg2. The deadline is that of each `size` bytes."""
-        self.connection.bounded(
-            lambda wait: super(BoundedCursor, self).copy_expert(sql, _Progress(file, wait) if wait else file, size)
-        )
+        self.connection.bounded(lambda wait: super(BoundedCursor, self).copy_expert(sql, _Progress(file, wait) if wait else file, size))
 
 
 class _Progress:
