@@ -124,7 +124,7 @@ class DrillRun:
             time.sleep(POLL_SECONDS)
         return time.monotonic() - began
 
-    def await_stored(self, count: int, seconds: float = 120) -> None:
+    def await_stored(self, count: int, seconds: float = 300) -> None:
         """Until so many messages of the drill are in the database."""
         self.await_true(f"{count} messages stored", lambda: self.stored() >= count, seconds)
 

@@ -329,9 +329,9 @@ class DrillStack:
 
     # -- settings ----------------------------------------------------------------------------------------------
     def _own(self, program: Program, environment: Mapping[str, str]) -> Program:
-        """The program with the stack's settings, and none of the IOT_ variables that the user has set."""
+        """The program with the stack's settings, and none of the IOT_ variables that the user has set; nothing but those restarts it."""
         passed = {name: value for name, value in program.environment.items() if not name.startswith("IOT_") or name == "IOT_LOCAL_STACK"}
-        return replace(program, environment={**passed, **exports(self.program_settings), **environment})
+        return replace(program, fingerprint="", environment={**passed, **exports(self.program_settings), **environment})
 
     def _settings(self, kafka: int) -> Settings:
         """Defaults, whatever the user has set; servers of our own."""
