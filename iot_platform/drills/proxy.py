@@ -49,6 +49,7 @@ class Link:
     filter: Filter | None = None
     mute: frozenset[Direction] = frozenset()
     tasks: list["asyncio.Task[None]"] = field(default_factory=list, repr=False)
+    proxy_port: int = 0
     gone: bool = False
 
     async def send(self, direction: Direction, data: bytes) -> None:
@@ -189,7 +190,7 @@ class Proxy:
     async def _accept(self) -> None:
         while True:
             client, address = await self._loop.sock_accept(self._listener)
-            link = Link(next(self._numbers), address[1], client, mute=self._mute)
+            link = Link(next(self._numbers), address[1], client, mute=self._mute, proxy_port=self.port)
             if self._refusing:
                 self._end(link, reset=True)
                 continue

@@ -80,6 +80,7 @@ class Fault:
     hold: bool
     reached: threading.Event = field(default_factory=threading.Event)
     client_port: int = 0
+    proxy_port: int = 0
     application_name: str = ""
     _loop: asyncio.AbstractEventLoop | None = None
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,16 +93,16 @@ class Fault:
         """
         if not self.reached.wait(seconds):
             raise TimeoutError(f"no session came to '{self.point}' within {seconds:g} s")
-        return pid_of_port(self.client_port)
+        return pid_of_port(self.client_port, self.proxy_port)
 
     def cut(self) -> None:
         """Reset the connection that is held."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._released.set)
 
-    async def happen(self, client_port: int, application_name: str) -> None:
+    async def happen(self, link: Link, application_name: str) -> None:
         """In the proxy's thread: tell who waits for it; held, wait for `cut`."""
-        self.client_port, self.application_name = client_port, application_name
+        self.client_port, self.proxy_port, self.application_name = link.client_port, link.proxy_port, application_name
         self._loop = asyncio.get_running_loop()
         self.reached.set()
         if self.hold:
@@ -172,7 +173,7 @@ class _PostgresFilter:
             return chunk
         self._answer += chunk
         if b"COMMIT\0" in self._answer:  # CommandComplete: it has happened
-            await self._dropping.happen(self.link.client_port, self.application_name)
+            await self._dropping.happen(self.link, self.application_name)
             raise CutLinkError
         return b""
 
@@ -181,7 +182,7 @@ class _PostgresFilter:
             self._dropping = fault  # before COMMIT goes on
             return
         await self.link.send("up", before + (frame[: len(frame) // 2] if fault.point == "in_copy" else b""))
-        await fault.happen(self.link.client_port, self.application_name)
+        await fault.happen(self.link, self.application_name)
         raise CutLinkError
 
     def _points(self, frame: bytes) -> tuple[Point, ...]:
@@ -225,11 +226,12 @@ class _PostgresFilter:
 
 
 # -- processes -------------------------------------------------------------------------------------------------
-def pid_of_port(port: int) -> int:
-    """The process whose TCP connection has this local port on the loopback interface; 0 if there is none, or we may not look."""
-    address = f"0100007F:{port:04X}"
+def pid_of_port(port: int, peer_port: int) -> int:
+    """The process that has the TCP connection between these ports of the loopback interface, the first one its own; 0 if there is none, or
+    we may not look. One port alone would not do: the system gives it to several connections."""
+    ends = [f"0100007F:{port:04X}", f"0100007F:{peer_port:04X}"]
     lines = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
-    inodes = {fields[9] for fields in lines if fields[1] == address} - {"0"}
+    inodes = {fields[9] for fields in lines if fields[1:3] == ends} - {"0"}
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             target = str(link.readlink())

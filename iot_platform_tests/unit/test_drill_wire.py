@@ -168,5 +168,6 @@ def test_a_held_session_waits_for_the_cut(session: Session, faults: PostgresFaul
 
 def test_whose_port_it_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        assert pid_of_port(client.getsockname()[1]) == os.getpid()
-    assert pid_of_port(1) == 0
+        port, peer = client.getsockname()[1], listener.getsockname()[1]
+        assert pid_of_port(port, peer) == os.getpid()
+        assert pid_of_port(port, peer + 1) == 0
