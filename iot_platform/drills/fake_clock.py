@@ -36,6 +36,7 @@ class FakeClock:
         self._library, file = folder / "fake_clock.so", folder / "fake_clock"
         note("compiling the fake clock")
         self._compile()
+        file.unlink(missing_ok=True)  # never truncated: a program of an earlier drill may have it mapped
         file.write_bytes(bytes(8))
         with file.open("r+b") as opened:
             self._offset = mmap.mmap(opened.fileno(), 8)  # one aligned word: the program sees the old value or the new one
