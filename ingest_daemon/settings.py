@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
     ingest_spool_bytes: int = Field(
         8 * 1024**3,
-        ge=16 * 1024**2,
+        ge=1024**2,
         description="Most bytes kept on disk while Kafka can't take messages. Full: no more are acknowledged, the broker holds the rest.",
     )
     ingest_spool_after_seconds: float = Field(

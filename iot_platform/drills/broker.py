@@ -22,7 +22,7 @@ ROUNDS: Final = 5
 SESSIONS_LOST: Final = "iot_ingest_mqtt_sessions_lost_total"
 
 
-@drill("mosquitto_restarted", "the MQTT broker restarted, its queues on disk", group="broker", fast=True)
+@drill("mosquitto_restarted", "the MQTT broker restarted, its queues on disk", group="broker")
 def mosquitto_restarted(run: DrillRun) -> None:
     """A broker that saves its sessions when it is stopped loses nothing: the daemon resumes its session, the broker sends again what was
     under way."""
@@ -60,7 +60,7 @@ def mosquitto_killed(run: DrillRun) -> None:
     run.check(_sessions_lost(run) == lost, "the daemon's session was in the broker's file, and yet not resumed")
 
 
-@drill("mosquitto_session_lost", "the MQTT broker loses its sessions", group="broker", fast=True)
+@drill("mosquitto_session_lost", "the MQTT broker loses its sessions", group="broker")
 def mosquitto_session_lost(run: DrillRun) -> None:
     """What the broker kept for us is gone with its file, and that is detected: the daemon counts the lost session, warns, subscribes anew,
     and goes on. What it had acknowledged is stored."""

@@ -29,7 +29,7 @@ def database_cut_at_begin(run: DrillRun) -> None:
     _cut_database(run, "at_begin")
 
 
-@drill("database_cut_in_copy", "database connection cut inside COPY", group="connections", fast=True)
+@drill("database_cut_in_copy", "database connection cut inside COPY", group="connections")
 def database_cut_in_copy(run: DrillRun) -> None:
     """Half a batch is no batch: PostgreSQL rolls it back with its offsets, and the drain writes it again."""
     _cut_database(run, "in_copy")

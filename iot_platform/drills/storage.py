@@ -61,7 +61,7 @@ def disk_full_spool_kafka_up(run: DrillRun) -> None:
         run.check(run.stack.pid(INGEST) == pid, "the daemon did not live through the full disk")
 
 
-@drill("spool_limit_reached", "Kafka down until the spool is at its limit", group="storage", fast=True)
+@drill("spool_limit_reached", "Kafka down until the spool is at its limit", group="storage")
 def spool_limit_reached(run: DrillRun) -> None:
     """At IOT_INGEST_SPOOL_BYTES the daemon acknowledges nothing more and names that setting; with Kafka back, spool and broker empty in
     order."""
