@@ -70,7 +70,7 @@ def _impatient(run: DrillRun, **variables: object) -> None:
     run.stack.restart(INGEST)
 
 
-@drill("mqtt_cut", "network to the MQTT broker cut", group="network", fast=True)
+@drill("mqtt_cut", "network to the MQTT broker cut", group="network")
 def mqtt_cut(run: DrillRun) -> None:
     """Messages whose acknowledgement did not arrive come again, are recognised and marked; nothing else is doubled, nothing lost."""
     _cut(run, "mqtt")
@@ -107,7 +107,7 @@ def kafka_cut(run: DrillRun) -> None:
 
 @drill("kafka_half_open", "link to Kafka half-open", group="network")
 def kafka_half_open(run: DrillRun) -> None:
-    """Requests without an answer are given up after 60 s (daemon) and 20 s (drain), and sent again; idempotence keeps them single."""
+    """Requests without an answer are given up after 60 s (daemon) and 30 s (drain), and sent again; idempotence keeps them single."""
     _half_open(run, "kafka", 150)
 
 
@@ -123,7 +123,7 @@ def kafka_slow(run: DrillRun) -> None:
     _slow(run, "kafka", 30_000, 0.05)
 
 
-@drill("postgresql_cut", "network to PostgreSQL cut", group="network", fast=True)
+@drill("postgresql_cut", "network to PostgreSQL cut", group="network")
 def postgresql_cut(run: DrillRun) -> None:
     """The drain repeats what was not committed, asks the ledger about what is in doubt, and no storm of failed runs follows."""
     _cut(run, "postgresql")

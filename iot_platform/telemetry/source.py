@@ -20,7 +20,9 @@ CONSUMER: Final[dict[str, str | int | float | bool]] = {
     "auto.offset.reset": "error",  # an offset that Kafka does not have is our business, never skipped
     "enable.partition.eof": True,
     "fetch.wait.max.ms": 250,
-    "socket.timeout.ms": 20_000,  # a fetch without an answer: the link is half-open (default 60 s)
+    # A fetch without a whole answer by then: the link is half-open. What one fetch brings must fit a slow link in that time.
+    "socket.timeout.ms": 30_000,
+    "fetch.max.bytes": 4 * 1024 * 1024,
     "queued.max.messages.kbytes": 32 * 1024,
     "fetch.message.max.bytes": 4 * 1024 * 1024,
     "check.crcs": True,
