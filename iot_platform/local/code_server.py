@@ -39,9 +39,9 @@ def guarded(check: Check) -> Check:
 
 def main() -> None:
     """`dagster api grpc` with the guard; arguments as there."""
-    DagsterApiServer._check_for_orphaned_runs = guarded(DagsterApiServer._check_for_orphaned_runs)  # type: ignore[method-assign]
+    DagsterApiServer._check_for_orphaned_runs = guarded(DagsterApiServer._check_for_orphaned_runs)  # type: ignore[assignment,method-assign]
     sys.argv = ["dagster", "api", "grpc", *sys.argv[1:]]
-    dagster_main()
+    dagster_main()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
