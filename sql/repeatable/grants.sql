@@ -13,6 +13,8 @@ BEGIN
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
+        GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
+            rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
