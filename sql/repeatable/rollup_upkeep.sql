@@ -160,7 +160,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
     SELECT * INTO STRICT state FROM rollup_state;
-    wanted := date_trunc('hour', wanted, 'UTC');
+    wanted := date_trunc('hour', least(wanted, now()), 'UTC');
     days := state.threshold = state.notes_below;  -- hours first, then days, then the next hour
     IF rollup_storage() <> 'tables' THEN
         RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
