@@ -40,7 +40,7 @@ def _metadata(result: RollupResult) -> dict[str, dg.MetadataValue]:
 
 
 def evaluate_rollups(settings: Settings) -> dg.AssetCheckResult:
-    """Compare samples. On Community a late row between refresh and check looks like a difference, so one is refreshed and looked at again."""
+    """Compare a sample. On Community a late row between refresh and check looks like a difference: it is refreshed and looked at again."""
     sample = choose_sample(settings)
     found = compare(settings, sample)
     if found.different and roll_up(settings, 30.0).storage != "tables":

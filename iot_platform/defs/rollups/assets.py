@@ -21,7 +21,7 @@ _COLUMNS = "count, and of the numbers among them minimum, maximum, sum, average,
             group_name="rollups",
             kinds={"timescaledb"},
             freshness_policy=_FRESH,
-            description=f"Hourly rollup: one row is one hour (UTC) of one series: {_COLUMNS}. Exact under late data; shows the current hour.",
+            description=f"Hourly rollup: one row is one UTC hour of one series: {_COLUMNS}. Exact under late data; has the current hour.",
         ),
         dg.AssetSpec(
             DAYS,

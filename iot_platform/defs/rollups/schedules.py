@@ -1,4 +1,4 @@
-"""When rollups are brought up to date. Ticks missed while the daemon was down are made up for by one run, as of any unpartitioned schedule."""
+"""When rollups are brought up to date. Ticks missed while the daemon was down are made up for by one run (the job has no partitions)."""
 
 import dagster as dg
 
