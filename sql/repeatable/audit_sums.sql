@@ -1,4 +1,5 @@
--- The audit's sums, beside its two proofs (audit_views.sql).
+-- The audit's sums, beside its two proofs (audit_views.sql, which is applied after this file).
+SET LOCAL check_function_bodies = off;
 
 -- Do the sums of accounting_1h equal the stored rows? Of one tenant, or project, or (null) of all, in the hours of the spans.
 CREATE OR REPLACE FUNCTION audit_hours(spans tstzmultirange, since timestamptz, tenant text, project text) RETURNS TABLE (

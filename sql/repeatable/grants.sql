@@ -13,6 +13,12 @@ BEGIN
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
+        -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it themselves.
+        GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy TO iot_writer;
+        GRANT SELECT ON retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
+            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_writer;
+        GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
+            retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
@@ -24,6 +30,8 @@ BEGIN
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
             TO iot_reader;
+        GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
+            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
     END IF;
 END
