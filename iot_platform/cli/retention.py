@@ -148,18 +148,16 @@ def _database() -> Any:
 def _show_policies(found: "Iterable[Policy]", out: "Console") -> None:
     from rich.table import Table
 
-    table = Table("table", "tenant", "project", "kept for", "goes before", "gone before", "rows gone", "changed by")
+    table = Table("table", "whose", "kept for", "may go", "gone", "rows gone")
     for item in found:
         keep = f"{item.keep} [dim](a broader policy is shorter)[/dim]" if item.shadowed else item.keep
         table.add_row(
             item.table,
-            item.tenant or "[dim]everybody[/dim]",
-            item.project or "",
+            _whose(item) or "[dim]everybody's[/dim]",
             keep,
-            _moment(item.cutoff),
-            _moment(item.removed_before),
+            f"before {item.cutoff:%Y-%m-%d}" if item.cutoff else "–",
+            f"before {item.removed_before:%Y-%m-%d}" if item.removed_before else "–",
             f"{item.removed_rows:,}",
-            item.changed_by,
         )
     out.print(table)
 
@@ -169,10 +167,10 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
 
     if not found:
         return
-    table = Table("table", "tenant", "project", "what", "rows", "bytes", "newest", title=word, title_justify="left")
+    table = Table("table", "whose", "what", "rows", "bytes", "newest", title=word, title_justify="left")
     for item in found:
         what = item.chunk.removeprefix("_timescaledb_internal.") if item.chunk else f"rows before {_moment(item.range_to)}"
-        table.add_row(item.table, item.tenant, item.project, what, f"{item.rows:,}", _size(item.bytes), _moment(item.newest))
+        table.add_row(item.table, _whose(item), what, f"{item.rows:,}", _size(item.bytes), _moment(item.newest))
     out.print(table)
 
 
@@ -180,10 +178,13 @@ def _show_refused(found: "list[Removal]", out: "Console") -> None:
     from rich.markup import escape
 
     for item in found:
-        whose = "/".join(part for part in (item.tenant, item.project) if part)
-        place = f"{item.table}{' of ' + whose if whose else ''} {_moment(item.range_from)} to {_moment(item.range_to)}"
+        place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_moment(item.range_from)} to {_moment(item.range_to)}"
         for reason in item.refused:
             out.print(f"[red]refused[/red] {escape(place)}: {escape(reason)}", soft_wrap=True)
+
+
+def _whose(item: "Policy | Removal") -> str:
+    return "/".join(part for part in (item.tenant, item.project) if part)
 
 
 def _moment(value: datetime | None) -> str:

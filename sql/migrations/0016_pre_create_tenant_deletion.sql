@@ -46,6 +46,6 @@ CREATE TABLE catalog_generation (
 );
 INSERT INTO catalog_generation DEFAULT VALUES;
 COMMENT ON TABLE catalog_generation IS
-    'One row in all: counts how often series or sources were deleted. Who remembers ids checks it inside the transaction that uses them, under the shared lock rollup-threshold.';
+    'One row in all: counts how often series or sources were deleted. Who remembers ids checks it inside the transaction that uses them, under the shared lock catalog.';
 
 CREATE INDEX accounting_1h_tenant_id_idx ON accounting_1h (tenant_id, project_id, hour);

@@ -16,6 +16,12 @@ $$;
 COMMENT ON FUNCTION retention_tables() IS
     'One row is one table that retention keeps short: where its rows are, the column that tells their age, and how they name their project (by source, series, names, or not).';
 
+CREATE OR REPLACE FUNCTION day_before(moment timestamptz) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN isfinite(moment) THEN moment - interval '24 hours' ELSE moment END
+$$;
+COMMENT ON FUNCTION day_before(timestamptz) IS 'A day earlier; TimescaleDB''s planner fails on infinity minus an interval.';
+
 CREATE OR REPLACE FUNCTION retention_cutoff(table_name text, tenant text DEFAULT '', project text DEFAULT '', at timestamptz DEFAULT now()) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN isfinite(c.moment) THEN date_trunc('hour', c.moment, 'UTC') ELSE '-infinity' END FROM (
@@ -61,8 +67,14 @@ LANGUAGE sql STABLE AS $$
         SELECT pg_total_relation_size(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) AS total_bytes
     ) s
     WHERE t.table_name = retention_chunks.table_name
+    UNION ALL
+    SELECT t.relation, '-infinity', 'infinity', pg_total_relation_size(t.relation), false
+    FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation
+    WHERE t.table_name = retention_chunks.table_name AND k.relkind = 'r' AND NOT EXISTS (
+        SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_name = k.relname AND h.hypertable_schema = k.relnamespace::regnamespace::text)
 $$;
-COMMENT ON FUNCTION retention_chunks(text) IS 'One row is one chunk of a table of retention_tables, with its size on disk.';
+COMMENT ON FUNCTION retention_chunks(text) IS
+    'One row is one chunk of a table of retention_tables, with its size on disk; a table without chunks is one that reaches from infinity to infinity.';
 
 CREATE OR REPLACE FUNCTION retention_mark_of(table_name text, tenant text, project text) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
@@ -95,7 +107,7 @@ BEGIN
             RETURN QUERY
             SELECT 'a batch is unaccounted: ' || o.problem FROM (
                 SELECT min(l.committed_at) AS since, max(l.committed_at) + interval '1 microsecond' AS until FROM ledger l
-                WHERE l.kind = 'drain' AND l.committed_at >= begins - interval '1 day' AND l.first_received_at < span_to AND l.last_received_at >= begins
+                WHERE l.kind = 'drain' AND l.committed_at >= day_before(begins) AND l.first_received_at < span_to AND l.last_received_at >= begins
             ) b CROSS JOIN LATERAL audit_offsets(b.since, b.until) o
             WHERE b.since IS NOT NULL AND o.problem IS NOT NULL LIMIT 20;
         END IF;
@@ -130,7 +142,7 @@ LANGUAGE sql STABLE AS $$
         || to_char(n.first AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')
     FROM kept k CROSS JOIN (
         SELECT count(*) AS notes, min(n.bucket) AS first FROM rollup_change n
-        WHERE n.bucket > span_from - interval '1 hour' AND n.bucket < span_to
+        WHERE n.bucket > CASE WHEN isfinite(span_from) THEN span_from - interval '1 hour' ELSE span_from END AND n.bucket < span_to
           AND n.bucket >= retention_mark_of('measurement', tenant, project)
           AND (tenant = '' OR n.series_id IN (SELECT s.series_id FROM series s WHERE s.tenant_id = tenant AND project IN ('', s.project_id)))
     ) n WHERE n.notes > 0
@@ -192,6 +204,10 @@ BEGIN
         range_from := item.range_from; range_to := item.range_to;
         bytes := CASE WHEN item.whole THEN item.bytes ELSE 0 END;
         rows := NULL; newest := NULL; refused := '{}';
+        IF range_from = '-infinity' THEN
+            EXECUTE format('SELECT min(%I) FROM %s', item.time_column, item.chunk) INTO range_from;
+            CONTINUE WHEN range_from IS NULL OR range_from >= range_to;
+        END IF;
         IF counted THEN
             EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.chunk, retention_filter(item.owner))
                 INTO rows, newest USING range_from, range_to, tenant_id, project_id;
@@ -246,7 +262,7 @@ BEGIN
         WITH gone AS (%s),
         edge AS MATERIALIZED (  -- batches across the horizon: what they lose is named, so that the rest of them can still be proved
             SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
-            WHERE kind = 'drain' AND committed_at >= $5 - interval '1 day' AND first_received_at < $5 AND last_received_at >= $5 GROUP BY 1
+            WHERE kind = 'drain' AND committed_at >= day_before($5) AND first_received_at < $5 AND last_received_at >= $5 GROUP BY 1
         ), named AS (
             INSERT INTO removed_record (received_at, kafka_offset, sequence, kafka_partition, connection_id, marked, quarantined)
             SELECT g.received_at, g.kafka_offset, g.sequence, g.kafka_partition, g.connection_id, g.duplicate_of IS NOT NULL, $6
@@ -456,7 +472,7 @@ BEGIN
     PERFORM retention_begin();
     WITH edge AS MATERIALIZED (
         SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
-        WHERE kind = 'drain' AND committed_at >= horizon - interval '1 day' AND first_received_at < horizon AND last_received_at >= horizon GROUP BY 1
+        WHERE kind = 'drain' AND committed_at >= day_before(horizon) AND first_received_at < horizon AND last_received_at >= horizon GROUP BY 1
     ), gone AS (
         DELETE FROM removed_record WHERE ctid = ANY (ARRAY(
             SELECT d.ctid FROM removed_record d LEFT JOIN edge e USING (kafka_partition)
