@@ -46,6 +46,44 @@ CROSS JOIN LATERAL (
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
 COMMENT ON VIEW tenant.latest IS 'One row is the latest measurement of one series of the tenant that asks.';
 
+CREATE OR REPLACE VIEW tenant.measurement_1h WITH (security_barrier) AS
+SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
+       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+FROM public.series s
+CROSS JOIN LATERAL (
+    SELECT r.bucket,
+           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
+           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
+           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
+           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
+           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
+           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
+           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+    FROM public.measurement_1h r WHERE r.series_id = s.series_id ORDER BY r.bucket
+) r
+WHERE s.tenant_id = (SELECT tenant.current_tenant());
+COMMENT ON VIEW tenant.measurement_1h IS 'One row is one hour (UTC) of one series of the tenant that asks; columns as in public.measurement_1h.';
+
+CREATE OR REPLACE VIEW tenant.measurement_1d WITH (security_barrier) AS
+SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
+       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+FROM public.series s
+CROSS JOIN LATERAL (
+    SELECT r.bucket,
+           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
+           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
+           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
+           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
+           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
+           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
+           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+    FROM public.measurement_1d r WHERE r.series_id = s.series_id ORDER BY r.bucket
+) r
+WHERE s.tenant_id = (SELECT tenant.current_tenant());
+COMMENT ON VIEW tenant.measurement_1d IS 'One row is one day (UTC) of one series of the tenant that asks; columns as in public.measurement_1d.';
+
 CREATE OR REPLACE VIEW tenant.message WITH (security_barrier) AS
 SELECT m.received_at,
        s.topic || '' AS topic, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
@@ -64,7 +102,8 @@ COMMENT ON VIEW tenant.message IS 'One row is one message of the tenant that ask
 
 CREATE OR REPLACE VIEW tenant.quarantine WITH (security_barrier) AS
 SELECT q.received_at, q.topic || '' AS topic, (SELECT tenant.current_tenant()) AS tenant_id, q.project_id || '' AS project_id,
-       q.reason || '' AS reason, q.detail || '' AS detail, q.kafka_partition, q.kafka_offset, q.payload, q.duplicate_of
+       q.reason || '' AS reason, q.detail || '' AS detail, q.kafka_partition + 0 AS kafka_partition, q.kafka_offset + 0 AS kafka_offset,
+       q.payload || ''::bytea AS payload, q.duplicate_of + 0 AS duplicate_of
 FROM public.quarantine q
 WHERE q.tenant_id = (SELECT tenant.current_tenant());
 COMMENT ON VIEW tenant.quarantine IS 'One row is one quarantined message whose topic names the tenant that asks.';
