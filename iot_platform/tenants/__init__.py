@@ -1,0 +1,1 @@
+"""Tenants as a whole: who may read what. Imports no dagster."""
