@@ -6,7 +6,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import audit, decode, drill, environment, metrics, migrate, offsets, replay, retention, simulate, sql, stack, status, trace
+from iot_platform.cli import (
+    audit,
+    decode,
+    drill,
+    environment,
+    metrics,
+    migrate,
+    offsets,
+    replay,
+    retention,
+    simulate,
+    sql,
+    stack,
+    status,
+    tenant,
+    trace,
+)
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -32,6 +48,7 @@ retention.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+tenant.register(app)
 trace.register(app)
 stack.register(app)
 

@@ -16,6 +16,7 @@ from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
+from iot_platform.tenants import access
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.listing import tenants
 
@@ -33,7 +34,6 @@ SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(tenant)s) OR EXISTS (SELE
 _CHUNKS: Final = """
 SELECT c.range_start, c.range_end FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
 WHERE t.table_name = %s AND isfinite(c.range_start) ORDER BY 1"""
-_REVOKE: Final = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.oid = to_regprocedure('public.tenant_revoke(text)')"
 _DONE: Final = "SELECT requested_at, cut_at, finished_at, projects, series, sources, removed FROM tenant_deletion WHERE deletion_id = %s"
 
 
@@ -93,7 +93,7 @@ class _Deleter:
         """All of it."""
         deletion, cut = self._begin(requested_by)
         self._stage("login")
-        self._revoke()
+        access.revoke(self._connection, self._tenant)  # first: nobody shall read half a tenant
         if not cut:
             self._stage("books")
             while self._call("SELECT rows FROM tenant_deletion_prepare(%s, %s)", deletion, self._max_rows)[0][0] >= self._max_rows:
@@ -122,11 +122,6 @@ class _Deleter:
         except UniqueViolation:  # somebody else asked for it at this moment: both work on the same deletion
             self._connection.rollback()
             return self._begin(requested_by)
-
-    def _revoke(self) -> None:
-        """Its login, if it has one, goes first: nobody shall read half a tenant."""
-        for (function,) in self._call(_REVOKE):
-            self._call(f"SELECT {function.split('(')[0]}(%s)", self._tenant)  # noqa: S608 - a name from pg_proc
 
     def _remove(self, deletion: int, table: str) -> None:
         for begin, end in self._call(_CHUNKS, table):
