@@ -111,9 +111,11 @@ def run_command(
                 report = run_retention(
                     get_settings(),
                     seconds=seconds,
-                    on_progress=lambda item: shown.update(f"{item.table}: {item.rows} rows before {item.range_to:%Y-%m-%d %H:%M}Z …")  # type: ignore[union-attr]
-                    if shown
-                    else None,
+                    on_progress=lambda item: (
+                        shown.update(f"{item.table}: {item.rows} rows before {item.range_to:%Y-%m-%d %H:%M}Z …")  # type: ignore[union-attr]
+                        if shown
+                        else None
+                    ),
                 )
                 gone, refused = report.removed, report.refused
                 document = {"removed": gone, "refused": refused, "seconds": round(report.seconds, 3), "unfinished": report.unfinished}

@@ -2,9 +2,12 @@
 
 import typer
 
-from iot_platform.cli import tenant_access
+from iot_platform.cli import tenant_access, tenant_lifecycle
 
-tenant_app = typer.Typer(name="tenant", help="Logins of tenants, each for its own data only.", no_args_is_help=True)
+tenant_app = typer.Typer(
+    name="tenant", help="What each tenant has, exporting and deleting it; logins that read one tenant only.", no_args_is_help=True
+)
+tenant_lifecycle.register(tenant_app)
 tenant_access.register(tenant_app)
 
 
