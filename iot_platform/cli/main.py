@@ -16,6 +16,7 @@ from iot_platform.cli import (
     offsets,
     replay,
     retention,
+    rollup,
     simulate,
     sql,
     stack,
@@ -45,6 +46,7 @@ migrate.register(app)
 offsets.register(app)
 replay.register(app)
 retention.register(app)
+rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)

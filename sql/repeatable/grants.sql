@@ -55,6 +55,8 @@ BEGIN
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
             retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer) TO iot_writer;
+        GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
+            rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
