@@ -18,7 +18,7 @@ _MEASUREMENTS: Final = "SELECT tenant_id, project_id, problem FROM audit_measure
 
 @dataclass(frozen=True)
 class Removal:
-    """A chunk that goes whole, or (chunk None) rows of everybody, a tenant or a project in [range_from, range_to); `refused`: why it stays."""
+    """A chunk that goes whole, or (chunk None) rows of everybody, a tenant or a project in [range_from, range_to). `refused`: why it stays."""
 
     table: str
     tenant: str
@@ -46,8 +46,8 @@ def prepare(connection: Connection) -> None:
 
 
 def plan(connection: Connection, *, counted: bool = True, at: datetime | None = None) -> list[Removal]:
-    """What would go now, oldest first in each table. `counted`: with rows, newest times and reasons against it, which reads the rows; without,
-    it is only where to look. `at`: an earlier now. Changes nothing."""
+    """What would go now, oldest first in each table. `counted`: with rows, newest times and reasons against it, which reads the rows;
+    without, only where to look. `at`: an earlier now. Changes nothing."""
     prepare(connection)
     with connection.cursor() as cursor:
         cursor.execute(_PLAN, (at, counted))

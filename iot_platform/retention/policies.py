@@ -16,7 +16,8 @@ BY_CHUNK: Final = frozenset({"ledger"})
 """Tables whose rows belong to no project."""
 
 _SHOW: Final = """
-SELECT p.table_name, p.tenant_id, p.project_id, CASE p.keep WHEN 'infinity' THEN 'for ever' ELSE p.keep::text END, p.changed_at, p.changed_by,
+SELECT p.table_name, p.tenant_id, p.project_id,
+    CASE p.keep WHEN 'infinity' THEN 'for ever' ELSE p.keep::text END, p.changed_at, p.changed_by,
     nullif(retention_cutoff(p.table_name, p.tenant_id, p.project_id), '-infinity'), nullif(m.removed_before, '-infinity'),
     p.tenant_id <> '' AND EXISTS (SELECT FROM retention_policy w WHERE w.table_name = p.table_name
         AND (w.tenant_id, w.project_id) IN (('', ''), (p.tenant_id, '')) AND (w.tenant_id, w.project_id) <> (p.tenant_id, p.project_id)

@@ -1,4 +1,4 @@
-"""Removes what policies do not keep: one transaction per chunk or batch of rows, each complete in itself, so that it can be killed anywhere."""
+"""Removes what policies do not keep: a transaction per chunk or batch of rows, each complete in itself: it can be killed anywhere."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,8 @@ LOCK_TRIES: Final = 5
 _CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, %s::regclass, coalesce(%s, now()))"
 _ROWS: Final = "SELECT rows, newest, done_to, refused FROM retention_remove_rows(%s, %s, %s, %s, %s, %s, coalesce(%s, now()))"
 _SIZES: Final = """
-SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation)) FROM retention_tables() t"""
+SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))
+FROM retention_tables() t"""
 _WINDOW: Final = """
 SELECT to_regclass('measurement_1h_stored') IS NULL,
     greatest(%(begin)s, date_trunc('hour', nullif(retention_mark_of('measurement', '', ''), '-infinity') + interval '1 hour', 'UTC')),
@@ -89,7 +90,8 @@ def run_retention(
     try:
         with closing(connect(settings, "writer", "iot-retention")) as connection:
             require_migrated(connection)
-            _Run(settings, connection, report, started + seconds, at, max_rows, on_progress).all()
+            work = _Run(settings, connection, report, deadline=started + seconds, at=at, max_rows=max_rows, on_progress=on_progress)
+            work.all()
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"retention was not finished, repeat it: {' '.join(str(error).split())}") from error
     report.seconds = time.monotonic() - started
@@ -102,6 +104,7 @@ class _Run:
         settings: Settings,
         connection: Connection,
         report: RetentionReport,
+        *,
         deadline: float,
         at: datetime | None,
         max_rows: int,

@@ -10,14 +10,15 @@ from iot_platform.telemetry.replay_plan import Work
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
 _DELETED: Final = """
-SELECT d.tenant_id, o.topic_id, o.kafka_partition, max(o.next_offset) FROM tenant_deletion d JOIN tenant_deletion_offset o USING (deletion_id)
+SELECT d.tenant_id, o.topic_id, o.kafka_partition, max(o.next_offset)
+FROM tenant_deletion d JOIN tenant_deletion_offset o USING (deletion_id)
 WHERE d.tenant_id = ANY (%s) GROUP BY 1, 2, 3"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def mark(connection: Connection, work: Work, topic_ids: dict[int, str]) -> None:
-    """Of the records to restore, leave out what belongs to a deleted tenant, for ever; and mark those that retention removed after they had been
-    counted, so that only measurements they add are counted now."""
+    """Of the records to restore, leave out what belongs to a deleted tenant, for ever; and mark those that retention removed after they
+    had been counted, so that only measurements they add are counted now."""
     rows = np.flatnonzero(work.restore)
     tenants = [tenant for tenant, _ in work.projects(rows)]
     with connection.cursor() as cursor:

@@ -39,8 +39,8 @@ Offsets = npt.NDArray[np.int64]
 
 
 def missing(connection: Connection, part: Slice) -> Offsets:
-    """Offsets of a slice that neither table has, and that a narrower policy or a tenant's deletion did not remove; those that Kafka never had a record for are among them. None if they are no more than
-    the ledger says Kafka has none for."""
+    """Offsets of a slice that neither table has, and that a narrower policy or a tenant's deletion did not remove; those that Kafka never
+    had a record for are among them. None if they are no more than the ledger says Kafka has none for."""
     parameters = {
         "start": f"{part.start} microseconds",
         "end": f"{part.end} microseconds",

@@ -1,4 +1,4 @@
-"""Deletes a tenant everywhere, in batches; may be killed at any instruction and repeated. How and why: sql/repeatable/tenant_deletion.sql."""
+"""Deletes a tenant everywhere, in batches; may be killed anywhere and repeated. How and why: sql/repeatable/tenant_deletion.sql."""
 
 import time
 from collections import Counter

@@ -66,8 +66,8 @@ def export_tenant(
     part_rows: int = PART_ROWS,
     on_progress: Callable[[ExportProgress], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Export everything of the tenant into the folder, which must be empty or hold an interrupted export of it, and return the manifest. A day
-    that is complete is not read again; days since the interrupted export began, whose rows may have changed, are.
+    """Export everything of the tenant into the folder, which must be empty or hold an interrupted export of it, and return the manifest.
+    A day that is complete is not read again. Each day is one snapshot; messages that arrive meanwhile may be in it or not.
 
     Raises:
         TenantError: there is no such tenant, or the folder holds something else.
@@ -77,7 +77,7 @@ def export_tenant(
         with closing(connect(settings, "reader", "iot-tenant-export")) as connection:
             require_migrated(connection)
             require(connection, tenant)
-            return _Export(connection, tenant, folder, at or datetime.now(UTC), part_rows, on_progress).run()
+            return _Export(connection, tenant, folder, at=at or datetime.now(UTC), part_rows=part_rows, on_progress=on_progress).run()
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the export was not finished, repeat it: {' '.join(str(error).split())}") from error
 
@@ -88,6 +88,7 @@ class _Export:
         connection: Connection,
         tenant: str,
         folder: Path,
+        *,
         at: datetime,
         part_rows: int,
         on_progress: Callable[[ExportProgress], None],

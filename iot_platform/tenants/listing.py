@@ -15,22 +15,24 @@ size AS (
     FROM retention_tables() t LEFT JOIN LATERAL retention_chunks(t.table_name) c ON true
     WHERE t.table_name IN ('message', 'measurement', 'quarantine') GROUP BY t.table_name, t.relation
 ), kept AS (
-    SELECT max(row_bytes) FILTER (WHERE table_name = 'message') AS message, max(row_bytes) FILTER (WHERE table_name = 'measurement') AS measurement,
+    SELECT max(row_bytes) FILTER (WHERE table_name = 'message') AS message,
+        max(row_bytes) FILTER (WHERE table_name = 'measurement') AS measurement,
         max(row_bytes) FILTER (WHERE table_name = 'quarantine') AS quarantine, retention_mark_of('message', '', '') AS message_mark,
         retention_mark_of('measurement', '', '') AS measurement_mark, retention_mark_of('quarantine', '', '') AS quarantine_mark
     FROM size
 )"""
 _SUMS: Final = """
-    SELECT {keys}, sum(a.messages)::bigint AS messages, sum(a.quarantined)::bigint AS quarantined, sum(a.measurements)::bigint AS measurements,
-        min(a.hour) AS first_hour, max(a.last_received_at) AS last_received_at,
+    SELECT {keys}, sum(a.messages)::bigint AS messages, sum(a.quarantined)::bigint AS quarantined,
+        sum(a.measurements)::bigint AS measurements, min(a.hour) AS first_hour, max(a.last_received_at) AS last_received_at,
         round(sum(k.message * a.messages) FILTER (WHERE a.hour >= k.message_mark)
             + coalesce(sum(k.measurement * a.measurements) FILTER (WHERE a.hour >= k.measurement_mark), 0)
             + coalesce(sum(k.quarantine * a.quarantined) FILTER (WHERE a.hour >= k.quarantine_mark), 0))::bigint AS bytes
-    FROM accounting_1h a CROSS JOIN kept k WHERE a.tenant_id <> '' AND (%(tenant)s::text IS NULL OR a.tenant_id = %(tenant)s) GROUP BY {keys}"""
+    FROM accounting_1h a CROSS JOIN kept k
+    WHERE a.tenant_id <> '' AND (%(tenant)s::text IS NULL OR a.tenant_id = %(tenant)s) GROUP BY {keys}"""
 _TENANTS: Final = f"""
 WITH {_BYTES}, sums AS ({_SUMS.format(keys="a.tenant_id")})
-SELECT tenant_id, coalesce(p.projects, 0), coalesce(d.devices, 0), coalesce(p.series, 0), coalesce(s.messages, 0), coalesce(s.quarantined, 0),
-    coalesce(s.measurements, 0), s.first_hour, s.last_received_at, coalesce(s.bytes, 0),
+SELECT tenant_id, coalesce(p.projects, 0), coalesce(d.devices, 0), coalesce(p.series, 0), coalesce(s.messages, 0),
+    coalesce(s.quarantined, 0), coalesce(s.measurements, 0), s.first_hour, s.last_received_at, coalesce(s.bytes, 0),
     EXISTS (SELECT FROM tenant_deletion t WHERE t.tenant_id = coalesce(s.tenant_id, p.tenant_id) AND t.finished_at IS NULL)
 FROM sums s
 FULL JOIN (SELECT tenant_id, count(*) AS projects, sum(series_count)::bigint AS series FROM project
@@ -44,7 +46,8 @@ SELECT project_id, coalesce(d.devices, 0), coalesce(p.series_count, 0), coalesce
     coalesce(s.measurements, 0), s.first_hour, s.last_received_at, coalesce(s.bytes, 0)
 FROM sums s
 FULL JOIN (SELECT project_id, series_count FROM project WHERE tenant_id = %(tenant)s) p USING (project_id)
-LEFT JOIN (SELECT project_id, count(DISTINCT device_id) AS devices FROM source WHERE device_id <> '' AND tenant_id = %(tenant)s GROUP BY 1) d
+LEFT JOIN (SELECT project_id, count(DISTINCT device_id) AS devices FROM source
+    WHERE device_id <> '' AND tenant_id = %(tenant)s GROUP BY 1) d
     USING (project_id)
 ORDER BY 1"""  # noqa: S608 - our own constants
 

@@ -56,15 +56,19 @@ def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
 
 def migrate_names() -> list[str]:
     numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
-<<<<<<< HEAD
-    repeatable = ("functions", "views", "rollups", "audit_sums", "audit_views", "tenants", "grants")
-    return [*numbered, *(f"repeatable/{name}.sql" for name in repeatable)]
-=======
-    return [
-        *numbered,
-        *(f"repeatable/{name}.sql" for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "rollup_upkeep", "grants")),
-    ]
->>>>>>> rollup
+    names = (
+        "functions",
+        "views",
+        "rollups",
+        "audit_sums",
+        "audit_views",
+        "retention",
+        "rollup_upkeep",
+        "tenant_deletion",
+        "tenants",
+        "grants",
+    )
+    return [*numbered, *(f"repeatable/{name}.sql" for name in names)]
 
 
 def test_two_at_once(empty: Settings) -> None:
