@@ -18,7 +18,7 @@ _MEASUREMENTS: Final = "SELECT tenant_id, project_id, problem FROM audit_measure
 
 @dataclass(frozen=True)
 class Removal:
-    """A chunk that goes whole, or (chunk None) rows of everybody, a tenant or a project in [range_from, range_to). `refused`: why it stays."""
+    """A chunk that goes whole, or (chunk None) rows of everybody, a tenant or a project in [range_from, range_to). `refused`: why not."""
 
     table: str
     tenant: str
