@@ -15,11 +15,13 @@ from iot_platform.cli import (
     migrate,
     offsets,
     replay,
+    retention,
     rollup,
     simulate,
     sql,
     stack,
     status,
+    tenant,
     trace,
 )
 from iot_platform.cli.errors import CliError
@@ -43,10 +45,12 @@ metrics.register(app)
 migrate.register(app)
 offsets.register(app)
 replay.register(app)
+retention.register(app)
 rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+tenant.register(app)
 trace.register(app)
 stack.register(app)
 

@@ -27,6 +27,17 @@ def sync_kafka_partitions(instance: DagsterInstance, partitions: Sequence[int]) 
     instance.add_dynamic_partitions(KAFKA_PARTITION, wanted)
 
 
+def forget_tenant(instance: DagsterInstance, tenant: str) -> int:
+    """Delete the partition keys of a tenant and of its projects; returns how many there were. Their materializations stay in Dagster's
+    history until it is purged."""
+    prefix = project_key(tenant, "")
+    doomed = [(PROJECT, key) for key in instance.get_dynamic_partitions(PROJECT) if key.startswith(prefix)]
+    doomed += [(TENANT, key) for key in instance.get_dynamic_partitions(TENANT) if key == tenant_key(tenant)]
+    for name, key in doomed:
+        instance.delete_dynamic_partition(name, key)
+    return len(doomed)
+
+
 class ProjectKeys:
     """Tenants and projects as partition keys: knows those that Dagster has, adds new ones before their first event."""
 

@@ -29,6 +29,7 @@ LINEAGE = {
     "tenant": {"project"},
     "measurement_1h": {"measurement"},
     "measurement_1d": {"measurement_1h"},
+    "retention_removed": {"message", "measurement", "quarantine"},
 }
 
 
@@ -62,7 +63,14 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history", "roll_up_measurements"}
+    assert jobs == {
+        "drain",
+        "check_telemetry",
+        "observe_ingestion",
+        "purge_dagster_history",
+        "roll_up_measurements",
+        "remove_old_rows",
+    }
     assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -71,6 +79,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
         "measurement_1h:rollup_equals_measurement",
+        "retention_removed:retention_is_possible",
     }
 
 

@@ -56,10 +56,19 @@ def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
 
 def migrate_names() -> list[str]:
     numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
-    return [
-        *numbered,
-        *(f"repeatable/{name}.sql" for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "rollup_upkeep", "grants")),
-    ]
+    names = (
+        "functions",
+        "views",
+        "rollups",
+        "audit_sums",
+        "audit_views",
+        "retention",
+        "rollup_upkeep",
+        "tenant_deletion",
+        "tenants",
+        "grants",
+    )
+    return [*numbered, *(f"repeatable/{name}.sql" for name in names)]
 
 
 def test_two_at_once(empty: Settings) -> None:
@@ -91,7 +100,7 @@ def test_a_failing_file_leaves_nothing_of_itself(settings: Settings, folder: Pat
     with pytest.raises(MigrationError, match=r"9002_post_create_bad\.sql failed and was rolled back \(division by zero"):
         migrate(settings, sql_dir=folder)
     assert query(settings, "SELECT to_regclass('good') IS NOT NULL, to_regclass('half') IS NOT NULL") == [(True, False)]
-    assert pending(settings, folder) == ["migrations/9002_post_create_bad.sql"]
+    assert pending(settings, folder) == ["migrations/9002_post_create_bad.sql", "repeatable/grants.sql"]
 
 
 @pytest.mark.parametrize("name", ["12_pre_create_x.sql", "0042_create_x.sql", "0042_pre_Create.sql"])
