@@ -112,8 +112,8 @@ def send_both(settings: Settings) -> None:
 
 _FINDING = """
 WITH i AS (
-    INSERT INTO quality_incident (opened_at, last_seen_at, told_at, clear_seconds, hold_seconds, rule, tenant_id, project_id, device_id, metric,
-        severity, message)
+    INSERT INTO quality_incident (opened_at, last_seen_at, told_at, clear_seconds, hold_seconds, rule, tenant_id, project_id, device_id,
+        metric, severity, message)
     VALUES (now(), now(), now(), 0, 0, 'freshness_device', %s, 'p', '', '', 'WARN', %s) RETURNING *
 )
 INSERT INTO quality_result (evaluated_at, incident_id, rule, tenant_id, project_id, device_id, metric, status, message, value)

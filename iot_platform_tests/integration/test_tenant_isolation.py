@@ -285,14 +285,38 @@ def _without(node: Any, *endings: str) -> Any:
     return [_without(item, *endings) for item in node] if isinstance(node, list) else node
 
 
-def _touched(node: Any) -> Iterator[int]:
+def _touched(plan: Any) -> list[int]:
     """Rows that each scan of a table looked at."""
+    removed = ((node, sum(value for key, value in node.items() if key.startswith("Rows Removed"))) for node in _nodes(plan))
+    return [(node["Actual Rows"] + rows) * node["Actual Loops"] for node, rows in removed if "Relation Name" in node]
+
+
+def test_conditions_reach_the_index_and_exclude_chunks(two_tenants: TwoTenants) -> None:
+    """On many chunks and series (bench/tenant_views.py does it on millions of rows)."""
+    query(
+        two_tenants.settings,
+        "INSERT INTO measurement SELECT timestamptz '2025-03-01 00:00+0' + n * interval '6 hours', s.series_id, n"
+        " FROM generate_series(0, 119) n, series s",
+    )
+    query(two_tenants.settings, "ANALYZE measurement")
+    condition = "device_id = 'pump-1' AND metric = 'flow' AND time >= '2025-03-10' AND time < '2025-03-12'"
+    answer = two_tenants.ask(
+        f"EXPLAIN (FORMAT JSON) SELECT time, value FROM measurement WHERE {condition} ORDER BY time", "SET enable_seqscan = off"
+    )
+    scans = [node for node in _nodes(answer.rows[0][0]) if "_chunk" in node.get("Relation Name", "")]
+    assert len(scans) == 2
+    assert all("measurement_series_id_time_key" in node["Index Name"] for node in scans)
+    assert all("series_id =" in node["Index Cond"] and '"time" >=' in node["Index Cond"] for node in scans)
+    (series,) = [node for node in _nodes(answer.rows[0][0]) if node.get("Relation Name") == "series"]
+    assert all(name in series["Index Cond"] for name in ("tenant_id", "device_id", "metric"))
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a plan."""
     if isinstance(node, list):
         for item in node:
-            yield from _touched(item)
+            yield from _nodes(item)
     elif isinstance(node, dict):
-        if "Relation Name" in node:
-            removed = sum(value for key, value in node.items() if key.startswith("Rows Removed"))
-            yield (node["Actual Rows"] + removed) * node["Actual Loops"]
+        yield node
         for value in node.values():
-            yield from _touched(value)
+            yield from _nodes(value)

@@ -123,7 +123,10 @@ BEGIN
            i.opened_at, i.closed_at, i.flaps
     FROM public.quality_result r
     CROSS JOIN LATERAL (
-        SELECT i.incident_id, i.opened_at, i.closed_at, i.flaps FROM public.quality_incident i WHERE i.incident_id = r.incident_id ORDER BY i.incident_id
+        SELECT i.incident_id, CASE WHEN i.incident_id = r.incident_id THEN i.opened_at END AS opened_at,
+               CASE WHEN i.incident_id = r.incident_id THEN i.closed_at END AS closed_at,
+               CASE WHEN i.incident_id = r.incident_id THEN i.flaps END AS flaps
+        FROM public.quality_incident i WHERE i.incident_id = r.incident_id ORDER BY i.incident_id
     ) i
     WHERE r.tenant_id = (SELECT tenant.current_tenant());
     COMMENT ON VIEW tenant.quality IS 'One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.';
