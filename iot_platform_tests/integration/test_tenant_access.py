@@ -74,7 +74,7 @@ def test_a_password_that_cannot_be_written_changes_nothing(settings: Settings, t
 def test_a_login_that_could_do_more_is_refused(settings: Settings) -> None:
     owner = connect(settings, "admin")
     query(settings, "GRANT SELECT ON measurement TO PUBLIC")
-    with pytest.raises(TenantAccessError, match="could read or change public.measurement"):
+    with pytest.raises(TenantAccessError, match=r"could read or change public\.measurement"):
         grant(owner, "acme")
     query(settings, "REVOKE SELECT ON measurement FROM PUBLIC")
     query(settings, "GRANT SELECT (topic) ON source TO iot_tenant")
