@@ -1,7 +1,8 @@
 """What a tenant's views cost beside the same question to the owner's views, on millions of measurements.
 
 `python bench/tenant_views.py OWNER_URL [million rows]`: OWNER_URL is a migrated, empty database as its owner, who may create roles.
-Fills it (20 tenants, 2,000 series, 27 days), prints the fastest and the median of 15 runs, and fails unless the plans use the unique index and exclude chunks.
+Fills it (20 tenants, 2,000 series, 27 days), prints the fastest and the median of 15 runs, and fails unless the plans use the unique index
+and exclude chunks.
 """
 
 import json
@@ -55,6 +56,7 @@ def main(url: str, millions: float) -> None:
         print(f"{name:32} owner {direct}   tenant {own}")
     _check_plan(tenant, QUESTIONS["a metric of a device, 2 days"].format(**LOGIN))
     tenant.close()
+    owner.autocommit = False
     revoke(owner, TENANT)
 
 
