@@ -1,7 +1,7 @@
 """Logins of tenants: made, renewed and removed as the owner of the database, which needs CREATEROLE.
 
 A login is a member of iot_tenant, which may read the views of schema tenant (sql/repeatable/tenants.sql) and nothing else; table
-tenant_role says whose rows those views give it.
+tenant_role says whose rows those views give it. Connections have autocommit off: grant and revoke are one transaction each.
 """
 
 import re
