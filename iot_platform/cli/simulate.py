@@ -86,8 +86,8 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
     with contextlib.ExitStack() as stack:
         try:
             options = FleetOptions(
-                tenants=tenants or 3, projects=projects or 4, devices=devices or 50, seed=seed, mix="flat" if mix == "flat" else "realistic", late=late,
-                duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, clockless=clockless,
+                tenants=tenants or 3, projects=projects or 4, devices=devices or 50, seed=seed,
+                mix="flat" if mix == "flat" else "realistic", late=late, duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, clockless=clockless,
                 retained=retained,
             )  # fmt: skip
             generator = Generator(options, settings.topic_pattern, start_us, per_second)

@@ -3,9 +3,10 @@
 import io
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,8 @@ from iot_platform.telemetry.copy_binary import HEADER, TRAILER
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
+WRITERS: Final = 2
+"""PostgreSQL copies about 300,000 rows a second with one core."""
 LOCK: Final = "simulated-history"
 HISTORY_PARTITION: Final = -1
 """kafka_partition of accounting_1h for what never was in Kafka."""
@@ -62,12 +65,11 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Slice:
-    start_us: int
+class _Written:
+    """A slice that waits for its commit."""
+
     end_us: int
     count: int
-    stream: bytes
-    by_project: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,31 +165,38 @@ class HistoryFill:
         return HistoryOptions(asked.seed, known.start_us, known.end_us, **known.options)
 
     def _write(self, connection: Connection, fleet: HistoryFleet, progress: Progress) -> None:
+        """Slices are made and copied WRITERS at a time, each over a connection of its own, and committed in their order."""
         with connection, connection.cursor() as cursor:
             ids = names.series_ids(cursor, fleet)
-        calendar, values = Calendar(fleet), Values(fleet)
-        projects = fleet.project_names()
+        maker = _Maker(fleet, ids)
         slices = self._slices(fleet, progress.filled_to_us)
-
-        def make(edges: tuple[int, int] | None) -> _Slice | None:
-            return None if edges is None else _make(fleet, calendar, values, ids, *edges)
-
-        with ThreadPoolExecutor(1, "history") as pool:  # the next slice is made while PostgreSQL takes this one
-            ahead = pool.submit(make, next(slices, None))
-            while (part := ahead.result()) is not None and not self._stop.is_set():
-                ahead = pool.submit(make, next(slices, None))
-                with connection, connection.cursor() as cursor:
-                    _store(cursor, part, projects, fleet.options.seed)
-                progress.written += part.count
-                progress.filled_to_us = part.end_us
+        with ExitStack() as stack:
+            free = [connection, *(stack.enter_context(closing(self._connect())) for _ in range(WRITERS - 1))]
+            pool = stack.enter_context(ThreadPoolExecutor(WRITERS, "history"))
+            under_way: deque[tuple[Connection, Future[_Written]]] = deque()
+            while True:
+                while free and not self._stop.is_set() and (edges := next(slices, None)):
+                    writer = free.pop()
+                    under_way.append((writer, pool.submit(maker.copy, writer, *edges)))
+                if not under_way:
+                    break
+                writer, job = under_way.popleft()
+                done = job.result()
+                with writer, writer.cursor() as cursor:
+                    cursor.execute(_ADVANCE, (moment(done.end_us), done.count, fleet.options.seed))
+                free.append(writer)
+                progress.written += done.count
+                progress.filled_to_us = done.end_us
                 self._on_progress(progress)
-        if part is None:
+        if progress.filled_to_us >= fleet.options.end_us:
             with connection, connection.cursor() as cursor:
-                _store_latest(cursor, fleet, calendar, values, ids)
+                maker.copy_latest(cursor)
+                cursor.execute(_FINISH, (fleet.options.seed,))
             progress.finished = True
 
     def _slices(self, fleet: HistoryFleet, filled_to_us: int) -> Iterator[tuple[int, int]]:
-        hours = next(hours for hours in (24, 12, 8, 6, 4, 3, 2, 1) if fleet.expected / fleet.options.days * hours / 24 < ROWS_PER_SLICE or hours == 1)
+        each_hour = fleet.expected / fleet.options.days / 24
+        hours = next(hours for hours in (24, 12, 8, 6, 4, 3, 2, 1) if each_hour * hours < ROWS_PER_SLICE or hours == 1)
         step, at = hours * HOUR_US, filled_to_us
         while at < fleet.options.end_us:
             end = min(at // step * step + step, fleet.options.end_us)
@@ -195,31 +204,36 @@ class HistoryFill:
             at = end
 
 
-def _make(
-    fleet: HistoryFleet, calendar: Calendar, values: Values, ids: npt.NDArray[np.int32], start_us: int, end_us: int
-) -> _Slice:
-    reports = calendar.between(start_us, end_us)
-    rows = values.rows(reports)
-    stream = b"".join((HEADER, *values.encode(rows, reports, ids), TRAILER))
-    series = np.bincount(fleet.project[fleet.device[rows.series]], minlength=fleet.options.tenants * fleet.options.projects)
-    return _Slice(start_us, end_us, len(rows.series), stream, series.tolist())
+class _Maker:
+    """Makes slices and copies them; leaves the commit to its caller. Used by several threads, each with a connection of its own."""
 
+    def __init__(self, fleet: HistoryFleet, ids: npt.NDArray[np.int32]) -> None:
+        self._fleet, self._ids = fleet, ids
+        self._calendar, self._values = Calendar(fleet), Values(fleet)
+        projects = fleet.project_names()
+        self._names = {"tenants": [tenant for tenant, _ in projects], "projects": [project for _, project in projects]}
 
-def _store(cursor: Cursor, part: _Slice, projects: list[tuple[str, str]], seed: int) -> None:
-    """A slice with its account, in the caller's transaction."""
-    cursor.copy_expert(_MEASUREMENT, io.BytesIO(part.stream), size=1 << 20)
-    hour = part.start_us // HOUR_US * HOUR_US
-    parameters = {
-        "start": moment(hour), "end": moment(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project,
-        "tenants": [tenant for tenant, _ in projects], "projects": [project for _, project in projects],
-    }  # fmt: skip
-    cursor.execute(_ACCOUNTING, parameters)
-    cursor.execute(_ADVANCE, (moment(part.end_us), part.count, seed))
+    def copy(self, connection: Connection, start_us: int, end_us: int) -> _Written:
+        """Write a slice and its account in a transaction that stays open."""
+        fleet = self._fleet
+        reports = self._calendar.between(start_us, end_us)
+        rows = self._values.rows(reports)
+        counts = np.bincount(fleet.project[fleet.device[rows.series]], minlength=len(self._names["projects"]))
+        account = {
+            "start": moment(start_us // HOUR_US * HOUR_US), "end": moment(end_us), "partition": HISTORY_PARTITION,
+            "counts": counts.tolist(), **self._names,
+        }  # fmt: skip
+        with connection.cursor() as cursor:
+            self._copy(cursor, _MEASUREMENT, rows, reports)
+            cursor.execute(_ACCOUNTING, account)
+        return _Written(end_us, len(rows.series))
 
+    def copy_latest(self, cursor: Cursor) -> None:
+        """Write the last measurement of each series, which is made again rather than looked for."""
+        options = self._fleet.options
+        reports = last_reports(self._calendar, options.start_us, options.end_us, DAY_US, len(self._fleet.cadence))
+        self._copy(cursor, _LATEST, self._values.rows(reports), reports)
 
-def _store_latest(cursor: Cursor, fleet: HistoryFleet, calendar: Calendar, values: Values, ids: npt.NDArray[np.int32]) -> None:
-    options = fleet.options
-    reports: Reports = last_reports(calendar, options.start_us, options.end_us, DAY_US, len(fleet.cadence))
-    rows: Rows = values.rows(reports)
-    cursor.copy_expert(_LATEST, io.BytesIO(b"".join((HEADER, *values.encode(rows, reports, ids), TRAILER))), size=1 << 20)
-    cursor.execute(_FINISH, (options.seed,))
+    def _copy(self, cursor: Cursor, query: str, rows: Rows, reports: Reports) -> None:
+        stream = b"".join((HEADER, *self._values.encode(rows, reports, self._ids), TRAILER))
+        cursor.copy_expert(query, io.BytesIO(stream), size=1 << 20)

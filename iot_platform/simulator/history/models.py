@@ -81,6 +81,10 @@ MODELS: Final = (
             Metric("pressure", "bar", ANALOG, (1.5, 6.0), 0.05, 0.01, 0.03, 0, 16, 3, relative=True),
         ),
     ),
-    Model("flow", 5, (Metric("pulses", None, BIG_COUNTER, (500, 90_000)), Metric("flow", "m³/h", ANALOG, (2, 40), 0.5, 0.05, 0.1, 0, 80, relative=True))),
+    Model(
+        "flow",
+        5,
+        (Metric("pulses", None, BIG_COUNTER, (500, 90_000)), Metric("flow", "m³/h", ANALOG, (2, 40), 0.5, 0.05, 0.1, 0, 80, relative=True)),
+    ),
     Model("gateway", 5, (_RSSI, Metric("uptime_hours", "h", COUNTER, (1, 1), decimals=0))),
 )

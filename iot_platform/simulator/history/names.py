@@ -18,7 +18,8 @@ _PROJECT: Final = "COPY project (tenant_id, project_id, first_seen_at, series_co
 _SOURCE: Final = "COPY source (identity, topic, tenant_id, project_id, device_id, first_seen_at) FROM STDIN (FORMAT binary)"
 _SERIES: Final = "COPY series (identity, tenant_id, project_id, device_id, metric, unit, first_seen_at) FROM STDIN (FORMAT binary)"
 _EXISTING: Final = """
-SELECT p.tenant_id, p.project_id FROM project p JOIN unnest(%s::text[], %s::text[]) n (tenant_id, project_id) USING (tenant_id, project_id) LIMIT 1"""
+SELECT tenant_id, project_id FROM project
+JOIN unnest(%s::text[], %s::text[]) n (tenant_id, project_id) USING (tenant_id, project_id) LIMIT 1"""
 _IDS: Final = "SELECT identity, series_id FROM series WHERE tenant_id = ANY (%s)"
 
 

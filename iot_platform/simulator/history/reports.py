@@ -72,7 +72,9 @@ def last_reports(calendar: Calendar, start_us: int, end_us: int, step_us: int, d
     while end_us > start_us and len(missing):
         begin = max(start_us, end_us - step_us)
         reports = calendar.between(begin, end_us, missing)
-        last: npt.NDArray[np.intp] = np.flatnonzero(np.append(reports.device[1:] != reports.device[:-1], True)) if len(reports) else np.zeros(0, np.intp)
+        last: npt.NDArray[np.intp] = (
+            np.flatnonzero(np.append(reports.device[1:] != reports.device[:-1], True)) if len(reports) else np.zeros(0, np.intp)
+        )
         found.append(Reports(reports.device[last], reports.number[last], reports.time_us[last]))
         missing = np.setdiff1d(missing, reports.device[last], assume_unique=True)
         end_us = begin

@@ -68,7 +68,12 @@ class Values:
         """The rows in COPY's format: numbers first, then flags, texts and big integers, each ordered by series and time."""
         kind, pieces = self._kind[rows.series], []
         numeric = (kind == ANALOG) | (kind == COUNTER)
-        for chosen, make in ((numeric, self._numbers), (kind == FLAG, self._flags), (kind == STATE, self._texts), (kind == BIG_COUNTER, self._big)):
+        for chosen, make in (
+            (numeric, self._numbers),
+            (kind == FLAG, self._flags),
+            (kind == STATE, self._texts),
+            (kind == BIG_COUNTER, self._big),
+        ):
             picked = np.flatnonzero(chosen)
             if len(picked):
                 series, report = rows.series[picked], rows.report[picked]
