@@ -87,8 +87,8 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
         try:
             options = FleetOptions(
                 tenants=tenants or 3, projects=projects or 4, devices=devices or 50, seed=seed,
-                mix="flat" if mix == "flat" else "realistic", late=late, duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, clockless=clockless,
-                retained=retained,
+                mix="flat" if mix == "flat" else "realistic", late=late, duplicate=duplicate, malformed=malformed, conflict=conflict,
+                heartbeat=heartbeat, skew=skew, clockless=clockless, retained=retained,
             )  # fmt: skip
             generator = Generator(options, settings.topic_pattern, start_us, per_second)
             plan = {"seed": seed, "start_us": start_us, "rate": per_second, "count": total, "options": {**vars(options)}}
