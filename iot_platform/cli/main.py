@@ -6,7 +6,22 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import audit, decode, drill, environment, metrics, migrate, offsets, replay, simulate, sql, stack, status, trace
+from iot_platform.cli import (
+    audit,
+    decode,
+    drill,
+    environment,
+    metrics,
+    migrate,
+    offsets,
+    replay,
+    rollup,
+    simulate,
+    sql,
+    stack,
+    status,
+    trace,
+)
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -28,6 +43,7 @@ metrics.register(app)
 migrate.register(app)
 offsets.register(app)
 replay.register(app)
+rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)

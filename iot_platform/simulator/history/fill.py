@@ -1,17 +1,16 @@
 """Fills the database with a history: names first, then one transaction for each slice of time, last series_latest."""
 
 import io
+import itertools
 import json
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
@@ -23,15 +22,14 @@ from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
 from iot_platform.simulator.history.fleet import HistoryFleet
 from iot_platform.simulator.history.names import moment
-from iot_platform.simulator.history.options import DAY_US, HistoryError, HistoryOptions
-from iot_platform.simulator.history.reports import HOUR_US, Calendar, Reports, last_reports
-from iot_platform.simulator.history.values import Rows, Values
+from iot_platform.simulator.history.options import HistoryError, HistoryOptions
+from iot_platform.simulator.history.reports import HOUR_US
+from iot_platform.simulator.history.slices import Maker, Slice
+from iot_platform.telemetry import rollup_notes
 from iot_platform.telemetry.copy_binary import HEADER, TRAILER
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
-WRITERS: Final = 2
-"""PostgreSQL copies about 300,000 rows a second with one core."""
 LOCK: Final = "simulated-history"
 HISTORY_PARTITION: Final = -1
 """kafka_partition of accounting_1h for what never was in Kafka."""
@@ -44,6 +42,9 @@ INSERT INTO accounting_1h (hour, tenant_id, project_id, kafka_partition, message
 SELECT %(start)s, n.tenant_id, n.project_id, %(partition)s, 0, 0, 0, n.measurements, 0, 0, -1, -1, %(end)s, clock_timestamp()
 FROM unnest(%(tenants)s::text[], %(projects)s::text[], %(counts)s::bigint[]) n (tenant_id, project_id, measurements)
 WHERE n.measurements > 0"""
+_REMOVED: Final = """
+SELECT (extract(epoch FROM removed_before) * 1000000)::bigint FROM retention_mark
+WHERE table_name = 'measurement' AND tenant_id = '' AND project_id = '' AND isfinite(removed_before)"""
 _FIND: Final = """
 SELECT options::text, (extract(epoch FROM starts_at) * 1000000)::bigint, (extract(epoch FROM ends_at) * 1000000)::bigint,
     (extract(epoch FROM filled_to) * 1000000)::bigint, measurements, finished_at IS NOT NULL
@@ -62,14 +63,6 @@ class Progress:
     there: int = 0
     finished: bool = False
     filled_to_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A slice that waits for its commit."""
-
-    end_us: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +123,8 @@ class HistoryFill:
         except FleetError as error:
             raise HistoryError(str(error)) from error
         progress = Progress(fleet.expected, filled_to_us=options.start_us)
+        if known is None or not known.finished:
+            self._check_retention(connection, options if known is None else replace(options, start_us=known.filled_to_us))
         if known is None:
             with connection, connection.cursor() as cursor:
                 names.create(cursor, fleet, self._settings.max_series_per_project)
@@ -141,6 +136,17 @@ class HistoryFill:
             self._write(connection, fleet, progress)
         progress.total = progress.there + progress.written if progress.finished else progress.total
         return progress
+
+    @staticmethod
+    def _check_retention(connection: Connection, options: HistoryOptions) -> None:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_REMOVED)
+            row = cursor.fetchone()
+        if row is not None and row[0] > options.start_us:
+            raise HistoryError(
+                f"retention has removed measurements before {moment(row[0]):%Y-%m-%dT%H:%MZ}, and would remove these, too: "
+                "choose a shorter --history, or take an empty database"
+            )
 
     def _known(self, connection: Connection) -> _Known | None:
         with connection, connection.cursor() as cursor:
@@ -165,32 +171,22 @@ class HistoryFill:
         return HistoryOptions(asked.seed, known.start_us, known.end_us, **known.options)
 
     def _write(self, connection: Connection, fleet: HistoryFleet, progress: Progress) -> None:
-        """Slices are made and copied WRITERS at a time, each over a connection of its own, and committed in their order."""
         with connection, connection.cursor() as cursor:
             ids = names.series_ids(cursor, fleet)
-        maker = _Maker(fleet, ids)
-        slices = self._slices(fleet, progress.filled_to_us)
-        with ExitStack() as stack:
-            free = [connection, *(stack.enter_context(closing(self._connect())) for _ in range(WRITERS - 1))]
-            pool = stack.enter_context(ThreadPoolExecutor(WRITERS, "history"))
-            under_way: deque[tuple[Connection, Future[_Written]]] = deque()
-            while True:
-                while free and not self._stop.is_set() and (edges := next(slices, None)):
-                    writer = free.pop()
-                    under_way.append((writer, pool.submit(maker.copy, writer, *edges)))
-                if not under_way:
-                    break
-                writer, job = under_way.popleft()
-                done = job.result()
-                with writer, writer.cursor() as cursor:
-                    cursor.execute(_ADVANCE, (moment(done.end_us), done.count, fleet.options.seed))
-                free.append(writer)
-                progress.written += done.count
-                progress.filled_to_us = done.end_us
+        maker = Maker(fleet, ids)
+        slices = itertools.starmap(maker.make, self._slices(fleet, progress.filled_to_us))
+        with ThreadPoolExecutor(1, "history") as pool:  # makes a slice while PostgreSQL takes the one before
+            ahead = pool.submit(next, slices, None)
+            while (part := ahead.result()) is not None and not self._stop.is_set():
+                ahead = pool.submit(next, slices, None)
+                with connection, connection.cursor() as cursor:
+                    _store(cursor, part, fleet.options.seed)
+                progress.written += part.count
+                progress.filled_to_us = part.end_us
                 self._on_progress(progress)
-        if progress.filled_to_us >= fleet.options.end_us:
+        if part is None:
             with connection, connection.cursor() as cursor:
-                maker.copy_latest(cursor)
+                _copy(cursor, _LATEST, maker.latest())
                 cursor.execute(_FINISH, (fleet.options.seed,))
             progress.finished = True
 
@@ -204,36 +200,18 @@ class HistoryFill:
             at = end
 
 
-class _Maker:
-    """Makes slices and copies them; leaves the commit to its caller. Used by several threads, each with a connection of its own."""
+def _store(cursor: Cursor, part: Slice, seed: int) -> None:
+    """A slice with its notes and its account, in the caller's transaction."""
+    before = rollup_notes.begin(cursor)
+    _copy(cursor, _MEASUREMENT, part.rows)
+    if before is not None and part.start_us < before:
+        if notes := rollup_notes.encoded(part.series, part.time_us, np.ones(part.count, np.bool_), before):
+            _copy(cursor, rollup_notes.COPY, notes)
+    hour = part.start_us // HOUR_US * HOUR_US
+    account = {"start": moment(hour), "end": moment(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project.tolist()}
+    cursor.execute(_ACCOUNTING, account | {"tenants": part.tenants, "projects": part.projects})
+    cursor.execute(_ADVANCE, (moment(part.end_us), part.count, seed))
 
-    def __init__(self, fleet: HistoryFleet, ids: npt.NDArray[np.int32]) -> None:
-        self._fleet, self._ids = fleet, ids
-        self._calendar, self._values = Calendar(fleet), Values(fleet)
-        projects = fleet.project_names()
-        self._names = {"tenants": [tenant for tenant, _ in projects], "projects": [project for _, project in projects]}
 
-    def copy(self, connection: Connection, start_us: int, end_us: int) -> _Written:
-        """Write a slice and its account in a transaction that stays open."""
-        fleet = self._fleet
-        reports = self._calendar.between(start_us, end_us)
-        rows = self._values.rows(reports)
-        counts = np.bincount(fleet.project[fleet.device[rows.series]], minlength=len(self._names["projects"]))
-        account = {
-            "start": moment(start_us // HOUR_US * HOUR_US), "end": moment(end_us), "partition": HISTORY_PARTITION,
-            "counts": counts.tolist(), **self._names,
-        }  # fmt: skip
-        with connection.cursor() as cursor:
-            self._copy(cursor, _MEASUREMENT, rows, reports)
-            cursor.execute(_ACCOUNTING, account)
-        return _Written(end_us, len(rows.series))
-
-    def copy_latest(self, cursor: Cursor) -> None:
-        """Write the last measurement of each series, which is made again rather than looked for."""
-        options = self._fleet.options
-        reports = last_reports(self._calendar, options.start_us, options.end_us, DAY_US, len(self._fleet.cadence))
-        self._copy(cursor, _LATEST, self._values.rows(reports), reports)
-
-    def _copy(self, cursor: Cursor, query: str, rows: Rows, reports: Reports) -> None:
-        stream = b"".join((HEADER, *self._values.encode(rows, reports, self._ids), TRAILER))
-        cursor.copy_expert(query, io.BytesIO(stream), size=1 << 20)
+def _copy(cursor: Cursor, query: str, rows: list[bytes]) -> None:
+    cursor.copy_expert(query, io.BytesIO(b"".join((HEADER, *rows, TRAILER))), size=1 << 20)
