@@ -204,9 +204,8 @@ def _store(cursor: Cursor, part: Slice, seed: int) -> None:
     """A slice with its notes and its account, in the caller's transaction."""
     before = rollup_notes.begin(cursor)
     _copy(cursor, _MEASUREMENT, part.rows)
-    if before is not None and part.start_us < before:
-        if notes := rollup_notes.encoded(part.series, part.time_us, np.ones(part.count, np.bool_), before):
-            _copy(cursor, rollup_notes.COPY, notes)
+    if notes := rollup_notes.encoded(part.series, part.time_us, np.ones(part.count, np.bool_), before):
+        _copy(cursor, rollup_notes.COPY, notes)
     hour = part.start_us // HOUR_US * HOUR_US
     account = {"start": moment(hour), "end": moment(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project.tolist()}
     cursor.execute(_ACCOUNTING, account | {"tenants": part.tenants, "projects": part.projects})
