@@ -11,7 +11,7 @@ from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.defs.telemetry.jobs import check_telemetry, drain
 from iot_platform.defs.telemetry.schedules import check_telemetry_schedule
-from iot_platform.defs.telemetry.sensors import kafka_lag
+from iot_platform.defs.telemetry.sensors import kafka_lag, new_projects
 from iot_platform.resources.platform import PlatformResource
 
 
@@ -22,7 +22,7 @@ def defs() -> dg.Definitions:
         assets=[ingestion_sources, drained_tables, project, tenant],
         asset_checks=[every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good],
         jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history],
-        sensors=[kafka_lag],
+        sensors=[kafka_lag, new_projects],
         schedules=[observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule],
         executor=dg.in_process_executor,
         resources={"platform": PlatformResource()},

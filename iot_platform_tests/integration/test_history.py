@@ -8,9 +8,14 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from iot_platform.audit import run_audit
+from iot_platform.database import connect
+from iot_platform.resources.accounting import project_figures
+from iot_platform.resources.dynamic import PROJECT, TENANT, sync_projects
+from iot_platform.resources.partition_keys import project_key
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill, Progress
@@ -143,3 +148,17 @@ def test_another_history_is_refused(settings: Settings) -> None:
     with pytest.raises(HistoryError, match=r"exists already, but not from a history: take another --seed"):
         fill(settings)
     assert content(settings) == before
+
+
+def test_its_projects_appear_as_partitions(settings: Settings) -> None:
+    fill(settings)
+    with dg.instance_for_test() as instance:
+        added, count = sync_projects(instance, settings)
+        assert len(added) == count == 6
+        assert set(instance.get_dynamic_partitions(PROJECT)) == {project_key(*item) for item in added}
+        assert len(instance.get_dynamic_partitions(TENANT)) == 2
+        assert sync_projects(instance, settings) == ([], 6)
+    with connect(settings) as connection:
+        figures = project_figures(connection, added)
+    assert sum(item.measurements for item in figures.values()) == query(settings, "SELECT count(*) FROM measurement")[0][0]
+    assert all(item.offsets == {} for item in figures.values()), "a history shows Kafka offsets"
