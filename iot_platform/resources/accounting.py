@@ -20,8 +20,7 @@ WHERE tenant_id = ANY(%(tenants)s)
   AND (%(projects)s::text[] IS NULL OR (tenant_id, project_id) IN (SELECT * FROM unnest(%(tenants)s::text[], %(projects)s::text[])))
 GROUP BY tenant_id, project_id, kafka_partition
 """  # noqa: S608 - the names of columns
-_PARTITION_PROJECT_COUNT = "SELECT count(*) FROM project"
-_SUMS = f"""
+_PARTITION_SUMS = f"""
 SELECT kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h WHERE kafka_partition = ANY(%s) GROUP BY kafka_partition
 """  # noqa: S608 - as above
