@@ -41,7 +41,8 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
     try:
         wanted = HistoryOptions(start_us=end_us - _length_us(period), end_us=end_us, **chosen)
         with stopped_by_signals() as stop, _progress(quiet) as show:
-            progress = HistoryFill(get_settings(), wanted, period_is_fixed=bool(end), on_progress=show, stop=stop).run()
+            work = HistoryFill(get_settings(), wanted, period_is_fixed=bool(end), on_progress=show, on_retry=_told_again, stop=stop)
+            progress = work.run()
     except HistoryError as error:
         raise CliError(str(error)) from error
     except (DatabaseError, psycopg2.Error) as error:
@@ -49,6 +50,10 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
     _report(progress, time.monotonic() - begun, quiet=quiet)
     if not progress.finished:
         raise typer.Exit(STOPPED)
+
+
+def _told_again(reason: str) -> None:
+    typer.echo(f"trying again: {reason}", err=True)
 
 
 def _length_us(period: str) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,7 @@ def content(settings: Settings) -> list[list[tuple[Any, ...]]]:
 
 def check_consistent(settings: Settings) -> None:
     """What holds after any drain, but for the ledger: a history has no batches."""
-    newest = "(SELECT DISTINCT ON (series_id) * FROM measurement ORDER BY series_id, time DESC) m"
+    newest = "(SELECT DISTINCT ON (series_id) * FROM measurement ORDER BY series_id, time DESC)"
     assert query(settings, ROWS.format("series_latest")) == query(settings, ROWS.format(newest))
     for table, column in (("series", "series_count"), ("source", "source_count")):
         counted = query(settings, f"SELECT tenant_id, project_id, count(*) FROM {table} GROUP BY 1, 2 ORDER BY 1, 2")
@@ -158,7 +159,7 @@ def test_its_projects_appear_as_partitions(settings: Settings) -> None:
         assert set(instance.get_dynamic_partitions(PROJECT)) == {project_key(*item) for item in added}
         assert len(instance.get_dynamic_partitions(TENANT)) == 2
         assert sync_projects(instance, settings) == ([], 6)
-    with connect(settings) as connection:
+    with closing(connect(settings)) as connection:
         figures = project_figures(connection, added)
     assert sum(item.measurements for item in figures.values()) == query(settings, "SELECT count(*) FROM measurement")[0][0]
     assert all(item.offsets == {} for item in figures.values()), "a history shows Kafka offsets"

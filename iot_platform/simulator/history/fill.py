@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import LockTimeoutError, connect
+from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.locks import advisory_lock
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
@@ -30,7 +32,11 @@ from iot_platform.telemetry.copy_binary import HEADER, TRAILER
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
+TRIES: Final = 5
+"""Attempts in a row without a slice, after 2, 4 … 32 s."""
 LOCK: Final = "simulated-history"
+LOCK_SECONDS: Final = 60.0
+"""How long a lost session of ours may hold the lock."""
 HISTORY_PARTITION: Final = -1
 """kafka_partition of accounting_1h for what never was in Kafka."""
 
@@ -58,7 +64,7 @@ _FINISH: Final = "UPDATE simulated_history SET finished_at = clock_timestamp() W
 class Progress:
     """How far it is, in measurements; `total` is an estimate. `there`: what an earlier command had written."""
 
-    total: int
+    total: int = 0
     written: int = 0
     there: int = 0
     finished: bool = False
@@ -87,24 +93,41 @@ class HistoryFill:
         *,
         period_is_fixed: bool = True,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        on_retry: Callable[[str], None] = lambda _: None,
         stop: threading.Event | None = None,
     ) -> None:
-        """`period_is_fixed`: False lets a history of the same length that was begun before decide when it starts."""
+        """`period_is_fixed`: False lets a history of the same length that was begun before decide when it starts. `on_retry`: told why the
+        connection was lost, before it goes on over a new one."""
         self._settings, self._options, self._fixed = settings, options, period_is_fixed
-        self._on_progress, self._stop = on_progress, stop or threading.Event()
+        self._on_progress, self._on_retry, self._stop = on_progress, on_retry, stop or threading.Event()
+        self._progress, self._begun = Progress(), False
 
     def run(self) -> Progress:
         """Write what is not there yet; returns early, with `finished` False, when `stop` is set.
 
         Raises:
             HistoryError: the options fit no fleet, or not what the database holds. Never retry.
-            DatabaseError, psycopg2.Error: the database refuses, or went away; what is committed stays. Repeat the command.
+            DatabaseError, psycopg2.Error: the database refuses, or is gone for longer than TRIES attempts; what is committed stays. Repeat.
         """
+        failures, written = 0, -1
+        while True:
+            try:
+                return self._attempt(LOCK_SECONDS if failures else 0)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError, DatabaseUnreachableError) as error:
+                failures = 1 if self._progress.written > written else failures + 1
+                written = self._progress.written
+                if not self._begun or failures > TRIES or self._stop.wait(2.0**failures):
+                    raise DatabaseUnreachableError(_reason(error)) from error
+                self._on_retry(_reason(error))
+
+    def _attempt(self, lock_seconds: float) -> Progress:
         with closing(connect(self._settings, application_name="iot-history-lock")) as lock, closing(self._connect()) as connection:
             require_migrated(connection)
+            self._begun = True
             try:
-                with advisory_lock(lock, LOCK, 0):
-                    return self._fill(connection)
+                with advisory_lock(lock, LOCK, lock_seconds, cancelled=self._stop.is_set):
+                    self._fill(connection)
+                    return self._progress
             except LockTimeoutError as error:
                 raise HistoryError(f"another `iot simulate --history` is at work on this database: {error}") from error
 
@@ -115,27 +138,32 @@ class HistoryFill:
         connection.answer_seconds = None  # type: ignore[attr-defined]  # a slice takes as long as it takes
         return connection
 
-    def _fill(self, connection: Connection) -> Progress:
-        known = self._known(connection)
+    def _fill(self, connection: Connection) -> None:
+        known, progress = self._known(connection), self._progress
         options = self._agree(known)
         try:
             fleet = HistoryFleet(options, TopicTemplate(self._settings.topic_pattern))
         except FleetError as error:
             raise HistoryError(str(error)) from error
-        progress = Progress(fleet.expected, filled_to_us=options.start_us)
         if known is None or not known.finished:
             self._check_retention(connection, options if known is None else replace(options, start_us=known.filled_to_us))
+        progress.total = fleet.expected
         if known is None:
             with connection, connection.cursor() as cursor:
                 names.create(cursor, fleet, self._settings.max_series_per_project)
                 edges = (moment(options.start_us), moment(options.end_us), moment(options.start_us))
                 cursor.execute(_BEGIN, (options.seed, *edges, json.dumps(options.as_json())))
+            progress.filled_to_us, progress.there = options.start_us, 0
         else:
-            progress.filled_to_us, progress.there, progress.finished = known.filled_to_us, known.measurements, known.finished
+            progress.filled_to_us, progress.there, progress.finished = (
+                known.filled_to_us,
+                known.measurements - progress.written,
+                known.finished,
+            )
         if not progress.finished:
             self._write(connection, fleet, progress)
-        progress.total = progress.there + progress.written if progress.finished else progress.total
-        return progress
+        if progress.finished:
+            progress.total = progress.there + progress.written
 
     @staticmethod
     def _check_retention(connection: Connection, options: HistoryOptions) -> None:
@@ -214,3 +242,10 @@ def _store(cursor: Cursor, part: Slice, seed: int) -> None:
 
 def _copy(cursor: Cursor, query: str, rows: list[bytes]) -> None:
     cursor.copy_expert(query, io.BytesIO(b"".join((HEADER, *rows, TRAILER))), size=1 << 20)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first: leaving a transaction over a broken connection fails, too."""
+    while isinstance(error.__context__, psycopg2.Error):
+        error = error.__context__
+    return " ".join(str(error).split())
