@@ -13,7 +13,7 @@ from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.defs.telemetry.jobs import check_telemetry, drain
 from iot_platform.defs.telemetry.schedules import check_telemetry_schedule
-from iot_platform.defs.telemetry.sensors import kafka_lag
+from iot_platform.defs.telemetry.sensors import kafka_lag, new_projects
 from iot_platform.resources.platform import PlatformResource
 
 STAGES = (rollups, retention)
@@ -29,7 +29,7 @@ def defs() -> dg.Definitions:
         assets=[ingestion_sources, drained_tables, project, tenant, *(item for stage in STAGES for item in stage.ASSETS)],
         asset_checks=[*checks, *(item for stage in STAGES for item in stage.CHECKS)],
         jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history, *(item for stage in STAGES for item in stage.JOBS)],
-        sensors=[kafka_lag],
+        sensors=[kafka_lag, new_projects],
         schedules=[*schedules, *(item for stage in STAGES for item in stage.SCHEDULES)],
         executor=dg.in_process_executor,
         resources={"platform": PlatformResource()},

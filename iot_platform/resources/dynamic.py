@@ -1,11 +1,15 @@
 """Keeps Dagster's dynamic partition sets equal to what exists: Kafka partitions of the topic, tenants and projects of the database."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Final
 
 from dagster import DagsterInstance
 
+from iot_platform.database import connect
+from iot_platform.resources.accounting import known_projects, project_count
 from iot_platform.resources.partition_keys import project_key, tenant_key
+from iot_platform.settings import Settings
 
 KAFKA_PARTITION: Final = "kafka_partition"
 TENANT: Final = "tenant"
@@ -63,3 +67,22 @@ class ProjectKeys:
             batch = keys[start : start + _BATCH]
             self._instance.add_dynamic_partitions(name, batch)
             self._known[name].update(batch)
+
+    def count(self) -> int:
+        """How many projects are partition keys."""
+        return len(self._known[PROJECT])
+
+
+def sync_projects(instance: DagsterInstance, settings: Settings) -> tuple[list[tuple[str, str]], int]:
+    """Add the projects of the database that Dagster lacks, whoever wrote them; returns those, and how many there are. Costs two counts
+    while nothing is new; 10,000 new ones cost a second or two.
+
+    Raises:
+        DatabaseError, psycopg2.Error: the database does not answer.
+    """
+    keys = ProjectKeys(instance)
+    with closing(connect(settings, application_name="dagster-projects")) as connection:
+        count = project_count(connection)
+        if count <= keys.count():
+            return [], count
+        return keys.add(known_projects(connection)), count

@@ -71,7 +71,8 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "roll_up_measurements",
         "remove_old_rows",
     }
-    assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
+    assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects"}
+    assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
     assert checks == {
