@@ -20,6 +20,8 @@ BEGIN
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
+        -- dashboards
+        GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress, audit_range TO iot_reader;
     END IF;
 END
 $$;

@@ -1,0 +1,200 @@
+"""Fleet overview: does the platform take in what the devices send, how fast, and what does it refuse?"""
+
+from grafana_foundation_sdk.builders import dashboard as builders
+
+from grafana.source import panels
+from grafana.source.boards import board
+from grafana.source.panels import Face, Size
+from grafana.source.queries import load
+
+NO_BATCH = "No batch was committed in this time range"
+
+
+def fleet() -> builders.Dashboard:
+    """The dashboard."""
+    sql = load("fleet")
+    made = board("fleet", "Fleet overview", "Rates, freshness, lag, spool, quarantine and quality of the whole platform.", "now-6h")
+    made = made.annotation(panels.annotation("Replays and accepted losses", "purple", sql["replays"]))
+    return _quarantine(_behind(_state(made, sql), sql), sql)
+
+
+def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    for panel in (
+        panels.figures(
+            Face(
+                "Messages and measurements per minute",
+                "none",
+                "Committed to the database, mean of the last five minutes of the time range.",
+                NO_BATCH,
+            ),
+            sql["rate_now"],
+            Size(6, 4),
+        ),
+        panels.figures(
+            Face(
+                "Freshness",
+                "s",
+                "Time from receipt by the ingest daemon to the commit, over the messages of the last five minutes of the time range: half of them,"
+                " and 95 % of them, were quicker.",
+                "No message was committed in the last five minutes of the time range",
+            ),
+            sql["freshness_now"],
+            Size(4, 4),
+            warn=5,
+            bad=60,
+        ),
+        panels.figures(
+            Face(
+                "Since the last commit",
+                "s",
+                "Age of the newest batch. It grows while no device sends anything, too: it is trouble when the daemons below still receive.",
+                "Nothing was ever committed",
+            ),
+            sql["idle_now"],
+            Size(3, 4),
+            warn=120,
+            bad=600,
+        ),
+        panels.figures(
+            Face(
+                "Spool and in flight",
+                "none",
+                "Messages on the ingest daemons' disks, and received but not yet acknowledged, as they last reported (each audit asks them)."
+                " Both go back to 0 by themselves once Kafka takes messages.",
+                "No ingest daemon has reported yet: `iot audit` asks them",
+            ),
+            sql["spool"],
+            Size(4, 4),
+            warn=1000,
+            bad=100_000,
+        ),
+        panels.figures(
+            Face(
+                "Audit differences",
+                "none",
+                "Gaps or overlaps between the ledger's batches of the last hour, and ingest daemons whose own books do not balance. Must be 0."
+                " The whole audit, row by row, is `iot audit`.",
+                "The audit has nothing to compare",
+            ),
+            sql["differences"],
+            Size(4, 4),
+            bad=1,
+        ),
+        panels.figures(
+            Face(
+                "Quarantined",
+                "none",
+                "Messages put into quarantine in the time range, at most its last day.",
+                "No batch with a quarantined message",
+            ),
+            sql["quarantine_now"],
+            Size(3, 4),
+            warn=1,
+        ),
+    ):
+        made = made.with_panel(panel)
+    return made
+
+
+def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    for panel in (
+        panels.lines(
+            Face(
+                "Rates per minute",
+                "cpm",
+                "Messages and measurements committed per minute. Ranges up to a day by commit time; longer ones by the hour of receipt, whose last"
+                " point is an unfinished hour.",
+                NO_BATCH,
+            ),
+            sql["rates"],
+            Size(12, 8),
+            least_interval="1m",
+        ),
+        panels.bars(
+            Face(
+                "Messages per hour",
+                "short",
+                "By the hour (UTC) in which the ingest daemon received them; at most the last seven days of the time range. Redelivered: MQTT sent"
+                " the message again, it is kept and marked, and yields no measurements.",
+                "No message was received in this time range",
+            ),
+            sql["traffic_hourly"],
+            Size(12, 8),
+        ),
+        panels.lines(
+            Face(
+                "Freshness",
+                "s",
+                "Time from receipt by the ingest daemon to the commit. Of a range longer than an hour, a part of each step is looked at, an hour in all.",
+                "No message was committed in this time range",
+            ),
+            sql["freshness"],
+            Size(12, 8),
+            least_interval="30s",
+            most_points=120,
+        ),
+        panels.rows(
+            Face(
+                "Lag by Kafka partition",
+                "none",
+                "How far the drain is. Behind: how old the oldest message of the last batch was when it was committed; seconds are usual, minutes are"
+                " a backlog. The number of records that wait in Kafka is known to Kafka only: `iot status`, or the gauge iot_kafka_lag of `iot metrics`.",
+                "The drain has not begun yet",
+            ),
+            sql["partitions"],
+            Size(12, 8),
+            {"behind_seconds": "s", "idle_seconds": "s"},
+        ),
+        panels.rows(
+            Face(
+                "Ingest daemons",
+                "none",
+                "What each daemon last reported, counted since its state directory was made: received = delivered + spooled + in flight + dead-lettered"
+                " + given up; difference and missing must be 0.",
+                "No ingest daemon has reported yet: `iot audit` asks them",
+            ),
+            sql["daemons"],
+            Size(24, 6),
+        ),
+    ):
+        made = made.with_panel(panel)
+    return made
+
+
+def _quarantine(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    for panel in (
+        panels.bars(
+            Face(
+                "Quarantined messages by reason",
+                "short",
+                "Messages kept whole because no measurement could be made of them, by the time of receipt.",
+                "No message was quarantined in this time range",
+            ),
+            sql["quarantine"],
+            Size(12, 8),
+            least_interval="1m",
+        ),
+        panels.rows(
+            Face(
+                "Quarantined messages by project",
+                "none",
+                "Where they come from; tenant and project are empty when the topic names none. At most 50 rows.",
+                "No message was quarantined in this time range",
+            ),
+            sql["quarantine_projects"],
+            Size(12, 8),
+        ),
+        panels.rows(
+            Face(
+                "Busiest projects",
+                "none",
+                "Messages received in the last two hours of the time range, the unfinished one included. At most 20 rows. Conflicts: another value was"
+                " stored for the same time before.",
+                "No message was received in the last two hours of the time range",
+            ),
+            sql["busiest"],
+            Size(24, 8),
+        ),
+    ):
+        made = made.with_panel(panel)
+    return made

@@ -1,0 +1,47 @@
+-- What the dashboards of grafana/ read besides the views of views.sql: tables under a name of their own, so that a dashboard names views only
+-- and a table may change behind them. Columns may be added at the end only.
+CREATE OR REPLACE VIEW project_named AS
+SELECT tenant_id, project_id, first_seen_at, series_count, source_count FROM project;
+COMMENT ON VIEW project_named IS 'One row is one project of one tenant.';
+
+CREATE OR REPLACE VIEW series_named AS
+SELECT series_id, tenant_id, project_id, device_id, metric, unit, first_seen_at FROM series;
+COMMENT ON VIEW series_named IS 'One row is one series: one metric of one device.';
+
+CREATE OR REPLACE VIEW source_named AS
+SELECT source_id, tenant_id, project_id, device_id, topic, first_seen_at FROM source;
+COMMENT ON VIEW source_named IS 'One row is one origin of messages: an MQTT topic and the device its messages name.';
+
+CREATE OR REPLACE VIEW batch_named AS
+SELECT committed_at, kafka_partition, kind, from_offset, to_offset, messages, duplicates, quarantined, measurements, measurement_duplicates,
+       measurement_conflicts, first_received_at, last_received_at,
+       extract(epoch FROM committed_at - first_received_at)::double precision AS oldest_seconds,
+       extract(epoch FROM committed_at - last_received_at)::double precision AS newest_seconds,
+       run_id, detail
+FROM ledger;
+COMMENT ON VIEW batch_named IS
+    'One row is one batch of the ledger. oldest_seconds and newest_seconds: from receipt by the ingest daemon to commit, of its first and its last message.';
+
+CREATE OR REPLACE VIEW traffic_1h AS
+SELECT hour, tenant_id, project_id, sum(messages)::bigint AS messages, sum(duplicates)::bigint AS duplicates, sum(quarantined)::bigint AS quarantined,
+       sum(measurements)::bigint AS measurements, sum(measurement_duplicates)::bigint AS measurement_duplicates,
+       sum(measurement_conflicts)::bigint AS measurement_conflicts, max(last_received_at) AS last_received_at, max(last_committed_at) AS last_committed_at
+FROM accounting_1h GROUP BY hour, tenant_id, project_id;
+COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records received in one hour (UTC), over all Kafka partitions. Counters as in ledger.';
+
+CREATE OR REPLACE VIEW partition_progress AS
+SELECT k.topic, k.kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages
+FROM kafka_offset k
+LEFT JOIN LATERAL (
+    SELECT l.last_received_at, extract(epoch FROM l.committed_at - l.first_received_at)::double precision AS oldest_seconds,
+           extract(epoch FROM l.committed_at - l.last_received_at)::double precision AS newest_seconds, l.messages + l.quarantined AS messages
+    FROM ledger l
+    WHERE l.kafka_partition = k.kafka_partition AND l.kind = 'drain' AND l.kafka_topic = k.topic AND l.topic_id = k.topic_id
+    ORDER BY l.from_offset DESC LIMIT 1
+) b ON true
+WHERE NOT EXISTS (SELECT FROM dead_letter d WHERE d.topic_id = k.topic_id);
+COMMENT ON VIEW partition_progress IS
+    'One row is one Kafka partition of the message topic: how far the drain is, and how old the messages of its last batch were when they were committed.';
+
+CREATE OR REPLACE VIEW audit_range AS SELECT * FROM audit_ranges(now() - interval '1 hour');
+COMMENT ON VIEW audit_range IS 'One row is one gap or overlap of the ledger among the batches of the last hour: audit_ranges. Empty where all is well.';
