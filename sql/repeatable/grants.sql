@@ -16,6 +16,9 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE ON quality_incident TO iot_writer;
         GRANT SELECT, INSERT ON quality_result TO iot_writer;
         GRANT SELECT ON quality_named, quality_open TO iot_writer;
+        -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
+        GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
+        GRANT SELECT, INSERT ON rollup_change TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
@@ -27,6 +30,8 @@ BEGIN
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence TO iot_reader;
+        GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
+            TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
     END IF;
 END
