@@ -8,11 +8,17 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from grafana.source.device import device
 from grafana.source.fleet import fleet
+from grafana.source.project import project
+from grafana.source.quality import quality
 
 FOLDER: Final = Path(__file__).parents[1] / "dashboards"
 BOARDS: Final[dict[str, Callable[[], builders.Dashboard]]] = {
     "fleet-overview": fleet,
+    "tenant-project": project,
+    "device": device,
+    "data-quality": quality,
 }
 
 

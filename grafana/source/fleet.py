@@ -28,7 +28,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 NO_BATCH,
             ),
             sql["rate_now"],
-            Size(6, 4),
+            Size(5, 4),
         ),
         panels.figures(
             Face(
@@ -64,7 +64,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 "No ingest daemon has reported yet: `iot audit` asks them",
             ),
             sql["spool"],
-            Size(4, 4),
+            Size(3, 4),
             warn=1000,
             bad=100_000,
         ),
@@ -72,11 +72,22 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Audit differences",
                 "none",
-                "Gaps or overlaps between the ledger's batches of the last hour, and ingest daemons whose own books do not balance. Must be 0."
+                "Open incidents of the rules ledger_continuous and rollup_equals_source, and ingest daemons whose own books do not balance. Must be 0."
                 " The whole audit, row by row, is `iot audit`.",
                 "The audit has nothing to compare",
             ),
             sql["differences"],
+            Size(3, 4),
+            bad=1,
+        ),
+        panels.figures(
+            Face(
+                "Open quality incidents",
+                "none",
+                "Incidents that have not ended, of all tenants. The dashboard Data quality lists them.",
+                "No quality incident was ever opened",
+            ),
+            sql["incidents"],
             Size(4, 4),
             bad=1,
         ),
@@ -88,7 +99,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 "No batch with a quarantined message",
             ),
             sql["quarantine_now"],
-            Size(3, 4),
+            Size(2, 4),
             warn=1,
         ),
     ):

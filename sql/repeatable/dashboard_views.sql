@@ -43,5 +43,14 @@ WHERE NOT EXISTS (SELECT FROM dead_letter d WHERE d.topic_id = k.topic_id);
 COMMENT ON VIEW partition_progress IS
     'One row is one Kafka partition of the message topic: how far the drain is, and how old the messages of its last batch were when they were committed.';
 
-CREATE OR REPLACE VIEW audit_range AS SELECT * FROM audit_ranges(now() - interval '1 hour');
-COMMENT ON VIEW audit_range IS 'One row is one gap or overlap of the ledger among the batches of the last hour: audit_ranges. Empty where all is well.';
+CREATE OR REPLACE VIEW quality_incident_named AS
+SELECT incident_id, opened_at, closed_at, last_seen_at, rule, severity, tenant_id, project_id, device_id, metric, message, value, threshold, flaps,
+       evaluations, kafka_partition, kafka_offset, example
+FROM quality_incident;
+COMMENT ON VIEW quality_incident_named IS 'One row is one quality incident, open (closed_at is null) or ended.';
+
+CREATE OR REPLACE VIEW quality_progress AS
+SELECT w.rule, r.description, r.severity, r.enabled, w.evaluated_at, w.horizon, w.seconds, w.failing, w.error
+FROM quality_watermark w
+JOIN quality_rule r ON r.rule = w.rule AND r.tenant_id = '' AND r.project_id = '' AND r.metric = '';
+COMMENT ON VIEW quality_progress IS 'One row is one quality rule: when it was last evaluated, how long that took and how many subjects failed.';

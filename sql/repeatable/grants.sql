@@ -33,8 +33,9 @@ BEGIN
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
             TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
-        -- dashboards
-        GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress, audit_range TO iot_reader;
+        -- Dashboards
+        GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress,
+            quality_incident_named, quality_progress TO iot_reader;
     END IF;
 END
 $$;

@@ -85,8 +85,11 @@ FROM audit_daemon
 ORDER BY client_id
 
 -- name: differences
-SELECT (SELECT count(*) FROM audit_range) AS "ledger gaps, last hour",
-       (SELECT count(*) FROM audit_daemon WHERE problem IS NOT NULL) AS "daemons with a difference"
+SELECT (SELECT count(*) FROM quality_open WHERE rule IN ('ledger_continuous', 'rollup_equals_source')) AS "ledger and rollups",
+       (SELECT count(*) FROM audit_daemon WHERE problem IS NOT NULL) AS "ingest daemons"
+
+-- name: incidents
+SELECT count(*) FILTER (WHERE severity = 'ERROR') AS "errors", count(*) FILTER (WHERE severity = 'WARN') AS "warnings" FROM quality_open
 
 -- name: quarantine_now
 SELECT coalesce(sum(quarantined), 0) AS "quarantined"
