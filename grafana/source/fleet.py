@@ -14,7 +14,7 @@ def fleet() -> builders.Dashboard:
     """The dashboard."""
     sql = load("fleet")
     made = board("fleet", "Fleet overview", "Rates, freshness, lag, spool, quarantine and quality of the whole platform.", "now-6h")
-    made = made.annotation(panels.annotation("Replays and accepted losses", "purple", sql["replays"]))
+    made = made.annotation(panels.annotation("Accepted losses", "purple", sql["losses"]))
     return _quarantine(_behind(_state(made, sql), sql), sql)
 
 
@@ -95,8 +95,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Quarantined",
                 "none",
-                "Messages put into quarantine in the time range, at most its last day.",
-                "No batch with a quarantined message",
+                "Messages received in the time range, at most its last day, that are in quarantine.",
+                "Nothing is in quarantine",
             ),
             sql["quarantine_now"],
             Size(2, 4),
@@ -113,30 +113,32 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Face(
                 "Rates per minute",
                 "cpm",
-                "Messages and measurements committed per minute. Ranges up to a day by commit time; longer ones by the hour of receipt, whose last"
-                " point is an unfinished hour.",
+                "Messages and measurements committed per minute. The first 100 batches of each step are read: exact for short steps, a sample of long ones.",
                 NO_BATCH,
             ),
             sql["rates"],
             Size(12, 8),
             least_interval="1m",
+            most_points=200,
         ),
-        panels.bars(
+        panels.lines(
             Face(
-                "Messages per hour",
-                "short",
-                "By the hour (UTC) in which the ingest daemon received them; at most the last seven days of the time range. Redelivered: MQTT sent"
-                " the message again, it is kept and marked, and yields no measurements.",
-                "No message was received in this time range",
+                "Refused and repeated per minute",
+                "cpm",
+                "Redelivered: MQTT sent a message again; it is kept and marked, and yields no measurements. Repeated and conflicting measurements: the"
+                " same series and time was stored before, with the same or another value. Read as the rates are.",
+                NO_BATCH,
             ),
-            sql["traffic_hourly"],
+            sql["rest"],
             Size(12, 8),
+            least_interval="1m",
+            most_points=200,
         ),
         panels.lines(
             Face(
                 "Freshness",
                 "s",
-                "Time from receipt by the ingest daemon to the commit. Of a range longer than an hour, a part of each step is looked at, an hour in all.",
+                "Time from receipt by the ingest daemon to the commit. The first 50 batches of each step are read.",
                 "No message was committed in this time range",
             ),
             sql["freshness"],
@@ -199,9 +201,9 @@ def _quarantine(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashb
             Face(
                 "Busiest projects",
                 "none",
-                "Messages received in the last two hours of the time range, the unfinished one included. At most 20 rows. Conflicts: another value was"
+                "Messages received in the hour (UTC) in which the time range ends. At most 20 rows. Conflicts: another value was"
                 " stored for the same time before.",
-                "No message was received in the last two hours of the time range",
+                "No message was received in the hour in which the time range ends",
             ),
             sql["busiest"],
             Size(24, 8),

@@ -23,11 +23,10 @@ COMMENT ON VIEW batch_named IS
     'One row is one batch of the ledger. oldest_seconds and newest_seconds: from receipt by the ingest daemon to commit, of its first and its last message.';
 
 CREATE OR REPLACE VIEW traffic_1h AS
-SELECT hour, tenant_id, project_id, sum(messages)::bigint AS messages, sum(duplicates)::bigint AS duplicates, sum(quarantined)::bigint AS quarantined,
-       sum(measurements)::bigint AS measurements, sum(measurement_duplicates)::bigint AS measurement_duplicates,
-       sum(measurement_conflicts)::bigint AS measurement_conflicts, max(last_received_at) AS last_received_at, max(last_committed_at) AS last_committed_at
-FROM accounting_1h GROUP BY hour, tenant_id, project_id;
-COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records received in one hour (UTC), over all Kafka partitions. Counters as in ledger.';
+SELECT hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts,
+       last_received_at, last_committed_at
+FROM accounting_1h;
+COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records of one Kafka partition received in one hour (UTC). Counters as in ledger.';
 
 CREATE OR REPLACE VIEW partition_progress AS
 SELECT k.topic, k.kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages

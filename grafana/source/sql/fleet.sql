@@ -1,26 +1,44 @@
--- Queries of the dashboard Fleet overview. Each begins at its `-- name:` line. Ledger rows are few (some a second and partition), so up to a day
--- is summed from them; longer ranges come from the hourly sums.
+-- Queries of the dashboard Fleet overview. Each begins at its `-- name:` line. The ledger gets some rows a second, however many projects there are;
+-- of each step the first so many are read, which bounds both the work and what the planner expects (it would compile a large plan for seconds).
 
 -- name: rates
-SELECT $__timeGroupAlias(committed_at, $__interval),
-       sum(messages) * 60000.0 / $__interval_ms AS "messages",
-       sum(measurements) * 60000.0 / $__interval_ms AS "measurements"
-FROM batch_named
-WHERE $__timeFilter(committed_at) AND kind <> 'accepted_loss'
-  AND $__timeTo()::timestamptz - $__timeFrom()::timestamptz <= interval '1 day'
-GROUP BY 1
-UNION ALL
-SELECT hour, sum(messages) / 60.0, sum(measurements) / 60.0
-FROM traffic_1h
-WHERE $__timeFilter(hour) AND $__timeTo()::timestamptz - $__timeFrom()::timestamptz > interval '1 day'
-GROUP BY 1
+SELECT t.moment AS "time", s.messages / s.minutes AS "messages", s.measurements / s.minutes AS "measurements"
+FROM (
+    SELECT * FROM generate_series(
+        time_bucket($__interval_ms * interval '1 ms', $__timeFrom()::timestamptz), $__timeTo()::timestamptz, $__interval_ms * interval '1 ms') m(moment)
+    LIMIT 300
+) t
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN count(*) < 100 THEN $__interval_ms / 60000.0 ELSE extract(epoch FROM max(b.committed_at) - t.moment) / 60.0 END AS minutes,
+           sum(b.messages) AS messages, sum(b.measurements) AS measurements
+    FROM (
+        SELECT * FROM batch_named n
+        WHERE n.committed_at >= t.moment AND n.committed_at < t.moment + $__interval_ms * interval '1 ms' AND n.kind <> 'accepted_loss'
+        ORDER BY n.committed_at LIMIT 100
+    ) b
+) s
+WHERE s.minutes > 0 AND s.messages IS NOT NULL
 ORDER BY 1
 
--- name: traffic_hourly
-SELECT hour AS "time", sum(messages) AS "messages", sum(duplicates) AS "redelivered", sum(quarantined) AS "quarantined"
-FROM traffic_1h
-WHERE hour >= time_bucket('1 hour', greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '7 days')) AND hour <= $__timeTo()
-GROUP BY 1
+-- name: rest
+SELECT t.moment AS "time", s.redelivered / s.minutes AS "redelivered", s.quarantined / s.minutes AS "quarantined",
+       s.repeated / s.minutes AS "repeated measurements", s.conflicts / s.minutes AS "conflicting measurements"
+FROM (
+    SELECT * FROM generate_series(
+        time_bucket($__interval_ms * interval '1 ms', $__timeFrom()::timestamptz), $__timeTo()::timestamptz, $__interval_ms * interval '1 ms') m(moment)
+    LIMIT 300
+) t
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN count(*) < 100 THEN $__interval_ms / 60000.0 ELSE extract(epoch FROM max(b.committed_at) - t.moment) / 60.0 END AS minutes,
+           sum(b.duplicates) AS redelivered, sum(b.quarantined) AS quarantined, sum(b.measurement_duplicates) AS repeated,
+           sum(b.measurement_conflicts) AS conflicts
+    FROM (
+        SELECT * FROM batch_named n
+        WHERE n.committed_at >= t.moment AND n.committed_at < t.moment + $__interval_ms * interval '1 ms' AND n.kind <> 'accepted_loss'
+        ORDER BY n.committed_at LIMIT 100
+    ) b
+) s
+WHERE s.minutes > 0 AND s.redelivered IS NOT NULL
 ORDER BY 1
 
 -- name: rate_now
@@ -41,27 +59,27 @@ FROM (
 ) ages
 
 -- name: freshness
--- Of each step the batches of a part: all of them for ranges up to an hour, and never more than an hour's batches in all.
-SELECT p.moment AS "time",
-       min(age) FILTER (WHERE below >= 0.5 * total) AS "p50", min(age) FILTER (WHERE below >= 0.95 * total) AS "p95", max(age) AS "slowest"
+-- A batch's messages count as spread evenly between its first and its last receipt.
+SELECT t.moment AS "time", s.p50, s.p95, s.slowest
 FROM (
-    SELECT b.moment, a.age, sum(b.messages) OVER (PARTITION BY b.moment ORDER BY a.age) AS below, sum(b.messages) OVER (PARTITION BY b.moment) AS total
+    SELECT * FROM generate_series(
+        time_bucket($__interval_ms * interval '1 ms', $__timeFrom()::timestamptz), $__timeTo()::timestamptz, $__interval_ms * interval '1 ms') m(moment)
+    LIMIT 300
+) t
+CROSS JOIN LATERAL (
+    SELECT min(a.age) FILTER (WHERE a.below >= 0.5 * a.total) AS p50, min(a.age) FILTER (WHERE a.below >= 0.95 * a.total) AS p95, max(a.age) AS slowest
     FROM (
-        SELECT t.moment, b.messages, b.oldest_seconds, b.newest_seconds
-        FROM generate_series(time_bucket($__interval_ms * interval '1 ms', $__timeFrom()::timestamptz), $__timeTo()::timestamptz, $__interval_ms * interval '1 ms') t(moment)
-        CROSS JOIN LATERAL (
+        SELECT x.age, sum(b.messages) OVER (ORDER BY x.age) AS below, sum(b.messages) OVER () AS total
+        FROM (
             SELECT * FROM batch_named n
-            WHERE n.committed_at >= t.moment
-              AND n.committed_at < t.moment + $__interval_ms * interval '1 ms'
-                  * least(1.0, 3600.0 / extract(epoch FROM $__timeTo()::timestamptz - $__timeFrom()::timestamptz))
-              AND n.kind = 'drain' AND n.messages > 0
+            WHERE n.committed_at >= t.moment AND n.committed_at < t.moment + $__interval_ms * interval '1 ms' AND n.kind = 'drain' AND n.messages > 0
+            ORDER BY n.committed_at LIMIT 50
         ) b
-        WHERE b.committed_at BETWEEN $__timeFrom() AND $__timeTo()
-    ) b
-    CROSS JOIN (VALUES (0.05), (0.5), (0.95)) s(share)
-    CROSS JOIN LATERAL (SELECT b.oldest_seconds - s.share * (b.oldest_seconds - b.newest_seconds) AS age) a
-) p
-GROUP BY 1
+        CROSS JOIN (VALUES (0.05), (0.5), (0.95)) v(share)
+        CROSS JOIN LATERAL (SELECT b.oldest_seconds - v.share * (b.oldest_seconds - b.newest_seconds) AS age) x
+    ) a
+) s
+WHERE s.p50 IS NOT NULL
 ORDER BY 1
 
 -- name: partitions
@@ -92,9 +110,9 @@ SELECT (SELECT count(*) FROM quality_open WHERE rule IN ('ledger_continuous', 'r
 SELECT count(*) FILTER (WHERE severity = 'ERROR') AS "errors", count(*) FILTER (WHERE severity = 'WARN') AS "warnings" FROM quality_open
 
 -- name: quarantine_now
-SELECT coalesce(sum(quarantined), 0) AS "quarantined"
-FROM batch_named
-WHERE committed_at > greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '1 day') AND committed_at <= $__timeTo() AND quarantined > 0
+SELECT count(*) AS "quarantined"
+FROM quarantine_named
+WHERE received_at >= greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '1 day') AND received_at <= $__timeTo()
 
 -- name: quarantine
 SELECT $__timeGroupAlias(received_at, $__interval), reason AS metric, count(*) AS value
@@ -115,15 +133,15 @@ LIMIT 50
 SELECT tenant_id, project_id, sum(messages) AS messages, sum(measurements) AS measurements, sum(quarantined) AS quarantined,
        sum(measurement_conflicts) AS conflicts, max(last_received_at) AS newest_received_at
 FROM traffic_1h
-WHERE hour >= time_bucket('1 hour', $__timeTo()::timestamptz - interval '1 hour') AND hour <= $__timeTo()
+WHERE hour = time_bucket('1 hour', $__timeTo()::timestamptz)
 GROUP BY 1, 2
 ORDER BY messages DESC, tenant_id, project_id
 LIMIT 20
 
--- name: replays
-SELECT committed_at AS "time", kind || ' of partition ' || kafka_partition || ', offsets ' || from_offset || ' to ' || to_offset - 1
-       || coalesce(': ' || detail, '') AS text, kind AS tags
+-- name: losses
+SELECT committed_at AS "time", 'Partition ' || kafka_partition || ', offsets ' || from_offset || ' to ' || to_offset - 1 || coalesce(': ' || detail, '') AS text,
+       'accepted loss' AS tags
 FROM batch_named
-WHERE committed_at > greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '1 day') AND committed_at <= $__timeTo() AND kind <> 'drain'
+WHERE kind = 'accepted_loss' AND $__timeFilter(committed_at)
 ORDER BY committed_at DESC
 LIMIT 100
