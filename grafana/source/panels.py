@@ -140,4 +140,4 @@ def _common(panel: P, face: Face, sql: str, size: Size, format_: Format) -> P:
 
 
 def _has_column(sql: str, column: str) -> bool:
-    return column in sql.split("FROM")[0].replace(",", " ").split()
+    return column in sql.rsplit("\nSELECT ", 1)[-1].split("FROM")[0].replace(",", " ").split()
