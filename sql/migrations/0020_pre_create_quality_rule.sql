@@ -58,6 +58,13 @@ INSERT INTO quality_rule (rule, enabled, severity, threshold, window_seconds, cl
 ('ledger_continuous', true, 'ERROR', 0, 3600, 0, 3600, '{}',
  'More than threshold offsets are missing between batches of the ledger, or are in two of them.');
 
+-- What cannot be, whatever the sensor; percentages with some room for how sensors round.
+INSERT INTO quality_rule (rule, metric, parameters) VALUES
+('range', 'humidity', '{"min": -5, "max": 105}'),
+('range', 'latitude', '{"min": -90, "max": 90}'),
+('range', 'longitude', '{"min": -180, "max": 180}'),
+('range', 'rssi', '{"min": -200, "max": 50}');
+
 -- How far each rule looked. The feed numbers batches in the order in which they were seen, because they commit in another order than they
 -- begin, and late data arrives in new batches: a position never misses one.
 CREATE TABLE quality_watermark (

@@ -10,7 +10,7 @@ WITH rule AS (
     CROSS JOIN LATERAL generate_series(greatest(e.judged, e.until - 3 * e.width), e.until - e.width, e.width) b
     WHERE e.judged IS NOT NULL
 ), remembered AS (
-    UPDATE quality_watermark w SET state = w.state || jsonb_build_object('until', e.until) FROM edge e WHERE w.rule = 'completeness'
+    UPDATE quality_watermark w SET state = w.state || jsonb_build_object('until', greatest(e.until, e.judged)) FROM edge e WHERE w.rule = 'completeness'
 ), received AS (
     SELECT b.begins, c.tenant_id, c.project_id, c.device_id, sum(m.messages) AS messages
     FROM bucket b

@@ -2,8 +2,11 @@
 -- it is one finding: their network or broker, not each of them.
 WITH usual AS (
     SELECT k.*, k.gaps / k.weight AS mean, sqrt(greatest(k.squares / k.weight - (k.gaps / k.weight) ^ 2, 0)) AS deviation,
-           extract(epoch FROM %(horizon)s - greatest(k.last_received_at, %(live_since)s))::double precision AS silent
-    FROM quality_cadence k WHERE k.weight >= 5
+           extract(epoch FROM %(horizon)s - greatest(k.last_received_at, CASE WHEN i.incident_id IS NULL THEN %(live_since)s::timestamptz END))::double precision AS silent
+    FROM quality_cadence k
+    LEFT JOIN quality_incident i ON i.rule = 'freshness_device' AND i.closed_at IS NULL AND i.metric = ''
+        AND i.tenant_id = k.tenant_id AND i.project_id = k.project_id AND i.device_id = k.device_id
+    WHERE k.weight >= 5
 ), limited AS (
     SELECT u.*, s.severity, s.clear_seconds, s.hold_seconds,
            greatest(s.window_seconds, 5 * u.mean + s.threshold * u.deviation, CASE WHEN u.pauses >= 3 THEN 1.5 * u.pause_seconds ELSE 0 END) AS most

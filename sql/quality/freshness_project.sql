@@ -10,9 +10,10 @@ WITH usual AS (
            (array_agg(u.last_offset ORDER BY u.last_received_at DESC))[1] AS last_offset
     FROM usual u GROUP BY 1, 2
 ), limited AS (
-    SELECT p.*, s.severity, s.clear_seconds, s.hold_seconds, extract(epoch FROM %(horizon)s - greatest(p.last_received_at, %(live_since)s))::double precision AS silent,
+    SELECT p.*, s.severity, s.clear_seconds, s.hold_seconds, extract(epoch FROM %(horizon)s - greatest(p.last_received_at, CASE WHEN i.incident_id IS NULL THEN %(live_since)s::timestamptz END))::double precision AS silent,
            greatest(s.window_seconds, least(s.threshold * p.mean, p.least), p.pause) AS most
     FROM project p
+    LEFT JOIN quality_incident i ON i.rule = 'freshness_project' AND i.closed_at IS NULL AND i.tenant_id = p.tenant_id AND i.project_id = p.project_id
     CROSS JOIN LATERAL quality_setting('freshness_project', p.tenant_id, p.project_id, '') s
     WHERE p.last_received_at < %(horizon)s::timestamptz - (SELECT min(r.window_seconds) FROM quality_rule r WHERE r.rule = 'freshness_project') * interval '1 second'
       AND s.enabled AND s.threshold IS NOT NULL AND p.messages >= (s.parameters ->> 'least_messages')::double precision

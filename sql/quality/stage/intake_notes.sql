@@ -4,7 +4,7 @@ WITH taken AS (
 ), place AS (
     INSERT INTO quality_feed (batch_id, committed_at, from_offset, to_offset, kafka_partition, records, kind)
     SELECT -1 - coalesce(max(f.feed_position), 0), clock_timestamp(), 0, 0, 0, 0, 'notes' FROM quality_feed f
-    WHERE EXISTS (SELECT FROM taken) RETURNING feed_position
+    HAVING EXISTS (SELECT FROM taken) RETURNING feed_position
 )
 INSERT INTO quality_late (feed_position, time_from, time_to, series_id)
 SELECT p.feed_position, t.time_from, t.time_to, t.series_id FROM taken t CROSS JOIN place p
