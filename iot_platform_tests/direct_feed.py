@@ -32,7 +32,9 @@ class DirectFeed:
         self.connection = connect(settings, "writer", "direct-feed")
         self._offset, self._pending = 0, list[tuple[datetime, str, bytes]]()
         with closing(connect(settings, "admin")) as admin, admin.cursor() as cursor:
-            cursor.execute("INSERT INTO kafka_offset VALUES (%s, 0, 0, 'cluster', 'topic', 0) ON CONFLICT DO NOTHING", (settings.kafka_topic,))
+            cursor.execute(
+                "INSERT INTO kafka_offset VALUES (%s, 0, 0, 'cluster', 'topic', 0) ON CONFLICT DO NOTHING", (settings.kafka_topic,)
+            )
             admin.commit()
         self._decoder = Decoder(DecodeRules.from_settings(settings))
         rules = WriterRules(settings.kafka_topic, "topic", "direct", settings.max_series_per_project, settings.ingest_in_flight_window)
@@ -46,7 +48,11 @@ class DirectFeed:
     def flush(self) -> None:
         """Commit what was sent."""
         if self._pending:
-            self.write([microseconds(at) for at, _, _ in self._pending], [t.encode() for _, t, _ in self._pending], [p for _, _, p in self._pending])
+            self.write(
+                [microseconds(at) for at, _, _ in self._pending],
+                [t.encode() for _, t, _ in self._pending],
+                [p for _, _, p in self._pending],
+            )
             self._pending.clear()
 
     def write(self, received_at: Sequence[int], topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:

@@ -6,7 +6,22 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import audit, decode, drill, environment, metrics, migrate, offsets, replay, simulate, sql, stack, status, trace
+from iot_platform.cli import (
+    audit,
+    decode,
+    drill,
+    environment,
+    metrics,
+    migrate,
+    offsets,
+    quality,
+    replay,
+    simulate,
+    sql,
+    stack,
+    status,
+    trace,
+)
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -27,6 +42,7 @@ environment.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)
+quality.register(app)
 replay.register(app)
 simulate.register(app)
 sql.register(app)

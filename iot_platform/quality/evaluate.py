@@ -36,10 +36,11 @@ log = structlog.get_logger(__name__)
 
 _POSITIONS: Final = "SELECT rule, feed_position FROM quality_watermark WHERE rule <> 'intake'"
 _BEGIN: Final = """
-INSERT INTO quality_watermark (rule, feed_position, state) SELECT unnest(%s::text[]), coalesce((SELECT min(feed_position) - 1 FROM quality_feed), 0), '{}'
-ON CONFLICT DO NOTHING"""
+INSERT INTO quality_watermark (rule, feed_position)
+SELECT unnest(%s::text[]), coalesce((SELECT min(feed_position) - 1 FROM quality_feed), 0) ON CONFLICT DO NOTHING"""
 _BEGIN_COMPLETENESS: Final = """
-UPDATE quality_watermark w SET state = w.state || jsonb_build_object('until', time_bucket(r.window_seconds * interval '1 second', %s::timestamptz))
+UPDATE quality_watermark w
+SET state = w.state || jsonb_build_object('until', time_bucket(r.window_seconds * interval '1 second', %s::timestamptz))
 FROM quality_rule r WHERE w.rule = 'completeness' AND NOT w.state ? 'until' AND r.rule = w.rule AND r.tenant_id = '' AND r.metric = ''"""
 _LIVE: Final = """
 UPDATE quality_watermark w SET evaluated_at = now(), horizon = %(horizon)s, state = w.state || jsonb_build_object('live_since', CASE
@@ -49,8 +50,8 @@ UPDATE quality_watermark w SET evaluated_at = now(), horizon = %(horizon)s, stat
     ELSE (w.state ->> 'live_since')::timestamptz END)
 WHERE w.rule = 'intake' RETURNING coalesce((w.state ->> 'live_since')::timestamptz, %(horizon)s)"""
 _DONE: Final = """
-UPDATE quality_watermark SET feed_position = %(upto)s, evaluated_at = now(), horizon = %(horizon)s, seconds = %(seconds)s, failing = %(failing)s,
-    error = NULL WHERE rule = %(rule)s"""
+UPDATE quality_watermark SET feed_position = %(upto)s, evaluated_at = now(), horizon = %(horizon)s, seconds = %(seconds)s,
+    failing = %(failing)s, error = NULL WHERE rule = %(rule)s"""
 _FAILED: Final = "UPDATE quality_watermark SET error = %s, evaluated_at = now() WHERE rule = %s"
 _FAILING: Final = "SELECT count(*) FROM quality_incident WHERE rule = %s AND closed_at IS NULL"
 _ENABLED: Final = "SELECT EXISTS (SELECT FROM quality_rule WHERE rule = %s AND enabled)"
@@ -106,7 +107,7 @@ def evaluate(
             require_migrated(connection)
             try:
                 with advisory_lock(connection, LOCK, wait_seconds), _rolled_back(connection):
-                    return _Run(settings, connection, at, tuple(rules), note, kill_point).run()
+                    return _Run(settings, connection, at, rules, note=note, kill_point=kill_point).run()
             except LockTimeoutError as error:
                 raise BusyError(f"another evaluation is running: {error}") from error
     except psycopg2.Error as error:
@@ -131,7 +132,8 @@ class _Run:
         settings: Settings,
         connection: Connection,
         at: datetime | None,
-        rules: tuple[str, ...],
+        rules: Collection[str],
+        *,
         note: Callable[[str], None],
         kill_point: Callable[[str], None],
     ) -> None:

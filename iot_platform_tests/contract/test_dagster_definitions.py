@@ -12,6 +12,8 @@ import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
 
+from iot_platform.quality.statements import RULES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
@@ -27,6 +29,7 @@ LINEAGE = {
     "quarantine": {"iot_messages"},
     "project": {"message", "measurement", "quarantine"},
     "tenant": {"project"},
+    "quality_result": {"message", "measurement", "quarantine"},
 }
 
 
@@ -60,7 +63,7 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history"}
+    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "evaluate_quality", "purge_dagster_history"}
     assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -68,6 +71,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "message:every_offset_is_accounted_for",
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
+        *(f"quality_result:{rule}" for rule in RULES),
     }
 
 

@@ -11,13 +11,15 @@ WITH scope AS MATERIALIZED (
     WHERE s.enabled AND s.threshold IS NOT NULL AND (s.parameters ? 'min' OR s.parameters ? 'max')
 ), judged AS (
     SELECT q.series_id, count(*) FILTER (WHERE m.value < c.least OR m.value > c.most) AS outside,
-           (array_agg(m.time ORDER BY greatest(c.least - m.value, m.value - c.most) DESC, m.time DESC))[1] AS worst_time,
-           (array_agg(m.value ORDER BY greatest(c.least - m.value, m.value - c.most) DESC, m.time DESC))[1] AS worst,
+           (array_agg(m.time ORDER BY m.excess DESC, m.time DESC))[1] AS worst_time, (array_agg(m.value ORDER BY m.excess DESC, m.time DESC))[1] AS worst,
            min(m.time) AS first_time, max(m.time) AS last_time
     FROM scope c
     JOIN quality_series q USING (tenant_id, project_id, metric)
-    JOIN quality_measurement m USING (series_id)
-    WHERE m.value IS NOT NULL
+    CROSS JOIN LATERAL (  -- bounded, because float8 raises on overflow
+        SELECT n.time, n.value, greatest(greatest(c.least, -1e300) - least(greatest(n.value, -1e300), 1e300),
+            least(greatest(n.value, -1e300), 1e300) - least(c.most, 1e300)) AS excess
+        FROM quality_measurement n WHERE n.series_id = q.series_id AND n.value IS NOT NULL
+    ) m
     GROUP BY q.series_id
 )
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,

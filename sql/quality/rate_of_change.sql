@@ -14,10 +14,12 @@ WITH scope AS MATERIALIZED (
     JOIN quality_measurement m USING (series_id)
     WHERE m.value IS NOT NULL
     WINDOW w AS (PARTITION BY q.series_id, m.segment ORDER BY m.time)
-), rate AS (  -- a second at least: two readings within a millisecond say nothing; values beyond 1e150 would overflow
-    SELECT s.*, abs(least(greatest(s.value, -1e150), 1e150) - least(greatest(s.value_before, -1e150), 1e150))
-        * 60 / greatest(extract(epoch FROM s.time - s.time_before)::double precision, 1) AS rate
-    FROM step s WHERE s.time_before IS NOT NULL
+), rate AS (  -- a second at least: two readings within a millisecond say nothing; float8 raises on overflow and underflow
+    SELECT s.*, CASE WHEN s.change < 1e-200 THEN 0 ELSE s.change * 60 / greatest(extract(epoch FROM s.time - s.time_before)::double precision, 1) END AS rate
+    FROM (
+        SELECT s.*, abs(least(greatest(s.value, -1e300), 1e300) - least(greatest(s.value_before, -1e300), 1e300)) AS change
+        FROM step s WHERE s.time_before IS NOT NULL
+    ) s
 ), judged AS (
     SELECT DISTINCT ON (r.series_id) r.* FROM rate r ORDER BY r.series_id, r.rate DESC, r.time DESC
 )

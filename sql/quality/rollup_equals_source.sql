@@ -14,7 +14,7 @@ WITH rule AS (
 ), compared AS (
     SELECT w.series_id, w.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, m AS source, r AS rollup,
            (m.count, m.numbers, m.min, m.max, m.first, m.last) IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.first, r.last)
-           OR (m.sum IS NULL) <> (r.sum IS NULL) OR abs(m.sum - r.sum) > 1e-9 * greatest(abs(m.sum), m.numbers * least(greatest(abs(m.min), abs(m.max)), 1e290)) AS differs,
+           OR (m.sum IS NULL) <> (r.sum IS NULL) OR abs(m.sum - r.sum) > 1e-9 * greatest(abs(m.sum), m.numbers * least(greatest(abs(m.min), abs(m.max)), 1e290), 1e-200) AS differs,
            EXISTS (SELECT FROM rollup_change c WHERE c.series_id = w.series_id AND c.bucket = w.bucket) AS noted
     FROM wanted w
     JOIN series s USING (series_id)
