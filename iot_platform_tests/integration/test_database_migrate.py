@@ -56,7 +56,7 @@ def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
 
 def migrate_names() -> list[str]:
     numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
-    repeatable = ("functions", "views", "rollups", "audit_sums", "audit_views", "quality", "grants")
+    repeatable = ("functions", "views", "rollups", "audit_sums", "audit_views", "dashboard_views", "quality", "grants")
     return [*numbered, *(f"repeatable/{name}.sql" for name in repeatable)]
 
 
