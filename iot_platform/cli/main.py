@@ -14,6 +14,7 @@ from iot_platform.cli import (
     metrics,
     migrate,
     offsets,
+    quality,
     replay,
     retention,
     rollup,
@@ -44,6 +45,7 @@ environment.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)
+quality.register(app)
 replay.register(app)
 retention.register(app)
 rollup.register(app)

@@ -11,6 +11,7 @@ from iot_platform.telemetry import replay_books, replay_removed
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
+from iot_platform.telemetry.notes import note_unpunctual
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
@@ -115,6 +116,7 @@ class ReplayWriter:
             _write_rows(cursor, work)
             values = work.select()
             work.result, latest = self._measurements.write(values, catalog)
+            note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
             keys = replay_books.write(cursor, self._names, work)
         tally = work.tally()

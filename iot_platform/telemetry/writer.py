@@ -16,6 +16,7 @@ from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
+from iot_platform.telemetry.notes import note_unpunctual
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
 from iot_platform.telemetry.records import DecodedRecords, Records
 from iot_platform.telemetry.redelivery import Redelivery
@@ -93,6 +94,7 @@ class Writer:
             if quarantine:
                 copy(cursor, QUARANTINE, quarantine)
             result, latest = self._measurements.write(values, catalog)
+            note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
             outcome = self._outcome(plan, catalog, values.row, result)
             accounting.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)

@@ -12,6 +12,8 @@ import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
 
+from iot_platform.quality.statements import RULES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
@@ -30,6 +32,7 @@ LINEAGE = {
     "measurement_1h": {"measurement"},
     "measurement_1d": {"measurement_1h"},
     "retention_removed": {"message", "measurement", "quarantine"},
+    "quality_result": {"message", "measurement", "quarantine"},
 }
 
 
@@ -70,6 +73,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "purge_dagster_history",
         "roll_up_measurements",
         "remove_old_rows",
+        "evaluate_quality",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
@@ -81,6 +85,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "quarantine:messages_are_mostly_good",
         "measurement_1h:rollup_equals_measurement",
         "retention_removed:retention_is_possible",
+        *(f"quality_result:{rule}" for rule in RULES),
     }
 
 

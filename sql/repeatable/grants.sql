@@ -48,6 +48,12 @@ BEGIN
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
+        -- Quality: drain and replay note where to look, evaluations do the rest.
+        GRANT SELECT, INSERT, UPDATE, DELETE ON quality_rule, quality_watermark, quality_feed, quality_note, quality_late, quality_cadence,
+            quality_constant, quality_recheck TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON quality_incident TO iot_writer;
+        GRANT SELECT, INSERT ON quality_result TO iot_writer;
+        GRANT SELECT ON quality_named, quality_open TO iot_writer;
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
@@ -69,11 +75,16 @@ BEGIN
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         GRANT SELECT ON simulated_history TO iot_reader;
+        -- Quality
+        GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence TO iot_reader;
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
             TO iot_reader;
         GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
+        -- Dashboards
+        GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress,
+            quality_incident_named, quality_progress TO iot_reader;
     END IF;
     -- Tenants' logins (repeatable/tenants.sql): their views, and nothing else.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_tenant') THEN

@@ -39,6 +39,5 @@ remove_old_rows_schedule = dg.ScheduleDefinition(
 )
 
 ASSETS = [retention_removed]
-CHECKS: list[dg.AssetChecksDefinition] = []  # its check comes with the asset
 JOBS = [remove_old_rows]
 SCHEDULES = [remove_old_rows_schedule]
