@@ -6,7 +6,7 @@ code: `connect`, `migrate`, the drain. What differs from a server, found by tryi
 - One PostgreSQL session. Connections take turns from transaction to transaction, each with its own user and SET values. So nothing ever runs
   at the same time as something else: no lock is waited for, a session's advisory lock excludes nobody, temporary tables are seen by all.
 - A connection inside a transaction holds up all others of its database: commit or roll back before another one is used.
-- COPY works (through PGlite's /dev/blob, for which roles need pg_read_server_files), but an error in it shows after the last byte.
+- COPY works (through PGlite's /dev/blob), but as superuser, whatever the role may do, and an error in it shows after the last byte.
 - No background workers: no policies of TimescaleDB run (the platform uses none). statement_timeout and lock_timeout do nothing.
 - No autovacuum: run ANALYZE where a plan matters. It is 32-bit, and perhaps five times slower than the server.
 - A session that has loaded TimescaleDB cannot CREATE EXTENSION any more; server.mjs does it first.
@@ -118,6 +118,5 @@ def _prepare(server: Pglite, folder: Path) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
         cursor.execute("ALTER DATABASE template1 OWNER TO iot_migrator")  # PGlite's one database
-        cursor.execute("GRANT pg_read_server_files, pg_write_server_files TO iot_migrator, iot_writer, iot_reader")
     connection.close()
     migrate(Settings(**server.urls(TEMPLATE)))  # type: ignore[arg-type]
