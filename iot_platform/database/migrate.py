@@ -93,7 +93,7 @@ def require_migrated(connection: Connection, sql_dir: Path = SQL_DIR) -> None:
 
 
 def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
-    """All files in order of application: numbered ones by number, then functions, views, grants.
+    """All files in order of application: numbered ones by number, then functions, views, rollups, the rest by name, grants.
 
     Raises:
         MigrationError: a file name breaks the pattern, or two share a number.
@@ -105,7 +105,7 @@ def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
             raise MigrationError(f"sql/migrations/{path.name}: a migration is called NNNN_pre_verb_object.sql or NNNN_post_verb_object.sql")
         if numbers.count(path.name[:4]) > 1:
             raise MigrationError(f"sql/migrations: number {path.name[:4]} is used twice; give the newer file the next free number")
-    order = {"functions.sql": 0, "views.sql": 1, "grants.sql": 9}
+    order = {"functions.sql": 0, "views.sql": 1, "rollups.sql": 2, "grants.sql": 9}
     repeatable = sorted((sql_dir / "repeatable").glob("*.sql"), key=lambda path: (order.get(path.name, 5), path.name))
     return [_read(path, sql_dir, roles if path.name == "grants.sql" else "") for path in (*numbered, *repeatable)]
 

@@ -10,6 +10,9 @@ BEGIN
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
+        -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
+        GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
+        GRANT SELECT, INSERT ON rollup_change TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
@@ -19,6 +22,8 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
+        GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
+            TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
     END IF;
 END
