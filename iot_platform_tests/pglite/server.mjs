@@ -15,6 +15,9 @@ const PARAMETERS = {
   server_version: "17.5", server_encoding: "UTF8", client_encoding: "UTF8", DateStyle: "ISO, MDY", integer_datetimes: "on",
   standard_conforming_strings: "on", TimeZone: "GMT", IntervalStyle: "postgres",
 };
+// The library, as shared_preload_libraries would; and the Community edition's part, which does not come by itself here.
+const LOAD = `SELECT time_bucket('1 hour', now());
+  DO $$ BEGIN EXECUTE (SELECT format('LOAD %L', 'timescaledb-tsl-' || extversion) FROM pg_extension WHERE extname = 'timescaledb'); END $$`;
 const STARTUP = 196608, PROTOCOL_ANSWERS_NO = new Set([80877103, 80877104]), CANCEL = 80877102;
 
 const frame = (type, body = Buffer.alloc(0)) => {
@@ -42,7 +45,7 @@ class Database {
     const database = new Database(await PGlite.create({ extensions: { timescaledb }, ...(dump ? { loadDataDir: dump } : {}) }));
     // The first statement of the session must create it; the second undoes an oddity that makes every GRANT on the database fail.
     if (!dump) for (const sql of ["CREATE EXTENSION timescaledb", "ALTER DATABASE template1 OWNER TO postgres"]) database.run(query(sql));
-    database.run(query("SELECT time_bucket('1 hour', now())")); // loads the library, as shared_preload_libraries would
+    database.run(query(LOAD));
     return database;
   }
   run(message) {

@@ -13,6 +13,10 @@ BEGIN
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
+        -- Compression: the policies, and one function that acts on them.
+        GRANT SELECT, UPDATE ON compression_policy TO iot_writer;
+        GRANT SELECT ON compressed_chunk TO iot_writer;
+        GRANT EXECUTE ON FUNCTION compression_apply(text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
     END IF;
@@ -24,6 +28,8 @@ BEGIN
             series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
             TO iot_reader;
+        -- Compression
+        GRANT SELECT ON compression_policy, compressed_chunk TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
     END IF;
 END
