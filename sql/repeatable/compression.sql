@@ -21,21 +21,36 @@ $$;
 COMMENT ON FUNCTION compression_chunks() IS
     'One row for each chunk of a table with a compression policy: its bytes (all of them, and of rows that came after its compression), and what is due: compress, recompress or nothing (null).';
 
-CREATE OR REPLACE FUNCTION compression_enable(name text) RETURNS void
+CREATE OR REPLACE FUNCTION compression_enable(name text, chunk text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    wanted record;
+    present record;
+    sparse boolean := false;
 BEGIN
-    IF timescale_edition() = 'community' AND EXISTS (
-        SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_schema = 'public' AND h.hypertable_name = name AND NOT h.compression_enabled
-    ) THEN
-        EXECUTE (
-            SELECT format('ALTER TABLE public.%I SET (timescaledb.compress, timescaledb.compress_segmentby = %L, timescaledb.compress_orderby = %L)',
-                p.table_name, p.segment_by, p.order_by)
-            FROM compression_policy p WHERE p.table_name = name);
+    IF timescale_edition() <> 'community' THEN
+        RETURN;
+    END IF;
+    SELECT p.segment_by, p.order_by, p.segment_rows INTO STRICT wanted FROM compression_policy p WHERE p.table_name = name;
+    IF chunk IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) < %s * count(DISTINCT (%s)) FROM %s', wanted.segment_rows, wanted.segment_by, chunk::regclass) INTO sparse;
+    END IF;
+    IF sparse THEN
+        wanted.order_by := wanted.segment_by || ', ' || wanted.order_by;
+        wanted.segment_by := '';
+    END IF;
+    SELECT coalesce(string_agg(c.attname, ', ' ORDER BY c.segmentby_column_index) FILTER (WHERE c.segmentby_column_index IS NOT NULL), '') AS segment_by,
+           string_agg(c.attname, ', ' ORDER BY c.orderby_column_index) FILTER (WHERE c.orderby_column_index IS NOT NULL) || ', ' AS order_by
+    INTO present FROM timescaledb_information.compression_settings c WHERE c.hypertable_schema = 'public' AND c.hypertable_name = name;
+    IF present.segment_by IS DISTINCT FROM wanted.segment_by OR NOT starts_with(coalesce(present.order_by, ''), wanted.order_by || ', ') THEN
+        EXECUTE format('ALTER TABLE public.%I SET (timescaledb.compress, timescaledb.compress_segmentby = %L, timescaledb.compress_orderby = %L)',
+            name, wanted.segment_by, wanted.order_by);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION compression_enable(text) IS 'Sets a table with a policy up for compression; does nothing where that is done, or cannot be (Apache edition).';
-REVOKE EXECUTE ON FUNCTION compression_enable(text) FROM PUBLIC;
+COMMENT ON FUNCTION compression_enable(text, text) IS
+    'Sets a table with a policy up for the compression of its chunks, or of this one: by segments if it has enough rows for each. Does nothing in the Apache edition.';
+REVOKE EXECUTE ON FUNCTION compression_enable(text, text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION compression_apply(chunk text) RETURNS SETOF compressed_chunk
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '10s' AS $$
@@ -53,7 +68,9 @@ BEGIN
         RETURN;  -- gone, done by somebody else, or never asked for
     END IF;
     started := clock_timestamp();
-    PERFORM compression_enable(before.table_name);
+    IF before.due = 'compress' THEN
+        PERFORM compression_enable(before.table_name, chunk);
+    END IF;
     PERFORM compress_chunk(chunk::regclass);
     RETURN QUERY
     INSERT INTO compressed_chunk AS r (table_name, chunk_name, range_start, range_end, action, rows, bytes_before, bytes_after, seconds)
