@@ -3,8 +3,8 @@
 Debian's packages are the Apache edition; this build has compression and continuous aggregates. Everything goes through the platform's own
 code: `connect`, `migrate`, the drain. What differs from a server, found by trying:
 
-- One PostgreSQL session. Connections take turns from transaction to transaction, each with its own user and SET values. So nothing ever runs
-  at the same time as something else: no lock is waited for, a session's advisory lock excludes nobody, temporary tables are seen by all.
+- One PostgreSQL session. Connections take turns from transaction to transaction, each with its own user and SET values. So nothing ever
+  runs at the same time as something else: no lock is waited for, a session's advisory lock excludes nobody, temporary tables are shared.
 - A connection inside a transaction holds up all others of its database: commit or roll back before another one is used.
 - COPY works (through PGlite's /dev/blob), but as superuser, whatever the role may do, and an error in it shows after the last byte.
 - No background workers: no policies of TimescaleDB run (the platform uses none). statement_timeout and lock_timeout do nothing.
@@ -14,7 +14,6 @@ code: `connect`, `migrate`, the drain. What differs from a server, found by tryi
 
 import itertools
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -11,9 +11,11 @@ from iot_platform.compression.errors import CompressionError
 LEAST_AGE: Final = timedelta(hours=1)
 
 _POLICIES: Final = """
-SELECT table_name, older_than, late_share, enabled, segment_by, order_by, changed_at, changed_by FROM compression_policy ORDER BY table_name"""
+SELECT table_name, older_than, late_share, enabled, segment_by, order_by, changed_at, changed_by
+FROM compression_policy ORDER BY table_name"""
 _SET: Final = """
-UPDATE compression_policy SET older_than = coalesce(%s, older_than), late_share = coalesce(%s, late_share), enabled = coalesce(%s, enabled),
+UPDATE compression_policy SET older_than = coalesce(%s, older_than),
+    late_share = coalesce(%s, late_share), enabled = coalesce(%s, enabled),
     changed_at = now(), changed_by = %s
 WHERE table_name = %s"""
 _CHUNKS: Final = """

@@ -66,7 +66,11 @@ def _items(community: bool, storage: str) -> tuple[Capability, ...]:
     aggregates = storage == "continuous aggregates"
     return (
         Capability("hypertables", True, "tables in chunks of time; retention drops chunks whole"),
-        Capability("rollups", True, "measurement_1h and measurement_1d, exact under late data, kept " + ("by TimescaleDB" if aggregates else "in tables")),
+        Capability(
+            "rollups",
+            True,
+            "measurement_1h and measurement_1d, exact under late data, kept " + ("by TimescaleDB" if aggregates else "in tables"),
+        ),
         Capability(
             "compression",
             community,
@@ -76,9 +80,7 @@ def _items(community: bool, storage: str) -> tuple[Capability, ...]:
         Capability(
             "continuous aggregates",
             aggregates,
-            "hold the rollups"
-            if aggregates
-            else "the rollups are tables that this platform keeps: same names, columns and answers",
+            "hold the rollups" if aggregates else "the rollups are tables that this platform keeps: same names, columns and answers",
             "" if aggregates else "not needed; a database migrated by the Community edition has them from the start",
         ),
     )

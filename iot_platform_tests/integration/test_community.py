@@ -52,7 +52,9 @@ def test_the_drain_writes_the_same_rows(settings: Settings, pglite: Pglite) -> N
     for each in (settings, pglite_settings):
         drain(each)
         check_books(each)
-        rows.append(query(each, "SELECT time, tenant_id, device_id, metric, value, value_int, value_text FROM measurement_named ORDER BY 1, 4"))
+        rows.append(
+            query(each, "SELECT time, tenant_id, device_id, metric, value, value_int, value_text FROM measurement_named ORDER BY 1, 4")
+        )
     assert len(rows[0]) == 200
     assert rows[0] == rows[1]
     drop_database(pglite, "drained")
