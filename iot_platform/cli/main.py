@@ -8,7 +8,10 @@ from rich.markup import escape
 
 from iot_platform.cli import (
     audit,
+<<<<<<< HEAD
     compression,
+=======
+>>>>>>> rollup
     decode,
     drill,
     environment,
@@ -16,6 +19,10 @@ from iot_platform.cli import (
     migrate,
     offsets,
     replay,
+<<<<<<< HEAD
+=======
+    rollup,
+>>>>>>> rollup
     simulate,
     sql,
     stack,
@@ -44,6 +51,7 @@ metrics.register(app)
 migrate.register(app)
 offsets.register(app)
 replay.register(app)
+rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)

@@ -56,7 +56,10 @@ def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
 
 def migrate_names() -> list[str]:
     numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
-    return [*numbered, *(f"repeatable/{name}.sql" for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "grants"))]
+    return [
+        *numbered,
+        *(f"repeatable/{name}.sql" for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "rollup_upkeep", "grants")),
+    ]
 
 
 def test_two_at_once(empty: Settings) -> None:
