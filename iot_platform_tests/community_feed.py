@@ -7,9 +7,7 @@ from iot_platform_tests.drain_feed import query
 
 TENANT, PROJECT = "1968193631353446400", "1968193691042586624"
 
-_SERIES = """
-WITH p AS (INSERT INTO project (tenant_id, project_id) VALUES (%s, %s) ON CONFLICT DO NOTHING)
-SELECT 1"""
+_PROJECT = "INSERT INTO project (tenant_id, project_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _ADD = """
 INSERT INTO series (identity, tenant_id, project_id, device_id, metric)
 SELECT sha256(('series ' || n)::bytea), %s, %s, 'device-' || (n - 1) / 5, (ARRAY['temp', 'humidity', 'rssi', 'ok', 'state'])[1 + (n - 1) %% 5]
@@ -31,17 +29,6 @@ ON CONFLICT DO NOTHING"""
 
 def fill(settings: Settings, start: datetime, *, series: int, count: int, step: timedelta) -> None:
     """`count` measurements of each of the first `series` series, one every `step` from `start` on, in order of time."""
-    query(settings, _SERIES, TENANT, PROJECT)
+    query(settings, _PROJECT, TENANT, PROJECT)
     query(settings, _ADD, TENANT, PROJECT, series)
-    connection_query(settings, start, series, count, step)
-
-
-def connection_query(settings: Settings, start: datetime, series: int, count: int, step: timedelta) -> None:
-    """The INSERT itself."""
-    import psycopg2
-
-    connection = psycopg2.connect(settings.admin_url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(_FILL, {"start": start, "step": step, "count": count, "series": series})
-    connection.close()
+    query(settings, _FILL, {"start": start, "step": step, "count": count, "series": series})

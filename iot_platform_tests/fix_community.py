@@ -80,9 +80,14 @@ def community(pglite: Pglite) -> Iterator[Settings]:
     """Settings whose database is a fresh, migrated one of the Community edition. There is no Kafka behind them; for that:
     `settings.model_copy(update=pglite.urls(…))`."""
     name = f"community_{next(_numbers)}"
-    create_database(pglite.url("postgres"), name, template=TEMPLATE)
-    yield Settings(**pglite.urls(name))  # type: ignore[arg-type]
+    yield copy_of(pglite, name)
     drop_database(pglite, name)
+
+
+def copy_of(pglite: Pglite, name: str) -> Settings:
+    """Make a database of that name like the template; settings that use it."""
+    create_database(pglite.url("postgres"), name, template=TEMPLATE)
+    return Settings(**pglite.urls(name))  # type: ignore[arg-type]
 
 
 def drop_database(pglite: Pglite, name: str) -> None:

@@ -7,7 +7,7 @@ from iot_platform.database import connect, pending
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform_tests.drain_feed import Feed, check_books, drain, query
-from iot_platform_tests.fix_community import Pglite, drop_database
+from iot_platform_tests.fix_community import Pglite, copy_of, drop_database
 
 
 def test_every_migration_applies(community: Settings) -> None:
@@ -40,8 +40,8 @@ def test_connections_take_turns(community: Settings) -> None:
 
 def test_the_drain_writes_the_same_rows(settings: Settings, pglite: Pglite) -> None:
     """One topic, drained into both editions."""
+    copy_of(pglite, "drained")
     pglite_settings = settings.model_copy(update=pglite.urls("drained"))
-    query(pglite_settings.model_copy(update=pglite.urls("iot_template")), "CREATE DATABASE drained TEMPLATE iot_template")
     feed = Feed(settings)
     for number in range(50):
         feed.send(b'{"t": %d.5, "on": true, "name": "x", "big": 9007199254740993}' % number, partition=number % 2)
