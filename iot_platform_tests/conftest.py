@@ -3,6 +3,7 @@
 import os
 
 from iot_platform_tests.fix_audit import accountant, told
+from iot_platform_tests.fix_community import community, pglite
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
@@ -14,12 +15,14 @@ for name in [name for name in os.environ if name.startswith("IOT_") and name not
 
 __all__ = [
     "accountant",
+    "community",
     "dagster",
     "database",
     "ingest",
     "own_broker",
     "own_daemon",
     "own_kafka",
+    "pglite",
     "programs",
     "servers",
     "settings",

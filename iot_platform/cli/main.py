@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from iot_platform.cli import (
     audit,
+    compression,
     decode,
     drill,
     environment,
@@ -39,6 +40,7 @@ app = typer.Typer(
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 audit.register(app)
+compression.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)

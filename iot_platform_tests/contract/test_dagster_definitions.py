@@ -33,6 +33,7 @@ LINEAGE = {
     "measurement_1d": {"measurement_1h"},
     "retention_removed": {"message", "measurement", "quarantine"},
     "quality_result": {"message", "measurement", "quarantine"},
+    "compressed_chunk": {"message", "measurement"},
 }
 
 
@@ -74,6 +75,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "roll_up_measurements",
         "remove_old_rows",
         "evaluate_quality",
+        "compress_old_chunks",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
@@ -86,6 +88,8 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "measurement_1h:rollup_equals_measurement",
         "retention_removed:retention_is_possible",
         *(f"quality_result:{rule}" for rule in RULES),
+        "compressed_chunk:old_chunks_are_compressed",
+        "compressed_chunk:disk_is_sufficient",
     }
 
 

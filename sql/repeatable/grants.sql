@@ -63,6 +63,10 @@ BEGIN
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
             retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer) TO iot_writer;
+        -- Compression: the policies, and one function that acts on them.
+        GRANT SELECT, UPDATE ON compression_policy TO iot_writer;
+        GRANT SELECT ON compressed_chunk TO iot_writer;
+        GRANT EXECUTE ON FUNCTION compression_apply(text) TO iot_writer;
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
@@ -81,6 +85,8 @@ BEGIN
             TO iot_reader;
         GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_reader;
+        -- Compression
+        GRANT SELECT ON compression_policy, compressed_chunk TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
         -- Dashboards
         GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress,
