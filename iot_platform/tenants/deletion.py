@@ -16,6 +16,7 @@ from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import DecodeRules
 from iot_platform.tenants import access
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.listing import tenants
@@ -78,14 +79,17 @@ def delete_tenant(
     try:
         with closing(connect(settings, "admin", "iot-tenant-delete")) as connection:
             require_migrated(connection)
-            return _Deleter(connection, tenant, max_rows, on_progress).run(requested_by)
+            rules = DecodeRules.from_settings(settings)
+            return _Deleter(connection, tenant, rules, max_rows, on_progress).run(requested_by)
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the deletion was not finished, repeat it: {' '.join(str(error).split())}") from error
 
 
 class _Deleter:
-    def __init__(self, connection: Connection, tenant: str, max_rows: int, on_progress: Callable[[DeletionProgress], None]) -> None:
-        self._connection, self._tenant, self._max_rows = connection, tenant, max_rows
+    def __init__(
+        self, connection: Connection, tenant: str, rules: DecodeRules, max_rows: int, on_progress: Callable[[DeletionProgress], None]
+    ) -> None:
+        self._connection, self._tenant, self._rules, self._max_rows = connection, tenant, rules, max_rows
         self._tell = on_progress
         self._progress = DeletionProgress()
 
@@ -106,6 +110,7 @@ class _Deleter:
         self._stage("latest values")
         while any(rows for _, rows in self._call("SELECT table_name, rows FROM tenant_deletion_small(%s, %s)", deletion, self._max_rows)):
             self._tell(self._progress)
+        self._forget_dead_letters(deletion)
         self._call("SELECT tenant_deletion_finish(%s)", deletion)
         requested, cut_at, finished, projects, series, sources, removed = self._call(_DONE, deletion)[0]
         return Deletion(deletion, self._tenant, requested, cut_at, finished, tuple(projects), series, sources, removed)
@@ -135,6 +140,16 @@ class _Deleter:
                     self._progress.removed[table] += rows
                     self._tell(self._progress)
                 width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+
+    def _forget_dead_letters(self, deletion: int) -> None:
+        """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""
+        topics = []
+        for (topic,) in self._call("SELECT DISTINCT topic FROM dead_letter"):
+            named = self._rules.identify(topic.encode())
+            if named is not None and named.tenant == self._tenant:
+                topics.append(topic)
+        if topics:
+            self._call("SELECT tenant_deletion_dead_letters(%s, %s)", deletion, topics)
 
     def _stage(self, name: str) -> None:
         self._progress.stage = name

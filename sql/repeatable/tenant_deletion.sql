@@ -148,6 +148,21 @@ END
 $$;
 COMMENT ON FUNCTION tenant_deletion_small(integer, integer) IS 'Deletes a batch of the latest values, and of the rollups'' notes, of a tenant past its cut. Repeat until both are 0.';
 
+CREATE OR REPLACE FUNCTION tenant_deletion_dead_letters(deletion integer, topics text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    count bigint;
+BEGIN
+    PERFORM retention_begin();
+    UPDATE dead_letter SET topic = '(deleted)' WHERE topic = ANY (topics)
+        AND EXISTS (SELECT FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NOT NULL AND d.finished_at IS NULL);
+    GET DIAGNOSTICS count = ROW_COUNT;
+    PERFORM tenant_deletion_count(deletion, 'dead_letter', count);
+END
+$$;
+COMMENT ON FUNCTION tenant_deletion_dead_letters(integer, text[]) IS
+    'Takes the topics that name a deleted tenant out of dead_letter; the rows stay, because the audit counts them.';
+
 CREATE OR REPLACE FUNCTION tenant_deletion_finish(deletion integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -161,4 +176,4 @@ COMMENT ON FUNCTION tenant_deletion_finish(integer) IS 'Ends a deletion of which
 
 REVOKE EXECUTE ON FUNCTION tenant_deletion_prepare(integer, integer), tenant_deletion_cut(integer),
     tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer), tenant_deletion_small(integer, integer),
-    tenant_deletion_finish(integer) FROM PUBLIC;
+    tenant_deletion_dead_letters(integer, text[]), tenant_deletion_finish(integer) FROM PUBLIC;
