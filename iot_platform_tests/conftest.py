@@ -4,6 +4,7 @@ import os
 
 from iot_platform_tests.fix_audit import accountant, told
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
+from iot_platform_tests.fix_quality import world
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
 
@@ -25,4 +26,5 @@ __all__ = [
     "simulation",
     "template_database",
     "told",
+    "world",
 ]
