@@ -5,6 +5,7 @@ import os
 from iot_platform_tests.fix_audit import accountant, told
 from iot_platform_tests.fix_community import community, pglite
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
+from iot_platform_tests.fix_quality import world
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
 from iot_platform_tests.fix_tenants import two_tenants
@@ -30,4 +31,5 @@ __all__ = [
     "template_database",
     "told",
     "two_tenants",
+    "world",
 ]
