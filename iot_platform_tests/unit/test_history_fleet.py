@@ -1,6 +1,7 @@
 """A history is a pure function of its options: any part of it, made in any order, is the same."""
 
 import hashlib
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_parts_make_the_whole() -> None:
     calendar = Calendar(fleet_of())
     whole = calendar.between(OPTIONS.start_us, OPTIONS.end_us)
     edges = [OPTIONS.start_us, OPTIONS.start_us + 7, OPTIONS.start_us + DAY_US, OPTIONS.end_us - 3_600_000_001, OPTIONS.end_us]
-    parts = [calendar.between(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [calendar.between(start, end) for start, end in itertools.pairwise(edges)]
     pairs = {(device, number) for part in parts for device, number in zip(part.device.tolist(), part.number.tolist(), strict=True)}
     assert sum(map(len, parts)) == len(pairs) == len(whole)
     assert pairs == set(zip(whole.device.tolist(), whole.number.tolist(), strict=True))
