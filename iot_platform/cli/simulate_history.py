@@ -13,7 +13,7 @@ from iot_platform.cli.errors import CliError
 from iot_platform.cli.simulate import LOG_EVERY_SECONDS, parse_start, stopped_by_signals
 
 if TYPE_CHECKING:
-    from iot_platform.simulator.history.fill import Progress
+    from iot_platform.simulator.history.fill import HistoryProgress
 
 STOPPED: Final = 130
 UNREACHABLE: Final = 2
@@ -63,7 +63,7 @@ def _length_us(period: str) -> int:
     return int(match[1]) * _MICROSECONDS[match[2]]
 
 
-def _report(progress: "Progress", seconds: float, *, quiet: bool) -> None:
+def _report(progress: "HistoryProgress", seconds: float, *, quiet: bool) -> None:
     if quiet:
         return
     if progress.finished and not progress.written:
@@ -78,7 +78,7 @@ def _report(progress: "Progress", seconds: float, *, quiet: bool) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+def _progress(quiet: bool) -> Iterator[Callable[["HistoryProgress"], None]]:
     """A bar on a terminal, else a line now and then."""
     if quiet:
         yield lambda _: None
@@ -87,7 +87,7 @@ def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
     if not sys.stdout.isatty():
         next_at = begun + LOG_EVERY_SECONDS
 
-        def log(progress: "Progress") -> None:
+        def log(progress: "HistoryProgress") -> None:
             nonlocal next_at
             if time.monotonic() >= next_at:
                 next_at += LOG_EVERY_SECONDS
@@ -101,7 +101,7 @@ def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task("writing", total=None, rate="")
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "HistoryProgress") -> None:
             rate = f"{progress.written / max(time.monotonic() - begun, 1e-3):,.0f}/s"
             done = progress.there + progress.written
             bar.update(task, total=max(progress.total, done), completed=done, rate=rate)

@@ -19,7 +19,7 @@ from iot_platform.resources.dynamic import PROJECT, TENANT, sync_projects
 from iot_platform.resources.partition_keys import project_key
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
-from iot_platform.simulator.history.fill import HistoryFill, Progress
+from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform_tests.drain_feed import Feed, drain, query
 
@@ -44,7 +44,7 @@ HistoryFill(get_settings(), SMALL, on_progress=kill).run()
 """
 
 
-def fill(settings: Settings, options: HistoryOptions = SMALL, **more: Any) -> Progress:
+def fill(settings: Settings, options: HistoryOptions = SMALL, **more: Any) -> HistoryProgress:
     return HistoryFill(settings, options, **more).run()
 
 

@@ -43,4 +43,7 @@ def normal(bits: UInts) -> Floats:
     total = np.zeros(len(bits), np.float64)
     for shift in (0, 16, 32, 48):
         total += ((bits >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.float64)
-    return (total / 65535.0 - 2.0) * 3.0**0.5
+    total /= 65535.0
+    total -= 2.0
+    total *= 3.0**0.5
+    return total

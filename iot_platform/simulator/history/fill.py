@@ -61,7 +61,7 @@ _FINISH: Final = "UPDATE simulated_history SET finished_at = clock_timestamp() W
 
 
 @dataclass(slots=True)
-class Progress:
+class HistoryProgress:
     """How far it is, in measurements; `total` is an estimate. `there`: what an earlier command had written."""
 
     total: int = 0
@@ -92,7 +92,7 @@ class HistoryFill:
         options: HistoryOptions,
         *,
         period_is_fixed: bool = True,
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[HistoryProgress], None] = lambda _: None,
         on_retry: Callable[[str], None] = lambda _: None,
         stop: threading.Event | None = None,
     ) -> None:
@@ -100,9 +100,9 @@ class HistoryFill:
         connection was lost, before it goes on over a new one."""
         self._settings, self._options, self._fixed = settings, options, period_is_fixed
         self._on_progress, self._on_retry, self._stop = on_progress, on_retry, stop or threading.Event()
-        self._progress, self._begun = Progress(), False
+        self._progress, self._begun = HistoryProgress(), False
 
-    def run(self) -> Progress:
+    def run(self) -> HistoryProgress:
         """Write what is not there yet; returns early, with `finished` False, when `stop` is set.
 
         Raises:
@@ -120,7 +120,7 @@ class HistoryFill:
                     raise DatabaseUnreachableError(_reason(error)) from error
                 self._on_retry(_reason(error))
 
-    def _attempt(self, lock_seconds: float) -> Progress:
+    def _attempt(self, lock_seconds: float) -> HistoryProgress:
         with closing(connect(self._settings, application_name="iot-history-lock")) as lock, closing(self._connect()) as connection:
             require_migrated(connection)
             self._begun = True
@@ -198,7 +198,7 @@ class HistoryFill:
             )
         return HistoryOptions(asked.seed, known.start_us, known.end_us, **known.options)
 
-    def _write(self, connection: Connection, fleet: HistoryFleet, progress: Progress) -> None:
+    def _write(self, connection: Connection, fleet: HistoryFleet, progress: HistoryProgress) -> None:
         with connection, connection.cursor() as cursor:
             ids = names.series_ids(cursor, fleet)
         maker = Maker(fleet, ids)
