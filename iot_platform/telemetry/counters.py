@@ -1,4 +1,4 @@
-"""The counters of ledger and accounting_1h, and the limits of the poison brake and the quality notes: named here, and nowhere else. Imports nothing heavy."""
+"""The counters of ledger and accounting_1h, limits of the poison brake and of quality notes: named here only. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Final
