@@ -10,13 +10,15 @@ TENANT, PROJECT = "1968193631353446400", "1968193691042586624"
 _PROJECT = "INSERT INTO project (tenant_id, project_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _ADD = """
 INSERT INTO series (identity, tenant_id, project_id, device_id, metric)
-SELECT sha256(('series ' || n)::bytea), %s, %s, 'device-' || (n - 1) / 5, (ARRAY['temp', 'humidity', 'rssi', 'ok', 'state'])[1 + (n - 1) %% 5]
+SELECT sha256(('series ' || n)::bytea), %s, %s, 'device-' || (n - 1) / 5,
+       (ARRAY['temp', 'humidity', 'rssi', 'ok', 'state'])[1 + (n - 1) %% 5]
 FROM generate_series(1, %s) n ON CONFLICT DO NOTHING"""
 _FILL = """
 INSERT INTO measurement (time, series_id, value, value_text)
 SELECT date_trunc('milliseconds', %(start)s + n * %(step)s + (s.series_id %% 97) * %(step)s / 100),
        s.series_id,
-       CASE s.metric WHEN 'temp' THEN round((20 + s.series_id %% 10 + 8 * sin(n / 300.0 + s.series_id) + 0.2 * (hashint4(n) %% 50) / 100.0)::numeric, 2)
+       CASE s.metric
+           WHEN 'temp' THEN round((20 + s.series_id %% 10 + 8 * sin(n / 300.0 + s.series_id) + 0.2 * (hashint4(n) %% 50) / 100.0)::numeric, 2)
            WHEN 'humidity' THEN round((55 + 10 * sin(n / 200.0 + s.series_id))::numeric, 1)
            WHEN 'rssi' THEN -60 - s.series_id %% 20 - abs(hashint4(n + s.series_id)) %% 6
            WHEN 'ok' THEN (abs(hashint4(n)) %% 100 > 0)::integer END,

@@ -8,10 +8,7 @@ from rich.markup import escape
 
 from iot_platform.cli import (
     audit,
-<<<<<<< HEAD
     compression,
-=======
->>>>>>> rollup
     decode,
     drill,
     environment,
@@ -19,10 +16,7 @@ from iot_platform.cli import (
     migrate,
     offsets,
     replay,
-<<<<<<< HEAD
-=======
     rollup,
->>>>>>> rollup
     simulate,
     sql,
     stack,
