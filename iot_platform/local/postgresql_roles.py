@@ -11,6 +11,9 @@ from iot_platform.local.passwords import Passwords
 from iot_platform.settings import PROJECT_ROOT
 
 _HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+_RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
+GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""
+"""As sql/repeatable/grants.sql has them."""
 _ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN"}
 
 
@@ -39,6 +42,8 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
                 sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
             )
             cursor.execute(statement)
+            if template:  # a copy has everything but its template's rights on the database itself
+                cursor.execute(sql.SQL(_RIGHTS).format(sql.Identifier(name)))
     if template is None:
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
