@@ -27,6 +27,8 @@ LINEAGE = {
     "quarantine": {"iot_messages"},
     "project": {"message", "measurement", "quarantine"},
     "tenant": {"project"},
+    "measurement_1h": {"measurement"},
+    "measurement_1d": {"measurement_1h"},
 }
 
 
@@ -60,7 +62,7 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history"}
+    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history", "roll_up_measurements"}
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
@@ -69,6 +71,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "message:every_offset_is_accounted_for",
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
+        "measurement_1h:rollup_equals_measurement",
     }
 
 
