@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from iot_platform.cli import (
     audit,
+    compression,
     decode,
     drill,
     environment,
@@ -16,10 +17,13 @@ from iot_platform.cli import (
     offsets,
     quality,
     replay,
+    retention,
+    rollup,
     simulate,
     sql,
     stack,
     status,
+    tenant,
     trace,
 )
 from iot_platform.cli.errors import CliError
@@ -36,6 +40,7 @@ app = typer.Typer(
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 audit.register(app)
+compression.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
@@ -44,9 +49,12 @@ migrate.register(app)
 offsets.register(app)
 quality.register(app)
 replay.register(app)
+retention.register(app)
+rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+tenant.register(app)
 trace.register(app)
 stack.register(app)
 

@@ -92,7 +92,8 @@ def dagster_code(settings: Settings) -> Program:
     Told to stop, a drain commits and ends within about 3 s; the server itself would wait out the sensor's long poll.
     """
     socket = code_socket(settings)
-    command = (_tool("dagster"), "api", "grpc", "-m", "iot_platform.definitions", "--socket", str(socket), "--location-name", LOCATION)
+    module = ("-m", "iot_platform.definitions", "--location-name", LOCATION)
+    command = (sys.executable, "-m", "iot_platform.local.code_server", *module, "--socket", str(socket))
     return _dagster("dagster-code", command, settings, newest_change(PROJECT_ROOT / "iot_platform"), stop_seconds=8)
 
 

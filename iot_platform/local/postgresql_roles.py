@@ -8,7 +8,9 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class under a lower-case name
 
 from iot_platform.local.passwords import Passwords
+from iot_platform.settings import PROJECT_ROOT
 
+_HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
 _ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN"}
 
 
@@ -24,6 +26,8 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
             cursor.execute(statement)
         # The owner of the tables hands out rights to the roles, so it must be able to grant them.
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
+        # Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database.
+        cursor.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
 
 
 def create_database(superuser_url: str, name: str, template: str | None = None) -> None:
@@ -39,6 +43,7 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
             cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
+            cursor.execute(_HARDEN.read_text("utf-8"))
 
 
 @contextmanager

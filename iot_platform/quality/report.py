@@ -90,7 +90,7 @@ def read_states(connection: Connection) -> dict[str, RuleState]:
         cursor.execute(_STATES)
         for row in cursor.fetchall():
             worst = None if not row[8] else "ERROR" if row[10] else "WARN"
-            found[row[0]] = RuleState(*row[:10], worst)
+            found[row[0]] = RuleState(*row[:10], worst=worst)
         for state in found.values():
             if state.open:
                 cursor.execute(_TENANTS, (state.rule, SHOWN))

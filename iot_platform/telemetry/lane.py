@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
+from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
@@ -125,6 +126,7 @@ class Lane:
         try:
             connection = connect(self._settings, "writer", f"iot-drain {self._run_id}"[:63])
             require_migrated(connection)
+            end_abandoned(connection)
             identity = offsets.describe(self._settings)
             marks = offsets.watermarks(source.consumer, identity, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)

@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
+from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
@@ -208,6 +209,7 @@ class Replay:
             self._close()
             self._writing = connect(self._settings, "writer", f"iot-{self.run_id}"[:63])
             require_migrated(self._writing)
+            end_abandoned(self._writing)
             self._settle(self._writing)
             self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
             settings = self._settings

@@ -30,6 +30,7 @@ class Work:
     refused: Bools  # messages that would be quarantined today
     staying: Bools  # quarantined, and still bad
     elsewhere: Bools  # another replay was faster
+    removed: Bools  # restored from Kafka, where retention had removed them: only what is added is counted
     values: Values | None = None
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
@@ -51,6 +52,7 @@ class Work:
             refused=stored & plan.is_bad,
             staying=quarantined & plan.is_bad,
             elsewhere=np.zeros(len(held), np.bool_),
+            removed=np.zeros(len(held), np.bool_),
         )
 
     def select(self) -> Values:

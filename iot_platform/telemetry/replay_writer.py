@@ -7,7 +7,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
-from iot_platform.telemetry import replay_books
+from iot_platform.telemetry import replay_books, replay_removed
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
@@ -81,13 +81,20 @@ class ReplayWriter:
         Raises:
             psycopg2.Error: see is_transient. Retry with a new writer, or never.
         """
-        if self._catalog is None or self._catalog.decoder is not decoder:
-            self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
-        work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection)
-        if self._dry_run:
-            work.result = self._measurements.look(work.select())
-            return work.tally()
-        return self._commit(work, self._catalog)
+        while True:
+            if self._catalog is None or self._catalog.decoder is not decoder:
+                self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
+            work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection)
+            if held.restored.any():
+                replay_removed.mark(self._connection, work, self._names.topic_ids)
+            if self._dry_run:
+                work.result = self._measurements.look(work.select())
+                return work.tally()
+            tally = self._commit(work, self._catalog)
+            if tally is not None:
+                return tally
+            self._connection.rollback()
+            self._catalog = None  # names were deleted with their tenant
 
     def _plan(self, held: Held, decoded: DecodedBatch) -> Plan:
         records = held.records
@@ -100,8 +107,11 @@ class ReplayWriter:
             plan.duplicate_of = np.where(first < records.offset, first, -1)  # later copies name this one, or the same first one
         return plan
 
-    def _commit(self, work: Work, catalog: Catalog) -> Tally:
+    def _commit(self, work: Work, catalog: Catalog) -> Tally | None:
+        """None, and nothing committed, if the catalog is not current any more."""
         with self._connection.cursor() as cursor:
+            if not catalog.hold(cursor):
+                return None
             self._claim(cursor, work)
             _write_rows(cursor, work)
             values = work.select()

@@ -70,15 +70,25 @@ class Writer:
             DrainedElsewhereError: another drain took these offsets.
             psycopg2.Error: see is_transient. Retry with a new writer, or never.
         """
-        if self._catalog is None or self._catalog.decoder is not batch.decoder:
-            self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
-        catalog = self._catalog
+        while True:
+            if self._catalog is None or self._catalog.decoder is not batch.decoder:
+                self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
+            outcome = self._write(batch, self._catalog)
+            if outcome is not None:
+                return outcome
+            self._connection.rollback()
+            self._catalog = None  # names were deleted with their tenant: they come anew, as those of a new one
+
+    def _write(self, batch: DecodedRecords, catalog: Catalog) -> Outcome | None:
+        """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
         values = select(plan.decoded, plan.measured, catalog)
         messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
         quarantine = quarantine_rows(plan, batch.decoder, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
+            if not catalog.hold(cursor):
+                return None
             if messages:
                 copy(cursor, MESSAGE, messages)
             if quarantine:

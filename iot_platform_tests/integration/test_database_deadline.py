@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 
 from iot_platform.database import connect
+from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.deadline import BoundedConnection
 from iot_platform.drills.proxy import Proxy
 from iot_platform.settings import Settings
@@ -57,6 +58,32 @@ def test_a_copy_through_a_dead_link_ends(settings: Settings, proxy: Proxy) -> No
         proxy.deaf()
         with pytest.raises(psycopg2.OperationalError, match="no answer for 1 s"):
             cursor.copy_expert("COPY t FROM STDIN", io.BytesIO(b"x\n" * 10_000_000), size=65536)
+
+
+def test_the_locks_of_a_client_that_vanished_in_a_copy_are_freed(settings: Settings, proxy: Proxy) -> None:
+    """The server heeds no timeout while it waits for the rest of a COPY."""
+
+    class Vanishing(io.RawIOBase):
+        def read(self, _size: int = -1) -> bytes:
+            proxy.deaf()
+            raise ConnectionError
+
+    project = "INSERT INTO project (tenant_id, project_id) VALUES ('t', 'p') ON CONFLICT DO NOTHING"
+    with closing(dial(settings, proxy)) as connection, connection.cursor() as cursor:
+        cursor.execute(project)
+        with pytest.raises((psycopg2.Error, ConnectionError)):
+            cursor.copy_expert("COPY series_latest FROM STDIN", Vanishing())
+    with closing(connect(settings)) as other, other.cursor() as cursor:
+        assert end_abandoned(other) == 0, "too early"
+        cursor.execute("SET LOCAL lock_timeout = '500ms'")
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            cursor.execute(project)
+        other.rollback()
+        assert end_abandoned(other, 0.5) == 1
+        cursor.execute(project)
+        assert cursor.rowcount == 1
+        other.rollback()
+        assert end_abandoned(other, 0.5) == 0
 
 
 def test_an_answer_in_time_is_no_fault(settings: Settings, proxy: Proxy) -> None:
