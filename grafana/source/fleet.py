@@ -46,14 +46,15 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
         ),
         panels.figures(
             Face(
-                "Since the last commit",
+                "Lag",
                 "s",
-                "Age of the newest batch. It grows while no device sends anything, too: it is trouble when the daemons below still"
-                " receive.",
+                "Behind: how old the oldest message of the last batches was when it was committed; seconds are usual, minutes are a"
+                " backlog. Since the"
+                " last commit: grows while no device sends anything, too; it is trouble when the ingest daemons below still receive.",
                 "Nothing was ever committed",
             ),
-            sql["idle_now"],
-            Size(3, 4),
+            sql["lag"],
+            Size(4, 4),
             warn=120,
             bad=600,
         ),
@@ -92,7 +93,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 "No quality incident was ever opened",
             ),
             sql["incidents"],
-            Size(4, 4),
+            Size(3, 4),
             bad=1,
         ),
         panels.figures(

@@ -12,6 +12,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.source.__main__ import FOLDER, render
 from grafana.source.queries import SOURCE
+from grafana.source.queries import load as load_queries
 from iot_platform.settings import PROJECT_ROOT
 
 FILES = sorted(FOLDER.glob("*.json"))
@@ -36,6 +37,13 @@ def test_files_are_up_to_date() -> None:
 def test_uids_never_change() -> None:
     """Links, bookmarks and alerts name dashboards by uid."""
     assert {path.name: load(path)["uid"] for path in FILES} == UIDS
+
+
+def test_every_query_is_used() -> None:
+    text = "".join(path.read_text("utf-8") for path in FILES)
+    for path in (PROJECT_ROOT / "grafana" / "source" / "sql").glob("*.sql"):
+        for name, sql in load_queries(path.stem).items():
+            assert json.dumps(sql, ensure_ascii=False) in text, f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
