@@ -11,7 +11,10 @@ from typing import Any
 
 Value = str | list[str]
 _INTERVALS = (1, 5, 10, 20, 50, 100, 200, 500)  # milliseconds; longer steps: see Range.step_ms
-_STEPS = [*_INTERVALS, *(1000 * s for s in (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800))]
+_STEPS = [
+    *_INTERVALS,
+    *(1000 * s for s in (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)),
+]
 _UNITS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _VARIABLE = re.compile(r"\$\{(\w+)(?::(\w+))?\}|\$(?!__)([a-zA-Z_]\w*)|\$(__interval_ms|__interval|__from|__to)\b")
 _MACRO = re.compile(r"\$__(\w+)\(")

@@ -16,7 +16,9 @@ def device() -> builders.Dashboard:
     made = made.with_variable(panels.query_variable("tenant", "Tenant", "Tenant id", sql["tenant"]))
     made = made.with_variable(panels.query_variable("project", "Project", "Project id of this tenant", sql["project"]))
     made = made.with_variable(panels.query_variable("device", "Device", "Device of this project", sql["device"]))
-    choice = panels.query_variable("metric", "Metric", "Metrics of this device; the first 20 are drawn", sql["metric"], multi=True, all_value="'*'")
+    choice = panels.query_variable(
+        "metric", "Metric", "Metrics of this device; the first 20 are drawn", sql["metric"], multi=True, all_value="'*'"
+    )
     made = made.with_variable(choice)
     return _records(_values(made, sql), sql)
 
@@ -24,14 +26,19 @@ def device() -> builders.Dashboard:
 def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     for panel in (
         panels.figures(
-            Face("Series", "short", "Metrics of this device that ever had a value, and the age of the newest by its own time.", "Unknown device"),
+            Face(
+                "Series",
+                "short",
+                "Metrics of this device that ever had a value, and the age of the newest by its own time.",
+                "Unknown device",
+            ),
             sql["size"],
-            Size(8, 4),
+            Size(12, 4),
         ),
         panels.figures(
             Face("Open quality incidents", "none", "Incidents of this device that have not ended.", "No incident is known"),
             sql["incidents"],
-            Size(8, 4),
+            Size(12, 4),
             bad=1,
         ),
         panels.lines(
@@ -67,7 +74,8 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Face(
                 "Message log",
                 "none",
-                "The newest 50 messages as the device sent them (bytes beyond ASCII escaped, cut at 500 characters). Looked at are the last 15 minutes of"
+                "The newest 50 messages as the device sent them (bytes beyond ASCII escaped, cut at 500 characters). Looked at are the"
+                " last 15 minutes of"
                 " the time range, and five minutes around the device's newest value.",
                 "No message in the last 15 minutes of the time range: move its end to when the device sent",
             ),
@@ -78,7 +86,8 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Face(
                 "Quarantine",
                 "none",
-                "The newest 50 quarantined messages on the topics of this device. On a topic that several devices share, those of the others too:"
+                "The newest 50 quarantined messages on the topics of this device. On a topic that several devices share, those of the"
+                " others too:"
                 " what cannot be read names no device.",
                 "No message on the topics of this device was quarantined in this time range",
             ),

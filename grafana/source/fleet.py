@@ -34,7 +34,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Freshness",
                 "s",
-                "Time from receipt by the ingest daemon to the commit, over the messages of the last five minutes of the time range: half of them,"
+                "Time from receipt by the ingest daemon to the commit, over the messages of the last five minutes of the time range: half"
+                " of them,"
                 " and 95 % of them, were quicker.",
                 "No message was committed in the last five minutes of the time range",
             ),
@@ -45,13 +46,15 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
         ),
         panels.figures(
             Face(
-                "Since the last commit",
+                "Lag",
                 "s",
-                "Age of the newest batch. It grows while no device sends anything, too: it is trouble when the daemons below still receive.",
+                "Behind: how old the oldest message of the last batches was when it was committed; seconds are usual, minutes are a"
+                " backlog. Since the"
+                " last commit: grows while no device sends anything, too; it is trouble when the ingest daemons below still receive.",
                 "Nothing was ever committed",
             ),
-            sql["idle_now"],
-            Size(3, 4),
+            sql["lag"],
+            Size(4, 4),
             warn=120,
             bad=600,
         ),
@@ -59,7 +62,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Spool and in flight",
                 "none",
-                "Messages on the ingest daemons' disks, and received but not yet acknowledged, as they last reported (each audit asks them)."
+                "Messages on the ingest daemons' disks, and received but not yet acknowledged, as they last reported (each audit asks"
+                " them)."
                 " Both go back to 0 by themselves once Kafka takes messages.",
                 "No ingest daemon has reported yet: `iot audit` asks them",
             ),
@@ -72,7 +76,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Audit differences",
                 "none",
-                "Open incidents of the rules ledger_continuous and rollup_equals_source, and ingest daemons whose own books do not balance. Must be 0."
+                "Open incidents of the rules ledger_continuous and rollup_equals_source, and ingest daemons whose own books do not"
+                " balance. Must be 0."
                 " The whole audit, row by row, is `iot audit`.",
                 "The audit has nothing to compare",
             ),
@@ -88,7 +93,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 "No quality incident was ever opened",
             ),
             sql["incidents"],
-            Size(4, 4),
+            Size(3, 4),
             bad=1,
         ),
         panels.figures(
@@ -113,7 +118,8 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Face(
                 "Rates per minute",
                 "cpm",
-                "Messages and measurements committed per minute. The first 100 batches of each step are read: exact for short steps, a sample of long ones.",
+                "Messages and measurements committed per minute. The first 100 batches of each step are read: exact for short steps, a"
+                " sample of long ones.",
                 NO_BATCH,
             ),
             sql["rates"],
@@ -125,7 +131,8 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Face(
                 "Refused and repeated per minute",
                 "cpm",
-                "Redelivered: MQTT sent a message again; it is kept and marked, and yields no measurements. Repeated and conflicting measurements: the"
+                "Redelivered: MQTT sent a message again; it is kept and marked, and yields no measurements. Repeated and conflicting"
+                " measurements: the"
                 " same series and time was stored before, with the same or another value. Read as the rates are.",
                 NO_BATCH,
             ),
@@ -150,8 +157,10 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Face(
                 "Lag by Kafka partition",
                 "none",
-                "How far the drain is. Behind: how old the oldest message of the last batch was when it was committed; seconds are usual, minutes are"
-                " a backlog. The number of records that wait in Kafka is known to Kafka only: `iot status`, or the gauge iot_kafka_lag of `iot metrics`.",
+                "How far the drain is. Behind: how old the oldest message of the last batch was when it was committed; seconds are usual,"
+                " minutes are"
+                " a backlog. The number of records that wait in Kafka is known to Kafka only: `iot status`, or the gauge"
+                " iot_drain_lag_messages of `iot metrics`.",
                 "The drain has not begun yet",
             ),
             sql["partitions"],
@@ -162,7 +171,8 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Face(
                 "Ingest daemons",
                 "none",
-                "What each daemon last reported, counted since its state directory was made: received = delivered + spooled + in flight + dead-lettered"
+                "What each daemon last reported, counted since its state directory was made: received = delivered + spooled + in flight +"
+                " dead-lettered"
                 " + given up; difference and missing must be 0.",
                 "No ingest daemon has reported yet: `iot audit` asks them",
             ),

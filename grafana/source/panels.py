@@ -90,11 +90,15 @@ def rows(face: Face, sql: str, size: Size, units: Mapping[str, str] | None = Non
 def timeline(face: Face, sql: str, size: Size, states: Sequence[tuple[str, str]], *, most_points: int = 200) -> statetimeline.Panel:
     """States over time; `sql` returns time, metric (name of the row), value: 0, 1 …, each a (text, color) of `states`."""
     panel = _common(statetimeline.Panel(), face, sql, size, "time_series").max_data_points(most_points)
-    options = {str(number): dashboard.ValueMappingResult(text=text, color=color, index=number) for number, (text, color) in enumerate(states)}
+    options = {
+        str(number): dashboard.ValueMappingResult(text=text, color=color, index=number) for number, (text, color) in enumerate(states)
+    }
     return panel.mappings([dashboard.ValueMap(options=options)]).show_value(common.VisibilityMode.NEVER).merge_values(True)
 
 
-def query_variable(name: str, label: str, description: str, sql: str, *, multi: bool = False, all_value: str = "") -> builders.QueryVariable:
+def query_variable(
+    name: str, label: str, description: str, sql: str, *, multi: bool = False, all_value: str = ""
+) -> builders.QueryVariable:
     """A variable with choices from the database, asked for again when the dashboard is opened and when a variable that it names changes."""
     variable = builders.QueryVariable(name).label(label).description(description).datasource(SOURCE)
     variable = variable.query(sql).refresh(dashboard.VariableRefresh.ON_DASHBOARD_LOAD).sort(dashboard.VariableSort.DISABLED)
@@ -103,7 +107,8 @@ def query_variable(name: str, label: str, description: str, sql: str, *, multi: 
 
 
 def annotation(name: str, color: str, sql: str) -> Any:
-    """Marks over the time series; `sql` returns time, text, tags. The SDK's annotation has no place for a query of SQL: see `Annotation`."""
+    """Marks over the time series; `sql` returns time, text, tags. The SDK's annotation has no place for a query of SQL: see"
+    " `Annotation`."""
     return _AnnotationBuilder(name, color, sql)
 
 
@@ -140,4 +145,4 @@ def _common(panel: P, face: Face, sql: str, size: Size, format_: Format) -> P:
 
 
 def _has_column(sql: str, column: str) -> bool:
-    return column in sql.rsplit("\nSELECT ", 1)[-1].split("FROM")[0].replace(",", " ").split()
+    return column in sql.rsplit("\nSELECT ", 1)[-1].split("FROM", maxsplit=1)[0].replace(",", " ").split()

@@ -8,7 +8,8 @@ from grafana.source.panels import Face, Size
 from grafana.source.queries import load
 
 RESOLUTION = (
-    "Ranges up to 12 hours show the measurements (averaged per step of the screen), up to 92 days the averages of hours, longer ones of days (UTC)."
+    "Ranges up to 12 hours show the measurements (averaged per step of the screen), up to 92 days the averages of hours, longer ones of"
+    " days (UTC)."
 )
 NOTHING = "Nothing was received of this project in this time range"
 
@@ -16,11 +17,15 @@ NOTHING = "Nothing was received of this project in this time range"
 def project() -> builders.Dashboard:
     """The dashboard."""
     sql = load("project")
-    made = board("project", "Tenant / project", "One project of one tenant: latest values, their history, traffic, quarantine, incidents.", "now-6h")
+    made = board(
+        "project", "Tenant / project", "One project of one tenant: latest values, their history, traffic, quarantine, incidents.", "now-6h"
+    )
     made = made.with_variable(panels.query_variable("tenant", "Tenant", "Tenant id", sql["tenant"]))
     made = made.with_variable(panels.query_variable("project", "Project", "Project id of this tenant", sql["project"]))
     made = made.with_variable(panels.query_variable("metric", "Metric", "Metric of the history", sql["metric"]))
-    choice = panels.query_variable("device", "Device", "Devices of the history; the first 20 are drawn", sql["device"], multi=True, all_value="'*'")
+    choice = panels.query_variable(
+        "device", "Device", "Devices of the history; the first 20 are drawn", sql["device"], multi=True, all_value="'*'"
+    )
     made = made.with_variable(choice)
     made = made.annotation(panels.annotation("Quality incidents", "red", sql["marks"]))
     return _records(_values(_state(made, sql), sql), sql)
@@ -34,12 +39,19 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Size(10, 4),
         ),
         panels.figures(
-            Face("Series and sources", "none", "How many there are in all, silent ones too; both are bounded per project.", "This project is unknown"),
+            Face(
+                "Series and sources",
+                "none",
+                "How many there are in all, silent ones too; both are bounded per project.",
+                "This project is unknown",
+            ),
             sql["size"],
             Size(5, 4),
         ),
         panels.figures(
-            Face("Since the last message", "s", "Time since the ingest daemon received one of this project.", "No message within three days"),
+            Face(
+                "Since the last message", "s", "Time since the ingest daemon received one of this project.", "No message within three days"
+            ),
             sql["silence"],
             Size(4, 4),
             warn=3600,
@@ -110,7 +122,8 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Face(
                 "Quarantine",
                 "none",
-                "The newest 50 messages of this project in quarantine; `iot trace` shows one of them whole, `iot replay` decodes them again.",
+                "The newest 50 messages of this project in quarantine; `iot trace` shows one of them whole, `iot replay` decodes them"
+                " again.",
                 "No message of this project was quarantined in this time range",
             ),
             sql["quarantine"],

@@ -14,7 +14,9 @@ def quality() -> builders.Dashboard:
     """The dashboard."""
     sql = load("quality")
     made = board("quality", "Data quality", "Incidents open and ended, findings by rule, and the state of the rules.", "now-24h")
-    tenant = panels.query_variable("tenant", "Tenant", "Tenant id; findings about the whole platform have none", sql["tenant"], multi=True, all_value="'*'")
+    tenant = panels.query_variable(
+        "tenant", "Tenant", "Tenant id; findings about the whole platform have none", sql["tenant"], multi=True, all_value="'*'"
+    )
     made = made.with_variable(tenant)
     made = made.with_variable(panels.query_variable("rule", "Rule", "Quality rule", sql["rule"], multi=True, all_value="'*'"))
     made = made.annotation(panels.annotation("Errors", "red", sql["marks"]))
@@ -43,7 +45,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Evaluation",
                 "short",
-                "Seconds since the rule that waits longest was evaluated, seconds of the slowest, and rules whose last evaluation failed. Results are due"
+                "Seconds since the rule that waits longest was evaluated, seconds of the slowest, and rules whose last evaluation failed."
+                " Results are due"
                 " every five minutes.",
                 "No rule was ever evaluated",
             ),
@@ -56,14 +59,17 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Incidents that are open",
                 "none",
-                "Errors first, the newest first, at most 200. The Kafka partition and offset name a message that shows the problem (`iot trace`).",
+                "Errors first, the newest first, at most 200. The Kafka partition and offset name a message that shows the problem (`iot"
+                " trace`).",
                 "No incident is open",
             ),
             sql["open"],
             Size(24, 10),
         ),
         panels.timeline(
-            Face("Rules over time", "none", "The worst incident of each rule that was open at that time.", "The rules were never evaluated"),
+            Face(
+                "Rules over time", "none", "The worst incident of each rule that was open at that time.", "The rules were never evaluated"
+            ),
             sql["timeline"],
             Size(14, 11),
             STATES,
@@ -87,7 +93,12 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
 def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     for panel in (
         panels.rows(
-            Face("Projects", "none", "Open incidents by project; without project: about a tenant, or the platform, as a whole.", "No incident is open"),
+            Face(
+                "Projects",
+                "none",
+                "Open incidents by project; without project: about a tenant, or the platform, as a whole.",
+                "No incident is open",
+            ),
             sql["projects"],
             Size(10, 9),
         ),
@@ -95,7 +106,8 @@ def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Face(
                 "Rules",
                 "none",
-                "Each rule with its default severity, open incidents, what failed in its last evaluation, and when and how long that was. Change them with"
+                "Each rule with its default severity, open incidents, what failed in its last evaluation, and when and how long that was."
+                " Change them with"
                 " `iot quality rules`.",
                 "The rules were never evaluated",
             ),
@@ -107,7 +119,8 @@ def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Face(
                 "Incidents that have ended",
                 "none",
-                "Closed in the time range, the newest first, at most 200. Flaps: how often it was good and failed again within the incident.",
+                "Closed in the time range, the newest first, at most 200. Flaps: how often it was good and failed again within the"
+                " incident.",
                 "No incident ended in this time range",
             ),
             sql["ended"],

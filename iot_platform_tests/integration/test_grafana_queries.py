@@ -43,7 +43,8 @@ PERIODS = (timedelta(hours=1), timedelta(hours=6), timedelta(days=7), timedelta(
 # Which relations a query reads, as the database itself parsed it: those its view depends on.
 DEPENDENCIES = """
 SELECT DISTINCT c.relname FROM pg_rewrite r
-JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
+JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    AND d.refobjid <> r.ev_class
 JOIN pg_class c ON c.oid = d.refobjid
 WHERE r.ev_class = 'probe'::regclass"""
 
@@ -72,13 +73,6 @@ def questions(path: Path) -> Iterator[Question]:
 
 
 QUESTIONS = [item for path in sorted((PROJECT_ROOT / "grafana" / "dashboards").glob("*.json")) for item in questions(path)]
-
-
-def spellings() -> Iterator[tuple[dict[str, Value], dict[str, str]]]:
-    """Variables as people set them: one choice, several, and All where a dashboard offers it."""
-    yield CHOICES, {}
-    yield CHOICES | {"metric": "humidity", "device": "press-1"}, dict.fromkeys(("rule",), "'*'")
-    yield CHOICES | {"tenant": CHOICES["tenant"]}, {}
 
 
 def ask(connection: Any, sql: str) -> list[tuple[Any, ...]]:
@@ -148,6 +142,10 @@ def test_every_way_to_choose_is_valid_sql(settings: Settings, choice: str) -> No
             values: dict[str, Value] = {}
             for name, variable in variables.items():
                 values[name] = {"several": ["a", "b"], "a quote": "o'neil; \\ --", "All": "a"}[choice] if variable["multi"] else "o'neil"
-            every = {name: variable["allValue"] for name, variable in variables.items() if variable.get("includeAll")} if choice == "All" else {}
+            every = (
+                {name: variable["allValue"] for name, variable in variables.items() if variable.get("includeAll")}
+                if choice == "All"
+                else {}
+            )
             cursor.execute(expand(item.sql, Range(now - timedelta(hours=6), now, item.points, item.least_ms), values, every))
             cursor.fetchall()

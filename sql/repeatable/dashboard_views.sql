@@ -31,16 +31,15 @@ COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records of one Kafka 
 CREATE OR REPLACE VIEW partition_progress AS
 SELECT k.topic, k.kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages
 FROM kafka_offset k
-LEFT JOIN LATERAL (
+JOIN LATERAL (
     SELECT l.last_received_at, extract(epoch FROM l.committed_at - l.first_received_at)::double precision AS oldest_seconds,
            extract(epoch FROM l.committed_at - l.last_received_at)::double precision AS newest_seconds, l.messages + l.quarantined AS messages
     FROM ledger l
     WHERE l.kafka_partition = k.kafka_partition AND l.kind = 'drain' AND l.kafka_topic = k.topic AND l.topic_id = k.topic_id
     ORDER BY l.from_offset DESC LIMIT 1
-) b ON true
-WHERE NOT EXISTS (SELECT FROM dead_letter d WHERE d.topic_id = k.topic_id);
+) b ON true;
 COMMENT ON VIEW partition_progress IS
-    'One row is one Kafka partition of the message topic: how far the drain is, and how old the messages of its last batch were when they were committed.';
+    'One row is one Kafka partition that was drained: how far the drain is, and how old the messages of its last batch were when they were committed.';
 
 CREATE OR REPLACE VIEW quality_incident_named AS
 SELECT incident_id, opened_at, closed_at, last_seen_at, rule, severity, tenant_id, project_id, device_id, metric, message, value, threshold, flaps,

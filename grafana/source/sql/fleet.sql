@@ -88,11 +88,9 @@ SELECT kafka_partition, next_offset, messages AS last_batch, oldest_seconds AS b
 FROM partition_progress
 ORDER BY kafka_partition
 
--- name: behind_now
-SELECT max(oldest_seconds) AS "behind" FROM partition_progress WHERE committed_at > now() - interval '5 minutes'
-
--- name: idle_now
-SELECT extract(epoch FROM clock_timestamp() - max(committed_at)) AS "since the last commit" FROM partition_progress
+-- name: lag
+SELECT max(oldest_seconds) AS "behind", extract(epoch FROM clock_timestamp() - max(committed_at)) AS "since the last commit"
+FROM partition_progress
 
 -- name: spool
 SELECT sum(spooled) AS "spooled", sum(in_flight) AS "in flight" FROM audit_daemon
