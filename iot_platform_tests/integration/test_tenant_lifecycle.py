@@ -102,7 +102,7 @@ def test_killed_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPa
         return call(self, text, *parameters)
 
     monkeypatch.setattr(deletion._Deleter, "_call", dies)
-    for budget in (3, 5, 7, 20, 10_000):
+    for budget in (3, 7, 20, 10_000):
         done.clear()
         try:
             delete_tenant(aged, "acme", requested_by=f"attempt {budget}", max_rows=5)
