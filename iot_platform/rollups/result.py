@@ -7,9 +7,9 @@ from typing import Any
 
 @dataclass(slots=True)
 class RollupResult:
-    """Sums of one run. `rows`: measurements read; `changed`: stored hours and days written or removed; `notes`: taken from rollup_change, and
-    `discarded` of them because retention removed the measurements; `complete`: nothing was left to do. Thresholds None: nothing is stored
-    yet (or TimescaleDB keeps its own). On Community only seconds and batches (windows) are known."""
+    """Sums of one run: measurements read (`rows`), stored hours and days written or removed (`changed`), notes taken from rollup_change
+    (`notes`), and those of them that came to nothing because retention removed the measurements (`discarded`). `complete`: nothing was
+    left to do. Thresholds None: nothing is stored yet, or TimescaleDB keeps its own. On Community only seconds and batches are known."""
 
     storage: str = "tables"
     rows: int = 0

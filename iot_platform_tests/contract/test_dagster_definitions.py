@@ -27,7 +27,9 @@ LINEAGE = {
     "quarantine": {"iot_messages"},
     "project": {"message", "measurement", "quarantine"},
     "tenant": {"project"},
-    "retention_removed": {"message", "measurement", "quarantine"},
+    "retention_removed": {"message", "measurement_1d", "quarantine"},
+    "measurement_1h": {"measurement"},
+    "measurement_1d": {"measurement_1h"},
 }
 
 
@@ -61,7 +63,7 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history", "remove_old_rows"}
+    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history", "remove_old_rows", "roll_up_measurements"}
     assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -70,6 +72,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
         "retention_removed:retention_is_possible",
+        "measurement_1h:rollup_equals_measurement",
     }
 
 
