@@ -115,6 +115,7 @@ def _lay_out_noted(cursor: Cursor, place: Mapping[str, Any]) -> list[datetime]:
     segment = NOTED_SEGMENTS
     for day in days:
         cursor.execute(stage_sql("noted"), {**place, "day": day, "segment": segment})
+        cursor.execute(stage_sql("noted_neighbours"), {"day": day, "segment": segment})
         segment += MOST_NOTES
     return days
 
