@@ -29,7 +29,11 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
             cursor.execute(statement)
         # The owner of the tables hands out rights to the roles, so it must be able to grant them.
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
-        # Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database.
+
+
+def close_other_databases(superuser_url: str) -> None:
+    """Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database."""
+    with _cursor(superuser_url) as cursor:
         cursor.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
 
 
@@ -42,7 +46,8 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
                 sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
             )
             cursor.execute(statement)
-            if template:  # a copy has everything but its template's rights on the database itself
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if template and cursor.fetchone():  # a copy has everything but its template's rights on the database itself
                 cursor.execute(sql.SQL(_RIGHTS).format(sql.Identifier(name)))
     if template is None:
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:

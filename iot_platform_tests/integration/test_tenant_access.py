@@ -54,6 +54,7 @@ def test_names_and_server_tell_nothing(settings: Settings) -> None:
     owner = connect(settings, "admin")
     granted = grant(owner, "acme")
     assert "acme" not in granted.role
+    assert granted.password not in repr(granted)
     assert not {"postgres", "template1"} & set(granted.elsewhere), "the local stack's superuser takes that from PUBLIC"
     ((attributes,),) = query(settings, "SELECT row_to_json(r)::text FROM pg_roles r WHERE rolname = %s", granted.role)
     attributes = json.loads(attributes)
