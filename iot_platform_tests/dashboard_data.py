@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from iot_platform.rollups.run import roll_up
 
 from iot_platform.audit.refresh import refresh
 from iot_platform.database import connect
 from iot_platform.quality.evaluate import evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
+from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
