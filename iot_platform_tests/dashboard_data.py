@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from iot_platform.audit.refresh import refresh
 from iot_platform.database import connect
 from iot_platform.quality.evaluate import evaluate
+from iot_platform.quality.rules import RuleSetting, write_rules
 from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
@@ -67,18 +68,15 @@ def _press(feed: Feed, moment: datetime, **values: float) -> None:
 
 
 def _incidents(settings: Settings, feed: Feed) -> None:
-    """The humidity of the press is impossible, and stays so; its rssi was, and is good again."""
-    query(settings, "UPDATE quality_rule SET severity = 'ERROR' WHERE rule = 'range' AND metric = 'humidity'")
-    query(settings, "UPDATE quality_rule SET clear_seconds = 0, hold_seconds = 0 WHERE rule = 'range' AND metric = 'rssi'")
-    evaluate(settings)
-    _press(feed, datetime.now(UTC), humidity=500, rssi=500)
-    feed.flush()
-    drain(settings)
-    evaluate(settings)
-    _press(feed, datetime.now(UTC), humidity=500, rssi=-60)
-    feed.flush()
-    drain(settings)
-    evaluate(settings)
+    """Humidity and rssi of the press are impossible; then nobody wants to know about its rssi any more, which ends that incident."""
+    with closing(connect(settings)) as connection:
+        write_rules(connection, [RuleSetting(rule="range", metric="humidity", severity="ERROR")])
+        evaluate(settings)
+        _press(feed, datetime.now(UTC), humidity=500, rssi=500)
+        feed.flush()
+        drain(settings)
+        evaluate(settings)
+        write_rules(connection, [RuleSetting(rule="range", metric="rssi", enabled=False)])
 
 
 def _lose(settings: Settings, feed: Feed) -> None:

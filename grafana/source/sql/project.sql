@@ -48,7 +48,7 @@ FROM quality_open
 WHERE tenant_id = ${tenant:sqlstring} AND project_id IN ('', ${project:sqlstring})
 
 -- name: values
--- Raw up to 12 hours, hourly up to 92 days, daily beyond; at most 20 devices.
+-- Raw up to 12 hours, hourly up to 92 days, daily beyond; at most 20 devices. The planner leaves out chunks by to_timestamp, which it can compute.
 WITH chosen AS MATERIALIZED (
     SELECT series_id, coalesce(nullif(device_id, ''), '(no device)') AS device
     FROM series_named
@@ -64,7 +64,7 @@ FROM chosen c
 CROSS JOIN LATERAL (
     SELECT $__timeGroupAlias(m.time, $__interval), avg(m.value) AS value
     FROM measurement_named m
-    WHERE m.series_id = c.series_id AND $__timeFilter(m.time) AND (SELECT length FROM span) <= interval '12 hours'
+    WHERE m.series_id = c.series_id AND $__timeFilter(m.time) AND m.time >= to_timestamp($__unixEpochTo() - 43200) AND (SELECT length FROM span) <= interval '12 hours'
     GROUP BY 1
     UNION ALL
     SELECT h.bucket, h.avg
