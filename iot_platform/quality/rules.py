@@ -41,8 +41,8 @@ SELECT rule, tenant_id, project_id, metric, enabled, severity, threshold, window
 FROM quality_rule ORDER BY rule, tenant_id, project_id, metric"""
 _SET: Final = """
 INSERT INTO quality_rule AS r (rule, tenant_id, project_id, metric, enabled, severity, threshold, window_seconds, clear_seconds,
-    hold_seconds, parameters) VALUES (%(rule)s, %(tenant)s, %(project)s, %(metric)s, %(enabled)s, %(severity)s, %(threshold)s, %(window_seconds)s,
-    %(clear_seconds)s, %(hold_seconds)s, %(parameters)s)
+    hold_seconds, parameters) VALUES (%(rule)s, %(tenant)s, %(project)s, %(metric)s, %(enabled)s, %(severity)s, %(threshold)s,
+    %(window_seconds)s, %(clear_seconds)s, %(hold_seconds)s, %(parameters)s)
 ON CONFLICT (rule, tenant_id, project_id, metric) DO UPDATE SET enabled = coalesce(excluded.enabled, r.enabled),
     severity = coalesce(excluded.severity, r.severity), threshold = coalesce(excluded.threshold, r.threshold),
     window_seconds = coalesce(excluded.window_seconds, r.window_seconds), clear_seconds = coalesce(excluded.clear_seconds, r.clear_seconds),

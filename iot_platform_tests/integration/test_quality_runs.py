@@ -103,8 +103,10 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     plain = BoundedCursor.execute
 
     def explained(cursor: BoundedCursor, text: str, parameters: object = None) -> None:
-        judging = isinstance(text, str) and "quality_" in text and text.lstrip().startswith(("--", "WITH", "INSERT INTO quality_m"))
-        if not judging or "INSERT INTO quality_feed" in text:
+        judging = isinstance(text, str) and "quality_" in text and "INSERT INTO quality_" in text
+        if not judging or any(
+            name in text for name in ("INSERT INTO quality_feed", "INSERT INTO quality_watermark", "INSERT INTO quality_late")
+        ):
             plain(cursor, text, parameters)
             return
         plain(cursor, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + text, parameters)
@@ -132,7 +134,7 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     cost(2)
     short = cost(4)
     query(world.settings, history, world.at(-1), 1_001, 4_000)
-    assert 0 < cost(6) < 1.2 * short
+    assert 0 < cost(6) < 1.5 * short, "an index that is a level deeper, a second chunk"
 
 
 def test_settings_for_a_tenant_and_disabled_rules(world: World) -> None:
@@ -157,8 +159,8 @@ def test_checks_are_one_per_rule_with_tenants_and_examples(world: World) -> None
     assert tuple(states) == RULES
     result = check_result(states["range"], incidents, "http://dagster")
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert result.metadata["tenants"].value[0].data["link"] == "http://dagster/assets/tenant?partition=1968193631353446400"  # type: ignore[union-attr,index,attr-defined]
-    assert result.metadata["examples"].value[0].data["record"] == "iot trace --partition 0 --offset 0"  # type: ignore[union-attr,index,attr-defined]
+    assert result.metadata["tenants"].records[0].data["link"] == "http://dagster/assets/tenant?partition=1968193631353446400"  # type: ignore[union-attr]
+    assert result.metadata["examples"].records[0].data["record"] == "iot trace --partition 0 --offset 0"  # type: ignore[union-attr]
     assert check_result(states["type_change"], [], "").passed
 
 
