@@ -306,6 +306,7 @@ def test_late_rows_in_the_middle_of_a_fill(feed: RollupFeed) -> None:
     step, count = "", 0
     while step != "done":
         step, count = feed.advance(START + DAY + HOUR, 1)["step"], count + 1
+        assert_equal(feed)  # before the late rows of this step refresh what those of the last step should have
         rows = [(START + (7 * count % 30) * HOUR + timedelta(microseconds=count), one, float(count), None) for one in series]
         feed.insert(rows)
         while feed.refresh(2)["notes"]:
