@@ -3,6 +3,7 @@
 import dagster as dg
 
 import iot_platform.defs  # noqa: F401  quiets warnings about beta API before assets are defined
+from iot_platform.defs import rollups
 from iot_platform.defs.ingestion.assets import ingestion_sources
 from iot_platform.defs.ingestion.schedules import observe_ingestion, observe_ingestion_schedule
 from iot_platform.defs.maintenance import compression
@@ -18,13 +19,25 @@ from iot_platform.resources.platform import PlatformResource
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Stages ingestion → telemetry → maintenance. Nothing is read from environment or network here."""
+    """Stages ingestion → telemetry → rollups → maintenance. Nothing is read from environment or network here."""
     return dg.Definitions(
-        assets=[ingestion_sources, drained_tables, project, tenant, *compression.ASSETS],
-        asset_checks=[every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good, *compression.CHECKS],
-        jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history, *compression.JOBS],
+        assets=[ingestion_sources, drained_tables, project, tenant, *rollups.ASSETS, *compression.ASSETS],
+        asset_checks=[
+            every_offset_is_accounted_for,
+            every_sequence_is_contiguous,
+            messages_are_mostly_good,
+            *rollups.CHECKS,
+            *compression.CHECKS,
+        ],
+        jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history, *rollups.JOBS, *compression.JOBS],
         sensors=[kafka_lag],
-        schedules=[observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule, *compression.SCHEDULES],
+        schedules=[
+            observe_ingestion_schedule,
+            check_telemetry_schedule,
+            purge_dagster_history_schedule,
+            *rollups.SCHEDULES,
+            *compression.SCHEDULES,
+        ],
         executor=dg.in_process_executor,
         resources={"platform": PlatformResource()},
     )

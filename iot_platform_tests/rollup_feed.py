@@ -118,13 +118,17 @@ class RollupFeed:
             while self.refresh()["notes"]:
                 pass
             return
-        self.connection.commit()
-        self.connection.autocommit = True
-        with self.connection.cursor() as cursor:
-            for aggregate, unit in (("measurement_1h", HOUR), ("measurement_1d", DAY)):
-                end = until - (until - datetime(2000, 1, 1, tzinfo=UTC)) % unit
-                cursor.execute("CALL refresh_continuous_aggregate(%s, NULL, %s::timestamptz)", (aggregate, end))
-        self.connection.autocommit = False
+        epoch = datetime(2000, 1, 1, tzinfo=UTC)
+        for aggregate, source, unit in (("measurement_1h", "measurement", HOUR), ("measurement_1d", "measurement_1h", DAY)):
+            mark = (
+                self.rows("SELECT max(removed_before) FROM retention_mark WHERE table_name = %s AND tenant_id = ''", source)[0][0] or epoch
+            )
+            begin, end = mark + (epoch - mark) % unit, until - (until - epoch) % unit
+            self.connection.autocommit = True
+            with self.connection.cursor() as cursor:
+                if begin < end:
+                    cursor.execute("CALL refresh_continuous_aggregate(%s, %s::timestamptz, %s::timestamptz)", (aggregate, begin, end))
+            self.connection.autocommit = False
 
     def noted(self) -> set[Bucket]:
         """Hours with a note."""

@@ -27,6 +27,8 @@ LINEAGE = {
     "quarantine": {"iot_messages"},
     "project": {"message", "measurement", "quarantine"},
     "tenant": {"project"},
+    "measurement_1h": {"measurement"},
+    "measurement_1d": {"measurement_1h"},
     "compressed_chunk": {"message", "measurement"},
 }
 
@@ -61,7 +63,8 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history", "compress_old_chunks"}
+    own = {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history"}
+    assert jobs == own | {"roll_up_measurements", "compress_old_chunks"}
     assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -69,6 +72,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "message:every_offset_is_accounted_for",
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
+        "measurement_1h:rollup_equals_measurement",
         "compressed_chunk:old_chunks_are_compressed",
         "compressed_chunk:disk_is_sufficient",
     }

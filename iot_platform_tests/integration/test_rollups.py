@@ -1,5 +1,6 @@
 """Rollups equal what measurement gives, under late data, races, kills and deletions; reckoned anew in Python, bit for bit."""
 
+import json
 import random
 import threading
 import time
@@ -9,10 +10,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import psycopg2
 import pytest
+from typer.testing import CliRunner
 
+from iot_platform.cli.errors import CliError
+from iot_platform.cli.main import app
 from iot_platform.database import connect
+from iot_platform.resources.rollups import evaluate_rollups
 from iot_platform.rollups import Rebuild, roll_up
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, exports
 from iot_platform.telemetry import rollup_notes
 from iot_platform.telemetry.measurements import copy
 from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
@@ -95,6 +100,12 @@ def test_named_views_say_the_same(feed: RollupFeed) -> None:
     feed.roll_up(START + 2 * DAY + 7 * HOUR)
     for name in ("measurement_1h", "measurement_1d"):
         assert feed.shown(f"{name}_named") == feed.shown(name) != {}
+    with feed.connection.cursor() as cursor:  # with a right on the view, and on nothing else
+        cursor.execute("CREATE ROLE looks_at_rollups; GRANT SELECT ON measurement_1h_named, measurement_1d_named TO looks_at_rollups")
+        cursor.execute("GRANT looks_at_rollups TO current_user; SET LOCAL ROLE looks_at_rollups")
+        cursor.execute("SELECT sum(count), (SELECT sum(count) FROM measurement_1d_named) FROM measurement_1h_named")
+        assert cursor.fetchall() == [(200, 200)]
+    feed.connection.rollback()
 
 
 def test_history_before_the_first_run_is_taken_in_steps(feed: RollupFeed) -> None:
@@ -249,3 +260,39 @@ def test_drained_messages_with_late_ones_among_them(settings: Settings, feed: Ro
     drain(settings)
     assert_equal(feed)  # live, without a run
     check_books(settings)
+
+
+def test_the_check_finds_what_somebody_changed(feed: RollupFeed, settings: Settings) -> None:
+    (one,) = feed.series(1)
+    now = datetime.now(UTC)
+    feed.insert([(now - n * HOUR, one, float(n), None) for n in range(60)])
+    assert roll_up(settings).complete
+    passed = evaluate_rollups(settings)
+    assert passed.passed
+    assert passed.metadata["hours_compared"].value >= 24
+    feed.insert([(now - 20 * HOUR + timedelta(seconds=1), one, 0.0, None)])
+    assert evaluate_rollups(settings).passed  # noted: not wrong, only not yet computed
+    feed.rows("TRUNCATE rollup_change")
+    failed = evaluate_rollups(settings)
+    assert not failed.passed
+    assert failed.metadata["differences"].value >= 1
+    list(Rebuild(settings, now - 3 * DAY, now).steps())
+    assert evaluate_rollups(settings).passed
+
+
+def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = feed.series(1)
+    feed.insert([(START + n * HOUR, one, 1.0, None) for n in range(50)])
+    for name, value in exports(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
+    runner = CliRunner()
+    done = runner.invoke(app, ["rollup", "run", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["rows"]) == (0, 50)
+    assert "notes waiting    0" in runner.invoke(app, ["rollup", "status"]).stdout
+    feed.rows("UPDATE measurement_1h_stored SET max = 5 WHERE bucket < %s", START + 3 * HOUR)
+    span = ["rollup", "rebuild", "--from", "2026-01-05", "--to", "2026-01-06"]
+    assert "3 buckets would change" in runner.invoke(app, [*span, "--dry-run"]).stdout
+    assert "3 buckets changed" in runner.invoke(app, span).stdout
+    assert "0 buckets changed" in runner.invoke(app, span).stdout
+    assert isinstance(runner.invoke(app, [*span, "--tenant", "nobody"]).exception, CliError)

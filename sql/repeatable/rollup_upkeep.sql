@@ -214,7 +214,8 @@ BEGIN
     ELSE
         UPDATE rollup_state SET threshold = low, fill_end = high, fill_series = CASE WHEN high IS NULL THEN 0 ELSE ids[cardinality(ids)] END;
     END IF;
-    RETURN jsonb_build_object('step', step, 'unit', CASE WHEN days THEN 'day' ELSE 'hour' END, 'series', cardinality(ids), 'rows', one.rows, 'changed', one.changed);
+    RETURN jsonb_build_object('step', step, 'unit', CASE WHEN days THEN 'day' ELSE 'hour' END, 'series', cardinality(ids),
+        'rows', CASE WHEN days THEN 0 ELSE one.rows END, 'changed', one.changed);
 END
 $$;
 COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
