@@ -32,6 +32,11 @@ def feed(own: Settings) -> Iterator[RollupFeed]:
     connection = psycopg2.connect(own.admin_url)
     found = RollupFeed(connection)
     found.clear()
+    connection.autocommit = True  # what was materialized of the removed measurements goes with a refresh of everything only
+    with connection.cursor() as cursor:
+        for name in ("measurement_1h", "measurement_1d"):
+            cursor.execute(f"CALL refresh_continuous_aggregate('{name}', NULL, NULL)")
+    connection.autocommit = False
     yield found
     connection.close()
 
