@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.quality.statements import stage_sql
-from iot_platform.telemetry.notes import PUNCTUAL_SECONDS
+from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 
 OVERLAP: Final = timedelta(minutes=15)
 """How long a transaction of the drain can take: a batch may be seen that much later than others committed after its time."""
