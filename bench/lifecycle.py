@@ -10,10 +10,11 @@ Starts a PostgreSQL of its own in a temporary folder (for --live a Kafka, too) a
 
 import argparse
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -34,6 +35,16 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings
 
 Row = tuple[str, str, str]
+ROLLUPS = (("rollups: the first time", "rollup"), ("rollups: nothing new", "rollup"), ("iot rollup rebuild, 7 days", "rebuild", 7))
+SCHEDULED = (
+    ("sensor new_projects, into an empty Dagster", "projects", 1),
+    ("assets project and tenant: their sums", "project_sums", 3),
+    ("quality evaluation, the first", "quality", 1),
+    ("quality evaluation, nothing new", "quality", 3),
+    ("retention, dry run", "retention_plan", 3),
+    ("compression", "compression", 1),
+    ("iot audit --since all", "audit", 1),
+)
 
 
 @contextmanager
@@ -69,8 +80,8 @@ def own_servers(*, with_kafka: bool) -> Iterator[Settings]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(title: str, rows: list[Row]) -> None:
-    """A Markdown table, as soon as it is known."""
+def show(title: str, rows: Iterable[Row]) -> None:
+    """A Markdown table, each row as soon as it is known."""
     print(f"\n### {title}\n\n| what | measured | detail |\n|---|---:|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
@@ -101,22 +112,12 @@ def measure(settings: Settings, arguments: argparse.Namespace, *, filled: bool) 
     if not filled:
         fleet = (arguments.tenants, arguments.projects, arguments.series, arguments.measurements, arguments.days)
         show("Filling", [body(settings, "iot simulate --history", "fill", *fleet)])
-        rows = [body(settings, "rollups: the first time", "rollup"), body(settings, "rollups: nothing new", "rollup", runs=3)]
-        show("Rollups", [*rows, body(settings, "iot rollup rebuild, 7 days", "rebuild", 7)])
+        show("Rollups", (body(settings, *item) for item in ROLLUPS))
         show("Late data", [timed(item) for item in time_late_row(settings, arguments.runs)])
     show("Queries", [timed(item) for item in time_queries(settings, arguments.runs)])
-    show(
-        "Scheduled work and sensor ticks",
-        [
-            body(settings, "sensor new_projects, into an empty Dagster", "projects"),
-            body(settings, "assets project and tenant: their sums", "project_sums", runs=3),
-            body(settings, "quality evaluation", "quality", runs=1 if filled else 3),
-            body(settings, "retention, dry run", "retention_plan", runs=3),
-            body(settings, "compression", "compression"),
-            body(settings, "iot audit --since all", "audit"),
-            *([] if filled else [body(settings, "retention of one day", "retention", 1)]),
-        ],
-    )
+    show("Scheduled work and sensor ticks", (body(settings, what, name, runs=runs) for what, name, runs in SCHEDULED))
+    if not filled:
+        show("Retention", [body(settings, "retention of one day", "retention", 1)])
 
 
 def main() -> None:
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=500, help="with --live: messages a second (default 500)")
     parser.add_argument("--seconds", type=int, default=120, help="with --live: seconds of each phase (default 120)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that servers and folder go
     if arguments.database:
         url = SecretStr(arguments.database)
         settings = Settings().model_copy(update={"database_url": url, "database_admin_url": url, "database_reader_url": url})

@@ -48,9 +48,8 @@ def rebuild(arguments: list[str]) -> Result:
 
 def retention_plan(_: list[str]) -> Result:
     """`iot retention run --dry-run`: what would go."""
-    from iot_platform.retention.plan import plan, prepare, unaccounted  # type: ignore[import-not-found,unused-ignore]
-
     from iot_platform.database import connect
+    from iot_platform.retention.plan import plan, prepare, unaccounted  # type: ignore[import-not-found,unused-ignore]
 
     with closing(connect(get_settings(), application_name="bench")) as connection:
         prepare(connection)

@@ -56,7 +56,7 @@ def main() -> None:
                 if evaluations % 12 == 0:
                     cursor.execute("SELECT count(*) FROM quality_incident")
                     print(
-                        f"hour {evaluations // 12}: {sent:,} messages, {cursor.fetchone()[0]} incidents, {seconds / evaluations:.2f} s each",
+                        f"hour {evaluations // 12}: {sent:,} messages, {cursor.fetchone()[0]} incidents, {seconds / evaluations:.2f} s",
                         flush=True,
                     )
             cursor.execute(
@@ -69,7 +69,8 @@ def main() -> None:
         print(f"{rule}  {opened - begin}  {project}/{device} {metric}: {text} ({flaps} flaps)")
     days = devices * options.hours / 24
     print(
-        f"\n{devices} devices, {options.hours:g} h, {sent:,} messages, {evaluations} evaluations of {seconds / evaluations:.2f} s (slowest {slowest:.2f} s)"
+        f"\n{devices} devices, {options.hours:g} h, {sent:,} messages"
+        f", {evaluations} evaluations of {seconds / evaluations:.2f} s (slowest {slowest:.2f} s)"
     )
     print("last evaluation: " + ", ".join(f"{rule} {cost * 1000:.0f} ms" for rule, cost in costs))
     print(f"incidents: {len(incidents)} {dict(Counter(row[0] for row in incidents))}")

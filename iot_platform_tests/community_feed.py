@@ -10,19 +10,22 @@ TENANT, PROJECT = "1968193631353446400", "1968193691042586624"
 _PROJECT = "INSERT INTO project (tenant_id, project_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _ADD = """
 INSERT INTO series (identity, tenant_id, project_id, device_id, metric)
-SELECT sha256(('series ' || n)::bytea), %s, %s, 'device-' || (n - 1) / 5, (ARRAY['temp', 'humidity', 'rssi', 'ok', 'state'])[1 + (n - 1) %% 5]
+SELECT sha256(('series ' || n)::bytea), %s, %s, 'device-' || (n - 1) / 5,
+       (ARRAY['temp', 'humidity', 'rssi', 'ok', 'state'])[1 + (n - 1) %% 5]
 FROM generate_series(1, %s) n ON CONFLICT DO NOTHING"""
 _FILL = """
 INSERT INTO measurement (time, series_id, value, value_text)
-SELECT date_trunc('milliseconds', %(start)s + n * %(step)s + (s.series_id %% 97) * %(step)s / 100),
-       s.series_id,
-       CASE s.metric WHEN 'temp' THEN round((20 + s.series_id %% 10 + 8 * sin(n / 300.0 + s.series_id) + 0.2 * (hashint4(n) %% 50) / 100.0)::numeric, 2)
+SELECT date_trunc('milliseconds', w.start + n * w.step + (s.series_id %% 97) * w.step / 100), s.series_id,
+       CASE s.metric
+           WHEN 'temp' THEN round((20 + s.series_id %% 10 + 8 * sin(n / 300.0 + s.series_id) + (hashint4(n) %% 50) / 500.0)::numeric, 2)
            WHEN 'humidity' THEN round((55 + 10 * sin(n / 200.0 + s.series_id))::numeric, 1)
            WHEN 'rssi' THEN -60 - s.series_id %% 20 - abs(hashint4(n + s.series_id)) %% 6
            WHEN 'ok' THEN (abs(hashint4(n)) %% 100 > 0)::integer END,
        CASE s.metric WHEN 'ok' THEN CASE abs(hashint4(n)) %% 100 WHEN 0 THEN 'false' ELSE 'true' END
            WHEN 'state' THEN (ARRAY['running', 'stopped'])[1 + (abs(hashint4(n)) %% 20 = 0)::integer] END
-FROM generate_series(0, %(count)s - 1) n CROSS JOIN (SELECT * FROM series ORDER BY series_id LIMIT %(series)s) s
+FROM (SELECT %s::timestamptz AS start, %s::interval AS step, %s::integer AS count, %s::integer AS series) w
+CROSS JOIN LATERAL generate_series(0, w.count - 1) n
+CROSS JOIN LATERAL (SELECT * FROM series ORDER BY series_id LIMIT w.series) s
 ORDER BY n, s.series_id
 ON CONFLICT DO NOTHING"""
 
@@ -31,4 +34,4 @@ def fill(settings: Settings, start: datetime, *, series: int, count: int, step: 
     """`count` measurements of each of the first `series` series, one every `step` from `start` on, in order of time."""
     query(settings, _PROJECT, TENANT, PROJECT)
     query(settings, _ADD, TENANT, PROJECT, series)
-    query(settings, _FILL, {"start": start, "step": step, "count": count, "series": series})
+    query(settings, _FILL, start, step, count, series)

@@ -17,7 +17,7 @@ PER_DAY = 24
 
 
 def fill(settings: Settings, accountant: Accountant, days: int = DAYS, step: timedelta = timedelta(days=1)) -> Settings:
-    """So many days with PER_DAY messages each, in turn of three projects and two partitions; one in twelve is quarantined."""
+    """So many days with PER_DAY messages each, in turn of three projects and two partitions; one in eleven is quarantined."""
     feed = Feed(settings)
     number = 0
     projects = [(tenant, project) for tenant, names in TENANTS.items() for project in names]
@@ -25,7 +25,7 @@ def fill(settings: Settings, accountant: Accountant, days: int = DAYS, step: tim
         for index in range(PER_DAY):
             tenant, project = projects[number % len(projects)]
             age = step * day + step / PER_DAY * (PER_DAY - 1 - index) / 2 + timedelta(minutes=1)
-            payload = b"broken" if number % 12 == 5 else b'{"n":%d,"t":20.5}' % number
+            payload = b"broken" if number % 11 == 5 else b'{"n":%d,"t":20.5}' % number
             feed.send(payload, partition=number % 2, topic=f"{ROOT}/{tenant}/{project}/d{number % 2}", age=age)
             number += 1
     feed.flush()

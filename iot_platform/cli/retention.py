@@ -112,9 +112,7 @@ def run_command(
                     get_settings(),
                     seconds=seconds,
                     on_progress=lambda item: (
-                        shown.update(f"{item.table}: {item.rows} rows before {item.range_to:%Y-%m-%d %H:%M}Z …")  # type: ignore[union-attr]
-                        if shown
-                        else None
+                        shown.update(f"{item.table}: {item.rows} rows before {item.range_to:%Y-%m-%d %H:%M}Z …") if shown else None
                     ),
                 )
                 gone, refused = report.removed, report.refused

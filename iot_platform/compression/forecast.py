@@ -133,7 +133,8 @@ def _growth(
     by_table: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_table[piece.table].append(piece)
-    since = max(now - timedelta(days=RECENT_DAYS), first_hour or now - DAY)
+    since = now - timedelta(days=RECENT_DAYS)
+    since = since if first_hour is None else max(since, first_hour)
     for table, chunks in sorted(by_table.items()):
         packed = [chunk for chunk in chunks if chunk.compressed]
         before, after = sum(chunk.plain_bytes for chunk in packed), sum(chunk.bytes for chunk in packed)

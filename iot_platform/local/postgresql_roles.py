@@ -11,6 +11,9 @@ from iot_platform.local.passwords import Passwords
 from iot_platform.settings import PROJECT_ROOT
 
 _HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+_RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
+GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""
+"""As sql/repeatable/grants.sql has them."""
 _ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN"}
 
 
@@ -26,7 +29,11 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
             cursor.execute(statement)
         # The owner of the tables hands out rights to the roles, so it must be able to grant them.
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
-        # Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database.
+
+
+def close_other_databases(superuser_url: str) -> None:
+    """Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database."""
+    with _cursor(superuser_url) as cursor:
         cursor.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
 
 
@@ -39,6 +46,9 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
                 sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
             )
             cursor.execute(statement)
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if template and cursor.fetchone():  # a copy has everything but its template's rights on the database itself
+                cursor.execute(sql.SQL(_RIGHTS).format(sql.Identifier(name)))
     if template is None:
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")

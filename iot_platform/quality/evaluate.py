@@ -31,6 +31,8 @@ PAUSE: Final = timedelta(minutes=15)
 """After a longer pause of the evaluations silence counts from now: nobody knows what was down meanwhile."""
 CADENCE: Final = "cadence"
 SILENCE: Final = frozenset({"freshness_device", "freshness_project"})
+AT_THE_END: Final = SILENCE | {"completeness"}
+"""Rules that judge everything received up to the horizon: only once the feed is learnt up to its end."""
 
 log = structlog.get_logger(__name__)
 
@@ -146,6 +148,7 @@ class _Run:
         self._horizon = Horizon(at, live=True) if at is not None else find_horizon(settings, connection)
         self._live_since: Any = None
         self._judged: set[str] = set()
+        self._all_taken = True
         self._result = Evaluation(
             self._horizon.at, self._horizon.live, self._horizon.reason, {rule: RuleOutcome(rule) for rule in self._rules}
         )
@@ -159,10 +162,11 @@ class _Run:
         self._connection.commit()
         while True:
             taken = feed.take_in(self._connection, now)
+            self._all_taken = taken < feed.MOST_BATCHES
             result.batches += taken
             self._begin()
             self._judge()
-            if taken < feed.MOST_BATCHES or not result.finished:
+            if self._all_taken or not result.finished:
                 break
         self._prune()
         result.seconds = time.monotonic() - self._started
@@ -191,10 +195,10 @@ class _Run:
                 here = [name for name in here if name not in self._judged]
                 if not here:
                     continue
-                stretch = feed.Stretch(after, after, self._horizon.at, self._horizon.at)
+                stretch = feed.Stretch(after, after, self._horizon.at, self._horizon.at, at_the_end=True)
             ahead = [positions[name] for name in behind if positions[name] > after]
             if ahead and min(ahead) < stretch.upto:  # join them there
-                stretch = feed.Stretch(after, min(ahead), stretch.since, stretch.oldest)
+                stretch = feed.Stretch(after, min(ahead), stretch.since, stretch.oldest, at_the_end=False)
             self._note(f"judging {stretch.upto - after} batches")
             stretch = feed.lay_out(self._connection, stretch)
             self._kill_point("laid out")
@@ -223,6 +227,7 @@ class _Run:
             "upto": stretch.upto,
             "since": stretch.since,
             "oldest": stretch.oldest,
+            "at_the_end": stretch.at_the_end,
             "horizon": self._horizon.at,
             "live_since": self._live_since,
         }
@@ -253,6 +258,8 @@ class _Run:
     def _find(self, cursor: Cursor, rule: str, parameters: dict[str, Any], outcome: RuleOutcome) -> None:
         if rule in SILENCE and not self._horizon.live:
             return  # neither opened nor closed: nobody knows
+        if rule in AT_THE_END and not (self._all_taken and parameters["at_the_end"]):
+            return
         cursor.execute("TRUNCATE pg_temp.quality_found")
         cursor.execute(_ENABLED, (rule,))
         if feed.row(cursor)[0]:

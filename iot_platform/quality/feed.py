@@ -1,7 +1,7 @@
 """What is new: takes batches and notes into the feed, and lays out a stretch of it for the rules in temporary tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.quality.statements import stage_sql
-from iot_platform.telemetry.notes import PUNCTUAL_SECONDS
+from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 
 OVERLAP: Final = timedelta(minutes=15)
 """How long a transaction of the drain can take: a batch may be seen that much later than others committed after its time."""
@@ -37,12 +37,14 @@ FROM quality_feed WHERE feed_position > %(after)s AND feed_position <= %(upto)s"
 
 @dataclass(frozen=True)
 class Stretch:
-    """Feed positions (after, upto]; `since`: its first commit, `oldest`: a time before all that its measurements are about."""
+    """Feed positions (after, upto]; `since`: its first commit, `oldest`: a time before all that its measurements are about;
+    `at_the_end`: nothing follows in the feed."""
 
     after: int
     upto: int
     since: datetime
     oldest: datetime
+    at_the_end: bool
 
 
 def take_in(connection: Connection, now: datetime) -> int:
@@ -79,7 +81,7 @@ def next_stretch(connection: Connection, after: int, horizon: datetime) -> Stret
         cursor.execute(_EDGES, {"after": after, "upto": upto})
         since = row(cursor)[0]
     connection.commit()
-    return Stretch(after, upto, since, horizon)
+    return Stretch(after, upto, since, horizon, upto == rows[-1][0] and len(rows) < MOST_BATCHES)
 
 
 def lay_out(connection: Connection, stretch: Stretch) -> Stretch:
@@ -105,7 +107,7 @@ def lay_out(connection: Connection, stretch: Stretch) -> Stretch:
         days = _lay_out_noted(cursor, place)
         cursor.execute("ANALYZE pg_temp.quality_measurement")
     connection.commit()
-    return Stretch(stretch.after, stretch.upto, stretch.since, min([stretch.oldest, *days, *(begin for begin, _ in ranges)]))
+    return replace(stretch, oldest=min([stretch.oldest, *days, *(begin for begin, _ in ranges)]))
 
 
 def _lay_out_noted(cursor: Cursor, place: Mapping[str, Any]) -> list[datetime]:
@@ -115,6 +117,7 @@ def _lay_out_noted(cursor: Cursor, place: Mapping[str, Any]) -> list[datetime]:
     segment = NOTED_SEGMENTS
     for day in days:
         cursor.execute(stage_sql("noted"), {**place, "day": day, "segment": segment})
+        cursor.execute(stage_sql("noted_neighbours"), {"day": day, "segment": segment})
         segment += MOST_NOTES
     return days
 

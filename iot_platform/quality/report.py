@@ -26,6 +26,7 @@ WHERE r.tenant_id = '' AND r.project_id = '' AND r.metric = ''"""
 _TENANTS: Final = """
 SELECT tenant_id, count(*), count(DISTINCT project_id) FROM quality_incident WHERE rule = %s AND closed_at IS NULL
 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %s"""
+_STATE: Final = ("rule", "severity", "enabled", "description", "evaluated_at", "horizon", "seconds", "error", "open", "tenants")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def read_states(connection: Connection) -> dict[str, RuleState]:
         cursor.execute(_STATES)
         for row in cursor.fetchall():
             worst = None if not row[8] else "ERROR" if row[10] else "WARN"
-            found[row[0]] = RuleState(*row[:10], worst=worst)
+            found[row[0]] = RuleState(**dict(zip(_STATE, row, strict=False)), worst=worst)
         for state in found.values():
             if state.open:
                 cursor.execute(_TENANTS, (state.rule, SHOWN))

@@ -36,12 +36,13 @@ BY_METRIC: Final = frozenset(
 _COLUMNS: Final = ("enabled", "severity", "threshold", "window_seconds", "clear_seconds", "hold_seconds")
 
 _LIST: Final = """
-SELECT rule, tenant_id, project_id, metric, enabled, severity, threshold, window_seconds, clear_seconds, hold_seconds, parameters, description
+SELECT rule, tenant_id, project_id, metric, enabled, severity, threshold, window_seconds, clear_seconds, hold_seconds, parameters,
+    description
 FROM quality_rule ORDER BY rule, tenant_id, project_id, metric"""
 _SET: Final = """
-INSERT INTO quality_rule AS r (rule, tenant_id, project_id, metric, enabled, severity, threshold, window_seconds, clear_seconds, hold_seconds,
-    parameters) VALUES (%(rule)s, %(tenant)s, %(project)s, %(metric)s, %(enabled)s, %(severity)s, %(threshold)s, %(window_seconds)s,
-    %(clear_seconds)s, %(hold_seconds)s, %(parameters)s)
+INSERT INTO quality_rule AS r (rule, tenant_id, project_id, metric, enabled, severity, threshold, window_seconds, clear_seconds,
+    hold_seconds, parameters) VALUES (%(rule)s, %(tenant)s, %(project)s, %(metric)s, %(enabled)s, %(severity)s, %(threshold)s,
+    %(window_seconds)s, %(clear_seconds)s, %(hold_seconds)s, %(parameters)s)
 ON CONFLICT (rule, tenant_id, project_id, metric) DO UPDATE SET enabled = coalesce(excluded.enabled, r.enabled),
     severity = coalesce(excluded.severity, r.severity), threshold = coalesce(excluded.threshold, r.threshold),
     window_seconds = coalesce(excluded.window_seconds, r.window_seconds), clear_seconds = coalesce(excluded.clear_seconds, r.clear_seconds),
@@ -176,7 +177,8 @@ def _check_limits(connection: Connection) -> None:
     """Limits may come from several settings: together they must leave something."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT metric FROM quality_rule WHERE rule = 'range' AND (parameters ->> 'min')::float8 > (parameters ->> 'max')::float8 LIMIT 1"
+            "SELECT metric FROM quality_rule WHERE rule = 'range'"
+            " AND (parameters ->> 'min')::float8 > (parameters ->> 'max')::float8 LIMIT 1"
         )
         if row := cursor.fetchone():
             connection.rollback()

@@ -81,7 +81,7 @@ def evaluate_disk(settings: Settings) -> dg.AssetCheckResult:
     )
 
 
-def capability_metadata(report: Capabilities) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+def capability_metadata(report: Capabilities) -> dict[str, dg.MetadataValue]:
     """The capability report, for any asset."""
     rows = [
         dg.TableRecord({"capability": item.name, "available": item.available, "what": item.text, "how to get it": item.remedy})
@@ -90,13 +90,13 @@ def capability_metadata(report: Capabilities) -> dict[str, dg.MetadataValue]:  #
     return {"edition": dg.MetadataValue.text(report.headline()), "capabilities": dg.MetadataValue.table(rows)}
 
 
-def forecast_metadata(outlook: Forecast) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+def forecast_metadata(outlook: Forecast) -> dict[str, dg.MetadataValue]:
     """Bytes, bytes per day and days until the limit; those not known are left out."""
     rows = [
         dg.TableRecord({"table": item.table, "bytes": item.bytes, "bytes a day": round(item.day_bytes), "ratio": round(item.ratio, 1)})
         for item in outlook.tables
     ]
-    found: dict[str, dg.MetadataValue] = {  # type: ignore[type-arg]
+    found: dict[str, dg.MetadataValue] = {
         "database_bytes": dg.MetadataValue.int(outlook.bytes),
         "bytes_a_day": dg.MetadataValue.int(round(outlook.day_bytes)),
         "saved_bytes_a_day": dg.MetadataValue.int(round(outlook.saved_a_day)),
@@ -112,7 +112,7 @@ def forecast_metadata(outlook: Forecast) -> dict[str, dg.MetadataValue]:  # type
     return found
 
 
-def _work(result: Result) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+def _work(result: Result) -> dict[str, dg.MetadataValue]:
     rows = [
         dg.TableRecord(
             {
@@ -128,7 +128,7 @@ def _work(result: Result) -> dict[str, dg.MetadataValue]:  # type: ignore[type-a
         )
         for item in result.done[:SHOWN]
     ]
-    found: dict[str, dg.MetadataValue] = {  # type: ignore[type-arg]
+    found: dict[str, dg.MetadataValue] = {
         "chunks": dg.MetadataValue.int(len(result.done)),
         "chunks_due": dg.MetadataValue.int(len(result.due)),
         "chunks_postponed": dg.MetadataValue.int(len(result.postponed)),

@@ -51,7 +51,7 @@ def plan(connection: Connection, *, counted: bool = True, at: datetime | None = 
     prepare(connection)
     with connection.cursor() as cursor:
         cursor.execute(_PLAN, (at, counted))
-        found = [Removal(*row[:9], refused=tuple(row[9])) for row in cursor.fetchall()]
+        found = [Removal(*[*row[:9], tuple(row[9])]) for row in cursor.fetchall()]
     connection.rollback()
     if counted and any(item.table == "measurement" and not item.refused for item in found):
         problems = list(unaccounted(connection))

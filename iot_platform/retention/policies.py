@@ -25,7 +25,7 @@ SELECT p.table_name, p.tenant_id, p.project_id,
     coalesce((SELECT sum(r.rows) FROM retention_removed r WHERE r.table_name = p.table_name AND r.tenant_id = p.tenant_id
         AND r.project_id = p.project_id), 0)::bigint
 FROM retention_policy p LEFT JOIN retention_mark m USING (table_name, tenant_id, project_id)
-LEFT JOIN retention_tables() t USING (table_name)
+JOIN retention_tables() t USING (table_name)
 ORDER BY t.place, p.table_name, p.tenant_id, p.project_id"""
 _SET: Final = """
 INSERT INTO retention_policy AS p (table_name, tenant_id, project_id, keep, changed_by) VALUES (%s, %s, %s, %s::interval, %s)
@@ -137,7 +137,7 @@ def _check_problems(connection: Connection, before: set[str]) -> None:
 
 def _check_scope(connection: Connection, table: str, tenant: str, project: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT table_name FROM retention_policy ORDER BY 1")
+        cursor.execute("SELECT DISTINCT table_name FROM retention_policy JOIN retention_tables() t USING (table_name) ORDER BY 1")
         known = [name for (name,) in cursor.fetchall()]
         cursor.execute(
             "SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(t)s AND %(p)s IN ('', project_id)), retention_deletable(%(table)s)",

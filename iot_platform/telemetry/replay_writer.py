@@ -11,8 +11,8 @@ from iot_platform.telemetry import replay_books, replay_removed
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
-from iot_platform.telemetry.notes import note_unpunctual
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
+from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
 from iot_platform.telemetry.replay_books import LedgerKey

@@ -16,8 +16,8 @@ from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
-from iot_platform.telemetry.notes import note_unpunctual
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
+from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.records import DecodedRecords, Records
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams

@@ -7,7 +7,7 @@ tenant_role says whose rows those views give it. Connections have autocommit off
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -66,7 +66,7 @@ class Granted:
     tenant_id: str
     role: str
     created: bool
-    password: str | None
+    password: str | None = field(repr=False)
     known: bool
     elsewhere: tuple[str, ...]
 

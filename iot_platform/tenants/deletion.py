@@ -123,7 +123,7 @@ class _Deleter:
             shown = ", ".join(known[:10]) + (" …" if len(known) > 10 else "")
             raise TenantError(f"there is no tenant {self._tenant!r}; there are: {shown or 'none yet'}")
         try:
-            return self._call(_BEGIN, self._tenant, requested_by)[0]  # type: ignore[return-value]
+            return self._call(_BEGIN, self._tenant, requested_by)[0]
         except UniqueViolation:  # somebody else asked for it at this moment: both work on the same deletion
             self._connection.rollback()
             return self._begin(requested_by)

@@ -31,7 +31,7 @@ LINEAGE = {
     "tenant": {"project"},
     "measurement_1h": {"measurement"},
     "measurement_1d": {"measurement_1h"},
-    "retention_removed": {"message", "measurement", "quarantine"},
+    "retention_removed": {"message", "measurement_1d", "quarantine"},
     "quality_result": {"message", "measurement", "quarantine"},
     "compressed_chunk": {"message", "measurement"},
 }

@@ -16,13 +16,14 @@ from iot_platform_tests.rollup_feed import DAY, HOUR, Bucket, Figures, RollupFee
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
-SERIES, HOURS = 3, 60
+SERIES, HOURS = 2, 30
 
 minutes = st.integers(0, HOURS * 60 - 1)
 moments = st.integers(0, HOURS).map(lambda hour: START + hour * HOUR)
 values = st.one_of(st.none(), st.sampled_from([0.5, 1.79e308, -1.79e308, 5e-324, 3.0]))
 committed = st.sampled_from([True, True, True, False])
 """False: killed before the commit."""
+some_rows = st.lists(st.tuples(minutes, st.integers(0, SERIES - 1), values), min_size=1, max_size=12)
 
 
 @pytest.fixture
@@ -37,14 +38,16 @@ class Histories(RuleBasedStateMachine):
 
     feed: ClassVar[RollupFeed]
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(rows=some_rows, until=moments)
+    def begin(self, rows: list[tuple[int, int, float | None]], until: datetime) -> None:
         self.feed.clear()
         self.series = self.feed.series(SERIES)
         self.mark = NEVER
         self.kept: dict[Bucket, Figures] = {}
+        self.insert(rows, True)
+        self.feed.roll_up(until)
 
-    @rule(rows=st.lists(st.tuples(minutes, st.integers(0, SERIES - 1), values), min_size=1, max_size=12), commit=committed)
+    @rule(rows=some_rows, commit=committed)
     def insert(self, rows: list[tuple[int, int, float | None]], commit: bool) -> None:
         rows = list({row[:2]: row for row in rows}.values())
         self.feed.insert(

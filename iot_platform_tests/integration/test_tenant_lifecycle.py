@@ -102,7 +102,7 @@ def test_killed_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPa
         return call(self, text, *parameters)
 
     monkeypatch.setattr(deletion._Deleter, "_call", dies)
-    for budget in (3, 5, 7, 20, 10_000):
+    for budget in (3, 7, 20, 10_000):
         done.clear()
         try:
             delete_tenant(aged, "acme", requested_by=f"attempt {budget}", max_rows=5)
@@ -237,8 +237,8 @@ def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatc
 
     rows, wrong = verify_export(folder)
     assert wrong == []
-    for table, name in (("message", "message_named"), ("measurement", "measurement_named"), ("quarantine", "quarantine_named"),
-                        ("measurement_1h", "measurement_1h_named"), ("measurement_1d", "measurement_1d_named"), ("series", "series")):  # fmt: skip
+    for table in ("message", "measurement", "quarantine", "measurement_1h", "measurement_1d", "series"):
+        name = table if table == "series" else f"{table}_named"
         assert rows[table] == manifest["rows"][table] == query(aged, f"SELECT count(*) FROM {name} WHERE tenant_id = 'acme'")[0][0] > 0
     payloads = {bytes(row[0]) for row in query(aged, "SELECT payload FROM message_named WHERE tenant_id = 'acme'")}
     assert set(pl.read_parquet(folder / "message" / "*.parquet")["payload"].to_list()) == payloads

@@ -19,7 +19,7 @@ CREATE TABLE quality_cadence (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE quality_cadence IS 'One row is how one device usually sends: learnt from the times at which its messages were received.';
 COMMENT ON COLUMN quality_cadence.weight IS 'Number of intervals in gaps (their sum, seconds) and squares (sum of their squares); all three are halved now and then, so that old ones fade.';
-COMMENT ON COLUMN quality_cadence.pauses IS 'Intervals far beyond the usual ones; pause_seconds is about as long as the longest of them. Three and more are a habit.';
+COMMENT ON COLUMN quality_cadence.pauses IS 'Intervals far beyond the usual ones; pause_seconds is about as long as the longest of them. Four and more within three days or more are a habit.';
 COMMENT ON COLUMN quality_cadence.skew_seconds IS 'Usual distance of its newest event time from the receive time; positive: its clock is ahead. Null: it names no times.';
 
 CREATE TABLE quality_constant (

@@ -9,7 +9,7 @@ WITH usual AS (
     WHERE k.weight >= 5
 ), limited AS (
     SELECT u.*, s.severity, s.clear_seconds, s.hold_seconds,
-           greatest(s.window_seconds, 5 * u.mean + s.threshold * u.deviation, CASE WHEN u.pauses >= 3 THEN 1.5 * u.pause_seconds ELSE 0 END) AS most
+           greatest(s.window_seconds, 5 * u.mean + s.threshold * u.deviation, CASE WHEN u.pauses >= 4 AND u.last_received_at - u.first_received_at >= interval '3 days' THEN 1.5 * u.pause_seconds ELSE 0 END) AS most
     FROM usual u
     CROSS JOIN LATERAL quality_setting('freshness_device', u.tenant_id, u.project_id, '') s
     WHERE u.silent > 5 * u.mean AND u.silent > (SELECT min(r.window_seconds) FROM quality_rule r WHERE r.rule = 'freshness_device')

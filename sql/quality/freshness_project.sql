@@ -5,7 +5,7 @@ WITH usual AS (
 ), project AS (
     SELECT u.tenant_id, u.project_id, max(u.last_received_at) AS last_received_at, min(u.first_received_at) AS first_received_at,
            sum(u.messages) AS messages, 1 / sum(1 / greatest(u.mean, 0.001)) AS mean, min(5 * u.mean + 16 * u.deviation) AS least,
-           CASE WHEN min(u.pauses) >= 3 THEN 1.5 * min(u.pause_seconds) ELSE 0 END AS pause,
+           CASE WHEN min(u.pauses) >= 4 AND max(u.last_received_at) - min(u.first_received_at) >= interval '3 days' THEN 1.5 * min(u.pause_seconds) ELSE 0 END AS pause,
            (array_agg(u.last_partition ORDER BY u.last_received_at DESC))[1] AS last_partition,
            (array_agg(u.last_offset ORDER BY u.last_received_at DESC))[1] AS last_offset
     FROM usual u GROUP BY 1, 2

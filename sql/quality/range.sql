@@ -18,7 +18,7 @@ WITH scope AS MATERIALIZED (
     CROSS JOIN LATERAL (  -- bounded, because float8 raises on overflow
         SELECT n.time, n.value, greatest(greatest(c.least, -1e300) - least(greatest(n.value, -1e300), 1e300),
             least(greatest(n.value, -1e300), 1e300) - least(c.most, 1e300)) AS excess
-        FROM quality_measurement n WHERE n.series_id = q.series_id AND n.value IS NOT NULL
+        FROM quality_measurement n WHERE n.series_id = q.series_id AND n.value IS NOT NULL AND n.fresh
     ) m
     GROUP BY q.series_id
 )

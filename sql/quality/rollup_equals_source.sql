@@ -2,10 +2,12 @@
 -- that differed before. Hours whose change is noted for the next refresh may differ; on Community, where TimescaleDB keeps its notes to
 -- itself, a difference counts when it lasts.
 WITH rule AS (
-    SELECT s.*, CASE timescale_edition() WHEN 'apache' THEN 0 ELSE s.window_seconds END AS patience
+    SELECT s.*, CASE rollup_storage() WHEN 'tables' THEN 0 ELSE s.window_seconds END AS patience
     FROM quality_setting('rollup_equals_source', '', '', '') s
 ), touched AS (
-    SELECT m.series_id, date_trunc('hour', m.time) AS bucket, max(m.segment) AS segment FROM quality_measurement m GROUP BY 1, 2
+    SELECT m.series_id, date_trunc('hour', m.time) AS bucket, max(m.segment) AS segment FROM quality_measurement m
+    WHERE rollup_storage() <> 'tables' OR m.time < (SELECT t.threshold FROM rollup_state t)  -- later hours are computed from measurement
+    GROUP BY 1, 2
 ), wanted AS (
     (SELECT t.series_id, t.bucket FROM touched t
      ORDER BY t.segment > 1000 DESC, hashint8(t.series_id + %(upto)s) LIMIT (SELECT (r.parameters ->> 'sample')::integer FROM rule r))

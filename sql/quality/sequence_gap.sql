@@ -8,14 +8,14 @@ WITH scope AS MATERIALIZED (
     CROSS JOIN LATERAL quality_setting('sequence_gap', d.tenant_id, d.project_id, d.metric) s
     WHERE s.enabled AND s.threshold IS NOT NULL AND s.parameters -> 'metrics' ? d.metric
 ), step AS (
-    SELECT q.series_id, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before
+    SELECT q.series_id, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before, m.fresh OR lag(m.fresh) OVER w AS fresh
     FROM scope c
     JOIN quality_series q USING (tenant_id, project_id, metric)
     JOIN quality_measurement m USING (series_id)
     WHERE m.value IS NOT NULL AND abs(m.value) < 9e15
     WINDOW w AS (PARTITION BY q.series_id, m.segment ORDER BY m.time)
 ), gap AS (
-    SELECT s.*, s.value - s.value_before - 1 AS missing FROM step s WHERE s.value > s.value_before + 1
+    SELECT s.*, s.value - s.value_before - 1 AS missing FROM step s WHERE s.value > s.value_before + 1 AND s.fresh
 ), counting AS (  -- the steps before the gap tell whether the series counts messages at all
     SELECT g.* FROM gap g
     JOIN quality_series q USING (series_id)

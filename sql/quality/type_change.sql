@@ -1,10 +1,10 @@
 -- Series whose values are now numbers, now texts (or booleans).
 WITH kind AS (
-    SELECT m.series_id, m.segment, m.time, m.value, m.value_text, CASE
+    SELECT m.series_id, m.segment, m.time, m.value, m.value_text, m.fresh, CASE
         WHEN m.value IS NULL THEN 'text' WHEN m.value_text IN ('true', 'false') THEN 'boolean' ELSE 'number' END AS kind
     FROM quality_measurement m
 ), step AS (
-    SELECT k.*, lag(k.kind) OVER w AS kind_before FROM kind k WINDOW w AS (PARTITION BY k.series_id, k.segment ORDER BY k.time)
+    SELECT k.*, CASE WHEN k.fresh OR lag(k.fresh) OVER w THEN lag(k.kind) OVER w END AS kind_before FROM kind k WINDOW w AS (PARTITION BY k.series_id, k.segment ORDER BY k.time)
 ), judged AS (
     SELECT s.series_id, count(*) FILTER (WHERE s.kind <> s.kind_before) AS changes, min(s.time) AS first_time, max(s.time) AS last_time,
            (array_agg(jsonb_build_object('time', s.time, 'value', coalesce(s.value_text, s.value::text), 'type', s.kind, 'type_before', s.kind_before,

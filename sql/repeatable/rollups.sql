@@ -33,89 +33,75 @@ $$;
 COMMENT ON FUNCTION rollup_storage() IS
     'How this database keeps its rollups: tables (set up on the Apache edition) or continuous aggregates (set up on Community).';
 
-DO $$
+-- The views spell out what rollup_hours computes: a function in a view reads with the rights of who asks, who may read only the view.
+DO $do$
+DECLARE
+    hour_figures text := $sql$ count(*) AS count, count(m.value) AS numbers, min(m.value) AS min, max(m.value) AS max,
+        CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
+            THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
+        first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first, last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last $sql$;
+    day_figures text := $sql$ sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers, min(h.min) AS min, max(h.max) AS max,
+        CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
+        first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first, last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last $sql$;
+    figures text := $sql$ r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last $sql$;
+    computed text := $sql$ r.count, r.numbers, r.min, r.max, r.sum,
+        CASE WHEN abs(r.sum) < r.numbers * '5e-324'::float8 THEN 0 ELSE r.sum / r.numbers END AS avg, r.first, r.last $sql$;
+    named text := $sql$ r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
+        s.series_id, s.unit $sql$;
+    name text;
 BEGIN
     IF rollup_storage() = 'continuous aggregates' THEN
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1h_named AS
-            SELECT r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
-                   r.series_id, s.unit
-            FROM measurement_1h r JOIN series s USING (series_id) $sql$;
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1d_named AS
-            SELECT r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
-                   r.series_id, s.unit
-            FROM measurement_1d r JOIN series s USING (series_id) $sql$;
-    ELSE
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1h AS
-            SELECT r.bucket, r.series_id, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last
-            FROM measurement_1h_stored r WHERE r.bucket < (SELECT threshold FROM rollup_state)
-            UNION ALL
-            SELECT h.bucket, h.series_id, h.count, h.numbers, h.min, h.max, h.sum,
-                   CASE WHEN abs(h.sum) < h.numbers * '5e-324'::float8 THEN 0 ELSE h.sum / h.numbers END, h.first, h.last
-            FROM (
-                SELECT time_bucket('1 hour', m.time) AS bucket, m.series_id, count(*) AS count, count(m.value) AS numbers,
-                       min(m.value) AS min, max(m.value) AS max,
-                       CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
-                           THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
-                       first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first,
-                       last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last
-                FROM measurement m WHERE m.time >= (SELECT threshold FROM rollup_state) GROUP BY 1, 2
-            ) h $sql$;
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1d AS
-            SELECT r.bucket, r.series_id, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last
-            FROM measurement_1d_stored r WHERE r.bucket < (SELECT threshold_1d FROM rollup_state)
-            UNION ALL
-            SELECT d.bucket, d.series_id, d.count, d.numbers, d.min, d.max, d.sum,
-                   CASE WHEN abs(d.sum) < d.numbers * '5e-324'::float8 THEN 0 ELSE d.sum / d.numbers END, d.first, d.last
-            FROM (
-                SELECT time_bucket('1 day', h.bucket) AS bucket, h.series_id, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
-                       min(h.min) AS min, max(h.max) AS max,
-                       CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
-                       first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first,
-                       last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last
-                FROM measurement_1h h WHERE h.bucket >= (SELECT threshold_1d FROM rollup_state) GROUP BY 1, 2
-            ) d $sql$;
-        -- By series, because the part that is computed cannot take the condition of a join: it would compute every series.
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1h_named AS
-            SELECT r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
-                   s.series_id, s.unit
-            FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
-                SELECT h.bucket, h.count, h.numbers, h.min, h.max, h.sum, h.avg, h.first, h.last
-                FROM measurement_1h_stored h WHERE h.series_id = s.series_id AND h.bucket < t.threshold
-                UNION ALL
-                SELECT h.* FROM rollup_hours(s.series_id, t.threshold, 'infinity') h
-            ) r $sql$;
-        EXECUTE $sql$
-            CREATE OR REPLACE VIEW measurement_1d_named AS
-            SELECT r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
-                   s.series_id, s.unit
-            FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
-                SELECT d.bucket, d.count, d.numbers, d.min, d.max, d.sum, d.avg, d.first, d.last
-                FROM measurement_1d_stored d WHERE d.series_id = s.series_id AND d.bucket < t.threshold_1d
-                UNION ALL
-                SELECT d.bucket, d.count, d.numbers, d.min, d.max, d.sum,
-                       CASE WHEN abs(d.sum) < d.numbers * '5e-324'::float8 THEN 0 ELSE d.sum / d.numbers END, d.first, d.last
-                FROM (
-                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
-                           min(h.min) AS min, max(h.max) AS max,
-                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
-                           first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first,
-                           last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last
-                    FROM (
-                        SELECT h.bucket, h.count, h.numbers, h.min, h.max, h.sum, h.avg, h.first, h.last FROM measurement_1h_stored h
-                        WHERE h.series_id = s.series_id AND h.bucket >= t.threshold_1d AND h.bucket < t.threshold
-                        UNION ALL
-                        SELECT h.* FROM rollup_hours(s.series_id, t.threshold, 'infinity') h
-                    ) h GROUP BY 1
-                ) d
-            ) r $sql$;
+        FOREACH name IN ARRAY ARRAY['measurement_1h', 'measurement_1d'] LOOP
+            EXECUTE format('CREATE OR REPLACE VIEW %I AS SELECT %s FROM %I r JOIN series s USING (series_id)', name || '_named', named, name);
+        END LOOP;
+        RETURN;
     END IF;
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1h AS
+        SELECT r.bucket, r.series_id, %1$s FROM measurement_1h_stored r WHERE r.bucket < (SELECT threshold FROM rollup_state)
+        UNION ALL
+        SELECT r.bucket, r.series_id, %2$s FROM (
+            SELECT time_bucket('1 hour', m.time) AS bucket, m.series_id, %3$s
+            FROM measurement m WHERE m.time >= (SELECT threshold FROM rollup_state) GROUP BY 1, 2
+        ) r $sql$, figures, computed, hour_figures);
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1d AS
+        SELECT r.bucket, r.series_id, %1$s FROM measurement_1d_stored r WHERE r.bucket < (SELECT threshold_1d FROM rollup_state)
+        UNION ALL
+        SELECT r.bucket, r.series_id, %2$s FROM (
+            SELECT time_bucket('1 day', h.bucket) AS bucket, h.series_id, %3$s
+            FROM measurement_1h h WHERE h.bucket >= (SELECT threshold_1d FROM rollup_state) GROUP BY 1, 2
+        ) r $sql$, figures, computed, day_figures);
+    -- By series, because the part that is computed cannot take the condition of a join: it would compute every series.
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1h_named AS
+        SELECT %4$s FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
+            SELECT r.bucket, %1$s FROM measurement_1h_stored r WHERE r.series_id = s.series_id AND r.bucket < t.threshold
+            UNION ALL
+            SELECT r.bucket, %2$s FROM (
+                SELECT time_bucket('1 hour', m.time) AS bucket, %3$s
+                FROM measurement m WHERE m.series_id = s.series_id AND m.time >= t.threshold GROUP BY 1
+            ) r
+        ) r $sql$, figures, computed, hour_figures, named);
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1d_named AS
+        SELECT %5$s FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
+            SELECT r.bucket, %1$s FROM measurement_1d_stored r WHERE r.series_id = s.series_id AND r.bucket < t.threshold_1d
+            UNION ALL
+            SELECT r.bucket, %2$s FROM (
+                SELECT time_bucket('1 day', h.bucket) AS bucket, %4$s FROM (
+                    SELECT r.bucket, %1$s FROM measurement_1h_stored r
+                    WHERE r.series_id = s.series_id AND r.bucket >= t.threshold_1d AND r.bucket < t.threshold
+                    UNION ALL
+                    SELECT r.bucket, %2$s FROM (
+                        SELECT time_bucket('1 hour', m.time) AS bucket, %3$s
+                        FROM measurement m WHERE m.series_id = s.series_id AND m.time >= t.threshold GROUP BY 1
+                    ) r
+                ) h GROUP BY 1
+            ) r
+        ) r $sql$, figures, computed, hour_figures, day_figures, named);
 END
-$$;
+$do$;
 COMMENT ON VIEW measurement_1h IS
     'One row is one hour (UTC) of one series: count of measurements, and of those with a number their minimum, maximum, sum, average, first and last by time.';
 COMMENT ON VIEW measurement_1d IS 'One row is one day (UTC) of one series, from its hours; columns as in measurement_1h.';

@@ -56,18 +56,13 @@ BEGIN
     DELETE FROM project WHERE tenant_id = tenant;
     GET DIAGNOSTICS count = ROW_COUNT;
     PERFORM tenant_deletion_count(deletion, 'project', count);
-    FOREACH name IN ARRAY ARRAY['accounting_1h', 'retention_policy', 'retention_mark', 'retention_sum', 'retention_removed'] LOOP
+    -- Books, policies, marks, sums, and whatever other parts of the platform keep by tenant, as rules and open incidents.
+    FOR name IN SELECT t.table_name FROM tenant_deletion_tables('tenant_id') t
+        WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'series', 'source', 'project')
+    LOOP
         EXECUTE format('DELETE FROM %I WHERE tenant_id = $1', name) USING tenant;
         GET DIAGNOSTICS count = ROW_COUNT;
         PERFORM tenant_deletion_count(deletion, name, count);
-    END LOOP;
-    -- Whatever other parts of the platform keep by tenant, as rules and open incidents.
-    FOREACH name IN ARRAY ARRAY['quality_rule', 'quality_incident', 'quality_cadence'] LOOP
-        IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(name) AND attname = 'tenant_id') THEN
-            EXECUTE format('DELETE FROM %I WHERE tenant_id = $1', name) USING tenant;
-            GET DIAGNOSTICS count = ROW_COUNT;
-            PERFORM tenant_deletion_count(deletion, name, count);
-        END IF;
     END LOOP;
 END
 $$;
@@ -128,25 +123,31 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION tenant_deletion_relation(text) IS 'Where the rows of a table really are: of a continuous aggregate, the hypertable behind it.';
 
+CREATE OR REPLACE FUNCTION tenant_deletion_tables(column_name text) RETURNS TABLE (table_name name)
+LANGUAGE sql STABLE AS $$
+    SELECT k.relname FROM pg_class k JOIN pg_attribute a ON a.attrelid = k.oid AND NOT a.attisdropped
+    WHERE k.relkind = 'r' AND k.relnamespace = 'public'::regnamespace AND a.attname = column_name
+      AND NOT EXISTS (SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_schema = 'public' AND h.hypertable_name = k.relname)
+    ORDER BY 1
+$$;
+COMMENT ON FUNCTION tenant_deletion_tables(text) IS 'The plain tables of the platform that have such a column; hypertables are not among them.';
+
 CREATE OR REPLACE FUNCTION tenant_deletion_small(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text, rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM retention_begin();
-    table_name := 'series_latest';
-    DELETE FROM series_latest WHERE series_id = ANY (ARRAY(
-        SELECT l.series_id FROM series_latest l JOIN tenant_deletion_series s USING (series_id) WHERE s.deletion_id = deletion LIMIT max_rows));
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    PERFORM tenant_deletion_count(deletion, table_name, rows);
-    RETURN NEXT;
-    table_name := 'rollup_change';
-    DELETE FROM rollup_change WHERE ctid = ANY (ARRAY(
-        SELECT c.ctid FROM rollup_change c JOIN tenant_deletion_series s USING (series_id) WHERE s.deletion_id = deletion LIMIT max_rows));
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    RETURN NEXT;
+    FOR table_name IN SELECT t.table_name FROM tenant_deletion_tables('series_id') t WHERE t.table_name NOT IN ('series', 'tenant_deletion_series') LOOP
+        EXECUTE format('DELETE FROM %1$I WHERE ctid = ANY (ARRAY(
+            SELECT t.ctid FROM %1$I t JOIN tenant_deletion_series s USING (series_id) WHERE s.deletion_id = $1 LIMIT $2))', table_name)
+            USING deletion, max_rows;
+        GET DIAGNOSTICS rows = ROW_COUNT;
+        PERFORM tenant_deletion_count(deletion, table_name, rows);
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tenant_deletion_small(integer, integer) IS 'Deletes a batch of the latest values, and of the rollups'' notes, of a tenant past its cut. Repeat until both are 0.';
+COMMENT ON FUNCTION tenant_deletion_small(integer, integer) IS 'Deletes a batch of what plain tables keep by series (latest values, notes of the rollups …) of a tenant past its cut. Repeat until all are 0.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_dead_letters(deletion integer, topics text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$

@@ -1,6 +1,6 @@
 -- The measurement before each run of them, if it is not older than a day.
 INSERT INTO quality_measurement
-SELECT m.time, t.series_id, %(segment)s, m.value, m.value_text
+SELECT m.time, t.series_id, %(segment)s, m.value, m.value_text, false
 FROM (SELECT q.series_id, min(q.time) AS first_time FROM quality_measurement q WHERE q.segment = %(segment)s GROUP BY 1) t
 CROSS JOIN LATERAL (
     SELECT m.time, m.value, m.value_text FROM measurement m

@@ -1,5 +1,5 @@
--- Learns how each device usually sends. An interval counts at most ten times the usual one, so that an outage does not make the device
--- look slow; an interval far beyond the usual is a pause, and several of them are a habit.
+-- Learns how each device usually sends. An interval counts at most ten times the usual one. One far beyond the usual is a pause: it counts
+-- thrice the usual one, so that an outage does not make the device look slow, and several pauses over days are a habit.
 WITH step AS (
     SELECT c.tenant_id, c.project_id, c.device_id, q.received_at, q.kafka_partition, q.kafka_offset,
            lag(q.received_at) OVER (PARTITION BY c.tenant_id, c.project_id, c.device_id ORDER BY q.received_at, q.kafka_offset) AS previous
@@ -16,9 +16,8 @@ WITH step AS (
     ) k USING (tenant_id, project_id, device_id)
     WHERE k.last_received_at IS NULL OR s.received_at > k.last_received_at
 ), judged AS (
-    SELECT g.*, CASE WHEN g.weight >= 20 THEN least(g.seconds, greatest(10 * g.mean, 1)) ELSE g.seconds END AS counted,
-           g.weight >= 20 AND g.seconds > greatest(180, 5 * g.mean + 16 * g.deviation) AS pause
-    FROM gap g
+    SELECT g.*, CASE WHEN g.pause THEN 3 * g.mean WHEN g.weight >= 20 THEN least(g.seconds, greatest(10 * g.mean, 1)) ELSE g.seconds END AS counted
+    FROM (SELECT g.*, coalesce(g.weight >= 20 AND g.seconds > greatest(180, 5 * g.mean + 16 * g.deviation), false) AS pause FROM gap g) g
 )
 INSERT INTO quality_cadence AS k (tenant_id, project_id, device_id, first_received_at, last_received_at, last_partition, last_offset, messages,
     weight, gaps, squares, pauses, pause_seconds)

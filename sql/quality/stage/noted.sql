@@ -1,6 +1,6 @@
--- Noted measurements of one day with the one before and the one after; each series and hour is a segment of its own.
-INSERT INTO quality_measurement
-SELECT m.time, n.series_id, n.segment, m.value, m.value_text
+-- Noted measurements of one day; each series and hour is a segment of its own.
+INSERT INTO quality_measurement AS q
+SELECT m.time, n.series_id, n.segment, m.value, m.value_text, true
 FROM (
     SELECT g.*, (%(segment)s + row_number() OVER ())::integer AS segment FROM (
         SELECT l.series_id, min(l.time_from) AS time_from, max(l.time_to) AS time_to FROM quality_late l
@@ -10,24 +10,8 @@ FROM (
     ) g
 ) n
 CROSS JOIN LATERAL (
-    SELECT a.time, a.value, a.value_text FROM (
-        SELECT m.time, m.value, m.value_text FROM measurement m
-        WHERE m.series_id = n.series_id AND m.time >= n.time_from AND m.time <= n.time_to
-          AND m.time >= %(day)s AND m.time < %(day)s::timestamptz + interval '1 day' OFFSET 0
-    ) a
-    UNION ALL
-    SELECT b.time, b.value, b.value_text FROM (
-        SELECT m.time, m.value, m.value_text FROM measurement m
-        WHERE m.series_id = n.series_id AND m.time < n.time_from
-          AND m.time >= %(day)s::timestamptz - interval '1 day' AND m.time < %(day)s::timestamptz + interval '1 day'
-        ORDER BY m.time DESC LIMIT 1
-    ) b
-    UNION ALL
-    SELECT c.time, c.value, c.value_text FROM (
-        SELECT m.time, m.value, m.value_text FROM measurement m
-        WHERE m.series_id = n.series_id AND m.time > n.time_to
-          AND m.time >= %(day)s AND m.time < %(day)s::timestamptz + interval '2 days'
-        ORDER BY m.time LIMIT 1
-    ) c
+    SELECT m.time, m.value, m.value_text FROM measurement m
+    WHERE m.series_id = n.series_id AND m.time >= n.time_from AND m.time <= n.time_to
+      AND m.time >= %(day)s AND m.time < %(day)s::timestamptz + interval '1 day' OFFSET 0
 ) m
-ON CONFLICT DO NOTHING
+ON CONFLICT (series_id, time) DO UPDATE SET fresh = true

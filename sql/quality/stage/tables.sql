@@ -5,9 +5,10 @@ CREATE TEMPORARY TABLE IF NOT EXISTS quality_message (
 CREATE TEMPORARY TABLE IF NOT EXISTS quality_series (
     series_id integer PRIMARY KEY, tenant_id text, project_id text, device_id text, metric text, latest timestamptz
 );
--- Measurements to judge, and one neighbour of each run of them; only rows of one segment follow each other.
+-- Measurements to judge (fresh), and the neighbours of each run of them; only rows of one segment follow each other.
 CREATE TEMPORARY TABLE IF NOT EXISTS quality_measurement (
-    time timestamptz, series_id integer, segment integer, value double precision, value_text text, PRIMARY KEY (series_id, time)
+    time timestamptz, series_id integer, segment integer, value double precision, value_text text, fresh boolean,
+    PRIMARY KEY (series_id, time)
 );
 -- What a rule found: failed, or (of an open incident) seen to be good.
 CREATE TEMPORARY TABLE IF NOT EXISTS quality_found (

@@ -7,10 +7,9 @@ import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.telemetry.copy_binary import Column, encode
+from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 from iot_platform.telemetry.measurements import INSERTED, Values, copy
 
-PUNCTUAL_SECONDS: Final = 120
-"""A measurement whose time is this close to its message's receipt is found by that; most are."""
 _HOUR_US: Final = 3_600_000_000
 _NOTE: Final = "COPY quality_note (time_from, time_to, series_id) FROM STDIN (FORMAT binary)"
 
