@@ -59,7 +59,7 @@ def set_command(
     """
     import getpass
 
-    from iot_platform.retention import RetentionError, remove_policy, set_policy
+    from iot_platform.retention import RetentionError, loses_rollups, remove_policy, set_policy
 
     if default == (keep is not None):
         raise CliError("say either how long (iot retention set measurement 30d) or --default")
@@ -70,10 +70,13 @@ def set_command(
                 typer.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
                 return
             set_policy(connection, table, keep or "", tenant=tenant, project=project, changed_by=f"iot retention set ({getpass.getuser()})")
+            lost = loses_rollups(connection, table, tenant)
     except RetentionError as error:
         raise CliError(str(error)) from error
     whose = f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
     typer.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
+    if lost:
+        typer.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
 
 
 @retention_app.command("run")

@@ -105,6 +105,15 @@ def set_policy(connection: Connection, table: str, keep: str, *, tenant: str = "
     connection.commit()
 
 
+def loses_rollups(connection: Connection, table: str, tenant: str) -> bool:
+    """Whether removing these rows takes their hours and days with them: a continuous aggregate cannot keep those of one tenant only."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('measurement_1h_stored') IS NULL")
+        (aggregates,) = cursor.fetchone() or (False,)
+    connection.rollback()
+    return bool(aggregates) and table == "measurement" and tenant != ""
+
+
 def remove_policy(connection: Connection, table: str, *, tenant: str, project: str = "") -> bool:
     """Drop the policy of a tenant or project, so that the broader one counts again; False if there is none. Commits.
 
