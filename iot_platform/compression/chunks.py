@@ -19,12 +19,16 @@ UPDATE compression_policy SET older_than = coalesce(%s, older_than),
     changed_at = now(), changed_by = %s
 WHERE table_name = %s"""
 _CHUNKS: Final = """
-SELECT c.table_name, c.chunk_name, c.range_start, c.range_end, c.compressed, c.bytes, c.late_bytes, c.due, k.bytes_before, k.rows
+SELECT c.table_name, c.chunk_name, c.range_start, c.range_end, c.compressed, c.bytes, c.late_bytes, c.due,
+    CASE WHEN c.compressed THEN round(coalesce(k.bytes_before * (n.rows::float8 / k.rows), k.bytes_before))::bigint END, n.rows
 FROM compression_chunks() c
 LEFT JOIN LATERAL (
-    SELECT k.bytes_before, k.rows FROM compressed_chunk k WHERE k.chunk_name = c.chunk_name AND c.compressed AND k.action = 'compress'
+    SELECT k.bytes_before, nullif(k.rows, 0) AS rows FROM compressed_chunk k WHERE k.chunk_name = c.chunk_name AND k.action = 'compress'
     ORDER BY k.compressed_at DESC LIMIT 1
 ) k ON true
+LEFT JOIN LATERAL (
+    SELECT n.rows FROM compressed_chunk n WHERE n.chunk_name = c.chunk_name AND c.compressed ORDER BY n.compressed_at DESC LIMIT 1
+) n ON true
 ORDER BY c.table_name, c.range_start"""
 
 
@@ -44,7 +48,8 @@ class Policy:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of a table with a policy. `bytes` are those on disk now, `plain_bytes` those before it was first compressed."""
+    """A chunk of a table with a policy. `bytes` are those on disk now, `bytes_before` those it would take uncompressed, by
+    its first compression and the rows that came later; None for a chunk that is not compressed."""
 
     table: str
     name: str

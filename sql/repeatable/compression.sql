@@ -68,9 +68,11 @@ BEGIN
         RETURN;  -- gone, done by somebody else, or never asked for
     END IF;
     started := clock_timestamp();
-    IF before.due = 'compress' THEN
-        PERFORM compression_enable(before.table_name, chunk);
+    IF before.due = 'recompress' THEN
+        -- compress_chunk alone would merge the late rows, too, but leave their dead versions in heap and index: nothing gained.
+        PERFORM decompress_chunk(chunk::regclass);
     END IF;
+    PERFORM compression_enable(before.table_name, chunk);
     PERFORM compress_chunk(chunk::regclass);
     RETURN QUERY
     INSERT INTO compressed_chunk AS r (table_name, chunk_name, range_start, range_end, action, rows, bytes_before, bytes_after, seconds)
