@@ -170,7 +170,10 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
 
     if not found:
         return
-    table = Table("table", "whose", "what", "rows", "bytes", "newest", title=word, title_justify="left")
+    table = Table("table", "whose", title=word, title_justify="left")
+    table.add_column("what", overflow="fold")
+    for name in ("rows", "bytes", "newest"):
+        table.add_column(name, justify="right", no_wrap=True)
     for item in found:
         what = item.chunk.removeprefix("_timescaledb_internal.") if item.chunk else f"rows before {_moment(item.range_to)}"
         table.add_row(item.table, _whose(item), what, f"{item.rows:,}", _size(item.bytes), _moment(item.newest))

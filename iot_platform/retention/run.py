@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import psycopg2
-import structlog
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -35,7 +34,6 @@ SELECT to_regclass('measurement_1h_stored') IS NULL,
     date_trunc('day', greatest(%(begin)s, nullif(retention_mark_of('measurement_1h', '', ''), '-infinity') + interval '1 day'), 'UTC'),
     date_trunc('day', %(end)s + interval '1 day - 1 microsecond', 'UTC')"""
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -167,7 +165,6 @@ class _Run:
 
     def _note(self, item: Removal) -> None:
         self._report.removed.append(item)
-        log.info("removed by retention", table=item.table, rows=item.rows, bytes=item.bytes, before=item.range_to.isoformat())
         self._on_progress(item)
 
     def _call(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
