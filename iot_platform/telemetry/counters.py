@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-PUNCTUAL_SECONDS: Final = 120
-"""A measurement whose time is this close to its message's receipt is found by that; most are. Others are noted, see notes.py."""
 BRAKE_SHARE: Final = 0.05
 BRAKE_STREAK: Final = 1_000
 """The poison brake: more than this share, or this many records in a row, were quarantined."""
