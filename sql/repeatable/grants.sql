@@ -13,8 +13,8 @@ BEGIN
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
-        -- Compression: the policies, and one function that acts on them.
-        GRANT SELECT, UPDATE ON compression_policy TO iot_writer;
+        -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
+        GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;
         GRANT EXECUTE ON FUNCTION compression_apply(text) TO iot_writer;
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
