@@ -65,8 +65,8 @@ BEGIN
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
             retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer) TO iot_writer;
-        -- Compression: the policies, and one function that acts on them.
-        GRANT SELECT, UPDATE ON compression_policy TO iot_writer;
+        -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
+        GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;
         GRANT EXECUTE ON FUNCTION compression_apply(text) TO iot_writer;
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
