@@ -69,7 +69,7 @@ def check_result(state: RuleState, examples: list[Incident], url: str) -> dg.Ass
         passed=not state.open and state.error is None,
         severity=dg.AssetCheckSeverity.ERROR if state.error else _SEVERITY[state.worst or state.severity],
         metadata=metadata,
-        description=description or state.description,
+        description=description or f"Nothing is open. Fails when: {state.description}",
     )
 
 
