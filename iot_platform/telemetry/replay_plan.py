@@ -29,15 +29,15 @@ class Work:
     stored: Bools  # messages that may lack measurements
     refused: Bools  # messages that would be quarantined today
     staying: Bools  # quarantined, and still bad
-    elsewhere: Bools  # another replay was faster
+    elsewhere: Bools  # another replay was faster, or their tenant has been deleted
     removed: Bools  # restored from Kafka, where retention had removed them: only what is added is counted
     values: Values | None = None
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection) -> "Work":
-        """Judge a batch; names it needs are created, in transactions of their own, if the catalog may."""
-        wanted = _wanted(held, plan, catalog, selection)
+    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, gone: Bools) -> "Work":
+        """Judge a batch but for what is `gone`; names it needs are created, in transactions of their own, if the catalog may."""
+        wanted = _wanted(held, plan, catalog, selection) & ~gone
         stored = wanted & ~held.in_quarantine & ~held.restored
         plan.judge(catalog, wanted & ~(stored & (held.duplicate_of >= 0)))
         quarantined = wanted & held.in_quarantine
@@ -51,7 +51,7 @@ class Work:
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
             staying=quarantined & plan.is_bad,
-            elsewhere=np.zeros(len(held), np.bool_),
+            elsewhere=gone.copy(),
             removed=np.zeros(len(held), np.bool_),
         )
 
