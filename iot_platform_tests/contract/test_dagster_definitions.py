@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
-from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._core.instance.config import dagster_instance_config_schema, validate_concurrency_config
 
 from iot_platform.quality.statements import RULES
 
@@ -119,7 +119,8 @@ def test_instance_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> Non
     result = process_config(resolve_to_config_type(dagster_instance_config_schema()), config)
     assert result.success, result.errors
     assert config["telemetry"] == {"enabled": False}
-    assert config["run_coordinator"]["config"]["tag_concurrency_limits"][0]["limit"] == 2
+    assert config["concurrency"]["runs"]["tag_concurrency_limits"][0]["limit"] == 2
+    validate_concurrency_config(config)
 
 
 def test_workspace_names_the_module() -> None:
