@@ -58,7 +58,10 @@ def migrate_names() -> list[str]:
     numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
     return [
         *numbered,
-        *(f"repeatable/{name}.sql" for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "rollup_upkeep", "grants")),
+        *(
+            f"repeatable/{name}.sql"
+            for name in ("functions", "views", "rollups", "audit_sums", "audit_views", "compression", "rollup_upkeep", "grants")
+        ),
     ]
 
 
