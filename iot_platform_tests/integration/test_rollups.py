@@ -101,7 +101,8 @@ def test_named_views_say_the_same(feed: RollupFeed) -> None:
     for name in ("measurement_1h", "measurement_1d"):
         assert feed.shown(f"{name}_named") == feed.shown(name) != {}
     with feed.connection.cursor() as cursor:  # with a right on the view, and on nothing else
-        cursor.execute("CREATE ROLE looks_at_rollups; GRANT USAGE ON SCHEMA public TO looks_at_rollups; GRANT SELECT ON measurement_1h_named, measurement_1d_named TO looks_at_rollups")
+        cursor.execute("CREATE ROLE looks_at_rollups; GRANT USAGE ON SCHEMA public TO looks_at_rollups")
+        cursor.execute("GRANT SELECT ON measurement_1h_named, measurement_1d_named TO looks_at_rollups")
         cursor.execute("GRANT looks_at_rollups TO current_user; SET LOCAL ROLE looks_at_rollups")
         cursor.execute("SELECT sum(count), (SELECT sum(count) FROM measurement_1d_named) FROM measurement_1h_named")
         assert cursor.fetchall() == [(200, 200)]
