@@ -93,13 +93,13 @@ def access_command(as_json: Annotated[bool, typer.Option("--json", help="One JSO
             typer.echo(json.dumps(row, ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     if not found:
         typer.echo("no tenant has a login: `iot tenant grant` makes one")
         return
-    table = Table("tenant", "login", "granted", "password set", "connections")
+    table = Table("tenant", Column("login", no_wrap=True), "granted", "password set", "connections")
     for item in found:
         used = f"{item.connections} of {item.limit}" if item.limit is not None else "role is gone: grant again"
         moments = (f"{moment:%Y-%m-%d %H:%M}" for moment in (item.granted_at, item.password_set_at))

@@ -155,10 +155,12 @@ def _applied(connection: Connection) -> dict[str, str]:
 
 
 def _roles(connection: Connection) -> str:
-    """The group roles that exist."""
+    """The group roles that exist, and PUBLIC while it may do something in the database (a copy or a restored dump lacks such rights)."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant')"
+            "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM ("
+            " SELECT rolname FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant')"
+            " UNION ALL SELECT 'public' WHERE has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')) r"
         )
         row = cursor.fetchone()
     return str(row[0] if row else "")

@@ -1,13 +1,13 @@
 """Logins of tenants: made, renewed and removed as the owner of the database, which needs CREATEROLE.
 
 A login is a member of iot_tenant, which may read the views of schema tenant (sql/repeatable/tenants.sql) and nothing else; table
-tenant_role says whose rows those views give it.
+tenant_role says whose rows those views give it. Connections have autocommit off: grant and revoke are one transaction each.
 """
 
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -66,7 +66,7 @@ class Granted:
     tenant_id: str
     role: str
     created: bool
-    password: str | None
+    password: str | None = field(repr=False)
     known: bool
     elsewhere: tuple[str, ...]
 

@@ -107,3 +107,28 @@ SELECT q.received_at, q.topic || '' AS topic, (SELECT tenant.current_tenant()) A
 FROM public.quarantine q
 WHERE q.tenant_id = (SELECT tenant.current_tenant());
 COMMENT ON VIEW tenant.quarantine IS 'One row is one quarantined message whose topic names the tenant that asks.';
+
+DO $$
+BEGIN
+    IF to_regclass('public.quality_result') IS NULL THEN
+        RETURN;
+    END IF;
+    CREATE OR REPLACE VIEW tenant.quality WITH (security_barrier) AS
+    SELECT r.evaluated_at, r.rule || '' AS rule, r.status || '' AS status, (SELECT tenant.current_tenant()) AS tenant_id,
+           r.project_id || '' AS project_id, r.device_id || '' AS device_id, r.metric || '' AS metric, r.message || '' AS message,
+           CASE WHEN r.incident_id = i.incident_id THEN r.value END AS value, CASE WHEN r.incident_id = i.incident_id THEN r.threshold END AS threshold,
+           CASE WHEN r.incident_id = i.incident_id THEN r.window_from END AS window_from,
+           CASE WHEN r.incident_id = i.incident_id THEN r.window_to END AS window_to, CASE WHEN r.incident_id = i.incident_id THEN r.example END AS example,
+           r.kafka_partition + 0 AS kafka_partition, r.kafka_offset + 0 AS kafka_offset, r.incident_id + 0 AS incident_id,
+           i.opened_at, i.closed_at, i.flaps
+    FROM public.quality_result r
+    CROSS JOIN LATERAL (
+        SELECT i.incident_id, CASE WHEN i.incident_id = r.incident_id THEN i.opened_at END AS opened_at,
+               CASE WHEN i.incident_id = r.incident_id THEN i.closed_at END AS closed_at,
+               CASE WHEN i.incident_id = r.incident_id THEN i.flaps END AS flaps
+        FROM public.quality_incident i WHERE i.incident_id = r.incident_id ORDER BY i.incident_id
+    ) i
+    WHERE r.tenant_id = (SELECT tenant.current_tenant());
+    COMMENT ON VIEW tenant.quality IS 'One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.';
+END
+$$;
