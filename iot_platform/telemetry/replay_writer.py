@@ -7,7 +7,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
-from iot_platform.telemetry import replay_books, replay_removed
+from iot_platform.telemetry import replay_books
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
@@ -17,6 +17,7 @@ from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
 from iot_platform.telemetry.replay_books import LedgerKey
 from iot_platform.telemetry.replay_plan import Bools, Work
+from iot_platform.telemetry.replay_removed import Removed
 from iot_platform.telemetry.replay_report import Tally
 from iot_platform.telemetry.replay_rows import Held
 from iot_platform.telemetry.replay_selection import Selection
@@ -84,7 +85,12 @@ class ReplayWriter:
         while True:
             if self._catalog is None or self._catalog.decoder is not decoder:
                 self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
+<<<<<<< HEAD
             work = self._work(held, self._plan(held, decoded), self._catalog)
+=======
+            removed = Removed.look(self._connection, self._names.topic_ids) if held.restored.any() else Removed()
+            work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection, removed)
+>>>>>>> retention
             if self._dry_run:
                 work.result = self._measurements.look(work.select())
                 return work.tally()

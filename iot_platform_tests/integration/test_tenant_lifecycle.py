@@ -22,7 +22,7 @@ from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.replay import Replay, Selection
-from iot_platform.tenants import deletion
+from iot_platform.tenants import access, deletion
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export import export_tenant
@@ -69,6 +69,8 @@ def test_one_tenant_goes_and_nothing_else(aged: Settings) -> None:
     keep(aged, "message", "1d", "acme")
     keep(aged, "measurement", "60d", "other")
     run_retention(aged)
+    with closing(connect(aged, "admin")) as connection:
+        granted = access.grant(connection, "acme")
     before, own = checksums(aged, "other"), ids(aged, "acme")
     assert problems(aged) == []
 
@@ -78,6 +80,7 @@ def test_one_tenant_goes_and_nothing_else(aged: Settings) -> None:
     assert left_of(aged, "acme", *own) == {}
     assert (done.projects, done.series, done.sources) == (("north", "south"), len(own[0]), len(own[1]))
     assert done.removed["measurement"] > 0 < done.removed["quarantine"]
+    assert query(aged, "SELECT count(*) FROM pg_roles WHERE rolname = %s", granted.role) == [(0,)]
     result = audit(aged)
     assert [item.text for item in result.differences] == []
     assert sum(row.found for row in result.partitions) == sum(row.expected for row in result.partitions) > 0
@@ -203,6 +206,8 @@ def test_listing(aged: Settings) -> None:
     assert sum(item.measurements for item in parts.values()) == found["acme"].measurements == 2 * expected
     assert found["acme"].devices == sum(item.devices for item in parts.values())
     assert found["acme"].bytes > 0
+    with closing(connect(aged)) as connection, connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        cursor.execute("SELECT tenant_deletion_cut(1)")
 
 
 def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,18 +297,3 @@ def test_partitions_of_the_tenant_go_from_dagster() -> None:
         assert forget_tenant(instance, "a") == 3
         assert instance.get_dynamic_partitions(TENANT) == ["ab", "a%20b"]
         assert instance.get_dynamic_partitions(PROJECT) == ["ab/x", "a%20b/x"]
-
-
-def test_its_login_goes_first(aged: Settings) -> None:
-    from iot_platform.tenants import access
-
-    with closing(connect(aged, "admin")) as connection:
-        granted = access.grant(connection, "acme")
-    delete_tenant(aged, "acme", requested_by="test")
-    assert query(aged, "SELECT count(*) FROM tenant_role") == [(0,)]
-    assert query(aged, "SELECT count(*) FROM pg_roles WHERE rolname = %s", granted.role) == [(0,)]
-
-
-def test_only_the_owner_deletes(aged: Settings) -> None:
-    with closing(connect(aged)) as connection, connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        cursor.execute("SELECT tenant_deletion_cut(1)")
