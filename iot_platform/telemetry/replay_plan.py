@@ -30,27 +30,17 @@ class Work:
     stored: Bools  # messages that may lack measurements
     refused: Bools  # messages that would be quarantined today
     staying: Bools  # quarantined, and still bad
-<<<<<<< HEAD
-    elsewhere: Bools  # another replay was faster, or their tenant has been deleted
-=======
     elsewhere: Bools  # another replay was faster; or restored, and their tenant was deleted
->>>>>>> retention
     removed: Bools  # restored from Kafka, where retention had removed them: only what is added is counted
     values: Values | None = None
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-<<<<<<< HEAD
-    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, gone: Bools) -> "Work":
-        """Judge a batch but for what is `gone`; names it needs are created, in transactions of their own, if the catalog may."""
-        wanted = _wanted(held, plan, catalog, selection) & ~gone
-=======
     def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, removed: Removed) -> "Work":
         """Judge a batch; names it needs are created, in transactions of their own, if the catalog may."""
         wanted = _wanted(held, plan, catalog, selection)
         forbidden = removed.forbidden(held, plan, catalog)
         wanted &= ~forbidden
->>>>>>> retention
         stored = wanted & ~held.in_quarantine & ~held.restored
         plan.judge(catalog, wanted & ~(stored & (held.duplicate_of >= 0)))
         quarantined = wanted & held.in_quarantine
@@ -64,13 +54,8 @@ class Work:
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
             staying=quarantined & plan.is_bad,
-<<<<<<< HEAD
-            elsewhere=gone.copy(),
-            removed=np.zeros(len(held), np.bool_),
-=======
             elsewhere=forbidden,
             removed=held.restored & removed.by_retention(held),
->>>>>>> retention
         )
 
     def select(self) -> Values:

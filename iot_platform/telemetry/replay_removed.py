@@ -8,15 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-<<<<<<< HEAD
-from iot_platform.telemetry.decode import Decoder
-from iot_platform.telemetry.plan import Plan, project_of
-from iot_platform.telemetry.replay_plan import Bools, Work
-=======
 from iot_platform.telemetry.catalog import Catalog
 from iot_platform.telemetry.envelope import EARLIEST
 from iot_platform.telemetry.plan import Plan, project_of
->>>>>>> retention
 from iot_platform.telemetry.replay_rows import Held
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
@@ -27,33 +21,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Bools = npt.NDArray[np.bool_]
 
-<<<<<<< HEAD
-def of_deleted_tenants(connection: Connection, held: Held, plan: Plan, decoder: Decoder, topic_ids: dict[int, str]) -> Bools:
-    """Records to restore that belong to a tenant as it was before its deletion: they never come back, nor do their names."""
-    rows = np.flatnonzero(held.restored)
-    tenants = [project_of(plan, decoder, row)[0] for row in rows.tolist()]
-    with connection.cursor() as cursor:
-        cursor.execute(_DELETED, (sorted(set(tenants)),))
-        deleted = {(tenant, topic_id, partition): offset for tenant, topic_id, partition, offset in cursor.fetchall()}
-    connection.rollback()
-    gone = np.zeros(len(held), np.bool_)
-    records = held.records
-    for row, tenant in zip(rows.tolist(), tenants, strict=True):
-        partition = int(records.partition[row])
-        gone[row] = records.offset[row] < deleted.get((tenant, topic_ids.get(partition, ""), partition), 0)
-    return gone
-
-
-def mark_removed(connection: Connection, work: Work) -> None:
-    """Mark the records to restore that retention removed after they had been counted: only measurements they add are counted now."""
-    with connection.cursor() as cursor:
-        cursor.execute(_HORIZON)
-        (horizon,) = cursor.fetchone() or (None,)
-    connection.rollback()
-    if horizon is not None:
-        before = int((horizon - _EPOCH).total_seconds()) * 1_000_000
-        work.removed = work.restore & (work.plan.records.envelope.received_at < before)
-=======
 
 @dataclass(frozen=True)
 class Removed:
@@ -89,4 +56,3 @@ class Removed:
                 tenant, _ = project_of(plan, catalog.decoder, row)
                 found[row] = records.offset[row] < self.offsets.get((tenant, int(records.partition[row])), 0)
         return found
->>>>>>> retention

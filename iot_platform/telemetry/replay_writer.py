@@ -85,12 +85,8 @@ class ReplayWriter:
         while True:
             if self._catalog is None or self._catalog.decoder is not decoder:
                 self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
-<<<<<<< HEAD
-            work = self._work(held, self._plan(held, decoded), self._catalog)
-=======
             removed = Removed.look(self._connection, self._names.topic_ids) if held.restored.any() else Removed()
             work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection, removed)
->>>>>>> retention
             if self._dry_run:
                 work.result = self._measurements.look(work.select())
                 return work.tally()
@@ -99,14 +95,6 @@ class ReplayWriter:
                 return tally
             self._connection.rollback()
             self._catalog = None  # names were deleted with their tenant
-
-    def _work(self, held: Held, plan: Plan, catalog: Catalog) -> Work:
-        if not held.restored.any():
-            return Work.of(held, plan, catalog, self._selection, np.zeros(len(held), np.bool_))
-        gone = replay_removed.of_deleted_tenants(self._connection, held, plan, catalog.decoder, self._names.topic_ids)
-        work = Work.of(held, plan, catalog, self._selection, gone)
-        replay_removed.mark_removed(self._connection, work)
-        return work
 
     def _plan(self, held: Held, decoded: DecodedBatch) -> Plan:
         records = held.records
