@@ -24,8 +24,8 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Removed:
-    """`horizon`: records received before it (µs) may have been removed by the policies for everybody. `offsets`: by tenant and partition, where
-    the records begin that are not of a deleted tenant."""
+    """`horizon`: records received before it (µs) may have been removed by the policies for everybody. `offsets`: by tenant and partition,
+    where the records begin that are not of a deleted tenant."""
 
     horizon: int = EARLIEST
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
