@@ -24,8 +24,8 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Removed:
-    """`horizon`: records received before it (µs) may have been removed by the policies for everybody. `offsets`: by tenant and partition, where
-    the records begin that are not of a deleted tenant."""
+    """`horizon`: records received before it (µs) may have been removed by the policies for everybody. `offsets`: by tenant and partition,
+    where the records begin that are not of a deleted tenant."""
 
     horizon: int = EARLIEST
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Removed:
         return cls(horizon, {(tenant, part): offset for tenant, topic_id, part, offset in found if topic_ids.get(part) == topic_id})
 
     def by_retention(self, held: Held) -> Bools:
-        """Records that are not lost when they are in neither table: of these, only measurements they add are counted, as they were before."""
+        """Records that are not lost when neither table has them: of these, only measurements they add are counted, as they were before."""
         early: Bools = held.records.envelope.received_at < self.horizon
         return early
 

@@ -63,6 +63,7 @@ def migrate_names() -> list[str]:
         "audit_sums",
         "audit_views",
         "retention",
+        "retention_remove",
         "rollup_upkeep",
         "tenant_deletion",
         "tenants",
