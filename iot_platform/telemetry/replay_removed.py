@@ -43,8 +43,7 @@ class Removed:
         return cls(horizon, {(tenant, part): offset for tenant, topic_id, part, offset in found if topic_ids.get(part) == topic_id})
 
     def by_retention(self, held: Held) -> Bools:
-        """Records that are not lost when they are in neither table: of these,
-        only measurements they add are counted, as they were before."""
+        """Records that are not lost when neither table has them: of these, only measurements they add are counted, as they were before."""
         early: Bools = held.records.envelope.received_at < self.horizon
         return early
 
