@@ -57,3 +57,7 @@ format: bootstrap ## Apply the formatter and the linter's safe fixes
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
+
+.PHONY: dashboards
+dashboards: bootstrap ## Write grafana/dashboards/*.json from grafana/source
+	@.venv/bin/python -m grafana.source

@@ -121,6 +121,14 @@ class Settings(BaseSettings):
         100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit)."
     )
 
+    # -- database size -----------------------------------------------------------------------------------------
+    disk_limit_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Bytes that the database may take: the disk forecast counts the days until then. "
+        "Unless set, the free disk of a local database; of another one nothing is known.",
+    )
+
     # -- Dagster -----------------------------------------------------------------------------------------------
     dagster_history_days: float = Field(
         7.0,

@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import psycopg2
@@ -50,10 +51,18 @@ class Feed:
         dup: bool = False,
         header: bool = True,
         sequence: int | None = None,
+        age: timedelta = timedelta(0),
     ) -> Sent:
-        """One record, as received now."""
+        """One record, as received now, or so long ago."""
         numbers = self._sequences.setdefault((client, connection), itertools.count(1))
-        value = pack(QOS1_DUP if dup else QOS1, packet, time.time_ns() // 1000, connection, sequence or next(numbers), client.encode())
+        value = pack(
+            QOS1_DUP if dup else QOS1,
+            packet,
+            time.time_ns() // 1000 - age // timedelta(microseconds=1),
+            connection,
+            sequence or next(numbers),
+            client.encode(),
+        )
         headers: list[tuple[str, str | bytes | None]] = [(HEADER, value)] if header else []
         key = topic.encode() if isinstance(topic, str) else topic
         sent = Sent(payload, key, partition, headers)

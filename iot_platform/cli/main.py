@@ -6,7 +6,26 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from iot_platform.cli import audit, decode, drill, environment, metrics, migrate, offsets, replay, simulate, sql, stack, status, trace
+from iot_platform.cli import (
+    audit,
+    compression,
+    decode,
+    drill,
+    environment,
+    metrics,
+    migrate,
+    offsets,
+    quality,
+    replay,
+    retention,
+    rollup,
+    simulate,
+    sql,
+    stack,
+    status,
+    tenant,
+    trace,
+)
 from iot_platform.cli.errors import CliError
 from iot_platform.settings import SettingsError
 
@@ -21,16 +40,21 @@ app = typer.Typer(
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 audit.register(app)
+compression.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)
+quality.register(app)
 replay.register(app)
+retention.register(app)
+rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+tenant.register(app)
 trace.register(app)
 stack.register(app)
 

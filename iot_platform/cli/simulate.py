@@ -1,4 +1,4 @@
-"""`iot simulate`: a reproducible fleet of devices that publishes to the MQTT broker."""
+"""`iot simulate`: a reproducible fleet of devices that publishes to the MQTT broker, or has done so for months."""
 
 import contextlib
 import itertools
@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(  # noqa: PLR0917 - every parameter is an option
-    tenants: Annotated[int, typer.Option(min=1, help="Tenants of the fleet.")] = 3,
-    projects: Annotated[int, typer.Option(min=1, help="Projects of each tenant.")] = 4,
-    devices: Annotated[int, typer.Option(min=1, help="Devices of each project.")] = 50,
+    tenants: Annotated[int | None, typer.Option(min=1, help="Tenants of the fleet; 3, with --history 100.")] = None,
+    projects: Annotated[int | None, typer.Option(min=1, help="Projects of each tenant; 4, with --history 100.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Devices of each project; 50, with --history as --series needs.")] = None,
     rate: Annotated[str, typer.Option(help="Messages a second; 0 or [b]max[/b]: as fast as the broker acknowledges.")] = "200",
     duration: Annotated[float, typer.Option(min=0, help="Seconds to publish; 0: until stopped.")] = 60.0,
     count: Annotated[int, typer.Option(min=0, help="Publish exactly this many messages, whatever --duration says.")] = 0,
@@ -48,6 +48,11 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
     heartbeat: Annotated[float, typer.Option(help="Share of empty messages, {}.")] = 0.02,
     retained: Annotated[float, typer.Option(help="Share of messages published with RETAIN; the broker keeps the last of a topic.")] = 0.0,
     connections: Annotated[int, typer.Option(min=1, max=64, help="MQTT connections that the devices share.")] = 4,
+    history: Annotated[
+        str, typer.Option(help="Publish nothing: write this much past, such as 90d or 12h, into the database (until --start, or now).")
+    ] = "",
+    series: Annotated[int, typer.Option(min=0, help="With --history: series in all; 100,000 unless given.")] = 0,
+    measurements: Annotated[int, typer.Option(min=0, help="With --history: measurements in all, about; 50.5 million in 90 days.")] = 0,
     record: Annotated[Path | None, typer.Option(help="Write what was published, acknowledged and must come of it (JSON lines).")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -55,7 +60,18 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
 
     [b]iot simulate --rate 2000 --duration 60[/b]   a load test
     [b]iot simulate --count 20000 --rate max --malformed 0.05 --record published.jsonl[/b]   for a comparison afterwards
+
+    With --history the database is filled directly, in minutes, with the past of another fleet: no broker, no Kafka, no messages. Of the
+    options above only --tenants, --projects, --devices, --seed and --start apply. Interrupted, it is simply repeated.
+
+    [b]iot simulate --history 90d[/b]   10,000 projects, 100,000 series, 50 million measurements: about 8 GB
+    [b]iot simulate --history 14d --tenants 2 --projects 3 --series 300 --seed 7[/b]
     """
+    if history:
+        from iot_platform.cli.simulate_history import fill
+
+        return fill(history, start, {"seed": seed, "tenants": tenants, "projects": projects, "devices": devices,
+                                     "series": series, "measurements": measurements}, quiet=quiet)  # fmt: skip
     from iot_platform.settings import get_settings
     from iot_platform.simulator.connection import Broker, BrokerError
     from iot_platform.simulator.fleet import FleetError, FleetOptions
@@ -65,21 +81,21 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
 
     if mix not in ("realistic", "flat"):
         raise CliError(f"--mix must be realistic or flat, not {mix!r}")
-    per_second, start_us, settings = _rate(rate), _start(start), get_settings()
+    per_second, start_us, settings = _rate(rate), parse_start(start), get_settings()
     total = count or (round(per_second * duration) if per_second and duration else 0)
     with contextlib.ExitStack() as stack:
         try:
             options = FleetOptions(
-                tenants=tenants, projects=projects, devices=devices, seed=seed, mix="flat" if mix == "flat" else "realistic", late=late,
-                duplicate=duplicate, malformed=malformed, conflict=conflict, heartbeat=heartbeat, skew=skew, clockless=clockless,
-                retained=retained,
+                tenants=tenants or 3, projects=projects or 4, devices=devices or 50, seed=seed,
+                mix="flat" if mix == "flat" else "realistic", late=late, duplicate=duplicate, malformed=malformed, conflict=conflict,
+                heartbeat=heartbeat, skew=skew, clockless=clockless, retained=retained,
             )  # fmt: skip
             generator = Generator(options, settings.topic_pattern, start_us, per_second)
             plan = {"seed": seed, "start_us": start_us, "rate": per_second, "count": total, "options": {**vars(options)}}
             recorder = stack.enter_context(Recorder(record, plan)) if record else None
             client_id = f"iot-simulator-{os.getpid()}-{time.time_ns() % 1_000_000}"
             publisher = Publisher(Broker.from_settings(settings), connections, client_id, recorder.add if recorder else None)
-            stop = stack.enter_context(_stopped_by_signals())
+            stop = stack.enter_context(stopped_by_signals())
             tick = None if quiet else stack.enter_context(_progress(total, None if count else duration))
             messages = itertools.islice(generator.messages(), total or None)
             until = duration if duration and not total else None
@@ -88,7 +104,7 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
             raise CliError(str(error)) from error
         except OSError as error:
             raise CliError(f"cannot write --record {record}: {error}") from error
-    _report(summary, quiet)
+    return _report(summary, quiet)
 
 
 def _rate(text: str) -> float:
@@ -101,7 +117,8 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _start(text: str) -> int:
+def parse_start(text: str) -> int:
+    """--start in µs since the epoch, rounded to ms; now unless given."""
     try:
         moment = datetime.fromisoformat(text) if text else datetime.now(UTC)
     except ValueError as error:
@@ -112,7 +129,7 @@ def _start(text: str) -> int:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[threading.Event]:
     """An event set by SIGTERM or SIGINT; a second signal ends the process at once."""
     stop = threading.Event()
 

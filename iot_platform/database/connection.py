@@ -28,8 +28,10 @@ ANSWER_SECONDS: Final = 75.0
 
 _SESSION: Final = """
 SET TIME ZONE 'UTC'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '5min';
-SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '30s'"""
-"""The server, too, must notice within about 30 s that we are gone: its defaults keep our locks for two hours."""
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '30s';
+SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0"""
+"""The server, too, must notice within about 30 s that we are gone: its defaults keep our locks for two hours. And late rows may hit many
+compressed batches: by default TimescaleDB gives up at 100,000 rows, and the drain would never get past such a batch."""
 _WRITER: Final = f"SET statement_timeout = '{STATEMENT_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
 
 _REFUSED = (

@@ -19,6 +19,7 @@ from iot_platform.settings import PROJECT_ROOT, Settings
 SQL_DIR: Final = PROJECT_ROOT / "sql"
 FILE_NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9]+(_[a-z0-9]+)+\.sql")
 LOCK_WAIT_SECONDS: Final = 600.0
+GRANTS: Final = "grants.sql"
 
 LEDGER: Final = """
 CREATE TABLE IF NOT EXISTS schema_migration (
@@ -32,7 +33,8 @@ COMMENT ON TABLE schema_migration IS 'One row is one file of sql/ as it was appl
 
 @dataclass(frozen=True)
 class MigrationFile:
-    """A file of sql/. `name` is its path below sql/; `checksum` the SHA-256 of its bytes (and for grants, of the roles that exist)."""
+    """A file of sql/. `name` is its path below sql/; `checksum` the SHA-256 of its bytes (and for grants, of the roles that exist and all
+    other files: what is new has its rights then)."""
 
     name: str
     sql: str
@@ -60,7 +62,7 @@ def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: N
             todo = _pending(connection, sql_dir)
             for number, file in enumerate(todo, 1):
                 on_progress(f"{number}/{len(todo)} {file.name}")
-                _apply(connection, file)
+                _apply(connection, file, sql_dir)
             return [file.name for file in todo]
     finally:
         connection.close()
@@ -93,7 +95,7 @@ def require_migrated(connection: Connection, sql_dir: Path = SQL_DIR) -> None:
 
 
 def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
-    """All files in order of application: numbered ones by number, then functions, views, grants.
+    """All files in order of application: numbered ones by number, then functions, views, rollups, the rest by name, grants.
 
     Raises:
         MigrationError: a file name breaks the pattern, or two share a number.
@@ -105,9 +107,13 @@ def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
             raise MigrationError(f"sql/migrations/{path.name}: a migration is called NNNN_pre_verb_object.sql or NNNN_post_verb_object.sql")
         if numbers.count(path.name[:4]) > 1:
             raise MigrationError(f"sql/migrations: number {path.name[:4]} is used twice; give the newer file the next free number")
-    order = {"functions.sql": 0, "views.sql": 1, "grants.sql": 9}
+    order = {"functions.sql": 0, "views.sql": 1, "rollups.sql": 2, "tenants.sql": 8, GRANTS: 9}
     repeatable = sorted((sql_dir / "repeatable").glob("*.sql"), key=lambda path: (order.get(path.name, 5), path.name))
-    return [_read(path, sql_dir, roles if path.name == "grants.sql" else "") for path in (*numbered, *repeatable)]
+    files: list[MigrationFile] = []
+    for path in (*numbered, *repeatable):
+        salt = "".join([roles, *(file.checksum for file in files)]) if path.name == GRANTS else ""
+        files.append(_read(path, sql_dir, salt))
+    return files
 
 
 def _read(path: Path, sql_dir: Path, salt: str) -> MigrationFile:
@@ -117,11 +123,8 @@ def _read(path: Path, sql_dir: Path, salt: str) -> MigrationFile:
 
 def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
     applied = _applied(connection)
-    with connection.cursor() as cursor:
-        cursor.execute(r"SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader')")
-        row = cursor.fetchone()
+    files = read_files(sql_dir, _roles(connection))
     connection.rollback()
-    files = read_files(sql_dir, str(row[0] if row else ""))
     names = {file.name for file in files}
     for name in sorted(applied):
         if name not in names and not name.startswith("repeatable/"):
@@ -151,14 +154,23 @@ def _applied(connection: Connection) -> dict[str, str]:
         return dict(cursor.fetchall())
 
 
-def _apply(connection: Connection, file: MigrationFile) -> None:
+def _roles(connection: Connection) -> str:
+    """The group roles that exist, and PUBLIC while it may do something in the database (a copy or a restored dump lacks such rights)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM ("
+            " SELECT rolname FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant')"
+            " UNION ALL SELECT 'public' WHERE has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')) r"
+        )
+        row = cursor.fetchone()
+    return str(row[0] if row else "")
+
+
+def _apply(connection: Connection, file: MigrationFile, sql_dir: Path) -> None:
     _execute(connection, file.sql, file.name)
     checksum = file.checksum
-    if file.name == "repeatable/grants.sql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader')")
-            row = cursor.fetchone()
-        checksum = hashlib.sha256(file.sql.encode() + str(row[0] if row else "").encode()).hexdigest()
+    if file.name == f"repeatable/{GRANTS}":
+        checksum = read_files(sql_dir, _roles(connection))[-1].checksum
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO schema_migration (name, checksum) VALUES (%s, %s)"

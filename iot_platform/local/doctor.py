@@ -1,5 +1,6 @@
 """What `iot doctor` looks at: the machine, the ports, and every configured server. Each check says what to do about it."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import psycopg2
+
+from iot_platform.compression.words import ENOUGH_DAYS, outlook_text
 from iot_platform.local import probes
 from iot_platform.local.errors import LocalStackError, NotReadyError
 from iot_platform.local.kafka import KafkaServer, java_command
@@ -42,6 +46,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
     yield from _installed(plan)
     yield from _ports(plan)
     yield from _servers(plan, running=running)
+    if plan.postgresql is None or running:
+        yield from _capabilities(plan.settings)
 
 
 def _machine(plan: Plan) -> Iterator[Finding]:
@@ -122,6 +128,25 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         except (NotReadyError, LocalStackError) as error:
             remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {variable}"
             yield Finding(what, "bad", str(error), remedy)
+
+
+def _capabilities(settings: Settings) -> Iterator[Finding]:
+    """What the database's edition can do, and the disk forecast; nothing when the database does not answer, which another finding says."""
+    from iot_platform.compression.forecast import forecast
+    from iot_platform.database import DatabaseError, connect
+    from iot_platform.database.capabilities import read_capabilities
+
+    try:
+        with contextlib.closing(connect(settings, "writer", "iot-doctor")) as connection:
+            report = read_capabilities(connection)
+            outlook = forecast(connection, settings)
+    except (DatabaseError, psycopg2.Error):
+        return
+    yield Finding("edition", "ok", report.headline())
+    for item in report.items:
+        yield Finding(item.name, "ok" if item.available else "note", item.text, item.remedy)
+    full = outlook.days is not None and outlook.days < ENOUGH_DAYS
+    yield Finding("disk forecast", "note" if full else "ok", outlook_text(outlook), "make room, keep less, or raise IOT_DISK_LIMIT_BYTES")
 
 
 def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:

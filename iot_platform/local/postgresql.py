@@ -103,11 +103,12 @@ class PostgresqlServer:
 
     def provision(self, note: Note) -> None:
         """See Server: roles, database and extension."""
-        from iot_platform.local.postgresql_roles import create_database, create_roles
+        from iot_platform.local.postgresql_roles import close_other_databases, create_database, create_roles
 
         note("creating roles and database")
         superuser = self.url("postgres", "postgres")
         create_roles(superuser, self.passwords)
+        close_other_databases(superuser)
         create_database(superuser, "iot")
 
     # -- private ---------------------------------------------------------------------------------------------

@@ -8,7 +8,12 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class under a lower-case name
 
 from iot_platform.local.passwords import Passwords
+from iot_platform.settings import PROJECT_ROOT
 
+_HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+_RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
+GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""
+"""As sql/repeatable/grants.sql has them."""
 _ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN"}
 
 
@@ -26,6 +31,12 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
 
 
+def close_other_databases(superuser_url: str) -> None:
+    """Tenants' logins (which the migrator makes: CREATEROLE) have no business outside the platform's database."""
+    with _cursor(superuser_url) as cursor:
+        cursor.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+
+
 def create_database(superuser_url: str, name: str, template: str | None = None) -> None:
     """A database of iot_migrator with TimescaleDB, or a copy of a template."""
     with _cursor(superuser_url) as cursor:
@@ -35,10 +46,14 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
                 sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
             )
             cursor.execute(statement)
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if template and cursor.fetchone():  # a copy has everything but its template's rights on the database itself
+                cursor.execute(sql.SQL(_RIGHTS).format(sql.Identifier(name)))
     if template is None:
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
             cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
+            cursor.execute(_HARDEN.read_text("utf-8"))
 
 
 @contextmanager

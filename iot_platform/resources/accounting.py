@@ -12,6 +12,7 @@ from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
+_PROJECT_COUNT = "SELECT count(*) FROM project"
 _SUMS = f"""
 SELECT tenant_id, project_id, kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h
@@ -78,6 +79,11 @@ def known_projects(connection: Connection) -> list[tuple[str, str]]:
     return [(tenant, project) for tenant, project in _rows(connection, _PROJECTS, ())]
 
 
+def project_count(connection: Connection) -> int:
+    """How many projects there are."""
+    return int(_rows(connection, _PROJECT_COUNT, ())[0][0])
+
+
 def project_figures(connection: Connection, projects: list[tuple[str, str]]) -> dict[tuple[str, str], Figures]:
     """All-time sums of the given projects; one without records is missing."""
     if not projects:
@@ -128,7 +134,8 @@ def _sum_by_project(connection: Connection, parameters: Mapping[str, list[str] |
 
 def _figures(partition: int, sums: Sequence[Any]) -> Figures:
     *counts, first, last, received_at = sums
-    return Figures(**dict(zip(COUNTERS, counts, strict=True)), offsets={partition: (first, last)}, last_received_at=received_at)
+    offsets = {partition: (first, last)} if partition >= 0 else {}  # a simulated history has none
+    return Figures(**dict(zip(COUNTERS, counts, strict=True)), offsets=offsets, last_received_at=received_at)
 
 
 def _rows(connection: Connection, query: str, parameters: object) -> list[tuple[Any, ...]]:

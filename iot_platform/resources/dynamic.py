@@ -1,11 +1,15 @@
 """Keeps Dagster's dynamic partition sets equal to what exists: Kafka partitions of the topic, tenants and projects of the database."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Final
 
 from dagster import DagsterInstance
 
+from iot_platform.database import connect
+from iot_platform.resources.accounting import known_projects, project_count
 from iot_platform.resources.partition_keys import project_key, tenant_key
+from iot_platform.settings import Settings
 
 KAFKA_PARTITION: Final = "kafka_partition"
 TENANT: Final = "tenant"
@@ -25,6 +29,17 @@ def sync_kafka_partitions(instance: DagsterInstance, partitions: Sequence[int]) 
         for key in stored:
             instance.delete_dynamic_partition(KAFKA_PARTITION, key)
     instance.add_dynamic_partitions(KAFKA_PARTITION, wanted)
+
+
+def forget_tenant(instance: DagsterInstance, tenant: str) -> int:
+    """Delete the partition keys of a tenant and of its projects; returns how many there were. Their materializations stay in Dagster's
+    history until it is purged."""
+    prefix = project_key(tenant, "")
+    doomed = [(PROJECT, key) for key in instance.get_dynamic_partitions(PROJECT) if key.startswith(prefix)]
+    doomed += [(TENANT, key) for key in instance.get_dynamic_partitions(TENANT) if key == tenant_key(tenant)]
+    for name, key in doomed:
+        instance.delete_dynamic_partition(name, key)
+    return len(doomed)
 
 
 class ProjectKeys:
@@ -52,3 +67,22 @@ class ProjectKeys:
             batch = keys[start : start + _BATCH]
             self._instance.add_dynamic_partitions(name, batch)
             self._known[name].update(batch)
+
+    def count(self) -> int:
+        """How many projects are partition keys."""
+        return len(self._known[PROJECT])
+
+
+def sync_projects(instance: DagsterInstance, settings: Settings) -> tuple[list[tuple[str, str]], int]:
+    """Add the projects of the database that Dagster lacks, whoever wrote them; returns those, and how many there are. Costs two counts
+    while nothing is new; 10,000 new ones cost a second or two.
+
+    Raises:
+        DatabaseError, psycopg2.Error: the database does not answer.
+    """
+    keys = ProjectKeys(instance)
+    with closing(connect(settings, application_name="dagster-projects")) as connection:
+        count = project_count(connection)
+        if count <= keys.count():
+            return [], count
+        return keys.add(known_projects(connection)), count

@@ -13,6 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.locks import lock_key
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.envelope import Connection as MqttConnection
 
@@ -31,10 +32,14 @@ ON CONFLICT DO NOTHING RETURNING identity, series_id, NULL"""
 _ADD_SOURCES: Final = """
 INSERT INTO source (identity, topic, tenant_id, project_id, device_id) VALUES %s
 ON CONFLICT DO NOTHING RETURNING identity, source_id, NULL"""
+_ADD_PROJECTS: Final = "INSERT INTO project (tenant_id, project_id) VALUES %s ON CONFLICT DO NOTHING"
 _COUNTED: Final = "SELECT series_count, source_count FROM project WHERE tenant_id = %s AND project_id = %s"
 _COUNT: Final = """
 UPDATE project p SET series_count = p.series_count + v.series, source_count = p.source_count + v.sources
 FROM (VALUES %s) v (tenant_id, project_id, series, sources) WHERE p.tenant_id = v.tenant_id AND p.project_id = v.project_id"""
+
+_GENERATION: Final = "SELECT generation FROM catalog_generation"
+_HOLD: Final = f"SELECT pg_advisory_xact_lock_shared(%s); {_GENERATION}"  # two statements: the second one must see what the lock waited for
 
 
 def identity(names: Sequence[str]) -> bytes:
@@ -46,7 +51,9 @@ def identity(names: Sequence[str]) -> bytes:
 class Catalog:
     """Maps one decoder's indices to database ids. Used by one thread with one connection; ids are created in transactions of their
     own, so a batch that is rolled back leaves at most names without rows. `latest` is only what this process knows: the unique index
-    decides in the end. `create=False`: a dry run, unknown names stay unknown (id 0) and nothing is written."""
+    decides in the end. `create=False`: a dry run, unknown names stay unknown (id 0) and nothing is written.
+
+    Ids that it remembers may be deleted with their tenant: whoever writes rows with them must ask `hold` first, in the same transaction."""
 
     def __init__(self, connection: Connection, decoder: Decoder, max_per_project: int, *, create: bool = True) -> None:
         self.decoder = decoder
@@ -60,6 +67,16 @@ class Catalog:
         self._max = max_per_project
         self._creates = create
         self._project_index: dict[Project, int] = {}
+        with connection.cursor() as cursor:
+            cursor.execute(_GENERATION)
+            self._generation = _number(cursor)
+        connection.commit()
+
+    def hold(self, cursor: Cursor) -> bool:
+        """Whether every id is still what it was; if so, it stays until the end of the transaction. If not, roll back and begin anew with a
+        new catalog. Waits for a deletion that is just taking names away (well below a second)."""
+        cursor.execute(_HOLD, (lock_key("catalog"),))
+        return _number(cursor) == self._generation
 
     def project_index(self, project: Project) -> int:
         """The index of a project in `projects`, which grows."""
@@ -137,7 +154,7 @@ class Catalog:
     ) -> list[tuple[int, str]]:
         """Under the lock of the projects' rows, so that counts are exact and whoever comes second finds what the first created."""
         projects = self._touched(sources, series)
-        execute_values(cursor, "INSERT INTO project (tenant_id, project_id) VALUES %s ON CONFLICT DO NOTHING", projects)
+        execute_values(cursor, _ADD_PROJECTS, projects)
         room = self._room(cursor, projects, " FOR UPDATE")
         self._look_up(cursor, sources, series)
         rejected = self._admit(batch, wanted, sources, series, room)
@@ -154,7 +171,12 @@ class Catalog:
         room: dict[int, tuple[int, int]] = {}
         for project in projects:  # one by one: the order of locking is then the same everywhere
             cursor.execute(_COUNTED + lock, project)
-            counts = cursor.fetchone() or (0, 0)
+            counts = cursor.fetchone()
+            while lock and counts is None:  # deleted, with its tenant, while we waited for it
+                execute_values(cursor, _ADD_PROJECTS, [project])
+                cursor.execute(_COUNTED + lock, project)
+                counts = cursor.fetchone()
+            counts = counts or (0, 0)
             room[self._project_index[project]] = (self._max - counts[0], self._max - counts[1])
         return room
 
@@ -216,6 +238,13 @@ class Catalog:
                 if int(owner[index]) in left and index not in allowed:
                     del names[key]
         return rejected
+
+
+def _number(cursor: Cursor) -> int:
+    row = cursor.fetchone()
+    if row is None:
+        raise RuntimeError("catalog_generation is empty")
+    return int(row[0])
 
 
 class ConnectionIds:

@@ -1,4 +1,4 @@
-"""The counters of ledger and accounting_1h, and the limits of the poison brake: named here, and nowhere else. Imports nothing heavy."""
+"""The counters of ledger and accounting_1h, limits of the poison brake and of quality notes: named here only. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,6 +6,8 @@ from typing import Final
 BRAKE_SHARE: Final = 0.05
 BRAKE_STREAK: Final = 1_000
 """The poison brake: more than this share, or this many records in a row, were quarantined."""
+PUNCTUAL_SECONDS: Final = 120
+"""A measurement whose time is this close to its message's receipt is found by that; others need a quality note."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from psycopg2.errors import UniqueViolation
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.telemetry import rollup_notes
 from iot_platform.telemetry.catalog import NEVER, Catalog
 from iot_platform.telemetry.copy_binary import HEADER, TRAILER, Column, Texts, encode
 from iot_platform.telemetry.decode import DecodedBatch
@@ -145,6 +146,7 @@ class MeasurementWriter:
         new = ~repeats & (values.time[order] > known)
         fast, slow = (order, order[:0]) if new.all() else (order[new], order[~new])
         with self._connection.cursor() as cursor:
+            noted_before = rollup_notes.begin(cursor, "SAVEPOINT plain_copy" if len(fast) else "")
             if not self._copy_new(cursor, values, fast):
                 fast, slow = order[:0], order
             if len(slow):
@@ -155,13 +157,14 @@ class MeasurementWriter:
             # Only what may be newer: ON CONFLICT locks a row even where WHERE leaves it as it is, and a live drain would wait for it.
             latest = latest[values.time[latest] > catalog.latest[values.local[latest]]]
             self._update_latest(cursor, values, latest)
+            if notes := rollup_notes.encoded(values.series, values.time, outcome == INSERTED, noted_before):
+                copy(cursor, rollup_notes.COPY, notes)
         return outcome, latest
 
     def _copy_new(self, cursor: Cursor, values: Values, rows: npt.NDArray[np.intp]) -> bool:
-        """COPY rows that should be new; False, and nothing written, if one of them was not (another lane was faster)."""
+        """COPY rows that should be new, behind the savepoint; False, and nothing written, if one was not (another lane was faster)."""
         if not len(rows):
             return True
-        cursor.execute("SAVEPOINT plain_copy")
         try:
             copy(cursor, _COPY, encode(values.columns(rows), len(rows)))
         except UniqueViolation:

@@ -73,7 +73,8 @@ def _changes(work: Work) -> list[Group]:
     everyone = np.arange(len(work.held))
     now = np.array([work.catalog.project_index(project) for project in work.projects(everyone)], np.int32)
     before = np.array([work.catalog.project_index(project) for project in work.held.project], np.int32)
-    added = _groups(work, work.stored & work.added, now, bad=False, outcomes=(INSERTED,))
+    before_them = work.stored | work.restore & work.removed if work.held.counted else work.stored
+    added = _groups(work, before_them & work.added, now, bad=False, outcomes=(INSERTED,))
     for group in added:  # the drain counted these messages, and their duplicates and conflicts
         group.messages = group.duplicates = 0
     moved = _groups(work, work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))

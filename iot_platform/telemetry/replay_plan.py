@@ -9,6 +9,7 @@ import numpy.typing as npt
 from iot_platform.telemetry.catalog import Catalog, Project
 from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
 from iot_platform.telemetry.plan import Plan, detail_text, project_of
+from iot_platform.telemetry.replay_removed import Removed
 from iot_platform.telemetry.replay_report import SAMPLES, STORED, Sample, Tally
 from iot_platform.telemetry.replay_rows import Held
 from iot_platform.telemetry.replay_selection import Selection
@@ -29,14 +30,17 @@ class Work:
     stored: Bools  # messages that may lack measurements
     refused: Bools  # messages that would be quarantined today
     staying: Bools  # quarantined, and still bad
-    elsewhere: Bools  # another replay was faster
+    elsewhere: Bools  # another replay was faster; or restored, and their tenant was deleted
+    removed: Bools  # restored from Kafka, where retention had removed them: only what is added is counted
     values: Values | None = None
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection) -> "Work":
+    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, removed: Removed) -> "Work":
         """Judge a batch; names it needs are created, in transactions of their own, if the catalog may."""
         wanted = _wanted(held, plan, catalog, selection)
+        forbidden = removed.forbidden(held, plan, catalog)
+        wanted &= ~forbidden
         stored = wanted & ~held.in_quarantine & ~held.restored
         plan.judge(catalog, wanted & ~(stored & (held.duplicate_of >= 0)))
         quarantined = wanted & held.in_quarantine
@@ -50,7 +54,8 @@ class Work:
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
             staying=quarantined & plan.is_bad,
-            elsewhere=np.zeros(len(held), np.bool_),
+            elsewhere=forbidden,
+            removed=held.restored & removed.by_retention(held),
         )
 
     def select(self) -> Values:

@@ -29,14 +29,18 @@ WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'
 UNION ALL
 SELECT kafka_offset FROM quarantine
 WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
+  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
+UNION ALL
+SELECT kafka_offset FROM removed_record
+WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
   AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s"""
 
 Offsets = npt.NDArray[np.int64]
 
 
 def missing(connection: Connection, part: Slice) -> Offsets:
-    """Offsets of a slice that neither table has; those that Kafka never had a record for are among them. None if they are no more than
-    the ledger says Kafka has none for."""
+    """Offsets of a slice that neither table has, and that a narrower policy or a tenant's deletion did not remove; those that Kafka never
+    had a record for are among them. None if they are no more than the ledger says Kafka has none for."""
     parameters = {
         "start": f"{part.start} microseconds",
         "end": f"{part.end} microseconds",

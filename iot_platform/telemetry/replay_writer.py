@@ -12,10 +12,12 @@ from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
+from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
 from iot_platform.telemetry.replay_books import LedgerKey
 from iot_platform.telemetry.replay_plan import Bools, Work
+from iot_platform.telemetry.replay_removed import Removed
 from iot_platform.telemetry.replay_report import Tally
 from iot_platform.telemetry.replay_rows import Held
 from iot_platform.telemetry.replay_selection import Selection
@@ -80,13 +82,19 @@ class ReplayWriter:
         Raises:
             psycopg2.Error: see is_transient. Retry with a new writer, or never.
         """
-        if self._catalog is None or self._catalog.decoder is not decoder:
-            self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
-        work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection)
-        if self._dry_run:
-            work.result = self._measurements.look(work.select())
-            return work.tally()
-        return self._commit(work, self._catalog)
+        while True:
+            if self._catalog is None or self._catalog.decoder is not decoder:
+                self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
+            removed = Removed.look(self._connection, self._names.topic_ids) if held.restored.any() else Removed()
+            work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection, removed)
+            if self._dry_run:
+                work.result = self._measurements.look(work.select())
+                return work.tally()
+            tally = self._commit(work, self._catalog)
+            if tally is not None:
+                return tally
+            self._connection.rollback()
+            self._catalog = None  # names were deleted with their tenant
 
     def _plan(self, held: Held, decoded: DecodedBatch) -> Plan:
         records = held.records
@@ -99,12 +107,16 @@ class ReplayWriter:
             plan.duplicate_of = np.where(first < records.offset, first, -1)  # later copies name this one, or the same first one
         return plan
 
-    def _commit(self, work: Work, catalog: Catalog) -> Tally:
+    def _commit(self, work: Work, catalog: Catalog) -> Tally | None:
+        """None, and nothing committed, if the catalog is not current any more."""
         with self._connection.cursor() as cursor:
+            if not catalog.hold(cursor):
+                return None
             self._claim(cursor, work)
             _write_rows(cursor, work)
             values = work.select()
             work.result, latest = self._measurements.write(values, catalog)
+            note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
             keys = replay_books.write(cursor, self._names, work)
         tally = work.tally()

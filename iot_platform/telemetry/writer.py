@@ -17,6 +17,7 @@ from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
+from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.records import DecodedRecords, Records
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
@@ -69,20 +70,31 @@ class Writer:
             DrainedElsewhereError: another drain took these offsets.
             psycopg2.Error: see is_transient. Retry with a new writer, or never.
         """
-        if self._catalog is None or self._catalog.decoder is not batch.decoder:
-            self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
-        catalog = self._catalog
+        while True:
+            if self._catalog is None or self._catalog.decoder is not batch.decoder:
+                self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
+            outcome = self._write(batch, self._catalog)
+            if outcome is not None:
+                return outcome
+            self._connection.rollback()
+            self._catalog = None  # names were deleted with their tenant: they come anew, as those of a new one
+
+    def _write(self, batch: DecodedRecords, catalog: Catalog) -> Outcome | None:
+        """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
         values = select(plan.decoded, plan.measured, catalog)
         messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
         quarantine = quarantine_rows(plan, batch.decoder, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
+            if not catalog.hold(cursor):
+                return None
             if messages:
                 copy(cursor, MESSAGE, messages)
             if quarantine:
                 copy(cursor, QUARANTINE, quarantine)
             result, latest = self._measurements.write(values, catalog)
+            note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
             outcome = self._outcome(plan, catalog, values.row, result)
             accounting.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)

@@ -10,7 +10,9 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
-from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._core.instance.config import dagster_instance_config_schema, validate_concurrency_config
+
+from iot_platform.quality.statements import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +29,11 @@ LINEAGE = {
     "quarantine": {"iot_messages"},
     "project": {"message", "measurement", "quarantine"},
     "tenant": {"project"},
+    "measurement_1h": {"measurement"},
+    "measurement_1d": {"measurement_1h"},
+    "retention_removed": {"message", "measurement_1d", "quarantine"},
+    "quality_result": {"message", "measurement", "quarantine"},
+    "compressed_chunk": {"message", "measurement"},
 }
 
 
@@ -60,14 +67,29 @@ def test_partitions_and_backfills(repository: dg.RepositoryDefinition) -> None:
 
 def test_names(repository: dg.RepositoryDefinition) -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"drain", "check_telemetry", "observe_ingestion", "purge_dagster_history"}
-    assert [(sensor.name, sensor.default_status) for sensor in repository.sensor_defs] == [("kafka_lag", dg.DefaultSensorStatus.RUNNING)]
+    assert jobs == {
+        "drain",
+        "check_telemetry",
+        "observe_ingestion",
+        "purge_dagster_history",
+        "roll_up_measurements",
+        "remove_old_rows",
+        "evaluate_quality",
+        "compress_old_chunks",
+    }
+    assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects"}
+    assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
     assert checks == {
         "message:every_offset_is_accounted_for",
         "message:every_sequence_is_contiguous",
         "quarantine:messages_are_mostly_good",
+        "measurement_1h:rollup_equals_measurement",
+        "retention_removed:retention_is_possible",
+        *(f"quality_result:{rule}" for rule in RULES),
+        "compressed_chunk:old_chunks_are_compressed",
+        "compressed_chunk:disk_is_sufficient",
     }
 
 
@@ -97,7 +119,8 @@ def test_instance_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> Non
     result = process_config(resolve_to_config_type(dagster_instance_config_schema()), config)
     assert result.success, result.errors
     assert config["telemetry"] == {"enabled": False}
-    assert config["run_coordinator"]["config"]["tag_concurrency_limits"][0]["limit"] == 2
+    assert config["concurrency"]["runs"]["tag_concurrency_limits"][0]["limit"] == 2
+    validate_concurrency_config(config)
 
 
 def test_workspace_names_the_module() -> None:

@@ -18,7 +18,8 @@ def settled_audit(settings: Settings, messages: int) -> AuditResult:
         drain(settings)
         found[:] = [run_audit(settings, wait_seconds=5)]
         sums = found[0].sequence_sums()
-        return sums["stored"] + sums["dead_lettered"] >= messages and sums["in_flight"] == 0 and bool(found[0].daemons)
+        settled = sums["stored"] + sums["dead_lettered"] >= messages and sums["in_flight"] == 0
+        return settled and bool(found[0].daemons) and found[0].daemons[0].in_flight == 0  # the daemon is asked before Kafka is read
 
     await_condition(f"{messages} messages", complete, 90, lambda: found[0].as_json() if found else "")
     return found[0]

@@ -3,30 +3,42 @@
 -- Which receive times to scan comes from the ledger: they can be far from commit times when a daemon's clock was wrong.
 -- CREATE OR REPLACE cannot change the columns of a function: a change of them needs a numbered migration that drops it first.
 
-CREATE OR REPLACE FUNCTION audit_span(since timestamptz) RETURNS TABLE (span_from timestamptz, span_to timestamptz)
+-- What retention took, or a tenant's deletion, is not looked for: batches wholly before audit_horizon, sequences up to
+-- mqtt_connection_removed.last_sequence, the records in removed_record, hours before the marks of their project.
+CREATE OR REPLACE FUNCTION audit_horizon() RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(max(removed_before), '-infinity') FROM retention_mark
+    WHERE table_name IN ('message', 'quarantine') AND tenant_id = '' AND project_id = ''
+$$;
+COMMENT ON FUNCTION audit_horizon() IS 'Records received before it are gone from message or quarantine, fully or partly, by the policies for everybody.';
+
+CREATE OR REPLACE FUNCTION audit_span(since timestamptz, until timestamptz DEFAULT 'infinity') RETURNS TABLE (span_from timestamptz, span_to timestamptz)
 LANGUAGE sql STABLE AS $$
     SELECT lower(span), upper(span) FROM (
         SELECT unnest(range_agg(tstzrange(first_hour, last_hour + interval '1 hour'))) AS span FROM (
             SELECT DISTINCT time_bucket('1 hour', first_received_at) AS first_hour, time_bucket('1 hour', last_received_at) AS last_hour
-            FROM ledger WHERE committed_at >= since AND kind <> 'accepted_loss' AND first_received_at IS NOT NULL
+            FROM ledger WHERE committed_at >= since AND committed_at < until AND kind <> 'accepted_loss' AND first_received_at IS NOT NULL
         ) hours
     ) spans
 $$;
-COMMENT ON FUNCTION audit_span(timestamptz) IS 'Receive times, in whole hours (UTC), of the records in batches committed since.';
+COMMENT ON FUNCTION audit_span(timestamptz, timestamptz) IS 'Receive times, in whole hours (UTC), of the records in batches committed in [since, until).';
 
-CREATE OR REPLACE FUNCTION audit_rows(since timestamptz) RETURNS TABLE (
+CREATE OR REPLACE FUNCTION audit_rows(since timestamptz, until timestamptz DEFAULT 'infinity') RETURNS TABLE (
     received_at timestamptz, kafka_partition integer, kafka_offset bigint, connection_id integer, sequence bigint,
     marked boolean, quarantined boolean)
 LANGUAGE sql STABLE AS $$
-    SELECT r.* FROM audit_span(since) s CROSS JOIN LATERAL (
+    SELECT r.* FROM audit_span(since, until) s CROSS JOIN LATERAL (
         SELECT m.received_at, m.kafka_partition, m.kafka_offset, m.connection_id, m.sequence, m.duplicate_of IS NOT NULL, false
         FROM message m WHERE m.received_at >= s.span_from AND m.received_at < s.span_to
         UNION ALL
         SELECT q.received_at, q.kafka_partition, q.kafka_offset, q.connection_id, q.sequence, q.duplicate_of IS NOT NULL, true
         FROM quarantine q WHERE q.received_at >= s.span_from AND q.received_at < s.span_to
+        UNION ALL
+        SELECT d.received_at, d.kafka_partition, d.kafka_offset, d.connection_id, d.sequence, d.marked, d.quarantined
+        FROM removed_record d WHERE d.received_at >= s.span_from AND d.received_at < s.span_to
     ) r
 $$;
-COMMENT ON FUNCTION audit_rows(timestamptz) IS 'Rows of message and quarantine received in the hours of audit_span.';
+COMMENT ON FUNCTION audit_rows(timestamptz, timestamptz) IS 'Rows of message, quarantine and removed_record received in the hours of audit_span.';
 
 CREATE OR REPLACE FUNCTION audit_text(first bigint, following bigint) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
@@ -35,7 +47,7 @@ $$;
 COMMENT ON FUNCTION audit_text(bigint, bigint) IS 'The whole numbers [first, following) as people write them: 17 or 17-20.';
 
 -- Do the ledger's ranges of each partition follow each other, and end at next_offset?
-CREATE OR REPLACE FUNCTION audit_ranges(since timestamptz) RETURNS TABLE (
+CREATE OR REPLACE FUNCTION audit_ranges(since timestamptz, until timestamptz DEFAULT 'infinity') RETURNS TABLE (
     kafka_topic text, topic_id text, kafka_partition integer, from_offset bigint, to_offset bigint, problem text)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
@@ -43,7 +55,7 @@ BEGIN
     RETURN QUERY
     WITH recent AS (
         SELECT l.batch_id, l.kind, l.kafka_topic, l.topic_id, l.kafka_partition, l.from_offset, l.to_offset FROM ledger l
-        WHERE l.committed_at >= since AND l.kind <> 'replay'
+        WHERE l.committed_at >= since AND l.committed_at < until AND l.kind <> 'replay'
     ), earlier AS (
         SELECT l.* FROM (
             SELECT DISTINCT ON (kafka_topic, topic_id, kafka_partition) * FROM recent ORDER BY kafka_topic, topic_id, kafka_partition, batch_id
@@ -65,12 +77,14 @@ BEGIN
             WHEN c.kind_1 = 'accepted_loss' AND c.to_2 = c.to_1 THEN c.from_1  -- the log ended before what was drained, and was taken from its end
             WHEN c.kind_1 = 'accepted_loss' AND c.to_2 IS NULL AND c.from_offset = c.from_1 THEN c.from_1
             WHEN c.kind_1 = 'accepted_loss' THEN c.to_1
+            WHEN g.to_offset IS NOT NULL THEN g.to_offset
             WHEN k.first_offset IS NOT NULL AND NOT EXISTS (
                 SELECT FROM ledger a WHERE a.kafka_partition = c.kafka_partition AND a.kafka_topic = c.kafka_topic AND a.kind = 'accepted_loss'
             ) THEN k.first_offset
             ELSE c.from_offset END AS must_begin
         FROM chain c
         LEFT JOIN kafka_offset k ON k.topic = c.kafka_topic AND k.topic_id = c.topic_id AND k.kafka_partition = c.kafka_partition
+        LEFT JOIN ledger_removed g ON g.kafka_topic = c.kafka_topic AND g.topic_id = c.topic_id AND g.kafka_partition = c.kafka_partition
         WHERE c.is_recent
     ), jump AS (
         SELECT s.kafka_topic, s.topic_id, s.kafka_partition, least(s.must_begin, s.from_offset) AS a, greatest(s.must_begin, s.from_offset) AS b,
@@ -85,18 +99,24 @@ BEGIN
         SELECT FROM ledger r WHERE r.kind = 'replay' AND r.kafka_partition = j.kafka_partition AND r.topic_id = j.topic_id
           AND r.from_offset < j.b AND r.to_offset > j.a
         HAVING range_agg(int8range(r.from_offset, r.to_offset)) @> int8range(j.a, j.b)
-           AND j.b - j.a = (SELECT count(*) FROM (
+           AND (max(r.last_received_at) < audit_horizon() OR j.b - j.a = (SELECT count(*) FROM (
                SELECT m.kafka_offset FROM message m
                WHERE m.kafka_partition = j.kafka_partition AND m.kafka_offset >= j.a AND m.kafka_offset < j.b
                  AND m.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)
                UNION
                SELECT q.kafka_offset FROM quarantine q
                WHERE q.kafka_partition = j.kafka_partition AND q.kafka_offset >= j.a AND q.kafka_offset < j.b
-                 AND q.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)) f)))
+                 AND q.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)
+               UNION
+               SELECT d.kafka_offset FROM removed_record d
+               WHERE d.kafka_partition = j.kafka_partition AND d.kafka_offset >= j.a AND d.kafka_offset < j.b
+                 AND d.received_at BETWEEN min(r.first_received_at) AND max(r.last_received_at)) f))))
     UNION ALL
-    SELECT k.topic, k.topic_id, k.kafka_partition, k.next_offset, coalesce(e.last, k.first_offset), 'partition ' || k.kafka_partition
-        || ': the ledger ends at offset ' || coalesce(e.last, k.first_offset) || ', next_offset is ' || k.next_offset
-    FROM kafka_offset k CROSS JOIN LATERAL (
+    SELECT k.topic, k.topic_id, k.kafka_partition, k.next_offset, coalesce(e.last, g.to_offset, k.first_offset), 'partition ' || k.kafka_partition
+        || ': the ledger ends at offset ' || coalesce(e.last, g.to_offset, k.first_offset) || ', next_offset is ' || k.next_offset
+    FROM kafka_offset k
+    LEFT JOIN ledger_removed g ON g.kafka_topic = k.topic AND g.topic_id = k.topic_id AND g.kafka_partition = k.kafka_partition
+    CROSS JOIN LATERAL (
         SELECT max(t.to_offset) AS last, coalesce(bool_or(k.next_offset IN (t.to_offset, CASE WHEN t.kind = 'accepted_loss' THEN t.from_offset END)), false) AS fits
         FROM (
             SELECT l.kind, l.from_offset, l.to_offset FROM ledger l
@@ -105,17 +125,18 @@ BEGIN
             ORDER BY l.from_offset DESC, l.batch_id DESC LIMIT 5
         ) t
     ) e
-    WHERE NOT e.fits
-      AND NOT (e.last IS NULL AND (k.next_offset = k.first_offset OR EXISTS (
+    WHERE until = 'infinity' AND NOT e.fits
+      AND NOT (e.last IS NULL AND (k.next_offset = coalesce(g.to_offset, k.first_offset) OR EXISTS (
           SELECT FROM ledger a WHERE a.kafka_partition = k.kafka_partition AND a.kafka_topic = k.topic AND a.kind = 'accepted_loss')))
       AND NOT EXISTS (SELECT FROM dead_letter d WHERE d.topic_id = k.topic_id);
 END
 $$;
-COMMENT ON FUNCTION audit_ranges(timestamptz) IS 'Ranges of the ledger, committed since, that do not join; and partitions whose next_offset is not where the ledger ends.';
+COMMENT ON FUNCTION audit_ranges(timestamptz, timestamptz) IS
+    'Ranges of the ledger, committed in [since, until), that do not join; and partitions whose next_offset is not where the ledger ends.';
 
 -- Is each offset of the batches in message or quarantine, exactly once? `wanted` and `stored` are step functions over the offsets of a
 -- partition, given by where they change; their difference is 0 everywhere, or names the offsets.
-CREATE OR REPLACE FUNCTION audit_offsets(since timestamptz) RETURNS TABLE (
+CREATE OR REPLACE FUNCTION audit_offsets(since timestamptz, until timestamptz) RETURNS TABLE (
     kafka_topic text, kafka_partition integer, from_offset bigint, to_offset bigint, expected bigint, found bigint, problem text)
 LANGUAGE plpgsql STABLE SET jit = off SET work_mem = '32MB' AS $$
 #variable_conflict use_column
@@ -123,11 +144,14 @@ BEGIN
     RETURN QUERY
     WITH batch AS MATERIALIZED (
         SELECT l.batch_id, l.kafka_topic, l.kafka_partition, l.from_offset, l.to_offset, l.empty_offsets, l.first_received_at, l.last_received_at
-        FROM ledger l WHERE l.kind = 'drain' AND l.committed_at >= since
+        FROM ledger l WHERE l.kind = 'drain' AND l.committed_at >= since AND l.committed_at < until
+          AND l.committed_at >= (SELECT audit_horizon() - interval '1 day')
+          AND (l.last_received_at IS NULL OR l.last_received_at >= (SELECT audit_horizon()))
     ), part AS MATERIALIZED (  -- contested: several batches of the window cover an offset, as of a topic made anew; older: earlier ones may
         SELECT p.*, covered > (SELECT sum(upper(r) - lower(r)) FROM unnest(ranges) r) AS contested,
                EXISTS (SELECT FROM ledger l WHERE l.kind = 'accepted_loss' AND l.kafka_partition = p.kafka_partition)
-                   OR 1 < (SELECT count(*) FROM kafka_offset k WHERE k.kafka_partition = p.kafka_partition) AS older
+                   OR 1 < (SELECT count(*) FROM kafka_offset k WHERE k.kafka_partition = p.kafka_partition)
+                   OR 1 < (SELECT count(DISTINCT l.topic_id) FROM ledger_removed l WHERE l.kafka_partition = p.kafka_partition) AS older
         FROM (
             SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges, min(kafka_topic) AS kafka_topic,
                    min(from_offset) AS from_offset, max(to_offset) AS to_offset, sum(to_offset - from_offset - empty_offsets)::bigint AS expected,
@@ -137,7 +161,7 @@ BEGIN
     ), stored AS (
         SELECT r.kafka_partition, r.kafka_offset, lag(r.kafka_offset) OVER w AS previous, lead(r.kafka_offset) OVER w AS following,
                row_number() OVER w AS number
-        FROM audit_rows(since) r JOIN part p ON p.kafka_partition = r.kafka_partition AND p.ranges @> r.kafka_offset
+        FROM audit_rows(since, until) r JOIN part p ON p.kafka_partition = r.kafka_partition AND p.ranges @> r.kafka_offset
         WINDOW w AS (PARTITION BY r.kafka_partition ORDER BY r.kafka_offset)
     ), odd AS MATERIALIZED (
         SELECT * FROM stored s WHERE s.previous IS DISTINCT FROM s.kafka_offset - 1 OR s.following IS NULL
@@ -165,6 +189,9 @@ BEGIN
                 UNION ALL
                 SELECT FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
                   AND q.kafka_partition = b.kafka_partition AND q.kafka_offset >= x.a AND q.kafka_offset < x.b
+                UNION ALL
+                SELECT FROM removed_record d WHERE d.received_at BETWEEN b.first_received_at AND b.last_received_at
+                  AND d.kafka_partition = b.kafka_partition AND d.kafka_offset >= x.a AND d.kafka_offset < x.b
             ) r) AS lacking
         FROM wrong w JOIN batch b ON b.kafka_partition = w.kafka_partition AND b.from_offset < w.b AND b.to_offset > w.a
         CROSS JOIN LATERAL (SELECT greatest(w.a, b.from_offset) AS a, least(w.b, b.to_offset) AS b) x
@@ -188,12 +215,12 @@ BEGIN
     ), extra AS (  -- more rows than batches; those of an earlier topic of that name do not count
         SELECT e.* FROM (
             SELECT r.kafka_partition, r.kafka_offset AS at, bool_or(w.contested) AS contested, count(*) AS rows
-            FROM audit_rows(since) r JOIN (
+            FROM audit_rows(since, until) r JOIN (
                 SELECT w.kafka_partition, range_agg(int8range(w.a, w.b)) AS ranges, bool_or(p.older) AS older, bool_or(p.contested) AS contested
                 FROM wrong w JOIN part p USING (kafka_partition) WHERE w.level < 0 GROUP BY w.kafka_partition
             ) w ON w.kafka_partition = r.kafka_partition AND w.ranges @> r.kafka_offset
             WHERE NOT (w.older AND EXISTS (
-                SELECT FROM ledger l WHERE l.kind = 'drain' AND l.committed_at < since AND l.kafka_partition = r.kafka_partition
+                SELECT FROM ledger l WHERE l.kind = 'drain' AND (l.committed_at < greatest(since, (SELECT audit_horizon() - interval '1 day')) OR l.last_received_at < (SELECT audit_horizon())) AND l.kafka_partition = r.kafka_partition
                   AND l.from_offset <= r.kafka_offset AND l.from_offset > r.kafka_offset - 2000000 AND l.to_offset > r.kafka_offset
                   AND r.received_at BETWEEN l.first_received_at AND l.last_received_at))
             GROUP BY 1, 2
@@ -217,8 +244,15 @@ BEGIN
     FROM (SELECT *, at - row_number() OVER (PARTITION BY kafka_partition, rows ORDER BY at) AS island FROM extra) e JOIN part p USING (kafka_partition)
     GROUP BY p.kafka_topic, e.kafka_partition, e.rows, e.island
     UNION ALL
-    SELECT r.kafka_topic, r.kafka_partition, r.from_offset, r.to_offset, NULL, NULL, r.problem FROM audit_ranges(since) r;
+    SELECT r.kafka_topic, r.kafka_partition, r.from_offset, r.to_offset, NULL, NULL, r.problem FROM audit_ranges(since, until) r;
 END
+$$;
+COMMENT ON FUNCTION audit_offsets(timestamptz, timestamptz) IS 'audit_offsets of the batches committed in [since, until).';
+
+CREATE OR REPLACE FUNCTION audit_offsets(since timestamptz) RETURNS TABLE (
+    kafka_topic text, kafka_partition integer, from_offset bigint, to_offset bigint, expected bigint, found bigint, problem text)
+LANGUAGE sql STABLE AS $$
+    SELECT * FROM audit_offsets(since, 'infinity')
 $$;
 COMMENT ON FUNCTION audit_offsets(timestamptz) IS
     'First proof. One row for each partition: its offsets committed since, records expected and found; and one row for each difference, with its problem.';
@@ -234,7 +268,8 @@ BEGIN
     RETURN QUERY
     WITH numbered AS (
         SELECT r.connection_id, r.sequence, r.marked, r.quarantined, lag(r.sequence) OVER w AS previous
-        FROM audit_rows(since) r WHERE r.connection_id IS NOT NULL
+        FROM audit_rows(since) r LEFT JOIN mqtt_connection_removed g USING (connection_id)
+        WHERE r.connection_id IS NOT NULL AND r.sequence > coalesce(g.last_sequence, 0)
         WINDOW w AS (PARTITION BY r.connection_id ORDER BY r.sequence, r.marked)
     ), seen AS MATERIALIZED (
         SELECT n.connection_id, min(n.sequence) AS lowest, max(n.sequence) AS highest,
@@ -254,7 +289,7 @@ BEGIN
         SELECT coalesce(c.client_id, r.client_id) AS client_id, coalesce(c.connection_number, r.connection_number) AS connection_number,
                c.connection_id, s.lowest, s.highest, s.hole_from, s.hole_to, s.stored, s.duplicates, s.quarantined, s.repeated, s.unmarked,
                s.first_unmarked, r.reported_at, r.in_kafka, r.received, r.settled, p.first_received_at, p.last_received_at,
-               coalesce(c.first_seen_at < since, false) AS begun_earlier, p.last_sequence,
+               coalesce(c.first_seen_at < since, false) AS begun_earlier, p.last_sequence, coalesce(g.last_sequence, 0) AS removed,
                coalesce(r.open, NOT EXISTS (
                    SELECT FROM mqtt_connection n WHERE n.client_id = c.client_id AND n.connection_number > c.connection_number)) AS open
         FROM (SELECT s.*, c.client_id, c.connection_number, c.first_seen_at FROM seen s JOIN mqtt_connection c USING (connection_id)) s
@@ -262,12 +297,13 @@ BEGIN
              ON m.client_id = s.client_id AND m.connection_number = s.connection_number
         LEFT JOIN mqtt_connection c ON c.client_id = coalesce(s.client_id, m.client_id) AND c.connection_number = coalesce(s.connection_number, m.connection_number)
         LEFT JOIN mqtt_connection_report r ON r.client_id = coalesce(s.client_id, m.client_id) AND r.connection_number = coalesce(s.connection_number, m.connection_number)
+        LEFT JOIN mqtt_connection_removed g ON g.connection_id = c.connection_id
         LEFT JOIN LATERAL (
             SELECT min(p.first_received_at) AS first_received_at, max(p.last_received_at) AS last_received_at, max(p.last_sequence) AS last_sequence
             FROM mqtt_connection_partition p WHERE p.connection_id = c.connection_id
         ) p ON true
     ), bounded AS MATERIALIZED (  -- what must be there: low to high
-        SELECT b.*, CASE WHEN b.begun_earlier THEN coalesce(b.lowest, b.last_sequence + 1) ELSE 1 END AS low,
+        SELECT b.*, greatest(b.removed + 1, CASE WHEN b.begun_earlier THEN coalesce(b.lowest, b.last_sequence + 1) ELSE 1 END) AS low,
                coalesce(b.in_kafka, b.highest - in_flight_window, 0) AS high, greatest(b.received, b.highest, b.last_sequence) AS last_received
         FROM both_sides b
     ), suspect AS (
@@ -284,6 +320,9 @@ BEGIN
                 SELECT q.sequence FROM quarantine q WHERE q.received_at BETWEEN x.first_received_at AND x.last_received_at
                   AND q.connection_id = x.connection_id AND q.sequence BETWEEN x.low AND x.high
                 UNION ALL
+                SELECT r.sequence FROM removed_record r WHERE r.received_at BETWEEN x.first_received_at AND x.last_received_at
+                  AND r.connection_id = x.connection_id AND r.sequence BETWEEN x.low AND x.high
+                UNION ALL
                 SELECT d.sequence FROM letter d WHERE d.client_id = x.client_id AND d.connection_number = x.connection_number AND d.sequence BETWEEN x.low AND x.high
                 UNION ALL
                 SELECT x.high + 1
@@ -296,7 +335,7 @@ BEGIN
         GROUP BY h.client_id, h.connection_number
     )
     SELECT b.client_id, b.connection_number, b.reported_at, b.low, b.floor,
-           CASE WHEN b.begun_earlier THEN coalesce(b.stored + b.duplicates + b.quarantined, 0) + d.letters + t.settled + t.unsettled + coalesce(l.missing, 0)
+           CASE WHEN b.begun_earlier OR b.removed > 0 THEN coalesce(b.stored + b.duplicates + b.quarantined, 0) + d.letters + t.settled + t.unsettled + coalesce(l.missing, 0)
                 ELSE coalesce(b.last_received, 0) END,
            coalesce(b.stored, 0), coalesce(b.duplicates, 0), coalesce(b.quarantined, 0), d.letters,
            t.settled + CASE WHEN b.open THEN t.unsettled ELSE 0 END, CASE WHEN b.open THEN 0 ELSE t.unsettled END, coalesce(l.missing, 0),
@@ -320,6 +359,9 @@ BEGIN
             UNION ALL
             SELECT q.sequence FROM quarantine q WHERE q.received_at BETWEEN b.first_received_at AND b.last_received_at
               AND q.connection_id = b.connection_id AND q.sequence > b.floor AND b.last_received > b.floor
+            UNION ALL
+            SELECT r.sequence FROM removed_record r WHERE r.received_at BETWEEN b.first_received_at AND b.last_received_at
+              AND r.connection_id = b.connection_id AND r.sequence > b.floor AND b.last_received > b.floor
             UNION ALL
             SELECT d.sequence FROM letter d WHERE d.client_id = b.client_id AND d.connection_number = b.connection_number AND d.sequence > b.floor
         ) f

@@ -1,1 +1,1 @@
-"""Last stage: keeps Dagster's own history small."""
+"""Last stage: keeps the database and Dagster's own history small."""

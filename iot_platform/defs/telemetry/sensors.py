@@ -1,8 +1,9 @@
-"""The sensor that keeps drain shifts going."""
+"""The sensor that keeps drain shifts going, and the one that shows new projects."""
 
 import dagster as dg
 
 from iot_platform.defs.telemetry.jobs import drain
+from iot_platform.resources.dynamic import MAX_KEYS, sync_projects
 from iot_platform.resources.lag_watch import watch
 from iot_platform.resources.platform import PlatformResource
 
@@ -17,3 +18,17 @@ from iot_platform.resources.platform import PlatformResource
 def kafka_lag(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
     """One tick: up to TICK_SECONDS of watching."""
     return watch(platform.settings(), context.instance)
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.assets("project", "tenant"),
+    minimum_interval_seconds=55,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds projects and tenants that appeared in the database as partitions, whatever brought them there: a drain (which adds "
+    "its own at once), `iot simulate --history`, a restored backup. Requests no runs.",
+)
+def new_projects(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
+    """One tick: two counts, and what is missing is added."""
+    added, count = sync_projects(context.instance, platform.settings())
+    shown = "" if count <= MAX_KEYS else f"; {MAX_KEYS:,} of them are shown"
+    return dg.SkipReason(f"{len(added):,} projects added, {count:,} are known{shown}")

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code; not installed, the generator is a tool of this checkout."""

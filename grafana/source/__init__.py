@@ -1,0 +1,1 @@
+"""Source of grafana/dashboards: `make dashboards` writes the JSON files."""

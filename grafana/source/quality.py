@@ -1,0 +1,132 @@
+"""Data quality: which rules fail now, since when and where, and whether the rules themselves are evaluated."""
+
+from grafana_foundation_sdk.builders import dashboard as builders
+
+from grafana.source import panels
+from grafana.source.boards import board
+from grafana.source.panels import GREEN, RED, YELLOW, Face, Size
+from grafana.source.queries import load
+
+STATES = (("nothing open", GREEN), ("warning", YELLOW), ("error", RED))
+
+
+def quality() -> builders.Dashboard:
+    """The dashboard."""
+    sql = load("quality")
+    made = board("quality", "Data quality", "Incidents open and ended, findings by rule, and the state of the rules.", "now-24h")
+    tenant = panels.query_variable(
+        "tenant", "Tenant", "Tenant id; findings about the whole platform have none", sql["tenant"], multi=True, all_value="'*'"
+    )
+    made = made.with_variable(tenant)
+    made = made.with_variable(panels.query_variable("rule", "Rule", "Quality rule", sql["rule"], multi=True, all_value="'*'"))
+    made = made.annotation(panels.annotation("Errors", "red", sql["marks"]))
+    return _history(_state(made, sql), sql)
+
+
+def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    for panel in (
+        panels.figures(
+            Face("Open incidents", "none", "Incidents that have not ended, and in how many projects.", "No incident was ever opened"),
+            sql["open_now"],
+            Size(8, 4),
+            bad=1,
+        ),
+        panels.figures(
+            Face(
+                "Opened and closed",
+                "short",
+                "Incidents in the time range; the mean duration is that of the closed ones, in seconds.",
+                "No incident in this time range",
+            ),
+            sql["opened"],
+            Size(8, 4),
+        ),
+        panels.figures(
+            Face(
+                "Evaluation",
+                "short",
+                "Seconds since the rule that waits longest was evaluated, seconds of the slowest, and rules whose last evaluation failed."
+                " Results are due"
+                " every five minutes.",
+                "No rule was ever evaluated",
+            ),
+            sql["evaluated"],
+            Size(8, 4),
+            warn=600,
+            bad=3600,
+        ),
+        panels.rows(
+            Face(
+                "Incidents that are open",
+                "none",
+                "Errors first, the newest first, at most 200. The Kafka partition and offset name a message that shows the problem (`iot"
+                " trace`).",
+                "No incident is open",
+            ),
+            sql["open"],
+            Size(24, 10),
+        ),
+        panels.timeline(
+            Face(
+                "Rules over time", "none", "The worst incident of each rule that was open at that time.", "The rules were never evaluated"
+            ),
+            sql["timeline"],
+            Size(14, 11),
+            STATES,
+        ),
+        panels.bars(
+            Face(
+                "Findings by rule",
+                "short",
+                "Rows written by the rules: when something begins to fail, and each hour while it does.",
+                "No rule found anything in this time range",
+            ),
+            sql["findings"],
+            Size(10, 11),
+            least_interval="5m",
+        ),
+    ):
+        made = made.with_panel(panel)
+    return made
+
+
+def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    for panel in (
+        panels.rows(
+            Face(
+                "Projects",
+                "none",
+                "Open incidents by project; without project: about a tenant, or the platform, as a whole.",
+                "No incident is open",
+            ),
+            sql["projects"],
+            Size(10, 9),
+        ),
+        panels.rows(
+            Face(
+                "Rules",
+                "none",
+                "Each rule with its default severity, open incidents, what failed in its last evaluation, and when and how long that was."
+                " Change them with"
+                " `iot quality rules`.",
+                "The rules were never evaluated",
+            ),
+            sql["rules"],
+            Size(14, 9),
+            {"seconds": "s"},
+        ),
+        panels.rows(
+            Face(
+                "Incidents that have ended",
+                "none",
+                "Closed in the time range, the newest first, at most 200. Flaps: how often it was good and failed again within the"
+                " incident.",
+                "No incident ended in this time range",
+            ),
+            sql["ended"],
+            Size(24, 9),
+            {"duration_seconds": "s"},
+        ),
+    ):
+        made = made.with_panel(panel)
+    return made

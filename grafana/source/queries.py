@@ -1,0 +1,61 @@
+"""SQL of the dashboards: files of named queries, and the query type that the vendor's SDK lacks for PostgreSQL."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from grafana_foundation_sdk.cog import builder, variants
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+SOURCE: Final = DataSourceRef(type_val="grafana-postgresql-datasource", uid="iot-timescaledb")
+_FOLDER: Final = Path(__file__).parent / "sql"
+_NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+Format = Literal["time_series", "table"]
+
+
+def load(dashboard: str) -> dict[str, str]:
+    """The queries of sql/<dashboard>.sql by their names.
+
+    Raises:
+        ValueError: a name is used twice.
+    """
+    _, *parts = _NAME.split((_FOLDER / f"{dashboard}.sql").read_text("utf-8"))
+    found: dict[str, str] = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        if name in found:
+            raise ValueError(f"sql/{dashboard}.sql has two queries named {name}")
+        found[name] = text.strip()
+    return found
+
+
+@dataclass
+class Query(variants.Dataquery):
+    """One query of a panel, as Grafana's PostgreSQL data source stores it."""
+
+    sql: str
+    format: Format
+    ref_id: str = "A"
+
+    def to_json(self) -> dict[str, Any]:
+        """What the SDK's encoder writes."""
+        return {
+            "datasource": SOURCE.to_json(),
+            "editorMode": "code",
+            "format": self.format,
+            "rawQuery": True,
+            "rawSql": self.sql,
+            "refId": self.ref_id,
+        }
+
+
+class Target(builder.Builder[variants.Dataquery]):
+    """The query as the SDK's panel builders take it."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def build(self) -> variants.Dataquery:
+        """See Query."""
+        return self._query

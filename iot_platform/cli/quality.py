@@ -1,0 +1,206 @@
+"""`iot quality`: incidents of the quality rules, evaluating them by hand, and the rules' settings."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from iot_platform.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+    from iot_platform.quality.rules import RuleSetting
+
+T = TypeVar("T")
+
+quality_app = typer.Typer(name="quality", help="Quality of the data: incidents, rules, and evaluating them now.")
+rules_app = typer.Typer(
+    name="rules", help="Settings of the rules: defaults, and others for a tenant, project or metric.", no_args_is_help=True
+)
+quality_app.add_typer(rules_app)
+
+Tenant = Annotated[str, typer.Option(help="Only for this tenant.")]
+Project = Annotated[str, typer.Option(help="Only for this project of the tenant.")]
+Metric = Annotated[str, typer.Option(help="Only for this metric (quarantine_rate: this reason).")]
+
+
+@quality_app.callback(invoke_without_command=True)
+def show_command(
+    context: typer.Context,
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Incidents of this tenant only.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Incidents of this rule only.")] = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Open incidents only; exit code 1 if there are any.")] = False,
+    days: Annotated[int, typer.Option(min=1, help="How many days of ended incidents.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Show the incidents of the quality rules: open ones first, then those that ended lately.
+
+    [b]iot quality --tenant 1968193631353446400 --open[/b]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from iot_platform.quality.report import read_incidents, read_states
+
+    with _database("reader") as connection:
+        found = read_incidents(connection, tenant=tenant, rule=rule, only_open=only_open, days=days)
+        states = read_states(connection)
+    if as_json:
+        document = {"incidents": [vars(item) for item in found], "rules": [vars(item) for item in states.values()]}
+        typer.echo(json.dumps(document, ensure_ascii=False, default=str))
+    else:
+        from rich.console import Console
+
+        from iot_platform.cli.quality_screen import show
+
+        show(found, states, Console(highlight=False))
+    if only_open and found:
+        raise typer.Exit(1)
+
+
+@quality_app.command("run")
+def run_command(
+    rule: Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; repeat the option for several.")] = None,
+) -> None:
+    """Judge what is new since the last evaluation. Dagster does it every few minutes; both at once wait for each other."""
+    from iot_platform.database import DatabaseError
+    from iot_platform.quality import RULES, QualityError, evaluate
+    from iot_platform.settings import get_settings
+
+    if unknown := sorted(set(rule or ()) - set(RULES)):
+        raise CliError(f"there is no rule {unknown[0]!r}; rules: {', '.join(RULES)}")
+    try:
+        result = evaluate(get_settings(), rules=tuple(rule or RULES))
+    except (DatabaseError, QualityError) as error:
+        raise CliError(str(error)) from error
+    from rich.console import Console
+
+    from iot_platform.cli.quality_screen import show_evaluation
+
+    show_evaluation(result, Console(highlight=False))
+    if result.errors:
+        raise CliError("; ".join(result.errors))
+
+
+@rules_app.command("list")
+def list_command() -> None:
+    """Every rule with its defaults, and what tenants, projects and metrics have instead."""
+    from rich.console import Console
+
+    from iot_platform.cli.quality_screen import show_rules
+    from iot_platform.quality.rules import read_rules
+
+    with _database("reader") as connection:
+        show_rules(read_rules(connection), Console(highlight=False))
+
+
+@rules_app.command("set")
+def set_command(
+    rule: Annotated[str, typer.Argument(help="The rule.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(help="name=value: enabled, severity, threshold, window_seconds, … or a parameter.")
+    ] = None,
+    *,
+    tenant: Tenant = "",
+    project: Project = "",
+    metric: Metric = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is set for this tenant, project or metric.")] = False,
+) -> None:
+    """Change a rule, for everybody or for one tenant, project or metric. In force at the next evaluation.
+
+    [b]iot quality rules set range --metric temperature min=-40 max=85[/b]
+    [b]iot quality rules set freshness_device --tenant 1968193631353446400 enabled=false[/b]
+    """
+    from iot_platform.quality.rules import parse_setting
+
+    if not values and not remove:
+        raise CliError("nothing to set: write name=value, such as threshold=0.2 or enabled=false")
+    scope = {"rule": rule, "tenant": tenant, "project": project, "metric": metric, "remove": remove}
+    _write([_checked(lambda: parse_setting(scope | _assignments(values or []), rule))])
+
+
+@rules_app.command("import")
+def import_command(file: Annotated[Path, typer.Argument(help="YAML: a list of rules.")]) -> None:
+    """Set all rules of a YAML file at once, or none of them: a mistake is told with its line. What the file does not name stays."""
+    from iot_platform.quality.rules_file import read_file
+
+    _write(_checked(lambda: read_file(file)))
+
+
+@rules_app.command("export")
+def export_command() -> None:
+    """Print the settings in force as YAML that `import` takes."""
+    from iot_platform.quality.rules import read_rules
+    from iot_platform.quality.rules_file import write_text
+
+    with _database("reader") as connection:
+        typer.echo(write_text(setting for setting, _ in read_rules(connection)), nl=False)
+
+
+def _assignments(values: list[str]) -> dict[str, Any]:
+    """name=value as YAML reads the value; names that are no column are parameters."""
+    import yaml
+
+    from iot_platform.quality.rules import RuleSetting
+
+    result: dict[str, Any] = {"parameters": {}}
+    for text in values:
+        name, sign, value = text.partition("=")
+        if not sign or not value:
+            raise CliError(f"{text!r} is no setting: write name=value")
+        try:
+            plain = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise CliError(f"{text!r}: {value!r} is no value") from error
+        column = name in RuleSetting.model_fields and name not in {"rule", "tenant", "project", "metric", "parameters", "remove"}
+        (result if column else result["parameters"])[name] = plain
+    return result
+
+
+def _checked(read: Callable[[], T]) -> T:
+    from iot_platform.quality import RulesError
+
+    try:
+        return read()
+    except RulesError as error:
+        raise CliError(str(error)) from error
+
+
+def _write(settings: "list[RuleSetting]") -> None:
+    from iot_platform.quality import RulesError
+    from iot_platform.quality.rules import write_rules
+
+    with _database("writer") as connection:
+        try:
+            changed = write_rules(connection, settings)
+        except RulesError as error:
+            raise CliError(str(error)) from error
+    if len(settings) == 1 and changed == 0:
+        raise CliError(f"{settings[0].rule} has no setting of its own for {settings[0].scope}")
+    for item in settings[:20]:
+        typer.echo(f"{'removed' if item.remove else 'set'} {item.rule} for {item.scope}")
+    if len(settings) > 20:
+        typer.echo(f"… and {len(settings) - 20} more")
+
+
+@contextmanager
+def _database(role: Any) -> "Iterator[Connection]":
+    from iot_platform.database import DatabaseError, connect
+    from iot_platform.database.migrate import require_migrated
+    from iot_platform.settings import get_settings
+
+    try:
+        with closing(connect(get_settings(), role, "iot-quality")) as connection:
+            require_migrated(connection)
+            yield connection
+    except DatabaseError as error:
+        raise CliError(str(error)) from error
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(quality_app)

@@ -1,0 +1,244 @@
+"""`iot tenant list|show|export|delete`: what a tenant has, taking it out, and deleting it everywhere."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iot_platform.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from iot_platform.settings import Settings
+    from iot_platform.tenants.deletion import Deletion, DeletionProgress
+
+_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+def register(tenant_app: typer.Typer) -> None:
+    """Add the commands to `iot tenant`."""
+    tenant_app.command("list")(list_command)
+    tenant_app.command("show")(show_command)
+    tenant_app.command("export")(export_command)
+    tenant_app.command("delete")(delete_command)
+
+
+def list_command(*, as_json: _Json = False) -> None:
+    """Every tenant: projects, devices, series, messages and measurements so far, first and last message, bytes (estimated)."""
+    from iot_platform.tenants.listing import tenants
+
+    with _reader() as connection:
+        found = tenants(connection)
+    if as_json:
+        typer.echo(json.dumps([vars(item) for item in found], default=_text, ensure_ascii=False))
+        return
+    columns = ("projects", "devices", "series", "messages", "quarantined", "measurements")
+    rows = [(f"{item.tenant} [red](being deleted)[/red]" if item.deleting else item.tenant, item) for item in found]
+    _print_table("tenant", columns, rows)
+
+
+def show_command(tenant: Annotated[str, typer.Argument(help="Id of the tenant.")], *, as_json: _Json = False) -> None:
+    """One tenant, by project."""
+    from iot_platform.tenants.errors import TenantError
+    from iot_platform.tenants.listing import projects, require
+
+    try:
+        with _reader() as connection:
+            whole, parts = require(connection, tenant), projects(connection, tenant)
+    except TenantError as error:
+        raise CliError(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps({**vars(whole), "by_project": [vars(item) for item in parts]}, default=_text, ensure_ascii=False))
+        return
+    columns = ("devices", "series", "messages", "quarantined", "measurements")
+    _print_table("project", columns, [(item.project or "[dim]none named[/dim]", item) for item in parts] + [("[b]all[/b]", whole)])
+
+
+def export_command(
+    tenant: Annotated[str | None, typer.Argument(help="Id of the tenant.")] = None,
+    folder: Annotated[Path | None, typer.Option("--to", help="New folder for the files; tenant-ID unless given.", file_okay=False)] = None,
+    *,
+    verify: Annotated[Path | None, typer.Option(help="Check an export instead: every file's SHA-256 and rows.", file_okay=False)] = None,
+) -> None:
+    """Write everything of a tenant as Parquet files with a manifest.json: rows, SHA-256 of each file, times, schema version.
+
+    A day at a time, so that memory stays small. Interrupted, it goes on where it was when it is run again.
+
+    [b]iot tenant export 1968193631353446400 --to export[/b]; [b]iot tenant export --verify export[/b]
+    """
+    if (tenant is None) == (verify is None):
+        raise CliError("say which tenant to export, or --verify FOLDER")
+    if verify is not None:
+        _verify(verify)
+    elif tenant is not None:
+        _export(tenant, folder or Path(f"tenant-{tenant}"))
+
+
+def _export(tenant: str, folder: Path) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from iot_platform.database.errors import DatabaseError
+    from iot_platform.settings import get_settings
+    from iot_platform.tenants.errors import TenantError
+    from iot_platform.tenants.export import ExportProgress, export_tenant
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rows]:,} rows"))
+    try:
+        with Progress(*columns, disable=not sys.stderr.isatty()) as bars:
+            tasks: dict[str, Any] = {}
+
+            def tell(progress: ExportProgress) -> None:
+                task = tasks.setdefault(progress.table, None) or bars.add_task(progress.table, total=progress.total, rows=0)
+                tasks[progress.table] = task
+                bars.update(task, completed=progress.done, rows=progress.rows)
+
+            manifest = export_tenant(get_settings(), tenant, folder, on_progress=tell)
+    except TenantError as error:
+        raise CliError(str(error)) from error
+    except DatabaseError as error:
+        raise CliError(str(error), 2) from error
+    counts = ", ".join(f"{count:,} {table}" for table, count in manifest["rows"].items())
+    size = sum(file["bytes"] for file in manifest["files"])
+    typer.echo(
+        f"{folder}: {counts}; {len(manifest['files'])} files, {size / 1e6:,.1f} MB. Check it with: iot tenant export --verify {folder}"
+    )
+
+
+def _verify(folder: Path) -> None:
+    from iot_platform.tenants.errors import TenantError
+    from iot_platform.tenants.verify import verify_export
+
+    try:
+        rows, wrong = verify_export(folder)
+    except TenantError as error:
+        raise CliError(str(error)) from error
+    for problem in wrong:
+        typer.echo(f"wrong: {problem}", err=True)
+    typer.echo(", ".join(f"{count:,} {table}" for table, count in rows.items()) + ("" if wrong else ": all files are as the manifest says"))
+    if wrong:
+        raise typer.Exit(1)
+
+
+def delete_command(
+    tenant: Annotated[str, typer.Argument(help="Id of the tenant.")],
+    *,
+    yes_delete: Annotated[str | None, typer.Option("--yes-delete", help="The tenant's id once more, instead of typing it.")] = None,
+) -> None:
+    """Delete everything of a tenant, everywhere: messages, measurements, rollups, quarantine, names, books, policies, its login.
+
+    Asks for the id. Killed or interrupted, it goes on when it is run again. What was deleted, when and by whom stays in tenant_deletion.
+    Messages that arrive after the names are gone make a new tenant of that id: stop its devices first.
+    """
+    import getpass
+
+    from iot_platform.database.errors import DatabaseError
+    from iot_platform.settings import get_settings
+    from iot_platform.tenants.deletion import delete_tenant
+    from iot_platform.tenants.errors import TenantError
+    from iot_platform.tenants.listing import tenants
+
+    with _reader() as connection:
+        found = tenants(connection, tenant)
+    if found:
+        item = found[0]
+        typer.echo(
+            f"tenant {tenant}: {item.projects} projects, {item.devices} devices, {item.series} series, {item.messages:,} messages and"
+            f" {item.measurements:,} measurements so far" + (" (its deletion was begun before)" if item.deleting else "")
+        )
+    typed = yes_delete if yes_delete is not None else typer.prompt("Type the tenant's id to delete all of it, for ever")
+    if typed != tenant:
+        raise CliError(f"{typed!r} is not {tenant!r}: nothing was deleted")
+    settings = get_settings()
+    try:
+        with _status() as told:
+            done = delete_tenant(settings, tenant, requested_by=f"iot tenant delete ({getpass.getuser()})", on_progress=told)
+    except TenantError as error:
+        raise CliError(str(error)) from error
+    except DatabaseError as error:
+        raise CliError(str(error), 2) from error
+    typer.echo(_sentence(done))
+    typer.echo(_forget_partitions(settings, tenant))
+
+
+def _sentence(done: "Deletion") -> str:
+    removed = ", ".join(f"{count:,} {table}" for table, count in sorted(done.removed.items()) if count)
+    return (
+        f"tenant {done.tenant} is deleted: {len(done.projects)} projects, {done.series:,} series, {done.sources:,} sources; rows: {removed}"
+    )
+
+
+def _forget_partitions(settings: "Settings", tenant: str) -> str:
+    import os
+
+    from iot_platform.local.applications import dagster_environment
+
+    environment = dagster_environment(settings)
+    home = os.environ.get("DAGSTER_HOME") or environment["DAGSTER_HOME"]
+    if not (Path(home) / "dagster.yaml").exists():
+        return f"no Dagster instance at {home}: nothing to do there"
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    from dagster import DagsterInstance
+
+    from iot_platform.resources.dynamic import forget_tenant
+
+    try:
+        with DagsterInstance.get() as instance:
+            return f"{forget_tenant(instance, tenant)} partitions of it are gone from Dagster"
+    except Exception as error:
+        return f"note: its partitions are still in Dagster ({type(error).__name__}: {error}); delete the tenant's partitions in its UI"
+
+
+@contextmanager
+def _status() -> "Iterator[Any]":
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("deleting …") as status:
+
+        def tell(progress: "DeletionProgress") -> None:
+            status.update(f"deleting: {progress.stage}, {sum(progress.removed.values()):,} rows so far …")
+
+        yield tell
+
+
+@contextmanager
+def _reader() -> Iterator[Any]:
+    from iot_platform.database import connect
+    from iot_platform.database.errors import DatabaseError
+    from iot_platform.database.migrate import require_migrated
+    from iot_platform.settings import get_settings
+
+    try:
+        with closing(connect(get_settings(), "reader", "iot-tenant")) as connection:
+            require_migrated(connection)
+            yield connection
+    except DatabaseError as error:
+        raise CliError(str(error), 2) from error
+
+
+def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(first, header_style="bold")
+    for name in (*columns, "first", "last", "about"):
+        table.add_column(name, justify="right")
+    for label, item in rows:
+        counts = [f"{getattr(item, name):,}" for name in columns]
+        table.add_row(label, *counts, _day(item.first), _day(item.last), f"{item.bytes / 1e6:,.1f} MB")
+    Console(highlight=False).print(table)
+
+
+def _day(value: datetime | None) -> str:
+    return f"{value:%Y-%m-%d %H:%M}" if value else "–"
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,1 @@
+"""Compression of old chunks, and how long the disk will do. Knows neither Kafka nor Dagster."""

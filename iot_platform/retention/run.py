@@ -1,0 +1,213 @@
+"""Removes what policies do not keep: a transaction per chunk or batch of rows, each complete in itself: it can be killed anywhere."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import psycopg2
+from psycopg2.errors import DeadlockDetected, LockNotAvailable
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.migrate import require_migrated
+from iot_platform.retention.plan import Removal, against, plan, unaccounted
+from iot_platform.settings import Settings
+
+MAX_ROWS: Final = 10_000
+"""Rows per transaction."""
+FIRST_SLICE: Final = timedelta(hours=1)
+LAST_SLICE: Final = timedelta(days=32)
+LOCK_TRIES: Final = 5
+
+_CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, %s::regclass, coalesce(%s, now()))"
+_ROWS: Final = "SELECT rows, newest, done_to, refused FROM retention_remove_rows(%s, %s, %s, %s, %s, %s, coalesce(%s, now()))"
+_SIZES: Final = """
+SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))
+FROM retention_tables() t"""
+_WINDOW: Final = """
+SELECT to_regclass('measurement_1h_stored') IS NULL,
+    greatest(%(begin)s, date_trunc('hour', nullif(retention_mark_of('measurement', '', ''), '-infinity') + interval '1 hour', 'UTC')),
+    date_trunc('day', greatest(%(begin)s, nullif(retention_mark_of('measurement_1h', '', ''), '-infinity') + interval '1 day'), 'UTC'),
+    date_trunc('day', %(end)s + interval '1 day - 1 microsecond', 'UTC')"""
+
+T = TypeVar("T")
+
+
+@dataclass
+class RetentionReport:
+    """What a run did. `unfinished`: its time was over before everything was gone; the next run goes on."""
+
+    removed: list[Removal] = field(default_factory=list)
+    refused: list[Removal] = field(default_factory=list)
+    sizes_before: dict[str, int] = field(default_factory=dict)
+    sizes_after: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    forgotten: int = 0
+    unfinished: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that went."""
+        return sum(item.rows for item in self.removed)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks dropped whole."""
+        return sum(item.chunk is not None for item in self.removed)
+
+    @property
+    def bytes(self) -> int:
+        """Disk space given back."""
+        return sum(item.bytes for item in self.removed)
+
+
+class _OverError(Exception):
+    """The run's time is over."""
+
+
+def run_retention(
+    settings: Settings,
+    *,
+    seconds: float = 3600.0,
+    at: datetime | None = None,
+    max_rows: int = MAX_ROWS,
+    on_progress: Callable[[Removal], None] = lambda _: None,
+) -> RetentionReport:
+    """Remove everything that may go, oldest first, for at most about `seconds`. Safe beside drains, replays, rollups and other runs; may be
+    killed at any instruction and repeated. What is refused stays, with everything newer of its table and policy.
+
+    Raises:
+        DatabaseError: the database does not answer.
+    """
+    started = time.monotonic()
+    report = RetentionReport()
+    try:
+        with closing(connect(settings, "writer", "iot-retention")) as connection:
+            require_migrated(connection)
+            work = _Run(settings, connection, report, deadline=started + seconds, at=at, max_rows=max_rows, on_progress=on_progress)
+            work.all()
+    except psycopg2.Error as error:
+        raise DatabaseUnreachableError(f"retention was not finished, repeat it: {' '.join(str(error).split())}") from error
+    report.seconds = time.monotonic() - started
+    return report
+
+
+class _Run:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        report: RetentionReport,
+        *,
+        deadline: float,
+        at: datetime | None,
+        max_rows: int,
+        on_progress: Callable[[Removal], None],
+    ) -> None:
+        self._settings, self._connection, self._report = settings, connection, report
+        self._deadline, self._at, self._max_rows, self._on_progress = deadline, at, max_rows, on_progress
+
+    def all(self) -> None:
+        """Everything of the plan, then what the audit may forget."""
+        items = plan(self._connection, counted=False, at=self._at)
+        self._report.sizes_before = self._sizes()
+        problems = list(unaccounted(self._connection)) if any(item.table == "measurement" for item in items) else []
+        stopped: set[tuple[str, str, str]] = set()
+        try:
+            for item in items:
+                if item.scope in stopped:
+                    continue
+                if refused := against(item, problems) or self._remove(item):
+                    stopped.add(item.scope)
+                    self._report.refused.append(replace(item, refused=refused))
+            while forgotten := self._call("SELECT retention_forget(%s)", self._max_rows)[0][0]:
+                self._report.forgotten += forgotten
+        except _OverError:
+            self._report.unfinished = True
+        self._report.sizes_after = self._sizes()
+
+    def _remove(self, item: Removal) -> tuple[str, ...]:
+        """Remove; returns the reasons why (the rest of) it stays."""
+        if item.table in ("measurement", "measurement_1h"):
+            refresh_aggregates(self._settings, self._connection, item)
+        return self._remove_chunk(item) if item.chunk is not None else self._remove_rows(item)
+
+    def _remove_chunk(self, item: Removal) -> tuple[str, ...]:
+        for rows, size, newest, refused in self._call(_CHUNK, item.table, item.chunk, self._at):
+            if refused:
+                return tuple(refused)
+            self._note(replace(item, rows=rows, bytes=size, newest=newest))
+        return ()
+
+    def _remove_rows(self, item: Removal) -> tuple[str, ...]:
+        """In slices of time: as long as few rows are found they get longer, so that empty stretches are passed quickly."""
+        done, width, gone, newest = item.range_from, FIRST_SLICE, 0, None
+        refused: tuple[str, ...] = ()
+        try:
+            while done < item.range_to and not refused:
+                end = min(item.range_to, done + width)
+                while done < end and not refused:
+                    rows, last, done_to, reasons = self._call(
+                        _ROWS, item.table, item.tenant, item.project, done, end, self._max_rows, self._at
+                    )[0]
+                    refused = tuple(reasons or ())
+                    if not refused:
+                        gone, newest, done = gone + rows, last or newest, done_to
+                width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+        finally:
+            if gone:
+                self._note(replace(item, rows=gone, range_to=done, newest=newest))
+        return refused
+
+    def _note(self, item: Removal) -> None:
+        self._report.removed.append(item)
+        self._on_progress(item)
+
+    def _call(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """One transaction; tried again when somebody holds its locks.
+
+        Raises:
+            _OverError: no time is left to begin it.
+        """
+        for attempt in range(1, LOCK_TRIES + 1):
+            if time.monotonic() > self._deadline:
+                raise _OverError
+            try:
+                with self._connection.cursor() as cursor:
+                    cursor.execute(query, parameters)
+                    rows = cursor.fetchall()
+                self._connection.commit()
+                return rows
+            except (LockNotAvailable, DeadlockDetected):
+                self._connection.rollback()
+                if attempt == LOCK_TRIES:
+                    raise
+        raise AssertionError
+
+    def _sizes(self) -> dict[str, int]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_SIZES)
+            sizes = dict(cursor.fetchall())
+        self._connection.rollback()
+        return sizes
+
+
+def refresh_aggregates(settings: Settings, connection: Connection, item: Removal) -> None:
+    """On Community, bring the continuous aggregates up to date in the hours and days of a removal, as far as retention did not take their
+    source already. On Apache, nothing: what is not stored yet is refused."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WINDOW, {"begin": item.range_from, "end": item.range_to})
+        aggregates, hour, day, day_end = cursor.fetchone() or (False, item.range_from, item.range_from, item.range_to)
+    connection.rollback()
+    if not aggregates:
+        return
+    with closing(connect(settings, "admin", "iot-retention")) as owner:
+        owner.autocommit = True
+        with owner.cursor() as cursor:
+            if item.table == "measurement" and hour < item.range_to:
+                cursor.execute("CALL refresh_continuous_aggregate('measurement_1h', %s, %s)", (hour, item.range_to))
+            cursor.execute("CALL refresh_continuous_aggregate('measurement_1d', %s, %s)", (day, day_end))

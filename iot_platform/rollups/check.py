@@ -1,0 +1,129 @@
+"""Samples of the rollups computed from measurement by other means than the rollups' own, and compared."""
+
+import random
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.rollups.continuous import DAY, floor
+from iot_platform.settings import Settings
+
+RECENT_SERIES, OLD_SERIES, OLD_DAYS = 50, 10, 10
+SECONDS: Final = 60
+SHOWN: Final = 20
+Sample = list[tuple[int, datetime, datetime]]
+"""Series, and days [since, until)."""
+
+_SERIES: Final = "SELECT series_id FROM series ORDER BY random() LIMIT %s"
+_BOUNDS: Final = """
+SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
+# One statement, one snapshot: an hour that differs from its measurements has a note in it, or is wrong. (Not so on Community.)
+_COMPARE: Final = """
+WITH item AS MATERIALIZED (
+    SELECT i.series_id, i.since, i.until, h.mark, d.mark AS mark_1h
+    FROM unnest(%(series)s::int[], %(since)s::timestamptz[], %(until)s::timestamptz[]) i (series_id, since, until)
+    JOIN rollup_marks('measurement', %(series)s::int[]) h USING (series_id)
+    JOIN rollup_marks('measurement_1h', %(series)s::int[]) d USING (series_id)
+), noted AS MATERIALIZED (
+    SELECT DISTINCT n.series_id, n.bucket FROM rollup_change n WHERE n.series_id = ANY (%(series)s)
+), scratch AS MATERIALIZED (
+    SELECT i.series_id, i.mark, m.* FROM item i CROSS JOIN LATERAL (
+        SELECT date_bin('1 hour', m.time, '2000-01-01 00:00+00') AS bucket, count(*) AS count, count(m.value) AS numbers,
+               min(m.value) AS min, max(m.value) AS max, CASE WHEN count(*) FILTER (WHERE NOT m.value BETWEEN -1e290 AND 1e290) = 0
+                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
+               (array_agg(m.value ORDER BY m.time) FILTER (WHERE m.value IS NOT NULL))[1] AS first,
+               (array_agg(m.value ORDER BY m.time DESC) FILTER (WHERE m.value IS NOT NULL))[1] AS last
+        FROM measurement m WHERE m.series_id = i.series_id AND m.time >= i.since AND m.time < i.until GROUP BY 1
+    ) m
+), hour AS MATERIALIZED (
+    SELECT i.series_id, r.bucket, r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last, i.mark
+    FROM item i JOIN measurement_1h_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
+), day AS (
+    SELECT i.series_id, r.bucket, r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last
+    FROM item i JOIN measurement_1d_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
+    WHERE r.bucket >= i.mark_1h
+), of_hours AS (
+    SELECT h.series_id, date_trunc('day', h.bucket, 'UTC') AS bucket, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
+           min(h.min) AS min, max(h.max) AS max,
+           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
+           (array_agg(h.first ORDER BY h.bucket) FILTER (WHERE h.numbers > 0))[1] AS first,
+           (array_agg(h.last ORDER BY h.bucket DESC) FILTER (WHERE h.numbers > 0))[1] AS last
+    FROM hour h JOIN item i ON i.series_id = h.series_id AND h.bucket >= i.since AND h.bucket < i.until
+    WHERE date_trunc('day', h.bucket, 'UTC') >= i.mark_1h GROUP BY 1, 2
+), wrong AS (
+    SELECT 'measurement_1h' AS name, series_id, bucket, to_jsonb(r) - 'mark' AS stored, to_jsonb(s) - 'mark' AS computed
+    FROM (SELECT * FROM scratch WHERE bucket >= mark) s FULL JOIN (SELECT * FROM hour WHERE bucket >= mark) r USING (series_id, bucket)
+    WHERE (s.count, s.numbers, s.min, s.max, s.sum, s.first, s.last)
+        IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last)
+      AND NOT EXISTS (SELECT FROM noted n WHERE n.series_id = coalesce(s.series_id, r.series_id)
+                      AND n.bucket = coalesce(s.bucket, r.bucket))
+    UNION ALL
+    SELECT 'measurement_1d', series_id, bucket, to_jsonb(r), to_jsonb(s) FROM of_hours s FULL JOIN day r USING (series_id, bucket)
+    WHERE (s.count, s.numbers, s.min, s.max, s.sum, s.first, s.last)
+        IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last)
+      AND NOT EXISTS (SELECT FROM noted n WHERE n.series_id = coalesce(s.series_id, r.series_id)
+                      AND date_trunc('day', n.bucket, 'UTC') = coalesce(s.bucket, r.bucket))
+)
+SELECT (SELECT count(*) FROM hour), (SELECT count(*) FROM wrong),
+    (SELECT jsonb_agg(to_jsonb(w) || jsonb_build_object('names', concat_ws('/', s.tenant_id, s.project_id, s.device_id, s.metric)))
+     FROM (SELECT * FROM wrong ORDER BY bucket DESC, series_id LIMIT %(shown)s) w LEFT JOIN series s USING (series_id))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Hours compared (and the days they belong to), how many hours and days differ, and some of those: name, series_id, names, bucket,
+    stored, computed (null: no row)."""
+
+    hours: int
+    different: int
+    examples: list[dict[str, Any]]
+
+
+def choose_sample(settings: Settings) -> Sample:
+    """The last two days of some series, and some series on random days since the oldest measurement.
+
+    Raises:
+        DatabaseError, psycopg2.Error: the database does not answer.
+    """
+    with closing(connect(settings, "reader", "rollup-check")) as connection:
+        today = floor(datetime.now(UTC), DAY)
+        oldest = floor(_oldest(connection) or today, DAY)
+        sample = [(series, today - DAY, today + 2 * DAY) for series in _sample(connection, RECENT_SERIES)]
+        past = range(max(0, (today - DAY - oldest).days))
+        for day in random.sample(past, min(OLD_DAYS, len(past))):
+            begin = oldest + timedelta(days=day)
+            sample += [(series, begin, begin + DAY) for series in _sample(connection, OLD_SERIES)]
+    return sample
+
+
+def compare(settings: Settings, sample: Sample) -> Comparison:
+    """Compute the sample anew, in one snapshot.
+
+    Raises:
+        DatabaseError, psycopg2.Error: the database does not answer within SECONDS.
+    """
+    if not sample:
+        return Comparison(0, 0, [])
+    series, since, until = (list(column) for column in zip(*sample, strict=True))
+    with closing(connect(settings, "reader", "rollup-check")) as connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = %s; SET LOCAL jit = off", (f"{SECONDS}s",))
+        cursor.execute(_COMPARE, {"series": series, "since": since, "until": until, "shown": SHOWN})
+        row = cursor.fetchone()
+    return Comparison(0, 0, []) if row is None else Comparison(int(row[0]), int(row[1]), row[2] or [])
+
+
+def _sample(connection: Connection, count: int) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_SERIES, (count,))
+        return [int(row[0]) for row in cursor.fetchall()]
+
+
+def _oldest(connection: Connection) -> datetime | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_BOUNDS)
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None else datetime.fromtimestamp(row[0], UTC)

@@ -1,0 +1,97 @@
+"""Rollups on the Community edition: TimescaleDB notes what changes, and is told to refresh its continuous aggregates.
+
+A refresh over removed measurements would remove their rollup, so no window begins before a retention mark of everybody. (A mark of one
+tenant or project does not bound it: retention removes these rollups with the measurements.)
+"""
+
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.rollups.result import RollupResult
+from iot_platform.settings import Settings
+
+HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
+SETTLE: Final = timedelta(minutes=15)
+"""Hours are materialized when they ended this long ago; before, a query computes them."""
+_WINDOW: Final = timedelta(days=10)
+_UNITS: Final = (("measurement_1h", "measurement", HOUR), ("measurement_1d", "measurement_1h", DAY))
+_CALL: Final = "CALL refresh_continuous_aggregate(%s, %s::timestamptz, %s::timestamptz)"
+_FORCE: Final = "CALL refresh_continuous_aggregate(%s, %s::timestamptz, %s::timestamptz, force => true)"
+_FEWER: Final = "SET timescaledb.materializations_per_refresh_window = 1000"
+"""Its default of 10 would compute everything between the first and the last of eleven late rows."""
+_OLDEST: Final = """
+SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
+_MARK: Final = """
+SELECT (extract(epoch FROM removed_before))::float8 FROM retention_mark
+WHERE table_name = %s AND tenant_id = '' AND project_id = '' AND isfinite(removed_before)"""
+
+
+def refresh(settings: Settings, result: RollupResult, deadline: float, until: datetime | None) -> None:
+    """Refresh both, hours first, in windows, from the oldest one that retention left, until `deadline` (time.monotonic)."""
+    until = (until or datetime.now(UTC) - SETTLE).astimezone(UTC)
+    with closing(open_owner(settings)) as connection:
+        for aggregate, source, unit in _UNITS:
+            low, high = begins(connection, source, unit), floor(until, unit)
+            while low is not None and low < high:
+                if time.monotonic() >= deadline:
+                    return
+                end = min(high, low + _WINDOW)
+                call(connection, aggregate, low, end)
+                result.batches += 1
+                low = end
+    result.complete = True
+
+
+def begins(connection: Connection, source: str, unit: timedelta) -> datetime | None:
+    """Where windows may begin: the first bucket whose source is all there; None if there are no measurements at all."""
+    oldest, mark = _moment(connection, _OLDEST), _moment(connection, _MARK, source)
+    if oldest is None:
+        return None
+    first = floor(oldest, unit)
+    return first if mark is None else max(first, ceiling(mark, unit))
+
+
+def floor(moment: datetime, unit: timedelta) -> datetime:
+    """The beginning of its bucket."""
+    epoch = datetime.fromtimestamp(0, UTC)
+    return epoch + (moment - epoch) // unit * unit
+
+
+def ceiling(moment: datetime, unit: timedelta) -> datetime:
+    """The beginning of the first bucket that does not begin before it."""
+    below = floor(moment, unit)
+    return below if below == moment else below + unit
+
+
+def open_owner(settings: Settings) -> Connection:
+    """A connection that may refresh: as the owner, without a transaction around its statements."""
+    connection = connect(settings, "admin", "rollup")
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_FEWER)
+    except psycopg2.Error:  # a release without it
+        if connection.closed:
+            raise
+    return connection
+
+
+def call(connection: Connection, aggregate: str, low: datetime, high: datetime, *, force: bool = False) -> None:
+    """Refresh [low, high); `force`: also what TimescaleDB holds to be up to date."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORCE if force else _CALL, (aggregate, low, high))
+    del connection.notices[:]  # it says which windows were up to date
+
+
+def _moment(connection: Connection, query: str, *parameters: Any) -> datetime | None:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None else datetime.fromtimestamp(row[0], UTC)

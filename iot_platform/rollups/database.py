@@ -1,0 +1,78 @@
+"""Calls of the SQL functions that keep the rollups (sql/repeatable/rollup_upkeep.sql): one call is one transaction."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+TARGET_SECONDS: Final = 0.5
+"""A batch should last about this long: it holds the lock that all maintenance takes."""
+_STATE: Final = """
+SELECT rollup_storage(), (extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END))::float8,
+    (extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END))::float8,
+    (extract(epoch FROM CASE WHEN isfinite(notes_below) THEN notes_below END))::float8 FROM rollup_state"""
+
+
+class BatchSize:
+    """How much the next batch takes: more while batches are quick, less when they are slow."""
+
+    def __init__(self, first: int, most: int) -> None:
+        self.value = first
+        self._most = most
+
+    def learn(self, seconds: float) -> None:
+        """Note how long a full batch took."""
+        if seconds < TARGET_SECONDS / 2:
+            self.value = min(self._most, self.value * 2)
+        elif seconds > TARGET_SECONDS * 2:
+            self.value = max(1, self.value // 2)
+
+    def shrink(self) -> bool:
+        """After a batch that did not end in time; False if it cannot be smaller."""
+        smaller = self.value > 1
+        self.value = max(1, self.value // 8)
+        return smaller
+
+
+def call(connection: Connection, query: str, parameters: tuple[Any, ...], *, keep: bool = True) -> dict[str, Any]:
+    """Call a function that returns one JSON object, and commit; or, unless `keep`, roll back.
+
+    Raises:
+        psycopg2.Error: nothing of the batch happened.
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            row = cursor.fetchone()
+        if keep:
+            connection.commit()
+        else:
+            connection.rollback()
+    except psycopg2.Error:
+        if not connection.closed:
+            connection.rollback()
+        raise
+    result: dict[str, Any] = row[0] if row else {}
+    return result
+
+
+def state(connection: Connection) -> tuple[str, datetime | None, datetime | None, datetime | None]:
+    """Storage (tables or continuous aggregates), threshold, threshold of days, and before what changes are noted; None: nowhere yet."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STATE)
+        row = cursor.fetchone()
+    connection.commit()
+    if row is None:
+        raise LookupError("rollup_state has no row: INSERT INTO rollup_state DEFAULT VALUES")
+    moments = [None if value is None else datetime.fromtimestamp(value, UTC) for value in row[1:]]
+    return str(row[0]), moments[0], moments[1], moments[2]
+
+
+def count_notes(connection: Connection, most: int = 1_000_000) -> int:
+    """Notes that wait, counted up to `most`."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM (SELECT FROM rollup_change LIMIT %s) n", (most,))
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0

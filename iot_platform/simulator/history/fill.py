@@ -1,0 +1,251 @@
+"""Fills the database with a history: names first, then one transaction for each slice of time, last series_latest."""
+
+import io
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from iot_platform.database import LockTimeoutError, connect
+from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.locks import advisory_lock
+from iot_platform.database.migrate import require_migrated
+from iot_platform.settings import Settings
+from iot_platform.simulator.fleet import FleetError, TopicTemplate
+from iot_platform.simulator.history import names
+from iot_platform.simulator.history.fleet import HistoryFleet
+from iot_platform.simulator.history.names import moment
+from iot_platform.simulator.history.options import HistoryError, HistoryOptions
+from iot_platform.simulator.history.reports import HOUR_US
+from iot_platform.simulator.history.slices import Maker, Slice
+from iot_platform.telemetry import rollup_notes
+from iot_platform.telemetry.copy_binary import HEADER, TRAILER
+
+ROWS_PER_SLICE: Final = 600_000
+"""Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
+TRIES: Final = 5
+"""Attempts in a row without a slice, after 2, 4 … 32 s."""
+LOCK: Final = "simulated-history"
+LOCK_SECONDS: Final = 60.0
+"""How long a lost session of ours may hold the lock."""
+HISTORY_PARTITION: Final = -1
+"""kafka_partition of accounting_1h for what never was in Kafka."""
+
+_MEASUREMENT: Final = "COPY measurement (time, series_id, value, value_int, value_text) FROM STDIN (FORMAT binary)"
+_LATEST: Final = "COPY series_latest (time, series_id, value, value_int, value_text) FROM STDIN (FORMAT binary)"
+_ACCOUNTING: Final = """
+INSERT INTO accounting_1h (hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined, measurements,
+    measurement_duplicates, measurement_conflicts, first_offset, last_offset, last_received_at, last_committed_at)
+SELECT %(start)s, n.tenant_id, n.project_id, %(partition)s, 0, 0, 0, n.measurements, 0, 0, -1, -1, %(end)s, clock_timestamp()
+FROM unnest(%(tenants)s::text[], %(projects)s::text[], %(counts)s::bigint[]) n (tenant_id, project_id, measurements)
+WHERE n.measurements > 0"""
+_REMOVED: Final = """
+SELECT (extract(epoch FROM removed_before) * 1000000)::bigint FROM retention_mark
+WHERE table_name = 'measurement' AND tenant_id = '' AND project_id = '' AND isfinite(removed_before)"""
+_FIND: Final = """
+SELECT options::text, (extract(epoch FROM starts_at) * 1000000)::bigint, (extract(epoch FROM ends_at) * 1000000)::bigint,
+    (extract(epoch FROM filled_to) * 1000000)::bigint, measurements, finished_at IS NOT NULL
+FROM simulated_history WHERE seed = %s"""
+_BEGIN: Final = "INSERT INTO simulated_history (seed, starts_at, ends_at, filled_to, options) VALUES (%s, %s, %s, %s, %s)"
+_ADVANCE: Final = "UPDATE simulated_history SET filled_to = %s, measurements = measurements + %s WHERE seed = %s"
+_FINISH: Final = "UPDATE simulated_history SET finished_at = clock_timestamp() WHERE seed = %s"
+
+
+@dataclass(slots=True)
+class HistoryProgress:
+    """How far it is, in measurements; `total` is an estimate. `there`: what an earlier command had written."""
+
+    total: int = 0
+    written: int = 0
+    there: int = 0
+    finished: bool = False
+    filled_to_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A row of simulated_history."""
+
+    options: dict[str, int]
+    start_us: int
+    end_us: int
+    filled_to_us: int
+    measurements: int
+    finished: bool
+
+
+class HistoryFill:
+    """One command's work. Killed at any moment, it leaves whole slices; the same options then go on where it ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: HistoryOptions,
+        *,
+        period_is_fixed: bool = True,
+        on_progress: Callable[[HistoryProgress], None] = lambda _: None,
+        on_retry: Callable[[str], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`period_is_fixed`: False lets a history of the same length that was begun before decide when it starts. `on_retry`: told why the
+        connection was lost, before it goes on over a new one."""
+        self._settings, self._options, self._fixed = settings, options, period_is_fixed
+        self._on_progress, self._on_retry, self._stop = on_progress, on_retry, stop or threading.Event()
+        self._progress, self._begun = HistoryProgress(), False
+
+    def run(self) -> HistoryProgress:
+        """Write what is not there yet; returns early, with `finished` False, when `stop` is set.
+
+        Raises:
+            HistoryError: the options fit no fleet, or not what the database holds. Never retry.
+            DatabaseError, psycopg2.Error: the database refuses, or is gone for longer than TRIES attempts; what is committed stays. Repeat.
+        """
+        failures, written = 0, -1
+        while True:
+            try:
+                return self._attempt(LOCK_SECONDS if failures else 0)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError, DatabaseUnreachableError) as error:
+                failures = 1 if self._progress.written > written else failures + 1
+                written = self._progress.written
+                if not self._begun or failures > TRIES or self._stop.wait(2.0**failures):
+                    raise DatabaseUnreachableError(_reason(error)) from error
+                self._on_retry(_reason(error))
+
+    def _attempt(self, lock_seconds: float) -> HistoryProgress:
+        with closing(connect(self._settings, application_name="iot-history-lock")) as lock, closing(self._connect()) as connection:
+            require_migrated(connection)
+            self._begun = True
+            try:
+                with advisory_lock(lock, LOCK, lock_seconds, cancelled=self._stop.is_set):
+                    self._fill(connection)
+                    return self._progress
+            except LockTimeoutError as error:
+                raise HistoryError(f"another `iot simulate --history` is at work on this database: {error}") from error
+
+    def _connect(self) -> Connection:
+        connection = connect(self._settings, application_name="iot-history")
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '5min'")
+        connection.answer_seconds = None  # type: ignore[attr-defined]  # a slice takes as long as it takes
+        return connection
+
+    def _fill(self, connection: Connection) -> None:
+        known, progress = self._known(connection), self._progress
+        options = self._agree(known)
+        try:
+            fleet = HistoryFleet(options, TopicTemplate(self._settings.topic_pattern))
+        except FleetError as error:
+            raise HistoryError(str(error)) from error
+        if known is None or not known.finished:
+            self._check_retention(connection, options if known is None else replace(options, start_us=known.filled_to_us))
+        progress.total = fleet.expected
+        if known is None:
+            with connection, connection.cursor() as cursor:
+                names.create(cursor, fleet, self._settings.max_series_per_project)
+                edges = (moment(options.start_us), moment(options.end_us), moment(options.start_us))
+                cursor.execute(_BEGIN, (options.seed, *edges, json.dumps(options.as_json())))
+            progress.filled_to_us, progress.there = options.start_us, 0
+        else:
+            progress.filled_to_us, progress.there, progress.finished = (
+                known.filled_to_us,
+                known.measurements - progress.written,
+                known.finished,
+            )
+        if not progress.finished:
+            self._write(connection, fleet, progress)
+        if progress.finished:
+            progress.total = progress.there + progress.written
+
+    @staticmethod
+    def _check_retention(connection: Connection, options: HistoryOptions) -> None:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_REMOVED)
+            row = cursor.fetchone()
+        if row is not None and row[0] > options.start_us:
+            raise HistoryError(
+                f"retention has removed measurements before {moment(row[0]):%Y-%m-%dT%H:%MZ}, and would remove these, too: "
+                "choose a shorter --history, or take an empty database"
+            )
+
+    def _known(self, connection: Connection) -> _Known | None:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_FIND, (self._options.seed,))
+            row = cursor.fetchone()
+        return None if row is None else _Known(json.loads(row[0]), *row[1:])
+
+    def _agree(self, known: _Known | None) -> HistoryOptions:
+        """The options to work with, given what is there."""
+        asked = self._options
+        if known is None:
+            return asked
+        same_period = (known.start_us, known.end_us) == (asked.start_us, asked.end_us)
+        if not self._fixed:
+            same_period = known.end_us - known.start_us == asked.end_us - asked.start_us
+        if not same_period or known.options != asked.as_json():
+            there = ", ".join(f"{name} {value:,}" for name, value in known.options.items() if value)
+            raise HistoryError(
+                f"the database holds another history of seed {asked.seed}: {moment(known.start_us):%Y-%m-%dT%H:%MZ} to "
+                f"{moment(known.end_us):%Y-%m-%dT%H:%MZ}, {there}. Repeat its options to go on with it, or take another --seed"
+            )
+        return HistoryOptions(asked.seed, known.start_us, known.end_us, **known.options)
+
+    def _write(self, connection: Connection, fleet: HistoryFleet, progress: HistoryProgress) -> None:
+        with connection, connection.cursor() as cursor:
+            ids = names.series_ids(cursor, fleet)
+        maker = Maker(fleet, ids)
+        slices = itertools.starmap(maker.make, self._slices(fleet, progress.filled_to_us))
+        with ThreadPoolExecutor(1, "history") as pool:  # makes a slice while PostgreSQL takes the one before
+            ahead = pool.submit(next, slices, None)
+            while (part := ahead.result()) is not None and not self._stop.is_set():
+                ahead = pool.submit(next, slices, None)
+                with connection, connection.cursor() as cursor:
+                    _store(cursor, part, fleet.options.seed)
+                progress.written += part.count
+                progress.filled_to_us = part.end_us
+                self._on_progress(progress)
+        if part is None:
+            with connection, connection.cursor() as cursor:
+                _copy(cursor, _LATEST, maker.latest())
+                cursor.execute(_FINISH, (fleet.options.seed,))
+            progress.finished = True
+
+    def _slices(self, fleet: HistoryFleet, filled_to_us: int) -> Iterator[tuple[int, int]]:
+        each_hour = fleet.expected / fleet.options.days / 24
+        hours = next(hours for hours in (24, 12, 8, 6, 4, 3, 2, 1) if each_hour * hours < ROWS_PER_SLICE or hours == 1)
+        step, at = hours * HOUR_US, filled_to_us
+        while at < fleet.options.end_us:
+            end = min(at // step * step + step, fleet.options.end_us)
+            yield at, end
+            at = end
+
+
+def _store(cursor: Cursor, part: Slice, seed: int) -> None:
+    """A slice with its notes and its account, in the caller's transaction."""
+    before = rollup_notes.begin(cursor)
+    _copy(cursor, _MEASUREMENT, part.rows)
+    if notes := rollup_notes.encoded(part.series, part.time_us, np.ones(part.count, np.bool_), before):
+        _copy(cursor, rollup_notes.COPY, notes)
+    hour = part.start_us // HOUR_US * HOUR_US
+    account = {"start": moment(hour), "end": moment(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project.tolist()}
+    cursor.execute(_ACCOUNTING, account | {"tenants": part.tenants, "projects": part.projects})
+    cursor.execute(_ADVANCE, (moment(part.end_us), part.count, seed))
+
+
+def _copy(cursor: Cursor, query: str, rows: list[bytes]) -> None:
+    cursor.copy_expert(query, io.BytesIO(b"".join((HEADER, *rows, TRAILER))), size=1 << 20)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first: leaving a transaction over a broken connection fails, too."""
+    while isinstance(error.__context__, psycopg2.Error):
+        error = error.__context__
+    return " ".join(str(error).split())

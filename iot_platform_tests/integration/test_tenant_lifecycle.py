@@ -1,0 +1,299 @@
+"""Tenants: what they have, taking it out whole, and deleting one without touching the others, whatever happens meanwhile."""
+
+import json
+import os
+import threading
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import psycopg2
+import pytest
+from typer.testing import CliRunner
+
+from iot_platform.cli.main import app
+from iot_platform.database import connect
+from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_tenant
+from iot_platform.retention import run_retention
+from iot_platform.rollups import roll_up
+from iot_platform.settings import Settings, exports
+from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.replay import Replay, Selection
+from iot_platform.tenants import access, deletion
+from iot_platform.tenants.deletion import delete_tenant
+from iot_platform.tenants.errors import TenantError
+from iot_platform.tenants.export import export_tenant
+from iot_platform.tenants.listing import projects, tenants
+from iot_platform.tenants.verify import verify_export
+from iot_platform_tests.drain_feed import Feed, query
+from iot_platform_tests.fix_audit import Accountant
+from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
+
+
+@pytest.fixture
+def aged(settings: Settings, accountant: Accountant) -> Settings:
+    """Three days of messages of two tenants."""
+    return fill(settings, accountant, days=3, step=timedelta(hours=20))
+
+
+def left_of(settings: Settings, tenant: str, series: list[int], sources: list[int]) -> dict[str, int]:
+    """Rows of a tenant that can still be found anywhere, by its name or by its former ids."""
+    found = {table: count for table, (count, _) in checksums(settings, tenant).items()}
+    for table in ("measurement", "measurement_1h", "measurement_1d", "series_latest", "rollup_change"):
+        found[table] += query(settings, f"SELECT count(*) FROM {table} WHERE series_id = ANY (%s)", series)[0][0]
+    found["message"] += query(settings, "SELECT count(*) FROM message WHERE source_id = ANY (%s)", sources)[0][0]
+    return {table: count for table, count in found.items() if count}
+
+
+def ids(settings: Settings, tenant: str) -> tuple[list[int], list[int]]:
+    """Its series and sources."""
+    return (
+        [row[0] for row in query(settings, "SELECT series_id FROM series WHERE tenant_id = %s", tenant)],
+        [row[0] for row in query(settings, "SELECT source_id FROM source WHERE tenant_id = %s", tenant)],
+    )
+
+
+def orphans(settings: Settings) -> tuple[int, int]:
+    """Rows whose ids stand for nothing."""
+    return query(
+        settings,
+        "SELECT (SELECT count(*) FROM measurement WHERE series_id NOT IN (SELECT series_id FROM series)),"
+        " (SELECT count(*) FROM message WHERE source_id NOT IN (SELECT source_id FROM source))",
+    )[0]
+
+
+def test_one_tenant_goes_and_nothing_else(aged: Settings) -> None:
+    keep(aged, "message", "1d", "acme")
+    keep(aged, "measurement", "60d", "other")
+    run_retention(aged)
+    with closing(connect(aged, "admin")) as connection:
+        granted = access.grant(connection, "acme")
+    before, own = checksums(aged, "other"), ids(aged, "acme")
+    assert problems(aged) == []
+
+    done = delete_tenant(aged, "acme", requested_by="test", max_rows=7)
+
+    assert checksums(aged, "other") == before
+    assert left_of(aged, "acme", *own) == {}
+    assert (done.projects, done.series, done.sources) == (("north", "south"), len(own[0]), len(own[1]))
+    assert done.removed["measurement"] > 0 < done.removed["quarantine"]
+    assert query(aged, "SELECT count(*) FROM pg_roles WHERE rolname = %s", granted.role) == [(0,)]
+    result = audit(aged)
+    assert [item.text for item in result.differences] == []
+    assert sum(row.found for row in result.partitions) == sum(row.expected for row in result.partitions) > 0
+    assert query(aged, "SELECT requested_by, finished_at > cut_at FROM tenant_deletion") == [("test", True)]
+    with pytest.raises(TenantError, match="there is no tenant 'acme'; there are: other"):
+        delete_tenant(aged, "acme", requested_by="test")
+
+    # a row of the other tenant that is lost now is still found
+    partition, offset = query(aged, "SELECT kafka_partition, kafka_offset FROM message ORDER BY received_at DESC LIMIT 1")[0]
+    query(aged, "DELETE FROM message WHERE kafka_partition = %s AND kafka_offset = %s", partition, offset)
+    assert any(f"partition {partition} offset {offset} is in no table" in text for text in problems(aged))
+
+
+def test_killed_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, own = checksums(aged, "other"), ids(aged, "acme")
+    call, done = deletion._Deleter._call, []
+
+    def dies(self: Any, text: str, *parameters: Any) -> Any:
+        done.append(text)
+        if len(done) > budget:
+            raise KeyboardInterrupt
+        return call(self, text, *parameters)
+
+    monkeypatch.setattr(deletion._Deleter, "_call", dies)
+    for budget in (3, 7, 20, 10_000):
+        done.clear()
+        try:
+            delete_tenant(aged, "acme", requested_by=f"attempt {budget}", max_rows=5)
+        except KeyboardInterrupt:
+            assert budget < 10_000
+        assert problems(aged) == []
+        roll_up(aged)
+        assert checksums(aged, "other") == before
+    assert left_of(aged, "acme", *own) == {}
+    assert query(aged, "SELECT requested_by FROM tenant_deletion") == [("attempt 3",)], "one record for all attempts"
+
+
+def test_a_drain_that_knows_its_ids_makes_no_orphans(aged: Settings) -> None:
+    """A drain is at work, with the ids of the tenant's series in its memory, while the tenant is deleted; the tenant's devices go on."""
+    own = ids(aged, "acme")
+    feed = Feed(aged)
+    halt = threading.Event()
+    shift = Drain(aged.model_copy(update={"drain_batch_records": 5}), Shift((0, 1), "live"), stop=halt)
+    worker = threading.Thread(target=shift.run)
+    worker.start()
+    try:
+        numbers = iter(range(1000, 9999))
+
+        def some(count: int) -> None:
+            for _ in range(count):
+                number = next(numbers)
+                feed.send(b'{"n":%d}' % number, partition=number % 2, topic=f"{ROOT}/acme/north/d{number % 2}", connection=2)
+            feed.flush()
+
+        some(20)
+        _await(lambda: query(aged, "SELECT count(*) FROM measurement WHERE value >= 1000")[0][0] == 20)
+        deleter = threading.Thread(target=delete_tenant, args=(aged, "acme"), kwargs={"requested_by": "test", "max_rows": 5})
+        deleter.start()
+        while deleter.is_alive():
+            some(3)
+        deleter.join()
+        some(10)
+        last = next(numbers) - 1
+        _await(lambda: query(aged, "SELECT count(*) FROM measurement WHERE value = %s", last)[0][0] == 1)
+    finally:
+        halt.set()
+        worker.join()
+    assert orphans(aged) == (0, 0)
+    fresh = ids(aged, "acme")
+    assert fresh[0], "the tenant came back with its next message"
+    assert not set(fresh[0]) & set(own[0])
+    assert problems(aged) == []
+
+
+def _await(done: Any) -> None:
+    for _ in range(600):
+        if done():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_what_was_deleted_does_not_come_back_from_kafka(aged: Settings) -> None:
+    own = ids(aged, "acme")
+    delete_tenant(aged, "acme", requested_by="test")
+    others = checksums(aged, "other")
+    for partition in (0, 1):
+        for _ in range(2):
+            Replay(aged, Selection(partition=partition, first=0, last=1_000)).run()
+    assert left_of(aged, "acme", *own) == {}
+    assert checksums(aged, "other") == others
+    query(aged, "DELETE FROM removed_record")  # as retention does once its policies have passed them
+    tally = Replay(aged, Selection(partition=0, first=0, last=1_000)).run()
+    assert tally.restored == 0 < tally.elsewhere
+    assert left_of(aged, "acme", *own) == {}
+
+
+def test_replaying_what_retention_took(aged: Settings) -> None:
+    """Kafka still has messages that retention removed: they come back whole, add nothing twice, and go again; the sums hold all along."""
+    query(aged, "UPDATE retention_policy SET keep = '1 day' WHERE table_name IN ('message', 'measurement')")
+    hours = query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket")
+    report = run_retention(aged)
+    assert not report.refused
+    kept = query(aged, "SELECT count(*) FROM message")
+    tallies = [Replay(aged, Selection(partition=partition, first=0, last=1_000)).run() for partition in (0, 1)]
+    assert sum(tally.restored for tally in tallies) > 0
+    assert problems(aged) == []
+    roll_up(aged)
+    assert query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket") == hours
+    assert not run_retention(aged).refused
+    assert query(aged, "SELECT count(*) FROM message") == kept
+    assert problems(aged) == []
+    assert query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket") == hours
+
+
+def test_listing(aged: Settings) -> None:
+    with closing(connect(aged, "reader")) as connection:
+        found = {item.tenant: item for item in tenants(connection)}
+        parts = {item.project: item for item in projects(connection, "acme")}
+    assert set(found) == {"acme", "other"}
+    expected = query(aged, "SELECT count(*) FROM message_named WHERE tenant_id = 'acme'")[0][0]
+    assert (found["acme"].projects, found["acme"].messages, found["other"].projects) == (2, expected, 1)
+    assert sum(item.measurements for item in parts.values()) == found["acme"].measurements == 2 * expected
+    assert found["acme"].devices == sum(item.devices for item in parts.values())
+    assert found["acme"].bytes > 0
+    with closing(connect(aged)) as connection, connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        cursor.execute("SELECT tenant_deletion_cut(1)")
+
+
+def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    written: list[str] = []
+    import iot_platform.tenants.export as module
+
+    write = module._Export._write_part
+
+    def dies(self: Any, *arguments: Any) -> Any:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(str(arguments[:3]))
+        return write(self, *arguments)
+
+    monkeypatch.setattr(module._Export, "_write_part", dies)
+    with pytest.raises(KeyboardInterrupt):
+        export_tenant(aged, "acme", folder, part_rows=9)
+    with pytest.raises(TenantError, match="interrupted"):
+        verify_export(folder)
+    with pytest.raises(TenantError, match="interrupted export of tenant acme"):
+        export_tenant(aged, "other", folder)
+    again: list[str] = []
+
+    def counts(self: Any, *arguments: Any) -> Any:
+        again.append(str(arguments[:3]))
+        return write(self, *arguments)
+
+    monkeypatch.setattr(module._Export, "_write_part", counts)
+    manifest = export_tenant(aged, "acme", folder, part_rows=9)
+    assert not set(written[:-1]) & set(again), "what was written was written again"
+
+    rows, wrong = verify_export(folder)
+    assert wrong == []
+    for table in ("message", "measurement", "quarantine", "measurement_1h", "measurement_1d", "series"):
+        name = table if table == "series" else f"{table}_named"
+        assert rows[table] == manifest["rows"][table] == query(aged, f"SELECT count(*) FROM {name} WHERE tenant_id = 'acme'")[0][0] > 0
+    payloads = {bytes(row[0]) for row in query(aged, "SELECT payload FROM message_named WHERE tenant_id = 'acme'")}
+    assert set(pl.read_parquet(folder / "message" / "*.parquet")["payload"].to_list()) == payloads
+    values = query(aged, "SELECT time, metric, value FROM measurement_named WHERE tenant_id = 'acme' ORDER BY 1, 2, 3")
+    assert sorted(pl.read_parquet(folder / "measurement" / "*.parquet").select("time", "metric", "value").rows()) == values
+    assert manifest["schema_version"].startswith("migrations/")
+    assert not list(folder.rglob("*.part*"))
+
+    damaged = next((folder / "measurement").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert verify_export(folder)[1] == [f"measurement/{damaged.name}: its bytes changed (SHA-256 differs)"]
+    with pytest.raises(TenantError, match="is not empty"):
+        export_tenant(aged, "acme", folder)
+
+
+def test_commands(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import iot_platform.settings as module
+
+    for name, value in exports(aged).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "get_settings", lambda: aged)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+
+    def run(*arguments: str, input: str | None = None) -> Any:  # noqa: A002
+        return CliRunner().invoke(app, list(arguments), input=input)
+
+    assert {item["tenant"] for item in json.loads(run("tenant", "list", "--json").stdout)} == {"acme", "other"}
+    assert [item["project"] for item in json.loads(run("tenant", "show", "acme", "--json").stdout)["by_project"]] == ["north", "south"]
+    assert run("retention", "set", "message", "1d", "--tenant", "acme").exit_code == 0
+    assert any(item["tenant"] == "acme" for item in json.loads(run("retention", "show", "--json").stdout))
+    dry = json.loads(run("retention", "run", "--dry-run", "--json").stdout)
+    assert dry["would_remove"] and not dry["refused"]  # noqa: PT018
+    query(aged, "DELETE FROM message WHERE received_at = (SELECT min(received_at) FROM message_named WHERE tenant_id = 'acme')")
+    refused = run("retention", "run")
+    assert refused.exit_code == 1
+    assert "refused message of acme" in refused.stdout
+    out = tmp_path / "out"
+    assert run("tenant", "export", "acme", "--to", str(out)).exit_code == 0
+    assert run("tenant", "export", "--verify", str(out)).exit_code == 0
+    wrong = run("tenant", "delete", "acme", input="acmee\n")
+    assert wrong.exit_code != 0
+    assert query(aged, "SELECT count(*) FROM tenant_deletion") == [(0,)]
+    assert run("tenant", "delete", "acme", "--yes-delete", "acme").exit_code == 0
+    assert {item["tenant"] for item in json.loads(run("tenant", "list", "--json").stdout)} == {"other"}
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path)
+
+
+def test_partitions_of_the_tenant_go_from_dagster() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        ProjectKeys(instance).add([("a", "x"), ("a", "y/z"), ("ab", "x"), ("a b", "x")])
+        assert forget_tenant(instance, "a") == 3
+        assert instance.get_dynamic_partitions(TENANT) == ["ab", "a%20b"]
+        assert instance.get_dynamic_partitions(PROJECT) == ["ab/x", "a%20b/x"]

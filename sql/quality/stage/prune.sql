@@ -1,0 +1,7 @@
+-- What every rule has judged, as long as intake would not take it for new.
+WITH late AS (
+    DELETE FROM quality_late WHERE feed_position <= %(judged)s
+), forgotten AS (
+    DELETE FROM quality_cadence WHERE last_received_at < %(horizon)s::timestamptz - interval '90 days'
+)
+DELETE FROM quality_feed WHERE feed_position <= %(judged)s AND committed_at < %(since)s
