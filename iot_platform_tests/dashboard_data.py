@@ -12,6 +12,8 @@ from iot_platform.audit.refresh import refresh
 from iot_platform.database import connect
 from iot_platform.quality.evaluate import evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
+from iot_platform.resources.accounting import note_watermarks
+from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
@@ -56,8 +58,9 @@ def fill(settings: Settings, accountant: Accountant) -> None:
     roll_up(settings)
     accountant.says((1, sent + 3, sent + 1, sent))
     told = settings.model_copy(update={"ingest_http_url": accountant.url})
-    with closing(connect(settings)) as connection:
+    with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
         refresh(told, connection, 30, lambda _: None)
+        note_watermarks(connection, settings.kafka_topic, topic.end(topic.partitions()))
     _incidents(settings, feed)
     _lose(settings, feed)
 

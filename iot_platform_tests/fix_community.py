@@ -16,6 +16,7 @@ import itertools
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,10 +53,9 @@ class Pglite:
         return {name: SecretStr(self.url(role, database)) for name, role in roles.items()}
 
 
-@pytest.fixture(scope="session")
-def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
-    """The server, started once; it ends with this process, however that ends."""
-    folder = tmp_path_factory.mktemp("pglite")
+@contextmanager
+def run_pglite(folder: Path) -> Iterator[Pglite]:
+    """The server with a migrated template database; it ends with this process, however that ends. `folder`: for its logs."""
     modules = install(Settings().cache_dir, folder / "install.log")
     command = ["node", "--no-warnings", str(FOLDER / "server.mjs"), str(modules), "0"]
     with (folder / "server.log").open("w") as log:
@@ -73,6 +73,13 @@ def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+@pytest.fixture(scope="session")
+def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
+    """The server, started once."""
+    with run_pglite(tmp_path_factory.mktemp("pglite")) as server:
+        yield server
 
 
 @pytest.fixture

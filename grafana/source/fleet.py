@@ -28,7 +28,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 NO_BATCH,
             ),
             sql["rate_now"],
-            Size(5, 4),
+            Size(4, 4),
         ),
         panels.figures(
             Face(
@@ -40,7 +40,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
                 "No message was committed in the last five minutes of the time range",
             ),
             sql["freshness_now"],
-            Size(4, 4),
+            Size(3, 4),
             warn=5,
             bad=60,
         ),
@@ -57,6 +57,19 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Size(4, 4),
             warn=120,
             bad=600,
+        ),
+        panels.figures(
+            Face(
+                "Waiting in Kafka",
+                "none",
+                "Records that waited to be drained when Dagster's sensor kafka_lag last looked; when that was is in the table Lag by Kafka"
+                " partition.",
+                "Dagster's sensor kafka_lag has not looked yet",
+            ),
+            sql["waiting"],
+            Size(2, 4),
+            warn=10_000,
+            bad=1_000_000,
         ),
         panels.figures(
             Face(
@@ -159,8 +172,7 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
                 "none",
                 "How far the drain is. Behind: how old the oldest message of the last batch was when it was committed; seconds are usual,"
                 " minutes are"
-                " a backlog. The number of records that wait in Kafka is known to Kafka only: `iot status`, or the gauge"
-                " iot_drain_lag_messages of `iot metrics`.",
+                " a backlog. Lag: records that waited in Kafka when Dagster's sensor kafka_lag last looked, every 5 seconds while it runs.",
                 "The drain has not begun yet",
             ),
             sql["partitions"],

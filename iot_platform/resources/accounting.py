@@ -10,6 +10,10 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
+_NOTE_WATERMARKS = """
+INSERT INTO kafka_watermark AS w (topic, kafka_partition, high) SELECT %(topic)s, p, h FROM unnest(%(partitions)s::int[], %(high)s::bigint[]) n (p, h)
+ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at = excluded.seen_at
+RETURNING 1"""
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
 _PROJECT_COUNT = "SELECT count(*) FROM project"
@@ -67,6 +71,11 @@ class StoredOffset:
 def stored_offsets(connection: Connection, topic: str) -> dict[int, StoredOffset]:
     """What the database has taken from each partition; a partition never drained is missing."""
     return {partition: StoredOffset(offset, at) for partition, offset, at in _rows(connection, _OFFSETS, (topic,))}
+
+
+def note_watermarks(connection: Connection, topic: str, high: Mapping[int, int]) -> None:
+    """Keep where each partition's log ends now, for dashboards."""
+    _rows(connection, _NOTE_WATERMARKS, {"topic": topic, "partitions": list(high), "high": list(high.values())})
 
 
 def sessions(connection: Connection, prefix: str) -> set[str]:

@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.resources import shifts
-from iot_platform.resources.accounting import StoredOffset, sessions, stored_offsets
+from iot_platform.resources.accounting import StoredOffset, note_watermarks, sessions, stored_offsets
 from iot_platform.resources.dynamic import sync_kafka_partitions
 from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
@@ -30,6 +30,8 @@ A code server that is told to stop waits for its ticks, so they are no longer th
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
 ABSENT_SECONDS: Final = 5.0
+NOTE_SECONDS: Final = 5.0
+"""How often the ends of the log are noted for dashboards."""
 _FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 
 
@@ -41,6 +43,7 @@ class LagWatch:
         self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
         self._absent_since: dict[str, float] = {}
+        self._noted_at = -NOTE_SECONDS
 
     def run(self, deadline: float) -> tuple[list[dg.RunRequest], str]:
         """Watch until a run is wanted or time.monotonic() passes the deadline; returns requests (or none) and what was seen.
@@ -69,7 +72,14 @@ class LagWatch:
             reasons.append(f"shard {shard}: {decision.reason}")
             if decision.request:
                 requests.append(self._request(shard, mine, runs))
+        self._note()
         return requests, reasons, active
+
+    def _note(self) -> None:
+        """Dashboards read PostgreSQL only; a tick's first look and every few seconds do for them."""
+        if self._end and time.monotonic() - self._noted_at >= NOTE_SECONDS:
+            note_watermarks(self._connection, self._settings.kafka_topic, self._end)
+            self._noted_at = time.monotonic()
 
     def _follow_topic(self) -> None:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Final, Literal
 
 from iot_platform.simulator.device_clock import STYLES, DeviceClock
+from iot_platform.simulator.signals import Signals
 
 Mix = Literal["realistic", "flat"]
 FIRST_ID: Final = 1_968_193_631_353_446_400
@@ -77,6 +79,7 @@ class Device:
     model: str
     time_field: str
     clock: DeviceClock | None
+    signals: Signals = dataclass_field(default_factory=Signals)
 
 
 class TopicTemplate:

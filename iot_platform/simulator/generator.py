@@ -18,7 +18,7 @@ COPY_DISTANCE: Final = 50  # a duplicate follows its original within this many m
 class Generator:
     """Messages of a seeded fleet.
 
-    The same options, pattern, rate and start time give the same topics and payload bytes in the same order. Unless they are meant
+    Devices report in turn, each at an interval of its own phase. The same options, pattern, rate and start time give the same topics and payload bytes in the same order. Unless they are meant
     as duplicates or conflicts, no two messages claim the same (series, time).
     """
 
@@ -28,6 +28,7 @@ class Generator:
         self._template = TopicTemplate(pattern)
         self.fleet: Sequence[Device] = build_fleet(options, self._template, start_us)
         self._rng = random.Random(f"{options.seed}/messages")  # noqa: S311 - reproducible, no secret
+        self._turns = itertools.cycle(self._rng.sample(range(len(self.fleet)), len(self.fleet)))
         self._step_us = 1_000_000 / rate if rate else UNPACED_STEP_US
         self._paced = rate > 0
 
@@ -47,7 +48,7 @@ class Generator:
 
     def _new(self, number: int, offset_us: int) -> Message:
         rng, options = self._rng, self.options
-        device = self.fleet[rng.randrange(len(self.fleet))]
+        device = self.fleet[next(self._turns)]
         now_us = self.start_us + offset_us
         roll = rng.random()
         if roll < options.malformed:

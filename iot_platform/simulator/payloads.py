@@ -71,59 +71,54 @@ class Body:
         return inner
 
 
-def _reading(rng: random.Random, low: float, high: float) -> float:
-    value = rng.uniform(low, high)
-    return value if rng.random() < 0.1 else round(value, 2)  # a tenth uses all 53 bits
+def _flat(body: Body, device: Device, rng: random.Random) -> None:
+    body.number("temp", device.signals.reading(rng, "temp", -40, 125))
+    body.number("humidity", device.signals.reading(rng, "humidity", 0, 100))
+    body.number("rssi", device.signals.level(rng, "rssi", -120, -30))
 
 
-def _flat(body: Body, rng: random.Random) -> None:
-    body.number("temp", _reading(rng, -40, 125))
-    body.number("humidity", _reading(rng, 0, 100))
-    body.number("rssi", -rng.randrange(30, 120))
-
-
-def _mixed(body: Body, rng: random.Random) -> None:
-    _flat(body, rng)
-    body.flag("ok", rng.random() < 0.9)
-    body.text("state", rng.choice(STATES))
+def _mixed(body: Body, device: Device, rng: random.Random) -> None:
+    _flat(body, device, rng)
+    body.flag("ok", device.signals.held(rng, "ok", (True, True, True, False)))
+    body.text("state", device.signals.held(rng, "state", STATES))
     if rng.random() < 0.1:
         body.fields["note"] = None
 
 
-def _nested(body: Body, rng: random.Random) -> None:
+def _nested(body: Body, device: Device, rng: random.Random) -> None:
     env = body.nested("env")
-    env.number("temp", _reading(rng, -40, 125))
-    env.nested("hum").number("raw", rng.randrange(4096))
+    env.number("temp", device.signals.reading(rng, "temp", -40, 125))
+    env.nested("hum").number("raw", device.signals.level(rng, "raw", 0, 4095))
     motor = body.nested("motor")
-    motor.flag("on", rng.random() < 0.5)
-    motor.text("mode", rng.choice(STATES))
+    motor.flag("on", device.signals.held(rng, "on", (True, False)))
+    motor.text("mode", device.signals.held(rng, "mode", STATES))
     body.nested("empty")
 
 
-def _unicode(body: Body, rng: random.Random) -> None:
-    body.number("温度", _reading(rng, -40, 125))
+def _unicode(body: Body, device: Device, rng: random.Random) -> None:
+    body.number("温度", device.signals.reading(rng, "温度", -40, 125))
     body.text("note", rng.choice(("正常 ✓", "überhitzt", "e\u0301 combining", "🚀🌡️", "\u2028line")))
 
 
-def _counter(body: Body, rng: random.Random) -> None:
-    body.number("total", rng.randrange(2**53, 2**63))
-    body.number("limit", rng.choice(INTEGERS))
-    body.number("uptime", rng.randrange(10**9))
+def _counter(body: Body, device: Device, rng: random.Random) -> None:
+    body.number("total", device.signals.counted(rng, "total", 2**53, 2**62, 10_000))
+    body.number("limit", device.signals.held(rng, "limit", INTEGERS))
+    body.number("uptime", device.signals.counted(rng, "uptime", 0, 10**9, 120))
 
 
-def _extreme(body: Body, rng: random.Random) -> None:
+def _extreme(body: Body, _device: Device, rng: random.Random) -> None:
     body.number("double", rng.choice(EXTREMES))
     body.number("beyond", rng.choice(BEYOND))
 
 
-def _arrays(body: Body, rng: random.Random) -> None:
+def _arrays(body: Body, device: Device, rng: random.Random) -> None:
     spectrum = [rng.randrange(1000) for _ in range(rng.randrange(4))]
     body.fields["spectrum"] = spectrum
     body.expected.append(Measurement("spectrum", None, value_text=json.dumps(spectrum, separators=(",", ":")), time_us=body.time_us))
-    body.number("peak", _reading(rng, 0, 10))
+    body.number("peak", device.signals.reading(rng, "peak", 0, 10))
 
 
-FIELDS: Final[dict[str, Callable[[Body, random.Random], None]]] = {
+FIELDS: Final[dict[str, Callable[[Body, Device, random.Random], None]]] = {
     "flat": _flat, "mixed": _mixed, "nested": _nested, "unicode": _unicode, "counter": _counter, "extreme": _extreme, "arrays": _arrays,
 }  # fmt: skip
 
@@ -144,7 +139,7 @@ def build(device: Device, rng: random.Random, now_us: int, stamp: tuple[object, 
     elif device.model == "points":
         _points(device, body, rng)
     else:
-        FIELDS[device.model](body, rng)
+        FIELDS[device.model](body, device, rng)
     payload = _encode(document, rng)
     if device.model == "batch":
         source = "payload" if any(item.time_us is not None for item in expected) else "receive"
@@ -166,20 +161,20 @@ def _points(device: Device, body: Body, rng: random.Random) -> None:
     """A gateway that reports for itself and for the sensors behind it (named after it: no two gateways share a sensor)."""
     points: list[dict[str, Any]] = []
     for index in range(rng.randrange(1, 5)):
-        value = _reading(rng, 0, 1000)
+        value = device.signals.reading(rng, f"channel{index}", 0, 1000)
         child = f"{device.name}.{index}" if rng.random() < 0.5 else None
         points.append({rng.choice(("metric", "id")): f"channel{index}", "value": value} | ({} if child is None else {"deviceId": child}))
         body.expected.append(number(f"channel{index}", value, body.time_us, child))
     body.fields["points"] = points
-    body.number("rssi", -rng.randrange(30, 120))
+    body.number("rssi", device.signals.level(rng, "rssi", -120, -30))
 
 
 def _batch(device: Device, rng: random.Random, now_us: int, expected: list[Measurement]) -> list[dict[str, Any]]:
     """A list of points of one metric, each with its own time where the device has a clock."""
     points: list[dict[str, Any]] = []
     for index in range(rng.randrange(1, 6)):
-        value = _reading(rng, 0, 1000)
         metric = "flow" if device.clock else f"flow{index}"
+        value = device.signals.reading(rng, metric, 0, 1000)
         point: dict[str, Any] = {"metric": metric, "value": value}
         time_us = None
         if device.clock:

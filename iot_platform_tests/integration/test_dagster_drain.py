@@ -238,6 +238,8 @@ def test_several_shards_have_a_shift_each(settings: Settings, instance: dg.Dagst
     assert isinstance(result, dg.SensorResult)
     ranges = [request.tags["dagster/asset_partition_range_start"] for request in result.run_requests or []]
     assert ranges == ["0", "1"]
+    seen = "SELECT kafka_partition, lag FROM partition_progress WHERE lag_seen_at > now() - interval '1 minute' ORDER BY 1"
+    assert query(settings, seen) == [(0, 1), (1, 1)]
 
 
 def test_a_recreated_topic_fails_and_says_what_to_run(settings: Settings, instance: dg.DagsterInstance) -> None:

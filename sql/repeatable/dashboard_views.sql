@@ -29,9 +29,11 @@ FROM accounting_1h;
 COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records of one Kafka partition received in one hour (UTC). Counters as in ledger.';
 
 CREATE OR REPLACE VIEW partition_progress AS
-SELECT k.topic, k.kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages
+SELECT topic, kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages,
+       greatest(w.high - coalesce(k.next_offset, 0), 0) AS lag, w.seen_at AS lag_seen_at
 FROM kafka_offset k
-JOIN LATERAL (
+FULL JOIN kafka_watermark w USING (topic, kafka_partition)
+LEFT JOIN LATERAL (
     SELECT l.last_received_at, extract(epoch FROM l.committed_at - l.first_received_at)::double precision AS oldest_seconds,
            extract(epoch FROM l.committed_at - l.last_received_at)::double precision AS newest_seconds, l.messages + l.quarantined AS messages
     FROM ledger l
@@ -39,7 +41,8 @@ JOIN LATERAL (
     ORDER BY l.from_offset DESC LIMIT 1
 ) b ON true;
 COMMENT ON VIEW partition_progress IS
-    'One row is one Kafka partition that was drained: how far the drain is, and how old the messages of its last batch were when they were committed.';
+    'One row is one Kafka partition: how far the drain is, and how old the messages of its last batch were when they were committed, and how many records
+    waited in Kafka when Dagster''s sensor kafka_lag last looked (null: it has not looked yet).';
 
 CREATE OR REPLACE VIEW quality_incident_named AS
 SELECT incident_id, opened_at, closed_at, last_seen_at, rule, severity, tenant_id, project_id, device_id, metric, message, value, threshold, flaps,

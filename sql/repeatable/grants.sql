@@ -43,7 +43,7 @@ BEGIN
         GRANT USAGE ON SCHEMA public TO iot_writer;
         GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, dead_letter TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
-        GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
         -- iot simulate --history
         GRANT SELECT, INSERT, UPDATE ON simulated_history TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
@@ -79,7 +79,7 @@ BEGIN
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named TO iot_reader;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
-            series_latest, kafka_offset, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
+            series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
         GRANT SELECT ON simulated_history TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence TO iot_reader;

@@ -83,14 +83,17 @@ WHERE s.p50 IS NOT NULL
 ORDER BY 1
 
 -- name: partitions
-SELECT kafka_partition, next_offset, messages AS last_batch, oldest_seconds AS behind_seconds, last_received_at AS newest_received_at, committed_at,
-       extract(epoch FROM clock_timestamp() - committed_at) AS idle_seconds
+SELECT kafka_partition, next_offset, lag, messages AS last_batch, oldest_seconds AS behind_seconds, last_received_at AS newest_received_at, committed_at,
+       extract(epoch FROM clock_timestamp() - committed_at) AS idle_seconds, lag_seen_at
 FROM partition_progress
 ORDER BY kafka_partition
 
 -- name: lag
 SELECT max(oldest_seconds) AS "behind", extract(epoch FROM clock_timestamp() - max(committed_at)) AS "since the last commit"
 FROM partition_progress
+
+-- name: waiting
+SELECT sum(lag) AS "records" FROM partition_progress
 
 -- name: spool
 SELECT sum(spooled) AS "spooled", sum(in_flight) AS "in flight" FROM audit_daemon

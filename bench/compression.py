@@ -1,0 +1,75 @@
+"""Compression ratio of the simulator's fleets, on TimescaleDB's Community edition (PGlite, which Node runs); printed as Markdown.
+
+    python -m bench.compression --per-minute 0.2      devices that report every 5 minutes
+
+Messages and measurements go through the platform's decoder, writer and `compress`; ratios are bytes of chunks with their indexes and TOAST.
+"""
+
+import argparse
+import tempfile
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from iot_platform.compression.run import Done, compress
+from iot_platform.settings import Settings
+from iot_platform.simulator.fleet import FleetOptions
+from iot_platform.simulator.generator import Generator
+from iot_platform_tests.direct_feed import DirectFeed, microseconds
+from iot_platform_tests.drain_feed import query
+from iot_platform_tests.fix_community import copy_of, run_pglite
+
+BATCH = timedelta(minutes=30)
+
+
+def live(settings: Settings, devices: int, per_minute: float, seed: int) -> None:
+    """A day of messages of the fleet that `iot simulate` has, ten days ago."""
+    begin = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=10)
+    options = FleetOptions(devices=devices // 12, seed=seed)
+    plan = Generator(options, settings.topic_pattern, microseconds(begin), devices * per_minute / 60).messages()
+    with closing(DirectFeed(settings)) as feed:
+        message, now = next(plan), begin + BATCH
+        while now <= begin + timedelta(days=1):
+            while (at := begin + timedelta(microseconds=message.offset_us)) < now:
+                feed.send(at, message.payload, message.topic)
+                message = next(plan)
+            feed.flush()
+            now += BATCH
+
+
+def show(title: str, done: list[Done], series: int) -> None:
+    """A line for each chunk of some size, and the sum of each table."""
+    print(f"\n### {title}: {series:,} series\n\n| chunk | rows | before | after | ratio | B/row |\n|---|---:|---:|---:|---:|---:|")
+    for table in dict.fromkeys(item.table for item in done):
+        parts = [item for item in done if item.table == table]
+        for item in (item for item in parts if (item.rows or 0) >= 1000):
+            line(f"{table} {item.start:%Y-%m-%d}", item.rows or 0, item.bytes_before, item.bytes_after)
+        line(
+            f"**{table}, {len(parts)} chunks**",
+            sum(item.rows or 0 for item in parts),
+            sum(item.bytes_before for item in parts),
+            sum(item.bytes_after for item in parts),
+        )
+
+
+def line(name: str, rows: int, before: int, after: int) -> None:
+    """One row of the table."""
+    ratio, each = before / after, after / max(1, rows)
+    print(f"| {name} | {rows:,} | {before / 1e6:.2f} MB | {after / 1e6:.2f} MB | {ratio:.1f} | {each:.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=600, help="of the live fleet (default 600, as `iot simulate`)")
+    parser.add_argument("--per-minute", type=float, default=0.2, help="messages of a device (default 0.2)")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-compression-") as folder, run_pglite(Path(folder)) as server:
+        settings = copy_of(server, "live")
+        live(settings, arguments.devices, arguments.per_minute, arguments.seed)
+        (count,) = query(settings, "SELECT count(*) FROM series")[0]
+        show("the live fleet", compress(settings).done, count)
+
+
+if __name__ == "__main__":
+    main()
