@@ -11,7 +11,8 @@ from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _NOTE_WATERMARKS = """
-INSERT INTO kafka_watermark AS w (topic, kafka_partition, high) SELECT %(topic)s, p, h FROM unnest(%(partitions)s::int[], %(high)s::bigint[]) n (p, h)
+INSERT INTO kafka_watermark AS w (topic, kafka_partition, high)
+SELECT %(topic)s, n.partition, n.high FROM unnest(%(partitions)s::int[], %(high)s::bigint[]) n (partition, high)
 ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at = excluded.seen_at
 RETURNING 1"""
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"

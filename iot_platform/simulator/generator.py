@@ -18,8 +18,8 @@ COPY_DISTANCE: Final = 50  # a duplicate follows its original within this many m
 class Generator:
     """Messages of a seeded fleet.
 
-    Devices report in turn, each at an interval of its own phase. The same options, pattern, rate and start time give the same topics and payload bytes in the same order. Unless they are meant
-    as duplicates or conflicts, no two messages claim the same (series, time).
+    Devices report in turn, each at an interval of its own phase. The same options, pattern, rate and start time give the same topics and
+    payload bytes in the same order. Unless they are meant as duplicates or conflicts, no two messages claim the same (series, time).
     """
 
     def __init__(self, options: FleetOptions, pattern: str, start_us: int, rate: float) -> None:
