@@ -1,6 +1,5 @@
 """What bench/lifecycle.py measures one body at a time, each in a process of its own: seconds, peak memory, and what it said it did."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -49,7 +48,7 @@ def rebuild(arguments: list[str]) -> Result:
 def retention_plan(_: list[str]) -> Result:
     """`iot retention run --dry-run`: what would go."""
     from iot_platform.database import connect
-    from iot_platform.retention.plan import plan, prepare, unaccounted  # type: ignore[import-not-found,unused-ignore]
+    from iot_platform.retention.plan import plan, prepare, unaccounted
 
     with closing(connect(get_settings(), application_name="bench")) as connection:
         prepare(connection)
@@ -60,7 +59,7 @@ def retention_plan(_: list[str]) -> Result:
 
 def retention(arguments: list[str]) -> Result:
     """The body of retention's schedule as it will be in so many days: one day later is one chunk of measurement."""
-    from iot_platform.retention import run_retention  # type: ignore[import-not-found,unused-ignore]
+    from iot_platform.retention import run_retention
 
     done = run_retention(get_settings(), at=datetime.now(UTC) + int(arguments[0]) * DAY)
     return {"rows": done.rows, "chunks": done.chunks, "bytes": done.bytes}
@@ -68,7 +67,7 @@ def retention(arguments: list[str]) -> Result:
 
 def quality(_: list[str]) -> Result:
     """The body of the quality schedule."""
-    from iot_platform.quality.evaluate import evaluate  # type: ignore[import-not-found,unused-ignore]
+    from iot_platform.quality.evaluate import evaluate
 
     done = evaluate(get_settings())
     return {"rules": len(done.outcomes), "failing": sum(item.failing for item in done.outcomes.values())}
@@ -76,10 +75,10 @@ def quality(_: list[str]) -> Result:
 
 def compression(_: list[str]) -> Result:
     """The body of the compression schedule."""
-    from iot_platform.compression.run import run_compression  # type: ignore[import-not-found,unused-ignore]
+    from iot_platform.compression.run import compress
 
-    run_compression(get_settings())
-    return {}
+    done = compress(get_settings())
+    return {"due": len(done.due), "done": len(done.done), "available": done.available}
 
 
 def audit(_: list[str]) -> Result:
@@ -123,18 +122,6 @@ BODIES: dict[str, Callable[[list[str]], Result]] = {
     function.__name__: function
     for function in (fill, rollup, rebuild, retention_plan, retention, quality, compression, audit, projects, project_sums)
 }
-NEEDS = {"retention": "retention", "retention_plan": "retention", "quality": "quality", "compression": "compression"}
-
-
-def is_there(name: str) -> bool:
-    """Whether this version has what the body needs."""
-    if name not in NEEDS:
-        return True
-    try:
-        importlib.import_module(f"iot_platform.{NEEDS[name]}")
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 def run(settings: Settings, name: str, *arguments: object) -> Result:

@@ -31,31 +31,46 @@ $$;
 CREATE OR REPLACE FUNCTION rollup_compute(
     unit text, series integer[], since timestamptz[], until timestamptz[], low timestamptz, high timestamptz, OUT rows bigint, OUT changed bigint)
 LANGUAGE plpgsql AS $$
+DECLARE
+    stored text := CASE unit WHEN 'hour' THEN 'measurement_1h_stored' ELSE 'measurement_1d_stored' END;
+    gone record;
 BEGIN
-    -- low and high as constants: each plan then knows only the chunks that it needs.
+    -- low and high as constants: each plan then knows only the chunks that it needs (the callers switch off ChunkAppend, which would look for
+    -- them once more in each of thousands of loops: it took half of the time). OFFSET 0: the stored buckets of each item by the index,
+    -- never the whole chunk. What stays as it is is not touched: ON CONFLICT would lock, and so write, it.
     EXECUTE format($sql$
         WITH item AS MATERIALIZED (
             SELECT * FROM unnest($1, $2, $3) i (series_id, since, until)
         ), fresh AS MATERIALIZED (
             SELECT i.series_id, f.* FROM item i CROSS JOIN LATERAL %1$I(i.series_id, i.since, i.until) f WHERE f.bucket >= %3$L AND f.bucket < %4$L
-        ), gone AS (
-            DELETE FROM %2$I s USING item i
-            WHERE s.series_id = i.series_id AND s.bucket >= i.since AND s.bucket < i.until AND s.bucket >= %3$L AND s.bucket < %4$L
-              AND NOT EXISTS (SELECT FROM fresh f WHERE f.series_id = s.series_id AND f.bucket = s.bucket)
-            RETURNING 1
+        ), old AS MATERIALIZED (
+            SELECT o.* FROM item i CROSS JOIN LATERAL (
+                SELECT * FROM %2$I s WHERE s.series_id = i.series_id AND s.bucket >= i.since AND s.bucket < i.until AND s.bucket >= %3$L AND s.bucket < %4$L
+                OFFSET 0
+            ) o
         ), put AS (
             INSERT INTO %2$I AS s (bucket, series_id, count, numbers, min, max, sum, avg, first, last)
-            SELECT bucket, series_id, count, numbers, min, max, sum, avg, first, last FROM fresh
+            SELECT f.bucket, f.series_id, f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last
+            FROM fresh f LEFT JOIN old o USING (series_id, bucket)
+            WHERE (o.count, o.numbers, o.min, o.max, o.sum, o.avg, o.first, o.last) IS DISTINCT FROM
+                (f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last)
             ON CONFLICT (series_id, bucket) DO UPDATE SET count = excluded.count, numbers = excluded.numbers, min = excluded.min,
                 max = excluded.max, sum = excluded.sum, avg = excluded.avg, first = excluded.first, last = excluded.last
-            WHERE (s.count, s.numbers, s.min, s.max, s.sum, s.avg, s.first, s.last) IS DISTINCT FROM
-                (excluded.count, excluded.numbers, excluded.min, excluded.max, excluded.sum, excluded.avg, excluded.first, excluded.last)
             RETURNING 1
+        ), gone AS (
+            SELECT array_agg(o.series_id) AS series, array_agg(o.bucket) AS buckets FROM old o LEFT JOIN fresh f USING (series_id, bucket)
+            WHERE f.series_id IS NULL
         )
-        SELECT (SELECT coalesce(sum(count), 0) FROM fresh)::bigint, (SELECT count(*) FROM put) + (SELECT count(*) FROM gone)
-        $sql$, CASE unit WHEN 'hour' THEN 'rollup_hours' ELSE 'rollup_days' END,
-        CASE unit WHEN 'hour' THEN 'measurement_1h_stored' ELSE 'measurement_1d_stored' END, low, high)
-    INTO rows, changed USING series, since, until;
+        SELECT (SELECT coalesce(sum(count), 0) FROM fresh)::bigint AS rows, (SELECT count(*) FROM put) AS changed, gone.* FROM gone
+        $sql$, CASE unit WHEN 'hour' THEN 'rollup_hours' ELSE 'rollup_days' END, stored, low, high)
+    INTO gone USING series, since, until;
+    rows := gone.rows; changed := gone.changed + coalesce(cardinality(gone.series), 0);
+    IF gone.series IS NOT NULL THEN
+        EXECUTE format($sql$
+            DELETE FROM %1$I s USING unnest($1, $2) g (series_id, bucket)
+            WHERE s.series_id = g.series_id AND s.bucket = g.bucket AND s.bucket >= %2$L AND s.bucket < %3$L
+            $sql$, stored, low, high) USING gone.series, gone.buckets;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz) IS
@@ -78,7 +93,8 @@ $$;
 COMMENT ON FUNCTION rollup_next(text, timestamptz) IS 'The first day (UTC), from the day of since, that has a chunk of this hypertable; null if none has.';
 
 CREATE OR REPLACE FUNCTION rollup_refresh(max_notes integer) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET lock_timeout = '10s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
     part record;
@@ -147,7 +163,8 @@ COMMENT ON FUNCTION rollup_refresh(integer) IS
     'One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements read.';
 
 CREATE OR REPLACE FUNCTION rollup_advance(max_series integer, wanted timestamptz DEFAULT now() - interval '15 minutes') RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET lock_timeout = '10s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
     low timestamptz;
@@ -222,7 +239,8 @@ COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
     'One batch that stores hours and days up to `wanted` (cut to the hour) for at most max_series series, and moves the thresholds where a window is complete. Returns the step; done: nothing is left.';
 
 CREATE OR REPLACE FUNCTION rollup_rebuild(since timestamptz, until timestamptz, after_series integer, max_series integer, tenant text) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET lock_timeout = '10s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
     low timestamptz := date_trunc('hour', since, 'UTC');
