@@ -1,8 +1,9 @@
-"""Compression ratio of the simulator's fleets, on TimescaleDB's Community edition (PGlite, which Node runs); printed as Markdown.
+"""Compression ratio of the simulator's fleet, on TimescaleDB's Community edition (PGlite, which Node runs); printed as Markdown.
 
-    python -m bench.compression --per-minute 0.2      devices that report every 5 minutes
+    python -m bench.compression                                     a day of devices that report every 12 seconds, as of `make up`
+    python -m bench.compression --devices 240 --per-minute 0.5      every two minutes
 
-Messages and measurements go through the platform's decoder, writer and `compress`; ratios are bytes of chunks with their indexes and TOAST.
+Messages and measurements go through the platform's decoder, writer and `compress`; ratios are bytes of chunks with indexes and TOAST.
 """
 
 import argparse
@@ -60,15 +61,15 @@ def line(name: str, rows: int, before: int, after: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=600, help="of the live fleet (default 600, as `iot simulate`)")
-    parser.add_argument("--per-minute", type=float, default=0.2, help="messages of a device (default 0.2)")
+    parser.add_argument("--devices", type=int, default=24, help="of the fleet (default 24)")
+    parser.add_argument("--per-minute", type=float, default=5.0, help="messages of a device (default 5)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-compression-") as folder, run_pglite(Path(folder)) as server:
         settings = copy_of(server, "live")
         live(settings, arguments.devices, arguments.per_minute, arguments.seed)
         (count,) = query(settings, "SELECT count(*) FROM series")[0]
-        show("the live fleet", compress(settings).done, count)
+        show("A day of the fleet", compress(settings).done, count)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python -m bench.lifecycle --database postgresql://…       one that is filled already; only the queries and what changes nothing
     python -m bench.lifecycle --live                          freshness of a drain, idle and with all maintenance at once
 
-Starts a PostgreSQL of its own in a temporary folder (for --live a Kafka, too) and removes both at the end.
+Starts a PostgreSQL and a Kafka of its own in a temporary folder and removes both at the end.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from bench import lifecycle_work as work
 from bench.lifecycle_live import measure_live
 from bench.lifecycle_queries import Timed, explain, time_late_row, time_queries
 from iot_platform.database import migrate
+from iot_platform.kafka_admin import ensure_topics
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import free_ports
@@ -48,7 +49,7 @@ SCHEDULED = (
 
 
 @contextmanager
-def own_servers(*, with_kafka: bool) -> Iterator[Settings]:
+def own_servers() -> Iterator[Settings]:
     """Servers for the block, durable as in production, with a migrated database."""
     folder = Path(tempfile.mkdtemp(prefix="bench-lifecycle-"))
     supervisor = Supervisor(folder, die_with_parent=True)
@@ -56,7 +57,7 @@ def own_servers(*, with_kafka: bool) -> Iterator[Settings]:
         cache, (database_port, kafka_port, no_port) = Settings().cache_dir, free_ports(3)
         postgresql = PostgresqlServer(folder, cache, database_port, Passwords.load(folder / "data" / "passwords.json"))
         kafka = KafkaServer(folder, cache, kafka_port, Settings())
-        servers: tuple[Server, ...] = (postgresql, kafka) if with_kafka else (postgresql,)
+        servers: tuple[Server, ...] = (postgresql, kafka)
         supervisor.ensure_running()
         for server in servers:
             start(server, supervisor, lambda text: print(f"  {text}", file=sys.stderr), abort=Event())
@@ -74,6 +75,7 @@ def own_servers(*, with_kafka: bool) -> Iterator[Settings]:
             }
         )
         migrate(settings)
+        ensure_topics(settings)  # an evaluation of quality asks Kafka whether the drain is behind
         yield settings
     finally:
         supervisor.shutdown()
@@ -114,7 +116,7 @@ def measure(settings: Settings, arguments: argparse.Namespace, *, filled: bool) 
     show("Queries", [timed(item) for item in time_queries(settings, arguments.runs)])
     show("Scheduled work and sensor ticks", (body(settings, what, name, runs=runs) for what, name, runs in SCHEDULED))
     if not filled:
-        show("Retention", [body(settings, "retention of one day", "retention", 1)])
+        show("Retention", [body(settings, "retention of two days", "retention", arguments.days - 2)])
         show("Late data", [timed(item) for item in time_late_row(settings, arguments.runs)])  # the last: no drain accounts for these rows
 
 
@@ -140,7 +142,7 @@ def main() -> None:
         if arguments.explain:
             print(f"\n```\n{explain(settings)}\n```")
         return
-    with own_servers(with_kafka=arguments.live) as settings:
+    with own_servers() as settings:
         if arguments.live:
             fleet = (arguments.tenants, arguments.projects, arguments.series, arguments.measurements, arguments.days)
             work.run(settings, "fill", *fleet)

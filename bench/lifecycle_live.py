@@ -16,10 +16,9 @@ from bench.drain import flat
 from bench.end_to_end import FRESHNESS
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.database import connect
-from iot_platform.kafka_admin import ensure_topics
 from iot_platform.settings import Settings, exports
 
-MAINTENANCE = (("rollup",), ("retention", "1"), ("quality",), ("compression",), ("audit",), ("project_sums",))
+MAINTENANCE = (("rollup",), ("retention", "88"), ("quality",), ("compression",), ("audit",), ("project_sums",))
 START_SECONDS = 10
 RATIO = 2.0
 Row = tuple[str, str, str]
@@ -27,7 +26,6 @@ Row = tuple[str, str, str]
 
 def measure_live(settings: Settings, rate: int, seconds: int) -> list[Row]:
     """Rows of a table: percentiles of (commit - receipt) of both phases, and their ratio."""
-    ensure_topics(settings)
     own = settings.model_copy(update={"drain_shift_seconds": 3600.0, "drain_idle_seconds": 3600.0})
     with _process([sys.executable, "-c", _DRAIN], own) as drain:
         time.sleep(START_SECONDS)

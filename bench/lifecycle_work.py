@@ -58,10 +58,13 @@ def retention_plan(_: list[str]) -> Result:
 
 
 def retention(arguments: list[str]) -> Result:
-    """The body of retention's schedule as it will be in so many days: one day later is one chunk of measurement."""
-    from iot_platform.retention import run_retention
+    """`iot retention set` measurements to so many days, and the body of retention's schedule: a day less is one chunk of measurement."""
+    from iot_platform.database import connect
+    from iot_platform.retention import run_retention, set_policy
 
-    done = run_retention(get_settings(), at=datetime.now(UTC) + int(arguments[0]) * DAY)
+    with closing(connect(get_settings(), application_name="bench")) as connection:
+        set_policy(connection, "measurement", f"{arguments[0]}d", changed_by="bench")
+    done = run_retention(get_settings())
     return {"rows": done.rows, "chunks": done.chunks, "bytes": done.bytes}
 
 
