@@ -40,6 +40,7 @@ class Victims:
 
     def __init__(self, process: "subprocess.Popen[str]", settings: Settings) -> None:
         self._process, self._settings = process, settings
+        self._running = 0
 
     def die(self, work: str, point: str, text: str, number: int, *arguments: str) -> None:
         """It kills itself at a point of lifecycle_process."""
@@ -61,10 +62,18 @@ class Victims:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({**order, "environment": exports(self._settings)}) + "\n")
         self._process.stdin.flush()
-        return self._read()
+        self._running = self._read()
+        return self._running
 
     def _ended(self) -> None:
-        assert self._read() == -signal.SIGKILL, "it was not killed: the point was never reached"
+        status, self._running = self._read(), 0
+        assert status == -signal.SIGKILL, "it was not killed: the point was never reached"
+
+    def close(self) -> None:
+        """End one that a failed test left."""
+        if self._running:
+            os.kill(self._running, signal.SIGKILL)
+            self._ended()
 
     def _read(self) -> int:
         assert self._process.stdout is not None
@@ -87,8 +96,10 @@ def aged(settings: Settings, accountant: Accountant) -> Settings:
 
 
 @pytest.fixture
-def victims(process: "subprocess.Popen[str]", aged: Settings) -> Victims:
-    return Victims(process, aged)
+def victims(process: "subprocess.Popen[str]", aged: Settings) -> Iterator[Victims]:
+    made = Victims(process, aged)
+    yield made
+    made.close()
 
 
 def _await(done: object) -> None:
@@ -215,11 +226,14 @@ def test_rollups(aged: Settings, victims: Victims) -> None:
         query(aged, "TRUNCATE measurement_1h_stored, measurement_1d_stored")  # never rolled up
         state = "threshold = '-infinity', threshold_1d = '-infinity', notes_below = '-infinity', fill_series = 0, fill_1d_series = 0"
         query(aged, f"UPDATE rollup_state SET {state}, fill_end = NULL, fill_1d_end = NULL")
-        for point, number in (("uncommitted", 2), ("during_commit", 2), ("after_commit", 3)):
-            victims.die("rollup", point, "rollup_advance", number)
-            check()
+        victims.die("rollup", "uncommitted", "rollup_advance", 2)
+        check()
         victims.die_within("rollup", "rollup_state")
         check()
+        for point in ("during_commit", "after_commit"):
+            victims.die("rollup", point, "rollup_advance", 1)
+            check()
+        assert query(aged, "SELECT isfinite(threshold_1d) FROM rollup_state") == [(False,)], "killed too late"
         roll_up(aged)
 
         late = Feed(aged)
