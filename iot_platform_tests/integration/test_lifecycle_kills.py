@@ -275,7 +275,7 @@ def test_export(aged: Settings, victims: Victims, tmp_path: Path) -> None:
     kills = (
         ("before_rename", ".parquet", 1),
         ("after_rename", ".parquet", 2),
-        ("before", "tenant_export", 2),
+        ("before", "FROM measurement_named", 2),
         ("before_rename", "manifest.json", 1),
     )
     for point, text, number in kills:
