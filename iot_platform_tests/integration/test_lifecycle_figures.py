@@ -52,7 +52,7 @@ def test_about_how_many_bytes_a_tenant_takes(settings: Settings, monkeypatch: py
     kept = query(settings, "SELECT sum(bytes) FROM (VALUES ('message'), ('measurement')) t (name) CROSS JOIN retention_chunks(t.name)")[0][
         0
     ]
-    assert 0.9 * kept < found["large"] < 1.1 * kept
+    assert 0.9 * float(kept) < found["large"] < 1.1 * float(kept)
     assert found["small"] < found["large"] / 1_000
     monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
     shown = CliRunner().invoke(app, ["tenant", "list"], env={"COLUMNS": "200"}).stdout

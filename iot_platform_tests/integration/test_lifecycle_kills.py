@@ -293,5 +293,6 @@ def test_export(aged: Settings, victims: Victims, tmp_path: Path) -> None:
     assert sorted(payloads) == sorted(payload for (payload,) in stored)
     assert not list(folder.rglob("*.part*"))
     victims.die("export", "after_rename", "manifest.json", 1, str(tmp_path / "other"))
+    export_tenant(aged, "acme", tmp_path / "other", part_rows=9)
     assert verify_export(tmp_path / "other")[1] == []
     assert checksums(aged, "acme") == before
