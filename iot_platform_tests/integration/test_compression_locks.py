@@ -16,7 +16,7 @@ SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND granted AND locktype 
 AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock', 'ShareUpdateExclusiveLock')"""
 ADVISORY = """
 SELECT name FROM unnest(ARRAY['maintenance', 'rollup-threshold', 'catalog', 'compression']) name
-JOIN pg_locks l ON l.locktype = 'advisory' AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key(name) WHERE l.pid = pg_backend_pid()"""
+JOIN pg_locks l ON l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key(name)"""
 
 
 def test_only_the_chunk_is_locked(community: Settings) -> None:
