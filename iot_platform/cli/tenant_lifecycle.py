@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iot_platform.cli.errors import CliError
+from iot_platform.compression.words import size
 
 if TYPE_CHECKING:
     from iot_platform.settings import Settings
@@ -228,11 +229,11 @@ def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any
     from rich.table import Table
 
     table = Table(first, header_style="bold")
-    for name in (*columns, "first", "last", "about"):
+    for name in (*columns, "first", "last", "bytes"):
         table.add_column(name, justify="right")
     for label, item in rows:
         counts = [f"{getattr(item, name):,}" for name in columns]
-        table.add_row(label, *counts, _day(item.first), _day(item.last), f"{item.bytes / 1e6:,.1f} MB")
+        table.add_row(label, *counts, _day(item.first), _day(item.last), f"about {size(item.bytes)}")
     Console(highlight=False).print(table)
 
 

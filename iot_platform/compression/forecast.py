@@ -24,9 +24,11 @@ SELECT pg_database_size(current_database()), now(), timescale_edition() = 'commu
        (SELECT min(hour) FROM accounting_1h WHERE hour > now() - INTERVAL '8 days'),
        a.messages, a.measurements
 FROM (
-    SELECT sum(messages)::bigint AS messages, sum(measurements)::bigint AS measurements
-    FROM accounting_1h WHERE hour >= now() - INTERVAL '25 hours' AND hour < now() - INTERVAL '1 hour'
+    SELECT round(sum(a.messages * p.inside))::bigint AS messages, round(sum(a.measurements * p.inside))::bigint AS measurements
+    FROM accounting_1h a CROSS JOIN LATERAL (SELECT least(1, extract(epoch FROM a.hour - now() + INTERVAL '25 hours') / 3600) AS inside) p
+    WHERE a.hour > now() - INTERVAL '25 hours'
 ) a"""
+"""Of the hour in which the last 24 hours began, as much as lies in them."""
 _COMPRESSION: Final = "SELECT table_name, older_than FROM compression_policy WHERE enabled"
 _RETENTION: Final = "SELECT table_name, keep FROM retention_policy WHERE tenant_id = '' AND project_id = ''"
 
@@ -56,7 +58,7 @@ class TableGrowth:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The answer. `day_bytes` are what a day adds before compression.
+    """The answer. `day_bytes` are what a day adds before compression; `messages_a_day`, `measurements_a_day` those of the last 24 hours.
 
     `days` is None where no limit is known, or it is not reached within three years.
     """

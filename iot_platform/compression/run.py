@@ -17,7 +17,7 @@ from iot_platform.settings import Settings
 CHUNK_SECONDS: Final = 1800
 """Longest compression of one chunk: about 4 million rows a minute, so a day of 1,000 messages a second has time enough."""
 PAUSE_SECONDS: Final = 0.2
-"""Between chunks, so that whoever waits for the maintenance lock gets it."""
+"""Between chunks, so that whoever waits for something of ours gets it."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def compress(
 def _compress_one(connection: Connection, chunk: Chunk, result: Result, on_done: Callable[[Done, int], None]) -> None:
     try:
         with connection.cursor() as cursor:
+            cursor.execute("SELECT compression_prepare(%s)", (chunk.name,))
+            connection.commit()
             cursor.execute(
                 "SELECT table_name, chunk_name, range_start, range_end, action, rows, bytes_before, bytes_after, seconds"
                 " FROM compression_apply(%s)",
@@ -102,7 +104,7 @@ def _compress_one(connection: Connection, chunk: Chunk, result: Result, on_done:
             )
             row = cursor.fetchone()
         connection.commit()
-    except psycopg2.errors.LockNotAvailable:
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
         connection.rollback()
         result.postponed.append(chunk.name)
         return

@@ -17,7 +17,6 @@ ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at
 RETURNING 1"""
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
-_PROJECT_COUNT = "SELECT count(*) FROM project"
 _SUMS = f"""
 SELECT tenant_id, project_id, kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
 FROM accounting_1h
@@ -87,11 +86,6 @@ def sessions(connection: Connection, prefix: str) -> set[str]:
 def known_projects(connection: Connection) -> list[tuple[str, str]]:
     """Every (tenant, project) in order of appearance."""
     return [(tenant, project) for tenant, project in _rows(connection, _PROJECTS, ())]
-
-
-def project_count(connection: Connection) -> int:
-    """How many projects there are."""
-    return int(_rows(connection, _PROJECT_COUNT, ())[0][0])
 
 
 def project_figures(connection: Connection, projects: list[tuple[str, str]]) -> dict[tuple[str, str], Figures]:

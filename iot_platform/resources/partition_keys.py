@@ -7,6 +7,8 @@ _ODD = frozenset("%/|,\"'[]{}<>\\`")
 
 
 def _encode(name: str) -> str:
+    if name.isalnum():  # nearly all are: quick
+        return name
     text = "".join(_escape(char) if char in _ODD or char.isspace() or not char.isprintable() else char for char in name)
     return text.replace("...", "%2E%2E%2E")  # Dagster writes ranges as first...last
 

@@ -24,8 +24,12 @@ CHUNK: Final = 10_000
 
 _FIND_SERIES: Final = """
 SELECT s.identity, s.series_id, (extract(epoch FROM l.time) * 1000000)::bigint
-FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.identity = ANY (%s)"""
-_FIND_SOURCES: Final = "SELECT identity, source_id, NULL FROM source WHERE identity = ANY (%s)"
+FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.identity = ANY (%s)
+AND NOT EXISTS (SELECT FROM tenant_leaving d WHERE d.tenant_id = s.tenant_id AND s.series_id <= d.last_series_id)"""
+_FIND_SOURCES: Final = """
+SELECT s.identity, s.source_id, NULL FROM source s WHERE s.identity = ANY (%s)
+AND NOT EXISTS (SELECT FROM tenant_leaving d WHERE d.tenant_id = s.tenant_id AND s.source_id <= d.last_source_id)"""
+_MAKE_WAY: Final = "SELECT catalog_make_way(%s::bytea[], %s::bytea[])"
 _ADD_SERIES: Final = """
 INSERT INTO series (identity, tenant_id, project_id, device_id, metric) VALUES %s
 ON CONFLICT DO NOTHING RETURNING identity, series_id, NULL"""
@@ -74,7 +78,7 @@ class Catalog:
 
     def hold(self, cursor: Cursor) -> bool:
         """Whether every id is still what it was; if so, it stays until the end of the transaction. If not, roll back and begin anew with a
-        new catalog. Waits for a deletion that is just taking names away (well below a second)."""
+        new catalog. Waits for the cut of a deletion (tens of ms)."""
         cursor.execute(_HOLD, (lock_key("catalog"),))
         return _number(cursor) == self._generation
 
@@ -190,6 +194,10 @@ class Catalog:
             (_ADD_SOURCES, sources, self.decoder.sources, False),
             (_ADD_SERIES, series, self.decoder.series, True),
         ):
+            keys = [Binary(key) for key in names]
+            for start in range(0, len(keys), CHUNK):
+                part = keys[start : start + CHUNK]
+                cursor.execute(_MAKE_WAY, (part, []) if are_series else ([], part))
             values = [(Binary(key), *table[index]) for key, index in names.items()]
             if values:
                 self._take(execute_values(cursor, query, values, page_size=CHUNK, fetch=True), names, are_series)

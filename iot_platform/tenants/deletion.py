@@ -22,6 +22,8 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.listing import tenants
 
 MAX_ROWS: Final = 10_000
+MAX_NAMES: Final = 2_000
+"""Series, and sources, per transaction: a drain that creates one of them anew waits for it."""
 FIRST_SLICE: Final = timedelta(hours=6)
 LAST_SLICE: Final = timedelta(days=64)
 LOCK_SECONDS: Final = 120.0
@@ -100,10 +102,13 @@ class _Deleter:
         access.revoke(self._connection, self._tenant)  # first: nobody shall read half a tenant
         if not cut:
             self._stage("books")
-            while self._call("SELECT rows FROM tenant_deletion_prepare(%s, %s)", deletion, self._max_rows)[0][0] >= self._max_rows:
+            prepare = "SELECT max(rows) FROM tenant_deletion_prepare(%s, %s)"
+            while self._call(prepare, deletion, self._max_rows)[0][0] >= self._max_rows:
                 self._tell(self._progress)
-            self._stage("names")
             self._call("SELECT tenant_deletion_cut(%s)", deletion)
+        self._stage("names")
+        while self._call("SELECT tenant_deletion_names(%s, %s)", deletion, min(self._max_rows, MAX_NAMES))[0][0]:
+            self._tell(self._progress)
         for table in TABLES:
             self._stage(table)
             self._remove(deletion, table)

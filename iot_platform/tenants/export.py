@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,7 +122,7 @@ class _Export:
         """Take over what an interrupted export wrote. Returns when it began."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._journal.exists():
-            lines = [json.loads(line) for line in self._journal.read_text("utf-8").splitlines() if line.endswith("}")]
+            lines = list(_lines(self._journal))
             if lines and lines[0].get("tenant") == self._tenant and lines[0].get("format") == FORMAT:
                 begun = datetime.fromisoformat(lines[0]["begun_at"])
                 for line in lines[1:]:
@@ -144,7 +144,7 @@ class _Export:
 
     def _note(self, line: dict[str, Any]) -> None:
         with self._journal.open("ab") as file:
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.write(b"\n" + json.dumps(line, ensure_ascii=False).encode() + b"\n")  # the line before may be half written
             file.flush()
             os.fsync(file.fileno())
 
@@ -231,6 +231,13 @@ class _Export:
             "columns": {table.name: {name: str(kind) for name, kind in table.schema.items()} for table in TABLES},
             "files": [asdict(file) for file in self._files],
         }
+
+
+def _lines(journal: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines."""
+    for line in journal.read_bytes().splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def _name(table: ExportTable, label: str, number: str) -> str:

@@ -8,26 +8,38 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.tenants.errors import TenantError
 
-# Bytes: each table's size divided by its rows (both from the statistics), times the rows that accounting_1h says are kept.
+# Bytes: rows that accounting_1h says are kept, times what a row of that table takes in the chunks (with indexes and TOAST) whose number of
+# rows is known; a chunk of few rows is mostly empty pages and tells nothing. Where there is no other, what was measured elsewhere.
 _BYTES: Final = """
-size AS (
-    SELECT t.table_name, coalesce(sum(c.bytes), 0) / greatest(1, approximate_row_count(t.relation)) AS row_bytes
-    FROM retention_tables() t LEFT JOIN LATERAL retention_chunks(t.table_name) c ON true
-    WHERE t.table_name IN ('message', 'measurement', 'quarantine') GROUP BY t.table_name, t.relation
-), kept AS (
-    SELECT max(row_bytes) FILTER (WHERE table_name = 'message') AS message,
-        max(row_bytes) FILTER (WHERE table_name = 'measurement') AS measurement,
-        max(row_bytes) FILTER (WHERE table_name = 'quarantine') AS quarantine, retention_mark_of('message', '', '') AS message_mark,
-        retention_mark_of('measurement', '', '') AS measurement_mark, retention_mark_of('quarantine', '', '') AS quarantine_mark
-    FROM size
+chunk AS (
+    SELECT c.hypertable_name AS table_name, coalesce(k.rows, r.reltuples) AS rows,
+        coalesce(k.bytes_after, pg_total_relation_size(r.oid)) AS bytes
+    FROM timescaledb_information.chunks c
+    JOIN pg_class r ON r.oid = to_regclass(format('%%I.%%I', c.chunk_schema, c.chunk_name))
+    LEFT JOIN LATERAL (
+        SELECT k.rows, k.bytes_after FROM compressed_chunk k
+        WHERE c.is_compressed AND k.chunk_name = format('%%I.%%I', c.chunk_schema, c.chunk_name) ORDER BY k.compressed_at DESC LIMIT 1
+    ) k ON true
+    WHERE c.hypertable_schema = 'public' AND c.hypertable_name IN ('message', 'measurement', 'quarantine')
+), size AS (
+    SELECT table_name, sum(bytes)::float8 / sum(rows) AS row_bytes FROM chunk WHERE rows >= 1000 GROUP BY 1
+), kept AS MATERIALIZED (
+    SELECT coalesce((SELECT row_bytes FROM size WHERE table_name = 'message'), 200) AS message,
+        coalesce((SELECT row_bytes FROM size WHERE table_name = 'measurement'), 100) AS measurement,
+        coalesce((SELECT row_bytes FROM size WHERE table_name = 'quarantine'), 300) AS quarantine,
+        retention_mark_of('message', '', '') AS message_mark, retention_mark_of('measurement', '', '') AS measurement_mark,
+        retention_mark_of('quarantine', '', '') AS quarantine_mark
 )"""
 _SUMS: Final = """
     SELECT {keys}, sum(a.messages)::bigint AS messages, sum(a.quarantined)::bigint AS quarantined,
         sum(a.measurements)::bigint AS measurements, min(a.hour) AS first_hour, max(a.last_received_at) AS last_received_at,
-        round(sum(k.message * a.messages) FILTER (WHERE a.hour >= k.message_mark)
-            + coalesce(sum(k.measurement * a.measurements) FILTER (WHERE a.hour >= k.measurement_mark), 0)
-            + coalesce(sum(k.quarantine * a.quarantined) FILTER (WHERE a.hour >= k.quarantine_mark), 0))::bigint AS bytes
-    FROM accounting_1h a CROSS JOIN kept k
+        round((SELECT message FROM kept)
+                * coalesce(sum(a.messages) FILTER (WHERE a.hour >= (SELECT message_mark FROM kept)), 0)::float8
+            + (SELECT measurement FROM kept)
+                * coalesce(sum(a.measurements) FILTER (WHERE a.hour >= (SELECT measurement_mark FROM kept)), 0)::float8
+            + (SELECT quarantine FROM kept)
+                * coalesce(sum(a.quarantined) FILTER (WHERE a.hour >= (SELECT quarantine_mark FROM kept)), 0)::float8)::bigint AS bytes
+    FROM accounting_1h a
     WHERE a.tenant_id <> '' AND (%(tenant)s::text IS NULL OR a.tenant_id = %(tenant)s) GROUP BY {keys}"""
 _TENANTS: Final = f"""
 WITH {_BYTES}, sums AS ({_SUMS.format(keys="a.tenant_id")})
@@ -37,8 +49,8 @@ SELECT tenant_id, coalesce(p.projects, 0), coalesce(d.devices, 0), coalesce(p.se
 FROM sums s
 FULL JOIN (SELECT tenant_id, count(*) AS projects, sum(series_count)::bigint AS series FROM project
     WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s GROUP BY 1) p USING (tenant_id)
-LEFT JOIN (SELECT tenant_id, count(DISTINCT (project_id, device_id)) AS devices FROM source
-    WHERE device_id <> '' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) GROUP BY 1) d USING (tenant_id)
+LEFT JOIN (SELECT tenant_id, count(*) AS devices FROM (SELECT DISTINCT tenant_id, project_id, device_id FROM source
+    WHERE device_id <> '' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)) n GROUP BY 1) d USING (tenant_id)
 ORDER BY 1"""  # noqa: S608 - our own constants
 _PROJECTS: Final = f"""
 WITH {_BYTES}, sums AS ({_SUMS.format(keys="a.tenant_id, a.project_id")})
@@ -55,7 +67,7 @@ ORDER BY 1"""  # noqa: S608 - our own constants
 @dataclass(frozen=True)
 class ProjectSummary:
     """What one project has. Counts of messages and measurements are those since the ledger's beginning, whatever retention took; `bytes` is
-    an estimate of what is kept; `first` is the hour of the first message."""
+    about what its messages, measurements and quarantined messages that are kept take, with indexes; `first`: hour of the first message."""
 
     project: str
     devices: int

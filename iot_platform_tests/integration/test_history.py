@@ -21,6 +21,7 @@ from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
 from iot_platform.simulator.history.options import DAY_US
+from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.drain_feed import Feed, drain, query
 
 END_US = 1_764_000_000_000_000
@@ -151,6 +152,29 @@ def test_another_history_is_refused(settings: Settings) -> None:
     assert content(settings) == before
 
 
+def test_after_its_tenants_were_deleted(settings: Settings) -> None:
+    fill(settings)
+    before = content(settings)
+    tenants = [row[0] for row in query(settings, "SELECT DISTINCT tenant_id FROM project ORDER BY 1")]
+    delete_tenant(settings, tenants[0], requested_by="test")
+    with pytest.raises(HistoryError, match=rf"1 of the 2 tenants .* \({tenants[0]}\): take another --seed, or .* each of: {tenants[1]}\)"):
+        fill(settings)
+    delete_tenant(settings, tenants[1], requested_by="test")
+    check_consistent(settings)
+
+    def deletes(_: HistoryProgress) -> None:  # between two slices, while the next one is made
+        delete_tenant(settings, tenants[0], requested_by="test")
+
+    with pytest.raises(HistoryError, match="1 of the 2 tenants"):
+        fill(settings, on_progress=deletes)
+    delete_tenant(settings, tenants[1], requested_by="test")
+    check_consistent(settings)
+    assert query(settings, "SELECT count(*) FROM measurement") == [(0,)]
+    assert fill(settings).finished
+    assert content(settings) == before
+    check_consistent(settings)
+
+
 def test_its_projects_appear_as_partitions(settings: Settings) -> None:
     fill(settings)
     with dg.instance_for_test() as instance:
@@ -159,6 +183,9 @@ def test_its_projects_appear_as_partitions(settings: Settings) -> None:
         assert set(instance.get_dynamic_partitions(PROJECT)) == {project_key(*item) for item in added}
         assert len(instance.get_dynamic_partitions(TENANT)) == 2
         assert sync_projects(instance, settings) == ([], 6)
+        instance.delete_dynamic_partition(PROJECT, project_key(*added[0]))
+        instance.add_dynamic_partitions(PROJECT, ["gone/gone"])
+        assert sync_projects(instance, settings) == ([added[0]], 6), "a key of something that is gone hides a project"
     with closing(connect(settings)) as connection:
         figures = project_figures(connection, added)
     assert sum(item.measurements for item in figures.values()) == query(settings, "SELECT count(*) FROM measurement")[0][0]

@@ -52,6 +52,22 @@ COMMENT ON FUNCTION compression_enable(text, text) IS
     'Sets a table with a policy up for the compression of its chunks, or of this one: by segments if it has enough rows for each. Does nothing in the Apache edition.';
 REVOKE EXECUTE ON FUNCTION compression_enable(text, text) FROM PUBLIC;
 
+CREATE OR REPLACE FUNCTION compression_prepare(chunk text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    name text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(lock_key('compression'));
+    SELECT c.table_name INTO name FROM compression_chunks() c WHERE c.chunk_name = chunk AND c.due IS NOT NULL;
+    IF FOUND THEN
+        PERFORM compression_enable(name, chunk);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION compression_prepare(text) IS
+    'Sets the table of a chunk that is due up for its compression, in a transaction of its own: where settings change, that locks the whole table for a moment.';
+REVOKE EXECUTE ON FUNCTION compression_prepare(text) FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION compression_apply(chunk text) RETURNS SETOF compressed_chunk
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
@@ -62,7 +78,9 @@ BEGIN
         RAISE EXCEPTION 'this database runs TimescaleDB''s Apache edition, which has no compression'
             USING ERRCODE = 'feature_not_supported', HINT = 'iot doctor says how to switch to the Community edition';
     END IF;
-    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    -- Not the lock maintenance: a large chunk takes minutes, and nothing else of maintenance may wait so long. Who writes to this chunk, drops
+    -- it or deletes from it waits for the chunk's own lock, or gives up after seconds and comes again.
+    PERFORM pg_advisory_xact_lock(lock_key('compression'));
     SELECT c.* INTO before FROM compression_chunks() c WHERE c.chunk_name = chunk;
     IF before.due IS NULL THEN
         RETURN;  -- gone, done by somebody else, or never asked for
@@ -72,7 +90,6 @@ BEGIN
         -- compress_chunk alone would merge the late rows, too, but leave their dead versions in heap and index: nothing gained.
         PERFORM decompress_chunk(chunk::regclass);
     END IF;
-    PERFORM compression_enable(before.table_name, chunk);
     PERFORM compress_chunk(chunk::regclass);
     RETURN QUERY
     INSERT INTO compressed_chunk AS r (table_name, chunk_name, range_start, range_end, action, rows, bytes_before, bytes_after, seconds)
@@ -85,7 +102,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION compression_apply(text) IS
-    'Compresses one chunk (schema.name) that is due, and returns what it noted in compressed_chunk; nothing if it is not due. Holds up writers of that chunk. Apache edition: error 0A000.';
+    'Compresses one chunk (schema.name) that is due, as the table is set up (compression_prepare), and returns what it noted in compressed_chunk; nothing if it is not due. Holds up writers of that chunk. Apache edition: error 0A000.';
 REVOKE EXECUTE ON FUNCTION compression_apply(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION disk_chunks() RETURNS TABLE (

@@ -62,13 +62,13 @@ BEGIN
         -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it themselves.
         GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy TO iot_writer;
         GRANT SELECT ON retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
-            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_writer;
+            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
-            retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer) TO iot_writer;
+            retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer), catalog_make_way(bytea[], bytea[]) TO iot_writer;
         -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
         GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;
-        GRANT EXECUTE ON FUNCTION compression_apply(text) TO iot_writer;
+        GRANT EXECUTE ON FUNCTION compression_prepare(text), compression_apply(text) TO iot_writer;
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
@@ -86,7 +86,7 @@ BEGIN
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
             TO iot_reader;
         GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
-            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation TO iot_reader;
+            tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_reader;
         -- Compression
         GRANT SELECT ON compression_policy, compressed_chunk TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());

@@ -155,7 +155,8 @@ LANGUAGE sql STABLE AS $$
     FROM (SELECT series_id, count(*) AS rows FROM measurement WHERE time >= span_from AND time < span_to GROUP BY 1) m
     FULL JOIN (SELECT series_id, sum(count)::bigint AS rows FROM measurement_1h WHERE bucket >= span_from AND bucket < span_to GROUP BY 1) r USING (series_id)
     JOIN series s USING (series_id)  -- without the series of a tenant that is being deleted
-    WHERE m.rows IS DISTINCT FROM r.rows AND (tenant = '' OR s.tenant_id = tenant AND project IN ('', s.project_id))
+    WHERE NOT EXISTS (SELECT FROM tenant_leaving l WHERE l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id)
+      AND m.rows IS DISTINCT FROM r.rows AND (tenant = '' OR s.tenant_id = tenant AND project IN ('', s.project_id))
       AND NOT EXISTS (SELECT FROM retention_mark k WHERE k.table_name = 'measurement' AND k.removed_before > span_from
           AND (k.tenant_id, k.project_id) IN ((s.tenant_id, ''), (s.tenant_id, s.project_id)))
       AND NOT EXISTS (SELECT FROM retention_mark k WHERE k.table_name = 'measurement_1h' AND k.removed_before > span_from

@@ -67,6 +67,7 @@ CREATE OR REPLACE FUNCTION retention_add_measurements(counts jsonb) RETURNS void
 LANGUAGE sql AS $$
     INSERT INTO retention_sum AS r (tenant_id, project_id, measurements)
     SELECT s.tenant_id, s.project_id, sum(c.value::bigint) FROM jsonb_each_text(counts) c JOIN series s ON s.series_id = c.key::integer
+    WHERE NOT EXISTS (SELECT FROM tenant_leaving l WHERE l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id)
     GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (tenant_id, project_id) DO UPDATE SET measurements = r.measurements + excluded.measurements
 $$;

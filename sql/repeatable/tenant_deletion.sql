@@ -1,8 +1,10 @@
--- Deleting a tenant. Until the cut only books and quarantined messages go, which name it directly; the cut takes its names, in one transaction
--- that no drain overlaps; then the rows that carry their ids go in batches. Every step can be killed and repeated. Docs: docs/tenants.md.
+-- Deleting a tenant. Before the cut most of what names it directly goes in batches. The cut, one short transaction that no drain overlaps, draws
+-- the line: series and sources up to an id are the old tenant's (view tenant_leaving), and whoever looks names up does not find them any more.
+-- Then they go, then the rows that carry their ids, in batches. Every step can be killed and repeated. Docs: docs/tenants.md.
 SET LOCAL check_function_bodies = off;
 
--- One bounded batch before the cut. Rows left: repeat.
+-- One bounded batch of each table before the cut. As many rows as asked for: repeat. Settings, marks and sums stay until the cut: what is still
+-- there is kept and computed by them.
 CREATE OR REPLACE FUNCTION tenant_deletion_prepare(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text, rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
@@ -11,14 +13,19 @@ DECLARE
 BEGIN
     PERFORM retention_begin();
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL AND d.finished_at IS NULL;
-    table_name := 'accounting_1h';
-    DELETE FROM accounting_1h WHERE ctid = ANY (ARRAY(SELECT a.ctid FROM accounting_1h a WHERE a.tenant_id = tenant LIMIT max_rows));
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    PERFORM tenant_deletion_count(deletion, table_name, rows);
-    RETURN NEXT;
+    FOR table_name IN SELECT t.table_name FROM tenant_deletion_by_name() t
+        WHERE t.table_name NOT LIKE 'retention%' AND t.table_name <> 'quality_rule'
+    LOOP
+        EXECUTE format('DELETE FROM %1$I WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM %1$I t WHERE t.tenant_id = $1 LIMIT $2))', table_name)
+            USING tenant, max_rows;
+        GET DIAGNOSTICS rows = ROW_COUNT;
+        PERFORM tenant_deletion_count(deletion, table_name, rows);
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tenant_deletion_prepare(integer, integer) IS 'Deletes a batch of a tenant''s rows of accounting_1h, so that the cut has few left. Returns how many went.';
+COMMENT ON FUNCTION tenant_deletion_prepare(integer, integer) IS
+    'Deletes a batch of a tenant''s rows of each plain table that names it (accounting_1h, what quality learnt …), so that the cut has few left. Returns how many went.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_count(deletion integer, table_name text, rows bigint) RETURNS void
 LANGUAGE sql AS $$
@@ -37,29 +44,19 @@ DECLARE
 BEGIN
     PERFORM retention_begin();
     PERFORM set_config('lock_timeout', '5s', true);
+    LOCK TABLE project IN SHARE ROW EXCLUSIVE MODE;  -- whoever was creating names has committed then, and nobody begins to
     PERFORM pg_advisory_xact_lock(lock_key('catalog'));  -- no drain or replay is inside its transaction; those that come see the new generation
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL FOR UPDATE;
-    PERFORM FROM project p WHERE p.tenant_id = tenant ORDER BY p.project_id FOR UPDATE;  -- whoever is creating names of it has committed then
     UPDATE catalog_generation SET generation = generation + 1;
     INSERT INTO tenant_deletion_offset (deletion_id, topic_id, kafka_partition, next_offset)
         SELECT deletion, k.topic_id, k.kafka_partition, k.next_offset FROM kafka_offset k ON CONFLICT DO NOTHING;
-    UPDATE tenant_deletion SET cut_at = clock_timestamp(), projects = ARRAY(SELECT p.project_id FROM project p WHERE p.tenant_id = tenant ORDER BY 1)
+    UPDATE tenant_deletion SET cut_at = clock_timestamp(), projects = ARRAY(SELECT p.project_id FROM project p WHERE p.tenant_id = tenant ORDER BY 1),
+        last_series_id = coalesce((SELECT max(s.series_id) FROM series s), 0), last_source_id = coalesce((SELECT max(s.source_id) FROM source s), 0)
         WHERE deletion_id = deletion;
-    WITH gone AS (DELETE FROM series WHERE tenant_id = tenant RETURNING series_id)
-        INSERT INTO tenant_deletion_series (deletion_id, series_id) SELECT deletion, series_id FROM gone;
-    GET DIAGNOSTICS count = ROW_COUNT;
-    UPDATE tenant_deletion SET series = count WHERE deletion_id = deletion;
-    WITH gone AS (DELETE FROM source WHERE tenant_id = tenant RETURNING source_id)
-        INSERT INTO tenant_deletion_source (deletion_id, source_id) SELECT deletion, source_id FROM gone;
-    GET DIAGNOSTICS count = ROW_COUNT;
-    UPDATE tenant_deletion SET sources = count WHERE deletion_id = deletion;
-    DELETE FROM project WHERE tenant_id = tenant;
-    GET DIAGNOSTICS count = ROW_COUNT;
-    PERFORM tenant_deletion_count(deletion, 'project', count);
-    -- Books, policies, marks, sums, and whatever other parts of the platform keep by tenant, as rules and open incidents.
-    FOR name IN SELECT t.table_name FROM tenant_deletion_tables('tenant_id') t
-        WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'series', 'source', 'project')
-    LOOP
+    -- Their series and sources refer to them: projects go with the last of these, unless new ones came.
+    UPDATE project SET series_count = 0, source_count = 0, first_seen_at = clock_timestamp() WHERE tenant_id = tenant;
+    -- What came since it was prepared, settings, marks, sums.
+    FOR name IN SELECT t.table_name FROM tenant_deletion_by_name() t LOOP
         EXECUTE format('DELETE FROM %I WHERE tenant_id = $1', name) USING tenant;
         GET DIAGNOSTICS count = ROW_COUNT;
         PERFORM tenant_deletion_count(deletion, name, count);
@@ -67,7 +64,71 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_cut(integer) IS
-    'Takes a tenant''s names away in one transaction; what was committed before belongs to nobody and goes in batches, what comes later is a new tenant''s.';
+    'Draws the line in one short transaction: what was committed before belongs to nobody and goes in batches, what comes later is a new tenant''s.';
+
+CREATE OR REPLACE FUNCTION tenant_deletion_names(deletion integer, max_rows integer DEFAULT 2000) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
+DECLARE
+    leaving tenant_leaving;
+    count bigint;
+BEGIN
+    PERFORM retention_begin();
+    SELECT * INTO leaving FROM tenant_leaving l WHERE l.deletion_id = deletion;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- Locked rows are skipped: somebody makes way for a new name. So we never wait for one who waits for us.
+    WITH gone AS (
+        DELETE FROM series WHERE series_id = ANY (ARRAY(
+            SELECT s.series_id FROM series s WHERE s.tenant_id = leaving.tenant_id AND s.series_id <= leaving.last_series_id
+            LIMIT max_rows FOR UPDATE SKIP LOCKED)) RETURNING series_id
+    )
+    INSERT INTO tenant_deletion_series (deletion_id, series_id) SELECT deletion, series_id FROM gone;
+    WITH gone AS (
+        DELETE FROM source WHERE source_id = ANY (ARRAY(
+            SELECT s.source_id FROM source s WHERE s.tenant_id = leaving.tenant_id AND s.source_id <= leaving.last_source_id
+            LIMIT max_rows FOR UPDATE SKIP LOCKED)) RETURNING source_id
+    )
+    INSERT INTO tenant_deletion_source (deletion_id, source_id) SELECT deletion, source_id FROM gone;
+    IF EXISTS (SELECT FROM series s WHERE s.tenant_id = leaving.tenant_id AND s.series_id <= leaving.last_series_id)
+        OR EXISTS (SELECT FROM source s WHERE s.tenant_id = leaving.tenant_id AND s.source_id <= leaving.last_source_id)
+    THEN
+        RETURN true;
+    END IF;
+    DELETE FROM project p WHERE p.tenant_id = leaving.tenant_id AND p.series_count = 0 AND p.source_count = 0;
+    GET DIAGNOSTICS count = ROW_COUNT;
+    PERFORM tenant_deletion_count(deletion, 'project', count);
+    UPDATE tenant_deletion SET names_gone_at = clock_timestamp(),
+        series = (SELECT count(*) FROM tenant_deletion_series s WHERE s.deletion_id = deletion),
+        sources = (SELECT count(*) FROM tenant_deletion_source s WHERE s.deletion_id = deletion)
+        WHERE deletion_id = deletion;
+    RETURN false;
+END
+$$;
+COMMENT ON FUNCTION tenant_deletion_names(integer, integer) IS
+    'Deletes a batch of the series and sources of a tenant past its cut, keeping their ids; with the last ones its projects. Whether any are left.';
+
+-- A drain or replay that is about to create names calls this, under the lock of their projects' rows. Usually there is nothing to do.
+CREATE OR REPLACE FUNCTION catalog_make_way(of_series bytea[], of_sources bytea[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tenant_leaving) THEN
+        RETURN;
+    END IF;
+    WITH gone AS (
+        DELETE FROM series s USING tenant_leaving l WHERE s.identity = ANY (of_series) AND l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id
+        RETURNING l.deletion_id, s.series_id
+    )
+    INSERT INTO tenant_deletion_series (deletion_id, series_id) SELECT deletion_id, series_id FROM gone;
+    WITH gone AS (
+        DELETE FROM source s USING tenant_leaving l WHERE s.identity = ANY (of_sources) AND l.tenant_id = s.tenant_id AND s.source_id <= l.last_source_id
+        RETURNING l.deletion_id, s.source_id
+    )
+    INSERT INTO tenant_deletion_source (deletion_id, source_id) SELECT deletion_id, source_id FROM gone;
+END
+$$;
+COMMENT ON FUNCTION catalog_make_way(bytea[], bytea[]) IS
+    'Deletes those of these series and sources (by identity) that are of a tenant past its cut, keeping their ids for its deletion: the names become free for a new tenant of that id.';
 
 -- One bounded batch after the cut, from one table in one time span. A rows count of 0: nothing of it is left there.
 CREATE OR REPLACE FUNCTION tenant_deletion_remove(deletion integer, table_name text, span_from timestamptz, span_to timestamptz, max_rows integer DEFAULT 10000)
@@ -82,7 +143,7 @@ DECLARE
     edge timestamptz;
 BEGIN
     PERFORM retention_begin();
-    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NOT NULL AND d.finished_at IS NULL;
+    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL AND d.finished_at IS NULL;
     SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
     filter := CASE place.owner
         WHEN 'source' THEN 'source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s WHERE s.deletion_id = $3))'
@@ -132,6 +193,14 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION tenant_deletion_tables(text) IS 'The plain tables of the platform that have such a column; hypertables are not among them.';
 
+CREATE OR REPLACE FUNCTION tenant_deletion_by_name() RETURNS TABLE (table_name name)
+LANGUAGE sql STABLE AS $$
+    SELECT t.table_name FROM tenant_deletion_tables('tenant_id') t
+    WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'series', 'source', 'project')
+$$;
+COMMENT ON FUNCTION tenant_deletion_by_name() IS
+    'Plain tables whose rows name their tenant, of which nothing may outlast the cut: books, policies, marks, sums, and whatever other parts of the platform keep by tenant.';
+
 CREATE OR REPLACE FUNCTION tenant_deletion_small(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text, rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
@@ -170,11 +239,12 @@ BEGIN
     PERFORM retention_begin();
     DELETE FROM tenant_deletion_series WHERE deletion_id = deletion;
     DELETE FROM tenant_deletion_source WHERE deletion_id = deletion;
-    UPDATE tenant_deletion SET finished_at = clock_timestamp() WHERE deletion_id = deletion AND cut_at IS NOT NULL AND finished_at IS NULL;
+    UPDATE tenant_deletion SET finished_at = clock_timestamp() WHERE deletion_id = deletion AND names_gone_at IS NOT NULL AND finished_at IS NULL;
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_finish(integer) IS 'Ends a deletion of which nothing is left. Its row, and the offsets at its cut, stay.';
 
-REVOKE EXECUTE ON FUNCTION tenant_deletion_prepare(integer, integer), tenant_deletion_cut(integer),
+REVOKE EXECUTE ON FUNCTION tenant_deletion_prepare(integer, integer), tenant_deletion_cut(integer), tenant_deletion_names(integer, integer),
+    catalog_make_way(bytea[], bytea[]),
     tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer), tenant_deletion_small(integer, integer),
     tenant_deletion_dead_letters(integer, text[]), tenant_deletion_finish(integer) FROM PUBLIC;

@@ -30,3 +30,9 @@ SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.valu
 FROM series_latest l
 JOIN series s USING (series_id);
 COMMENT ON VIEW latest_named IS 'One row is the latest measurement of one series, with its names.';
+
+CREATE OR REPLACE VIEW tenant_leaving AS
+SELECT deletion_id, tenant_id, last_series_id, last_source_id FROM tenant_deletion
+WHERE cut_at IS NOT NULL AND names_gone_at IS NULL AND finished_at IS NULL;
+COMMENT ON VIEW tenant_leaving IS
+    'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to nobody. Usually none.';

@@ -9,7 +9,7 @@ from iot_platform.resources.platform import PlatformResource
 @dg.asset(
     group_name="maintenance",
     kinds={"timescaledb"},
-    pool="maintenance",
+    pool="compression",  # a backlog takes hours, and rollups need not wait for it
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "measurement")],
 )
 def compressed_chunk(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -28,7 +28,7 @@ def kafka_lag(context: dg.SensorEvaluationContext, platform: PlatformResource) -
     "its own at once), `iot simulate --history`, a restored backup. Requests no runs.",
 )
 def new_projects(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
-    """One tick: two counts, and what is missing is added."""
+    """One tick: what is missing is added."""
     added, count = sync_projects(context.instance, platform.settings())
     shown = "" if count <= MAX_KEYS else f"; {MAX_KEYS:,} of them are shown"
     return dg.SkipReason(f"{len(added):,} projects added, {count:,} are known{shown}")

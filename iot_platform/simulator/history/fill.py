@@ -17,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import LockTimeoutError, connect
 from iot_platform.database.errors import DatabaseUnreachableError
-from iot_platform.database.locks import advisory_lock
+from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
@@ -55,7 +55,13 @@ _FIND: Final = """
 SELECT options::text, (extract(epoch FROM starts_at) * 1000000)::bigint, (extract(epoch FROM ends_at) * 1000000)::bigint,
     (extract(epoch FROM filled_to) * 1000000)::bigint, measurements, finished_at IS NOT NULL
 FROM simulated_history WHERE seed = %s"""
-_BEGIN: Final = "INSERT INTO simulated_history (seed, starts_at, ends_at, filled_to, options) VALUES (%s, %s, %s, %s, %s)"
+_BEGIN: Final = """
+INSERT INTO simulated_history AS h (seed, starts_at, ends_at, filled_to, options) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (seed) DO UPDATE SET starts_at = excluded.starts_at, ends_at = excluded.ends_at, filled_to = excluded.filled_to,
+    options = excluded.options, measurements = 0, finished_at = NULL, started_at = clock_timestamp()"""
+_DELETED: Final = """
+SELECT d.tenant_id, bool_or(d.finished_at IS NULL) FROM tenant_deletion d JOIN simulated_history h ON h.seed = %s
+WHERE d.tenant_id = ANY (%s) AND coalesce(d.cut_at, now()) >= h.started_at GROUP BY 1 ORDER BY 1"""
 _ADVANCE: Final = "UPDATE simulated_history SET filled_to = %s, measurements = measurements + %s WHERE seed = %s"
 _FINISH: Final = "UPDATE simulated_history SET finished_at = clock_timestamp() WHERE seed = %s"
 
@@ -140,11 +146,12 @@ class HistoryFill:
 
     def _fill(self, connection: Connection) -> None:
         known, progress = self._known(connection), self._progress
+        if known is not None:
+            with connection, connection.cursor() as cursor:
+                there = HistoryOptions(self._options.seed, known.start_us, known.end_us, **known.options)
+                known = None if self._is_deleted(cursor, self._fleet(there)) else known
         options = self._agree(known)
-        try:
-            fleet = HistoryFleet(options, TopicTemplate(self._settings.topic_pattern))
-        except FleetError as error:
-            raise HistoryError(str(error)) from error
+        fleet = self._fleet(options)
         if known is None or not known.finished:
             self._check_retention(connection, options if known is None else replace(options, start_us=known.filled_to_us))
         progress.total = fleet.expected
@@ -164,6 +171,43 @@ class HistoryFill:
             self._write(connection, fleet, progress)
         if progress.finished:
             progress.total = progress.there + progress.written
+
+    def _fleet(self, options: HistoryOptions) -> HistoryFleet:
+        try:
+            return HistoryFleet(options, TopicTemplate(self._settings.topic_pattern))
+        except FleetError as error:
+            raise HistoryError(str(error)) from error
+
+    @staticmethod
+    def _is_deleted(cursor: Cursor, fleet: HistoryFleet) -> bool:
+        """Whether all tenants of the history were deleted since it began: it may begin anew.
+
+        Raises:
+            HistoryError: some of them were.
+        """
+        tenants = sorted({tenant for tenant, _ in fleet.project_names()})
+        cursor.execute(_DELETED, (fleet.options.seed, tenants))
+        deleted = dict(cursor.fetchall())
+        begun = [tenant for tenant, unfinished in deleted.items() if unfinished]
+        left = [tenant for tenant in tenants if tenant not in deleted]
+        if not deleted or not (begun or left):
+            return bool(deleted)
+        shown = ", ".join(list(deleted)[:5]) + (" …" if len(deleted) > 5 else "")
+        todo = " ".join((begun + left)[:5]) + (" …" if len(begun + left) > 5 else "")
+        raise HistoryError(
+            f"{len(deleted)} of the {len(tenants)} tenants of this history were deleted since ({shown}): take another --seed, or delete"
+            f" the others, too (iot tenant delete, for each of: {todo}); the same command then writes all of it anew"
+        )
+
+    def _hold(self, cursor: Cursor, fleet: HistoryFleet) -> None:
+        """Last of all before a slice commits: the series in it are still there, and stay until then.
+
+        Raises:
+            HistoryError: they do not.
+        """
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (lock_key("catalog"),))
+        if self._is_deleted(cursor, fleet):
+            raise HistoryError("all tenants of this history were deleted meanwhile: the same command writes it anew")
 
     @staticmethod
     def _check_retention(connection: Connection, options: HistoryOptions) -> None:
@@ -209,11 +253,13 @@ class HistoryFill:
                 ahead = pool.submit(next, slices, None)
                 with connection, connection.cursor() as cursor:
                     _store(cursor, part, fleet.options.seed)
+                    self._hold(cursor, fleet)
                 progress.written += part.count
                 progress.filled_to_us = part.end_us
                 self._on_progress(progress)
         if part is None:
             with connection, connection.cursor() as cursor:
+                self._hold(cursor, fleet)
                 _copy(cursor, _LATEST, maker.latest())
                 cursor.execute(_FINISH, (fleet.options.seed,))
             progress.finished = True

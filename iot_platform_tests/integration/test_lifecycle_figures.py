@@ -1,0 +1,64 @@
+"""Figures that commands show of small and new databases."""
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from iot_platform.cli.main import app
+from iot_platform.compression.forecast import forecast
+from iot_platform.database import connect
+from iot_platform.settings import Settings
+from iot_platform.tenants.listing import tenants
+from iot_platform_tests.drain_feed import Feed, drain, query
+
+TOPIC = "mtic/msg/client/realtime/{}/p/d"
+
+
+def test_messages_of_the_last_24_hours(settings: Settings) -> None:
+    feed = Feed(settings)
+    for _ in range(5):
+        feed.send(b'{"a":1}')
+    feed.flush()
+    drain(settings)
+    now = datetime.now(UTC)
+    with closing(connect(settings)) as connection:
+        outlook = forecast(connection, settings)
+        assert (outlook.messages_a_day, outlook.measurements_a_day) == (5, 5), "the first hour of a database counts"
+        # An hour of which the younger part lies within 24 hours counts in part.
+        hour = (now - timedelta(hours=24)).replace(minute=0, second=0, microsecond=0)
+        query(settings, "UPDATE accounting_1h SET hour = %s, messages = 3600", hour)
+        seconds = (hour + timedelta(hours=1) - (now - timedelta(hours=24))).total_seconds()
+        assert seconds - 60 <= forecast(connection, settings).messages_a_day <= seconds + 1
+        query(settings, "UPDATE accounting_1h SET hour = %s", hour - timedelta(hours=1))
+        assert forecast(connection, settings).messages_a_day == 0
+
+
+def test_about_how_many_bytes_a_tenant_takes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed(settings)
+    feed.send(b'{"a":1}', topic=TOPIC.format("small"))
+    feed.flush()
+    drain(settings)
+    assert 100 < _bytes(settings)["small"] < 1_000, "one message is no chunk"
+    for number in range(3_000):
+        feed.send(b'{"a":%d,"text":"%s"}' % (number, b"x" * 900), topic=TOPIC.format("large"))
+    feed.send(b'{"a":1}', topic=TOPIC.format("small"))
+    feed.flush()
+    drain(settings)
+    query(settings, "ANALYZE message")
+    query(settings, "ANALYZE measurement")
+    found = _bytes(settings)
+    kept = query(settings, "SELECT sum(bytes) FROM (VALUES ('message'), ('measurement')) t (name) CROSS JOIN retention_chunks(t.name)")[0][
+        0
+    ]
+    assert 0.9 * float(kept) < found["large"] < 1.1 * float(kept)
+    assert found["small"] < found["large"] / 1_000
+    monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
+    shown = CliRunner().invoke(app, ["tenant", "list"], env={"COLUMNS": "200"}).stdout
+    assert f"about {found['large'] / 1e6:.1f} MB" in shown
+
+
+def _bytes(settings: Settings) -> dict[str, int]:
+    with closing(connect(settings, "reader")) as connection:
+        return {item.tenant: item.bytes for item in tenants(connection)}
