@@ -70,7 +70,7 @@ def export_tenant(
     A day that is complete is not read again. Each day is one snapshot; messages that arrive meanwhile may be in it or not.
 
     Raises:
-        TenantError: there is no such tenant, or the folder holds something else.
+        TenantError: there is no such tenant, or the folder holds something else or cannot be written (disk full …).
         DatabaseError: the database does not answer: repeat it.
     """
     try:
@@ -78,6 +78,8 @@ def export_tenant(
             require_migrated(connection)
             require(connection, tenant)
             return _Export(connection, tenant, folder, at=at or datetime.now(UTC), part_rows=part_rows, on_progress=on_progress).run()
+    except (OSError, pl.exceptions.ComputeError) as error:  # polars raises the latter when the disk is full
+        raise TenantError(f"{folder} cannot be written, repeat it when it can: {error}") from error
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the export was not finished, repeat it: {' '.join(str(error).split())}") from error
 
@@ -122,15 +124,19 @@ class _Export:
         """Take over what an interrupted export wrote. Returns when it began."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._journal.exists():
-            lines = [json.loads(line) for line in self._journal.read_text("utf-8").splitlines() if line.endswith("}")]
+            noted = self._journal.read_bytes()
+            whole = noted[: noted.rfind(b"\n") + 1]  # a line without its end was torn by a full disk or a crash: its day comes again
+            if whole != noted:
+                _write(self._journal, whole)
+            lines = [json.loads(line) for line in whole.splitlines()]
             if lines and lines[0].get("tenant") == self._tenant and lines[0].get("format") == FORMAT:
                 begun = datetime.fromisoformat(lines[0]["begun_at"])
                 for line in lines[1:]:
                     self._take(line)
                 return begun
-            raise TenantError(
-                f"{self._folder} holds an interrupted export of tenant {lines[0].get('tenant') if lines else '?'}: use another"
-            )
+            if lines:
+                raise TenantError(f"{self._folder} holds an interrupted export of tenant {lines[0].get('tenant')}: use another")
+            self._journal.unlink()
         if any(self._folder.iterdir()):
             raise TenantError(f"{self._folder} is not empty: export into a new folder (or verify it: iot tenant export --verify DIR)")
         self._note({"format": FORMAT, "tenant": self._tenant, "begun_at": self._at.isoformat()})

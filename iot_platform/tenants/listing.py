@@ -24,7 +24,7 @@ size AS (
 _SUMS: Final = """
     SELECT {keys}, sum(a.messages)::bigint AS messages, sum(a.quarantined)::bigint AS quarantined,
         sum(a.measurements)::bigint AS measurements, min(a.hour) AS first_hour, max(a.last_received_at) AS last_received_at,
-        round(sum(k.message * a.messages) FILTER (WHERE a.hour >= k.message_mark)
+        round(coalesce(sum(k.message * a.messages) FILTER (WHERE a.hour >= k.message_mark), 0)
             + coalesce(sum(k.measurement * a.measurements) FILTER (WHERE a.hour >= k.measurement_mark), 0)
             + coalesce(sum(k.quarantine * a.quarantined) FILTER (WHERE a.hour >= k.quarantine_mark), 0))::bigint AS bytes
     FROM accounting_1h a CROSS JOIN kept k

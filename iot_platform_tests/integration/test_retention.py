@@ -1,5 +1,7 @@
 """Retention: only what is beyond its policy goes, the books stay right, and whatever is not complete stays."""
 
+import threading
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +12,7 @@ from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
+from iot_platform.telemetry import rollup_notes
 from iot_platform_tests.drain_feed import Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
@@ -95,6 +98,37 @@ def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
     roll_up(aged)
     assert not run_retention(aged).refused
     assert problems(aged) == []
+
+
+@pytest.mark.parametrize(
+    "query_text",
+    [
+        "SELECT refused FROM retention_remove_chunk('measurement', %s)",
+        "SELECT refused FROM retention_remove_rows('measurement', '', '', %s, %s)",
+    ],
+    ids=["chunk", "rows"],
+)
+def test_a_late_row_in_flight_is_waited_for(aged: Settings, query_text: str) -> None:
+    keep(aged, "measurement", "3d")
+    chunk, begin, end = query(aged, "SELECT chunk::text, range_start, range_end FROM retention_chunks('measurement') ORDER BY 2 LIMIT 1")[0]
+    refused: list[object] = []
+    parameters = (chunk,) if "chunk" in query_text else (begin, end)
+    removing = threading.Thread(target=lambda: refused.extend(query(aged, query_text, *parameters)))
+    with closing(connect(aged)) as late, late.cursor() as cursor:
+        rollup_notes.begin(cursor)
+        cursor.execute("INSERT INTO measurement (time, series_id, value) SELECT %s, min(series_id), 1 FROM series", (begin,))
+        cursor.execute("INSERT INTO rollup_change (bucket, series_id) SELECT %s, min(series_id) FROM series", (begin,))
+        removing.start()
+        deadline = time.monotonic() + 20
+        while not query(
+            aged, "SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ):
+            assert time.monotonic() < deadline, "nobody waits for the row in flight"
+            time.sleep(0.01)
+        late.commit()
+    removing.join(30)
+    assert "notes of changed hours wait" in str(refused)
+    assert query(aged, "SELECT count(*) FROM measurement WHERE time = %s", begin) == [(1,)]
 
 
 def test_what_is_unaccounted_stays(aged: Settings) -> None:

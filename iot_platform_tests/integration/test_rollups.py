@@ -294,7 +294,8 @@ def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.
     feed.rows("UPDATE measurement_1h_stored SET max = 5 WHERE bucket < %s", START + 3 * HOUR)
     span = ["rollup", "rebuild", "--from", "2026-01-05", "--to", "2026-01-06"]
     assert "3 buckets would change" in runner.invoke(app, [*span, "--dry-run"]).stdout
-    assert "3 buckets changed" in runner.invoke(app, span).stdout
+    assert "3 buckets changed" in runner.invoke(app, [*span[:3], "0001-01-01", "--to", "9999-12-31T23:59:59"]).stdout
+    assert runner.invoke(app, [*span[:3], "0001-01-01T00:00+14:00"]).exit_code == 2
     assert "0 buckets changed" in runner.invoke(app, span).stdout
     assert isinstance(runner.invoke(app, [*span, "--tenant", "nobody"]).exception, CliError)
 
