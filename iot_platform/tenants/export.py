@@ -31,7 +31,7 @@ MANIFEST: Final = "manifest.json"
 
 _SCHEMA_VERSION: Final = "SELECT max(name) FROM schema_migration WHERE name LIKE 'migrations/%'"
 _SPAN: Final = """
-SELECT min(c.range_start), max(c.range_end) FROM retention_chunks(%s) c WHERE isfinite(c.range_start)"""
+SELECT c.range_start, c.range_end FROM unnest(%s) t CROSS JOIN LATERAL retention_chunks(t) c WHERE isfinite(c.range_start)"""
 
 
 @dataclass(frozen=True)
@@ -160,21 +160,19 @@ class _Export:
             yield "all", None, None
             return
         with self._connection.cursor() as cursor:
-            cursor.execute(_SPAN, (table.chunks,))
-            start, end = cursor.fetchone() or (None, None)
-            if table.live:  # what is computed on the spot reaches as far as its source
-                cursor.execute(_SPAN, (table.live,))
-                live_start, live_end = cursor.fetchone() or (None, None)
-                start = min((moment for moment in (start, live_start) if moment), default=None)
-                end = max((moment for moment in (end, live_end) if moment), default=None)
+            cursor.execute(
+                _SPAN, ([name for name in (table.chunks, table.live) if name],)
+            )  # what is computed on the spot has its source's days
+            chunks = cursor.fetchall()
         self._connection.rollback()
-        if start is None or end is None:
-            return
-        day = datetime(start.year, start.month, start.day, tzinfo=UTC)
-        while day < end:
-            following = day + timedelta(days=1) if table.daily else datetime(day.year + 1, 1, 1, tzinfo=UTC)
+        spans: dict[datetime, datetime] = {}
+        for start, end in chunks:
+            day = datetime(start.year, start.month if table.daily else 1, start.day if table.daily else 1, tzinfo=UTC)
+            while day < end:
+                spans[day] = day + timedelta(days=1) if table.daily else datetime(day.year + 1, 1, 1, tzinfo=UTC)
+                day = spans[day]
+        for day, following in sorted(spans.items()):
             yield f"{day:%Y-%m-%d}" if table.daily else f"{day:%Y}", day, following
-            day = following
 
     def _write_span(self, table: ExportTable, label: str, start: datetime | None, end: datetime | None) -> None:
         for stale in self._folder.glob(_name(table, label, "*") + "*"):  # of a day that was interrupted

@@ -91,6 +91,8 @@ def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
     feed.flush()
     drain(aged)
     before = query(aged, "SELECT count(*) FROM measurement")
+    newer = query(aged, "SELECT chunk::text FROM retention_chunks('measurement') ORDER BY range_start OFFSET 1 LIMIT 1")[0][0]
+    assert "an older chunk" in str(query(aged, "SELECT refused FROM retention_remove_chunk('measurement', %s)", newer))
     report = run_retention(aged)
     assert [item.table for item in report.refused] == ["measurement"]
     assert "notes of changed hours wait" in report.refused[0].refused[0]
