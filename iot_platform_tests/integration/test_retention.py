@@ -10,6 +10,7 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
+from iot_platform.retention.run import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry import rollup_notes
@@ -160,6 +161,23 @@ def test_one_projects_rows_go_earlier(aged: Settings) -> None:
     assert query(aged, "SELECT count(*) FROM measurement_named WHERE tenant_id = 'other'") == kept
     assert problems(aged) == []
     assert marks(aged)["message", "acme", "north"] == cutoff(timedelta(days=1))
+
+
+def test_a_policy_that_changes_meanwhile_stops_only_its_rows(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(aged, "message", "1d", "acme")
+    keep(aged, "measurement", "3d")
+    sizes = _Run._sizes
+
+    def changed(self: _Run) -> dict[str, int]:
+        query(aged, "DELETE FROM retention_policy WHERE tenant_id = 'acme'")
+        query(aged, "UPDATE retention_policy SET keep = '30 days' WHERE table_name = 'measurement'")
+        return sizes(self)
+
+    monkeypatch.setattr(_Run, "_sizes", changed)
+    report = run_retention(aged)
+    assert {item.scope for item in report.refused} == {("message", "acme", ""), ("measurement", "", "")}
+    assert {item.scope for item in report.removed} == {("message", "", "")}
+    assert problems(aged) == []
 
 
 def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:
