@@ -23,7 +23,7 @@ FIRST_SLICE: Final = timedelta(hours=1)
 LAST_SLICE: Final = timedelta(days=32)
 LOCK_TRIES: Final = 5
 
-_CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, %s::regclass, coalesce(%s, now()))"
+_CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, to_regclass(%s), coalesce(%s, now()))"
 _ROWS: Final = "SELECT rows, newest, done_to, refused FROM retention_remove_rows(%s, %s, %s, %s, %s, %s, coalesce(%s, now()))"
 _SIZES: Final = """
 SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))

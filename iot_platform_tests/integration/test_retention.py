@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -178,6 +179,16 @@ def test_a_policy_that_changes_meanwhile_stops_only_its_rows(aged: Settings, mon
     assert {item.scope for item in report.refused} == {("message", "acme", ""), ("measurement", "", "")}
     assert {item.scope for item in report.removed} == {("message", "", "")}
     assert problems(aged) == []
+
+
+def test_two_runs_at_once_share_the_work(aged: Settings) -> None:
+    keep(aged, "measurement", "3d")
+    expected = query(aged, "SELECT sum(rows) FROM retention_plan()")[0][0]
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(run_retention, [aged, aged]))
+    assert sum(report.rows for report in reports) == expected
+    assert not any(report.refused for report in reports)
+    assert query(aged, "SELECT * FROM retention_remove_chunk('measurement', to_regclass('no.such_chunk'))") == []
 
 
 def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:
