@@ -20,6 +20,6 @@ def parse_moment(text: str) -> datetime:
         if age := _AGO.fullmatch(text.strip()):
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: float(age[1])})
         moment = datetime.fromisoformat(text.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is no time: write 2026-11-23T10:00Z, or how long ago, such as 90m, 2h, 3d") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from iot_platform.retention import Policy, Removal
 
 retention_app = typer.Typer(name="retention", help="How long rows are kept; removing those that are older.", no_args_is_help=True)
-Tenant = Annotated[str, typer.Option(help="Only this tenant's rows.")]
-Project = Annotated[str, typer.Option(help="Only this project of the tenant.")]
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant's rows.")]
+Project = Annotated[str | None, typer.Option(help="Only this project of the tenant.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,8 +47,8 @@ def set_command(
     table: Annotated[str, typer.Argument(help="message, measurement, measurement_1h, measurement_1d, quarantine, ledger …")],
     keep: Annotated[str | None, typer.Argument(help="How long: 12h, 30d, 6w, 2y or forever.")] = None,
     *,
-    tenant: Tenant = "",
-    project: Project = "",
+    tenant: Tenant = None,
+    project: Project = None,
     default: Annotated[bool, typer.Option("--default", help="Remove the tenant's or project's policy instead.")] = False,
 ) -> None:
     """Change how long rows of a table are kept: everybody's, or (shorter) a tenant's or a project's. The next run goes by it.
@@ -61,6 +61,9 @@ def set_command(
 
     from iot_platform.retention import RetentionError, loses_rollups, remove_policy, set_policy
 
+    if tenant == "" or project == "":  # an unset variable of a script must not change everybody's policy
+        raise CliError("--tenant and --project need a name; without them the policy is everybody's")
+    tenant, project = tenant or "", project or ""
     if default == (keep is not None):
         raise CliError("say either how long (iot retention set measurement 30d) or --default")
     try:
@@ -186,11 +189,13 @@ def _show_refused(found: "list[Removal]", out: "Console") -> None:
     for item in found:
         place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_moment(item.range_from)} to {_moment(item.range_to)}"
         for reason in item.refused:
-            out.print(f"[red]refused[/red] {escape(place)}: {escape(reason)}", soft_wrap=True)
+            out.print(f"[red]refused[/red] {place}: {escape(reason)}", soft_wrap=True)
 
 
 def _whose(item: "Policy | Removal") -> str:
-    return "/".join(part for part in (item.tenant, item.project) if part)
+    from rich.markup import escape
+
+    return escape("/".join(part for part in (item.tenant, item.project) if part))
 
 
 def _moment(value: datetime | None) -> str:

@@ -36,6 +36,8 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
     from iot_platform.simulator.history.fill import HistoryFill
 
     end_us = parse_start(end) // MINUTE_US * MINUTE_US
+    if end_us > time.time_ns() // 1000:
+        raise CliError(f"--start {end} has not come yet: a history is the past")
     chosen = {name: value for name, value in options.items() if value is not None}
     begun = time.monotonic()
     try:

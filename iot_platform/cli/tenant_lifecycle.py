@@ -37,8 +37,10 @@ def list_command(*, as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([vars(item) for item in found], default=_text, ensure_ascii=False))
         return
+    from rich.markup import escape
+
     columns = ("projects", "devices", "series", "messages", "quarantined", "measurements")
-    rows = [(f"{item.tenant} [red](being deleted)[/red]" if item.deleting else item.tenant, item) for item in found]
+    rows = [(escape(item.tenant) + (" [red](being deleted)[/red]" if item.deleting else ""), item) for item in found]
     _print_table("tenant", columns, rows)
 
 
@@ -55,8 +57,10 @@ def show_command(tenant: Annotated[str, typer.Argument(help="Id of the tenant.")
     if as_json:
         typer.echo(json.dumps({**vars(whole), "by_project": [vars(item) for item in parts]}, default=_text, ensure_ascii=False))
         return
+    from rich.markup import escape
+
     columns = ("devices", "series", "messages", "quarantined", "measurements")
-    _print_table("project", columns, [(item.project or "[dim]none named[/dim]", item) for item in parts] + [("[b]all[/b]", whole)])
+    _print_table("project", columns, [(escape(item.project) or "[dim]none named[/dim]", item) for item in parts] + [("[b]all[/b]", whole)])
 
 
 def export_command(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import psycopg2
-from psycopg2.errors import DeadlockDetected, LockNotAvailable
+from psycopg2.errors import DeadlockDetected, LockNotAvailable, RaiseException
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
@@ -23,7 +23,7 @@ FIRST_SLICE: Final = timedelta(hours=1)
 LAST_SLICE: Final = timedelta(days=32)
 LOCK_TRIES: Final = 5
 
-_CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, %s::regclass, coalesce(%s, now()))"
+_CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, to_regclass(%s), coalesce(%s, now()))"
 _ROWS: Final = "SELECT rows, newest, done_to, refused FROM retention_remove_rows(%s, %s, %s, %s, %s, %s, coalesce(%s, now()))"
 _SIZES: Final = """
 SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))
@@ -134,7 +134,11 @@ class _Run:
         """Remove; returns the reasons why (the rest of) it stays."""
         if item.table in ("measurement", "measurement_1h"):
             refresh_aggregates(self._settings, self._connection, item)
-        return self._remove_chunk(item) if item.chunk is not None else self._remove_rows(item)
+        try:
+            return self._remove_chunk(item) if item.chunk is not None else self._remove_rows(item)
+        except RaiseException as error:  # its policy was changed meanwhile: the next run goes by the new one
+            self._connection.rollback()
+            return (error.diag.message_primary or str(error),)
 
     def _remove_chunk(self, item: Removal) -> tuple[str, ...]:
         for rows, size, newest, refused in self._call(_CHUNK, item.table, item.chunk, self._at):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg2
@@ -18,6 +18,10 @@ from iot_platform.settings import Settings
 
 LOCK_TRIES: Final = 6
 _REBUILD: Final = "SELECT rollup_rebuild(%s, %s, %s, %s, %s)"
+_OLDEST: Final = """
+SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks
+WHERE hypertable_schema = 'public' AND isfinite(range_start)
+    AND hypertable_name IN ('measurement', 'measurement_1h_stored', 'measurement_1d_stored')"""
 _COUNT: Final = "SELECT count(*) FROM series WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s"
 
 
@@ -51,14 +55,22 @@ class Rebuild:
         Raises:
             LookupError: the tenant has no series. psycopg2.Error, DatabaseError: the batch did not happen; go on from the last step's day.
         """
-        low, high = floor(self.since, HOUR), ceiling(self.until, HOUR)
+        low, high = floor(self.since, HOUR), ceiling(min(self.until, datetime.now(UTC) + DAY), HOUR)
         with closing(connect(self.settings, application_name="rollup-rebuild")) as connection:
             storage, threshold, *_ = state(connection)
             series = self._count(connection)
             if storage == "tables":
+                low = max(low, self._oldest(connection))  # not day by day through what is empty
                 yield from self._tables(connection, low, high if threshold is None else min(high, threshold), series, threshold is not None)
         if storage != "tables":
             yield from self._continuous(low, high)
+
+    def _oldest(self, connection: Connection) -> datetime:
+        with connection.cursor() as cursor:
+            cursor.execute(_OLDEST)
+            row = cursor.fetchone()
+        connection.commit()
+        return floor(datetime.fromtimestamp(row[0], UTC), DAY) if row and row[0] is not None else datetime.now(UTC)
 
     def _count(self, connection: Connection) -> int:
         with connection.cursor() as cursor:

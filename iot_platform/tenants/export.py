@@ -31,7 +31,7 @@ MANIFEST: Final = "manifest.json"
 
 _SCHEMA_VERSION: Final = "SELECT max(name) FROM schema_migration WHERE name LIKE 'migrations/%'"
 _SPAN: Final = """
-SELECT min(c.range_start), max(c.range_end) FROM retention_chunks(%s) c WHERE isfinite(c.range_start)"""
+SELECT c.range_start, c.range_end FROM unnest(%s) t CROSS JOIN LATERAL retention_chunks(t) c WHERE isfinite(c.range_start)"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def export_tenant(
     A day that is complete is not read again. Each day is one snapshot; messages that arrive meanwhile may be in it or not.
 
     Raises:
-        TenantError: there is no such tenant, or the folder holds something else.
+        TenantError: there is no such tenant, or the folder holds something else or cannot be written (disk full …).
         DatabaseError: the database does not answer: repeat it.
     """
     try:
@@ -78,6 +78,8 @@ def export_tenant(
             require_migrated(connection)
             require(connection, tenant)
             return _Export(connection, tenant, folder, at=at or datetime.now(UTC), part_rows=part_rows, on_progress=on_progress).run()
+    except (OSError, pl.exceptions.ComputeError) as error:  # polars raises the latter when the disk is full
+        raise TenantError(f"{folder} cannot be written, repeat it when it can: {error}") from error
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the export was not finished, repeat it: {' '.join(str(error).split())}") from error
 
@@ -128,9 +130,9 @@ class _Export:
                 for line in lines[1:]:
                     self._take(line)
                 return begun
-            raise TenantError(
-                f"{self._folder} holds an interrupted export of tenant {lines[0].get('tenant') if lines else '?'}: use another"
-            )
+            if lines:
+                raise TenantError(f"{self._folder} holds an interrupted export of tenant {lines[0].get('tenant')}: use another")
+            self._journal.unlink()
         if any(self._folder.iterdir()):
             raise TenantError(f"{self._folder} is not empty: export into a new folder (or verify it: iot tenant export --verify DIR)")
         self._note({"format": FORMAT, "tenant": self._tenant, "begun_at": self._at.isoformat()})
@@ -154,21 +156,19 @@ class _Export:
             yield "all", None, None
             return
         with self._connection.cursor() as cursor:
-            cursor.execute(_SPAN, (table.chunks,))
-            start, end = cursor.fetchone() or (None, None)
-            if table.live:  # what is computed on the spot reaches as far as its source
-                cursor.execute(_SPAN, (table.live,))
-                live_start, live_end = cursor.fetchone() or (None, None)
-                start = min((moment for moment in (start, live_start) if moment), default=None)
-                end = max((moment for moment in (end, live_end) if moment), default=None)
+            cursor.execute(
+                _SPAN, ([name for name in (table.chunks, table.live) if name],)
+            )  # what is computed on the spot has its source's days
+            chunks = cursor.fetchall()
         self._connection.rollback()
-        if start is None or end is None:
-            return
-        day = datetime(start.year, start.month, start.day, tzinfo=UTC)
-        while day < end:
-            following = day + timedelta(days=1) if table.daily else datetime(day.year + 1, 1, 1, tzinfo=UTC)
+        spans: dict[datetime, datetime] = {}
+        for start, end in chunks:
+            day = datetime(start.year, start.month if table.daily else 1, start.day if table.daily else 1, tzinfo=UTC)
+            while day < end:
+                spans[day] = day + timedelta(days=1) if table.daily else datetime(day.year + 1, 1, 1, tzinfo=UTC)
+                day = spans[day]
+        for day, following in sorted(spans.items()):
             yield f"{day:%Y-%m-%d}" if table.daily else f"{day:%Y}", day, following
-            day = following
 
     def _write_span(self, table: ExportTable, label: str, start: datetime | None, end: datetime | None) -> None:
         for stale in self._folder.glob(_name(table, label, "*") + "*"):  # of a day that was interrupted

@@ -24,22 +24,23 @@ def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda
         raise TenantError(f"{folder} has no {MANIFEST}: {remedy}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
-        files, expected = manifest["files"], dict(manifest["rows"])
-    except (ValueError, KeyError, TypeError) as error:
+        files = [(str(file["name"]), str(file["table"]), str(file["sha256"]), int(file["rows"])) for file in manifest["files"]]
+        expected = {str(table): int(count) for table, count in manifest["rows"].items()}
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise TenantError(f"{path} is damaged: {error}") from error
     rows: dict[str, int] = dict.fromkeys(expected, 0)
     wrong: list[str] = []
-    for number, file in enumerate(files, 1):
-        if problem := _problem(folder / file["name"], file["sha256"], file["rows"]):
-            wrong.append(f"{file['name']}: {problem}")
-        rows[file["table"]] = rows.get(file["table"], 0) + file["rows"]
+    for number, (name, table, sha256, count) in enumerate(files, 1):
+        if problem := _problem(folder / name, sha256, count):
+            wrong.append(f"{name}: {problem}")
+        rows[table] = rows.get(table, 0) + count
         on_progress(number, len(files))
     wrong += [
         f"{table}: the files have {rows[table]} rows, the manifest says {count}"
-        for table, count in expected.items()
+        for table, count in {**dict.fromkeys(rows, 0), **expected}.items()
         if rows[table] != count
     ]
-    known = {file["name"] for file in files} | {MANIFEST}
+    known = {name for name, *_ in files} | {MANIFEST}
     strange = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     wrong += [f"{name}: is not in the manifest" for name in strange if name not in known]
     return rows, wrong

@@ -13,6 +13,8 @@ import dagster as dg
 import pytest
 
 from iot_platform.audit import run_audit
+from iot_platform.cli import simulate_history
+from iot_platform.cli.errors import CliError
 from iot_platform.database import connect
 from iot_platform.resources.accounting import project_figures
 from iot_platform.resources.dynamic import PROJECT, TENANT, sync_projects
@@ -142,6 +144,8 @@ def test_another_history_is_refused(settings: Settings) -> None:
     before = content(settings)
     with pytest.raises(HistoryError, match=r"another history of seed 7: 2025-11-18T16:00Z .* measurements 9,000.* take another --seed"):
         fill(settings, replace(SMALL, measurements=8_000))
+    with pytest.raises(CliError, match="has not come yet"):
+        simulate_history.fill("2d", "2999-12-31", {}, quiet=True)
     moved = replace(SMALL, start_us=SMALL.start_us + DAY_US, end_us=SMALL.end_us + DAY_US)
     with pytest.raises(HistoryError, match="another history of seed 7"):
         fill(settings, moved)

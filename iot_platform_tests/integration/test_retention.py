@@ -1,5 +1,8 @@
 """Retention: only what is beyond its policy goes, the books stay right, and whatever is not complete stays."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -8,8 +11,10 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
+from iot_platform.retention.run import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
+from iot_platform.telemetry import rollup_notes
 from iot_platform_tests.drain_feed import Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
@@ -88,6 +93,8 @@ def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
     feed.flush()
     drain(aged)
     before = query(aged, "SELECT count(*) FROM measurement")
+    newer = query(aged, "SELECT chunk::text FROM retention_chunks('measurement') ORDER BY range_start OFFSET 1 LIMIT 1")[0][0]
+    assert "an older chunk" in str(query(aged, "SELECT refused FROM retention_remove_chunk('measurement', %s)", newer))
     report = run_retention(aged)
     assert [item.table for item in report.refused] == ["measurement"]
     assert "notes of changed hours wait" in report.refused[0].refused[0]
@@ -95,6 +102,37 @@ def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
     roll_up(aged)
     assert not run_retention(aged).refused
     assert problems(aged) == []
+
+
+@pytest.mark.parametrize(
+    "query_text",
+    [
+        "SELECT refused FROM retention_remove_chunk('measurement', %s)",
+        "SELECT refused FROM retention_remove_rows('measurement', '', '', %s, %s)",
+    ],
+    ids=["chunk", "rows"],
+)
+def test_a_late_row_in_flight_is_waited_for(aged: Settings, query_text: str) -> None:
+    keep(aged, "measurement", "3d")
+    chunk, begin, end = query(aged, "SELECT chunk::text, range_start, range_end FROM retention_chunks('measurement') ORDER BY 2 LIMIT 1")[0]
+    refused: list[object] = []
+    parameters = (chunk,) if "chunk" in query_text else (begin, end)
+    removing = threading.Thread(target=lambda: refused.extend(query(aged, query_text, *parameters)))
+    with closing(connect(aged)) as late, late.cursor() as cursor:
+        rollup_notes.begin(cursor)
+        cursor.execute("INSERT INTO measurement (time, series_id, value) SELECT %s, min(series_id), 1 FROM series", (begin,))
+        cursor.execute("INSERT INTO rollup_change (bucket, series_id) SELECT %s, min(series_id) FROM series", (begin,))
+        removing.start()
+        deadline = time.monotonic() + 20
+        while not query(
+            aged, "SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ):
+            assert time.monotonic() < deadline, "nobody waits for the row in flight"
+            time.sleep(0.01)
+        late.commit()
+    removing.join(30)
+    assert "notes of changed hours wait" in str(refused)
+    assert query(aged, "SELECT count(*) FROM measurement WHERE time = %s", begin) == [(1,)]
 
 
 def test_what_is_unaccounted_stays(aged: Settings) -> None:
@@ -124,6 +162,33 @@ def test_one_projects_rows_go_earlier(aged: Settings) -> None:
     assert query(aged, "SELECT count(*) FROM measurement_named WHERE tenant_id = 'other'") == kept
     assert problems(aged) == []
     assert marks(aged)["message", "acme", "north"] == cutoff(timedelta(days=1))
+
+
+def test_a_policy_that_changes_meanwhile_stops_only_its_rows(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(aged, "message", "1d", "acme")
+    keep(aged, "measurement", "3d")
+    sizes = _Run._sizes
+
+    def changed(self: _Run) -> dict[str, int]:
+        query(aged, "DELETE FROM retention_policy WHERE tenant_id = 'acme'")
+        query(aged, "UPDATE retention_policy SET keep = '30 days' WHERE table_name = 'measurement'")
+        return sizes(self)
+
+    monkeypatch.setattr(_Run, "_sizes", changed)
+    report = run_retention(aged)
+    assert {item.scope for item in report.refused} == {("message", "acme", ""), ("measurement", "", "")}
+    assert {item.scope for item in report.removed} == {("message", "", "")}
+    assert problems(aged) == []
+
+
+def test_two_runs_at_once_share_the_work(aged: Settings) -> None:
+    keep(aged, "measurement", "3d")
+    expected = query(aged, "SELECT sum(rows) FROM retention_plan()")[0][0]
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(run_retention, [aged, aged]))
+    assert sum(report.rows for report in reports) == expected
+    assert not any(report.refused for report in reports)
+    assert query(aged, "SELECT * FROM retention_remove_chunk('measurement', to_regclass('no.such_chunk'))") == []
 
 
 def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:

@@ -201,6 +201,20 @@ def test_nothing_older_than_retention_is_computed_again(feed: RollupFeed, settin
     assert max(step.kept_series for step in steps) == 2
 
 
+def test_a_day_that_lost_hours_is_not_computed_again(feed: RollupFeed) -> None:
+    (one,) = feed.series(1)
+    feed.insert([(START + n * HOUR, one, 1.0, None) for n in range(48)])
+    feed.roll_up(START + 2 * DAY)
+    before = feed.shown("measurement_1d")
+    cut = START + 10 * HOUR
+    feed.rows("DELETE FROM measurement WHERE time < %s", cut)
+    feed.rows("DELETE FROM measurement_1h_stored WHERE bucket < %s", cut)
+    feed.rows("INSERT INTO retention_mark (table_name, removed_before) VALUES ('measurement', %s), ('measurement_1h', %s)", cut, cut)
+    feed.insert([(cut + HOUR + timedelta(minutes=5), one, 7.0, None)])
+    assert feed.refresh()["changed"] == 1, "the hour is all there: it changes"
+    assert feed.shown("measurement_1d") == before
+
+
 def test_rebuild_repairs_what_somebody_changed(feed: RollupFeed, settings: Settings) -> None:
     series, others = feed.series(3), feed.series(2, tenant="other")
     feed.insert(numbers(series + others, 500, 4 * DAY))
@@ -294,7 +308,8 @@ def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.
     feed.rows("UPDATE measurement_1h_stored SET max = 5 WHERE bucket < %s", START + 3 * HOUR)
     span = ["rollup", "rebuild", "--from", "2026-01-05", "--to", "2026-01-06"]
     assert "3 buckets would change" in runner.invoke(app, [*span, "--dry-run"]).stdout
-    assert "3 buckets changed" in runner.invoke(app, span).stdout
+    assert "3 buckets changed" in runner.invoke(app, [*span[:3], "0001-01-01", "--to", "9999-12-31T23:59:59"]).stdout
+    assert runner.invoke(app, [*span[:3], "0001-01-01T00:00+14:00"]).exit_code == 2
     assert "0 buckets changed" in runner.invoke(app, span).stdout
     assert isinstance(runner.invoke(app, [*span, "--tenant", "nobody"]).exception, CliError)
 

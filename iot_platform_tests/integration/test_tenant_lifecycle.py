@@ -230,6 +230,8 @@ def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatc
         verify_export(folder)
     with pytest.raises(TenantError, match="interrupted export of tenant acme"):
         export_tenant(aged, "other", folder)
+    journal = folder / "export.part.jsonl"
+    journal.write_bytes(journal.read_bytes() + b'{"table": "message", "files": [{"rows": 1}')  # the disk was full
     again: list[str] = []
 
     def counts(self: Any, *arguments: Any) -> Any:
@@ -257,6 +259,13 @@ def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatc
     assert verify_export(folder)[1] == [f"measurement/{damaged.name}: its bytes changed (SHA-256 differs)"]
     with pytest.raises(TenantError, match="is not empty"):
         export_tenant(aged, "acme", folder)
+    with pytest.raises(TenantError, match="cannot be written"):
+        export_tenant(aged, "acme", damaged)
+    changed = json.loads((folder / "manifest.json").read_text("utf-8"))
+    del changed["files"][0]["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(changed), "utf-8")
+    with pytest.raises(TenantError, match="damaged"):
+        verify_export(folder)
 
 
 def test_commands(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +282,7 @@ def test_commands(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {item["tenant"] for item in json.loads(run("tenant", "list", "--json").stdout)} == {"acme", "other"}
     assert [item["project"] for item in json.loads(run("tenant", "show", "acme", "--json").stdout)["by_project"]] == ["north", "south"]
     assert run("retention", "set", "message", "1d", "--tenant", "acme").exit_code == 0
+    assert run("retention", "set", "message", "1d", "--tenant", "").exit_code != 0, "an unset variable changed everybody's policy"
     assert any(item["tenant"] == "acme" for item in json.loads(run("retention", "show", "--json").stdout))
     dry = json.loads(run("retention", "run", "--dry-run", "--json").stdout)
     assert dry["would_remove"] and not dry["refused"]  # noqa: PT018

@@ -55,16 +55,17 @@ COMMENT ON FUNCTION retention_problems() IS
 
 CREATE OR REPLACE FUNCTION retention_chunks(table_name text) RETURNS TABLE (chunk regclass, range_start timestamptz, range_end timestamptz, bytes bigint, compressed boolean)
 LANGUAGE sql STABLE AS $$
-    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass, c.range_start, c.range_end, s.total_bytes, c.is_compressed
+    SELECT s.chunk, c.range_start, c.range_end, s.total_bytes, c.is_compressed
     FROM retention_tables() t
     JOIN pg_class k ON k.oid = t.relation
     LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_name = k.relname AND a.view_schema = k.relnamespace::regnamespace::text
     JOIN timescaledb_information.chunks c ON c.hypertable_name = coalesce(a.materialization_hypertable_name, k.relname)
         AND c.hypertable_schema = coalesce(a.materialization_hypertable_schema, k.relnamespace::regnamespace::text)
     CROSS JOIN LATERAL (
-        SELECT pg_total_relation_size(format('%I.%I', c.chunk_schema, c.chunk_name)::regclass) AS total_bytes
+        SELECT k.chunk, pg_total_relation_size(k.chunk) AS total_bytes  -- null: somebody dropped it this moment
+        FROM (SELECT to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name)) AS chunk) k
     ) s
-    WHERE t.table_name = retention_chunks.table_name
+    WHERE t.table_name = retention_chunks.table_name AND s.total_bytes IS NOT NULL
     UNION ALL
     SELECT t.relation, '-infinity', 'infinity', pg_total_relation_size(t.relation), false
     FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation
