@@ -44,6 +44,10 @@ UNION ALL
 SELECT format('create objects in schema %%I', nspname) FROM pg_namespace
 WHERE nspname !~ '^pg_' AND has_schema_privilege(%(role)s, oid, 'CREATE')
 UNION ALL
+SELECT 'drop chunks (a superuser ends that with sql/superuser/harden_database.sql)' WHERE EXISTS (
+    SELECT FROM pg_proc WHERE pronamespace = '_timescaledb_functions'::regnamespace AND proname ~ '^drop_'
+      AND has_function_privilege(%(role)s, oid, 'EXECUTE'))
+UNION ALL
 SELECT 'make temporary tables and functions' WHERE has_database_privilege(%(role)s, current_database(), 'TEMPORARY')
 UNION ALL
 SELECT format('act as role %%I', rolname) FROM pg_roles

@@ -9,7 +9,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from iot_platform.database import connect
-from iot_platform.settings import Settings
+from iot_platform.settings import PROJECT_ROOT, Settings
 from iot_platform.tenants.access import Granted, TenantAccessError, grant, list_access, revoke
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_stack import Servers
@@ -73,8 +73,16 @@ def test_a_password_that_cannot_be_written_changes_nothing(settings: Settings, t
     assert query(settings, "SELECT count(*) FROM tenant_role") == [(0,)]
 
 
-def test_a_login_that_could_do_more_is_refused(settings: Settings) -> None:
+def test_a_login_that_could_do_more_is_refused(settings: Settings, servers: Servers) -> None:
     owner = connect(settings, "admin")
+    superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))
+    superuser.cursor().execute("GRANT EXECUTE ON FUNCTION _timescaledb_functions.drop_chunk(regclass) TO PUBLIC")
+    superuser.commit()
+    with pytest.raises(TenantAccessError, match=r"drop chunks .*harden_database\.sql"):
+        grant(owner, "acme")
+    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.commit()
+    superuser.close()
     query(settings, "GRANT SELECT ON measurement TO PUBLIC")
     with pytest.raises(TenantAccessError, match=r"could read or change public\.measurement"):
         grant(owner, "acme")
