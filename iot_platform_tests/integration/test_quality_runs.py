@@ -181,6 +181,12 @@ def test_checks_are_one_per_rule_with_tenants_and_examples(world: World) -> None
         ("- rule: clock_skew\n  metric: t\n", r"rules.yaml:1: clock_skew knows no metrics"),
         ("- rule: range\n  project: 5\n", r"rules.yaml:1: a project needs its tenant"),
         ("- rule: !!python/object:os.system x\n", r"rules.yaml:1: rule: "),
+        ("- rule: range\n  metric: t\n  parameters:\n    min: 1\n    min: 5\n", r"rules.yaml:5: min is set twice"),
+        ("- rule: stuck_value\n  tenant: t\n  threshold: 1000000000000\n", r"rules.yaml:3: threshold must be from 2 to 1,000,000"),
+        ("- rule: duplicate_rate\n  threshold: 50\n", r"rules.yaml:2: threshold is a share"),
+        ("- rule: rollup_equals_source\n  parameters: {sample: -5}\n", r"rules.yaml:2: parameter sample must be an integer from 0 to"),
+        ('- rule: stuck_value\n  tenant: "a\\0b"\n', r"rules.yaml:1: names have no character U\+0000"),
+        ("- rule: " + "[" * 3000, r"rules.yaml: no YAML: maximum recursion depth"),
     ],
 )
 def test_mistakes_in_a_file_are_told_with_their_line(tmp_path: Path, text: str, error: str) -> None:
