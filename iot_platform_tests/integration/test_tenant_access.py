@@ -29,7 +29,7 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     said = _said(first.stdout)
     login = Granted(ODD, said["login"].split()[0], True, said["password"], False, ())
     assert "no message of tenant" in first.stderr
-    open_login(settings, login).close()
+    old = open_login(settings, login)
     again = _said(iot(settings, "tenant", "grant", ODD, "--connections", "3").stdout)
     assert (again["login"], "unchanged" in again["password"]) == (f"{login.role} (was there)", True)
     file = tmp_path / "password"
@@ -38,6 +38,8 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     assert (stat.S_IMODE(file.stat().st_mode), len(password) >= 32, password in rotated) == (0o600, True, False)
     with pytest.raises(psycopg2.OperationalError, match="authentication failed"):
         open_login(settings, login)
+    with pytest.raises(psycopg2.OperationalError), old.cursor() as cursor:
+        cursor.execute("SELECT 1")
     session = open_login(settings, Granted(ODD, login.role, False, password, False, ()))
     listed = json.loads(iot(settings, "tenant", "access", "--json").stdout)
     assert (listed["tenant"], listed["login"], listed["connections"], listed["connection_limit"]) == (ODD, login.role, 1, 10)
@@ -46,6 +48,7 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:
         cursor.execute("SELECT 1")
     assert query(settings, "SELECT count(*) FROM pg_roles WHERE rolname = %s", login.role) == [(0,)]
+    assert "1 to 1,024 bytes" in iot(settings, "tenant", "grant", "x" * 1025).stderr
     assert "has no login" in iot(settings, "tenant", "revoke", ODD).stdout
     assert "no tenant has a login" in iot(settings, "tenant", "access").stdout
 
