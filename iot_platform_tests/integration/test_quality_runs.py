@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -161,6 +162,9 @@ def test_checks_are_one_per_rule_with_tenants_and_examples(world: World) -> None
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.metadata["tenants"].records[0].data["link"] == "http://dagster/assets/tenant?partition=1968193631353446400"  # type: ignore[union-attr]
     assert result.metadata["examples"].records[0].data["record"] == "iot trace --partition 0 --offset 0"  # type: ignore[union-attr]
+    odd = check_result(replace(states["range"], by_tenant=[("a&b c/1", 1, 1), ("", 1, 0)]), incidents, "http://dagster")
+    links = [record.data["link"] for record in odd.metadata["tenants"].records]  # type: ignore[union-attr]
+    assert links == ["http://dagster/assets/tenant?partition=a%26b%2520c%252F1", ""]
     assert check_result(states["type_change"], [], "").passed
 
 
