@@ -21,6 +21,7 @@ from iot_platform.quality.rules import read_rules
 from iot_platform.quality.rules_file import read_file, write_text
 from iot_platform.resources.quality_run import check_result
 from iot_platform.settings import exports
+from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
 
@@ -136,6 +137,16 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     short = cost(4)
     query(world.settings, history, world.at(-1), 1_001, 4_000)
     assert 0 < cost(6) < 1.5 * short, "an index that is a level deeper, a second chunk"
+
+
+def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World) -> None:
+    for minute in range(30):
+        world.send(minute, {"humidity": 500, "x": "text" if minute == 20 else 3})
+    world.feed.flush()
+    kill_point = lambda name: delete_tenant(world.settings, "1968193631353446400", requested_by="test") if name == "laid out" else None  # noqa: E731
+    assert evaluate(world.settings, at=world.at(31), kill_point=kill_point).errors == []
+    for table in ("quality_incident", "quality_result", "quality_cadence"):
+        assert query(world.settings, f"SELECT count(*) FROM {table}") == [(0,)], table
 
 
 def test_settings_for_a_tenant_and_disabled_rules(world: World) -> None:
