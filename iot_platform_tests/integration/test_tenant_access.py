@@ -121,3 +121,9 @@ def test_a_role_that_vanished_is_made_anew(settings: Settings) -> None:
     open_login(settings, second).close()
     revoke(owner, "acme")
     owner.close()
+
+
+def test_tenants_cannot_take_all_connections(settings: Settings) -> None:
+    assert query(settings, "SELECT current_setting('reserved_connections')::integer >= 50") == [(True,)]
+    usage = "SELECT pg_has_role(%s, 'pg_use_reserved_connections', 'USAGE')"
+    assert [query(settings, usage, role) for role in ("iot_writer", "iot_reader", "iot_tenant")] == [[(True,)], [(True,)], [(False,)]]
