@@ -123,7 +123,24 @@ def test_a_role_that_vanished_is_made_anew(settings: Settings) -> None:
     owner.close()
 
 
-def test_tenants_cannot_take_all_connections(settings: Settings) -> None:
+def test_tenants_cannot_take_all_connections_and_temporary_files(settings: Settings, servers: Servers) -> None:
+    superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))  # a copied database lost its settings
+    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.commit()
+    superuser.close()
+    owner = connect(settings, "admin")
+    with open_login(settings, grant(owner, "acme")) as session, session.cursor() as cursor:
+        cursor.execute("SHOW temp_file_limit")
+        assert cursor.fetchone() == ("2GB",)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("SET temp_file_limit = -1")
+    session.close()
+    with owner.cursor() as cursor:
+        cursor.execute("SHOW temp_file_limit")
+        assert cursor.fetchone() != ("2GB",)
+    owner.rollback()
+    revoke(owner, "acme")
+    owner.close()
     assert query(settings, "SELECT current_setting('reserved_connections')::integer >= 50") == [(True,)]
     usage = "SELECT pg_has_role(%s, 'pg_use_reserved_connections', 'USAGE')"
     assert [query(settings, usage, role) for role in ("iot_writer", "iot_reader", "iot_tenant")] == [[(True,)], [(True,)], [(False,)]]

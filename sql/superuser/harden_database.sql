@@ -4,7 +4,13 @@
 DO $$
 DECLARE
     routine regprocedure;
+    name text;
 BEGIN
+    -- No statement of a tenant sorts the disk full; only a superuser can set and raise this limit. The platform's own roles have none.
+    EXECUTE format('ALTER DATABASE %I SET temp_file_limit = ''2GB''', current_database());
+    FOR name IN SELECT rolname FROM pg_roles WHERE rolname IN ('iot_migrator', 'iot_writer', 'iot_reader') LOOP
+        EXECUTE format('ALTER ROLE %I IN DATABASE %I SET temp_file_limit = -1', name, current_database());
+    END LOOP;
     FOR routine IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND (proname ~ '^pg_(try_)?advisory_(xact_)?(un)?lock'
             OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_put', 'lowrite', 'pg_logical_emit_message'))
