@@ -106,11 +106,22 @@ def test_values_that_change_too_fast(world: World) -> None:
 def test_values_that_stopped_changing(world: World) -> None:
     for minute in range(140):
         moving = (minute * 37) % 101
-        world.send(minute, {"moving": moving, "stuck": moving if minute < 80 else 7, "setpoint": 21.5, "on": True, "slow": minute // 45})
+        world.send(
+            minute,
+            {
+                "moving": moving,
+                "stuck": moving if minute < 80 else 7,
+                "setpoint": 21.5,
+                "on": True,
+                "slow": minute // 45,
+                "flag": minute % 2 if minute < 80 else 1,
+            },
+        )
         if minute % 10 == 9:
             world.judge(minute + 1, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", True, 0)]
-    assert query(world.settings, "SELECT metric FROM quality_constant JOIN series USING (series_id)") == [("setpoint",)]
+    constants = query(world.settings, "SELECT metric FROM quality_constant JOIN series USING (series_id) ORDER BY 1")
+    assert constants == [("flag",), ("setpoint",)]
     world.send(141, {"stuck": 8})
     world.judge(142, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", False, 0)]
