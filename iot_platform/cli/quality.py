@@ -152,6 +152,8 @@ def _assignments(values: list[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or not value:
             raise CliError(f"{text!r} is no setting: write name=value")
+        if name in {**result, **result["parameters"]}:
+            raise CliError(f"{text!r}: {name} is set already")
         try:
             plain = yaml.safe_load(value)
         except yaml.YAMLError as error:

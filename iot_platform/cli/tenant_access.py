@@ -30,7 +30,7 @@ def register(tenant_app: typer.Typer) -> None:
 
 def grant_command(
     tenant: _Tenant,
-    rotate: Annotated[bool, typer.Option("--rotate", help="A new password for a login that exists.")] = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="A new password for a login that exists; ends its sessions.")] = False,
     password_file: Annotated[
         Path | None, typer.Option(help="Write a new password there (readable by you only) instead of showing it.", dir_okay=False)
     ] = None,

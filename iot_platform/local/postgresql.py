@@ -90,6 +90,8 @@ class PostgresqlServer:
         """See Server."""
         installation = self._installation(_quiet)
         options = _SETTINGS | {"port": str(self.port)}
+        if int(installation.major) >= 16:
+            options["reserved_connections"] = "80"  # of the 200, for the platform's roles, whatever tenants' logins hold
         if not self.durable:
             options |= {"fsync": "off", "full_page_writes": "off"}  # survives kill -9 of the server, not of the machine
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]

@@ -29,6 +29,10 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
             cursor.execute(statement)
         # The owner of the tables hands out rights to the roles, so it must be able to grant them.
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
+        # Twenty tenants' logins of 10 connections each are all that a server has.
+        cursor.execute("SELECT FROM pg_roles WHERE rolname = 'pg_use_reserved_connections'")
+        if cursor.fetchone() is not None:  # PostgreSQL 16
+            cursor.execute("GRANT pg_use_reserved_connections TO iot_migrator, iot_writer, iot_reader")
 
 
 def close_other_databases(superuser_url: str) -> None:

@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError, LockTimeoutError
-from iot_platform.database.locks import advisory_lock
+from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
 from iot_platform.quality import feed
 from iot_platform.quality.errors import BusyError
@@ -56,6 +56,8 @@ UPDATE quality_watermark SET feed_position = %(upto)s, evaluated_at = now(), hor
     failing = %(failing)s, error = NULL WHERE rule = %(rule)s"""
 _FAILED: Final = "UPDATE quality_watermark SET error = %s, evaluated_at = now() WHERE rule = %s"
 _FAILING: Final = "SELECT count(*) FROM quality_incident WHERE rule = %s AND closed_at IS NULL"
+_NO_CUT: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+"""Until the commit no tenant is deleted (its cut takes the lock alone): what is written then will be found by the deletion."""
 _ENABLED: Final = "SELECT EXISTS (SELECT FROM quality_rule WHERE rule = %s AND enabled)"
 
 
@@ -235,6 +237,7 @@ class _Run:
         try:
             with self._connection.cursor() as cursor:
                 if name == CADENCE:
+                    cursor.execute(_NO_CUT, (lock_key("catalog"),))
                     cursor.execute(stage_sql("cadence"), parameters)
                 else:
                     self._find(cursor, name, parameters, outcome)
@@ -265,6 +268,8 @@ class _Run:
         if feed.row(cursor)[0]:
             cursor.execute(rule_sql(rule), parameters)
             cursor.execute(stage_sql("locate"), parameters)
+        cursor.execute(_NO_CUT, (lock_key("catalog"),))
+        cursor.execute(stage_sql("deleted"))
         cursor.execute(stage_sql("continue"), parameters)
         outcome.continued += cursor.rowcount
         cursor.execute(stage_sql("open"), parameters)

@@ -33,6 +33,10 @@ BY_METRIC: Final = frozenset(
     ("range", "rate_of_change", "stuck_value", "type_change", "sequence_gap", "quarantine_rate", "rollup_equals_source")
 )
 """Rules that judge single metrics (quarantine_rate: reasons); the others know tenants and projects only."""
+SHARES: Final = frozenset(("completeness", "duplicate_rate", "quarantine_rate"))
+"""Rules whose threshold is a share, not percent."""
+MOST: Final = 1_000_000
+"""Of what is counted: beyond lies a mistake, and further on an overflow in the statement, which would stop the rule for everybody."""
 _COLUMNS: Final = ("enabled", "severity", "threshold", "window_seconds", "clear_seconds", "hold_seconds")
 
 _LIST: Final = """
@@ -93,6 +97,12 @@ class RuleSetting(BaseModel):
             raise ValueError("a rule's default cannot be removed: set enabled to false")
         if self.threshold is not None and self.threshold < 0:
             raise ValueError("threshold must not be negative")
+        if self.threshold is not None and self.rule in SHARES and self.threshold > 1:
+            raise ValueError("threshold is a share: 0.05, not 5 percent")
+        if self.threshold is not None and self.rule == "stuck_value" and not 2 <= self.threshold <= MOST:
+            raise ValueError(f"threshold must be from 2 to {MOST:,}")
+        if "\0" in self.tenant + self.project + self.metric:
+            raise ValueError("names have no character U+0000")
         if self.rule == "completeness" and self.window_seconds is not None and self.is_override:
             raise ValueError("the interval of completeness (window_seconds) is the same for all")
         self._check_parameters()
@@ -115,7 +125,8 @@ class RuleSetting(BaseModel):
             if name not in known:
                 raise ValueError(f"{self.rule} has no parameter {name!r}" + (f"; it has {', '.join(known)}" if known else ""))
             if not _is(known[name], value):
-                what = "a list of names, not empty" if known[name] == "names" else f"a finite {known[name]}"
+                words = {"names": "a list of names, not empty", "integer": f"an integer from 0 to {MOST:,}"}
+                what = words.get(known[name], "a finite number")
                 raise ValueError(f"parameter {name} must be {what}")
         if "min" in self.parameters and "max" in self.parameters and self.parameters["min"] > self.parameters["max"]:
             raise ValueError(f"min {self.parameters['min']} is greater than max {self.parameters['max']}")
@@ -127,10 +138,10 @@ class RuleSetting(BaseModel):
 
 def _is(kind: str, value: object) -> bool:
     if kind == "names":
-        return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
+        return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item and "\0" not in item for item in value)
     if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else (int, float)):
         return False
-    return abs(value) < 1e300
+    return 0 <= value <= MOST if kind == "integer" else abs(value) < 1e300
 
 
 def parse_setting(values: Mapping[str, Any], place: str) -> RuleSetting:

@@ -30,7 +30,7 @@ def read_file(path: Path) -> list[RuleSetting]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RulesError(f"{path}:{mark.line + 1 if mark else 1}: no YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RulesError(f"{path}: no YAML: {error}") from error
     return _settings(path, node)
 
@@ -66,6 +66,10 @@ def _setting(path: Path, node: Any) -> RuleSetting:
             raise RulesError(f"{path}:{line}: {name} is set in line {lines[name]} already")
         lines[name] = line
         if isinstance(value, yaml.MappingNode):
+            names = [str(inner.value) for inner, _ in value.value]
+            for number, (inner, _) in enumerate(value.value):
+                if names[number] in names[:number]:
+                    raise RulesError(f"{path}:{inner.start_mark.line + 1}: {names[number]} is set twice")
             lines |= {str(inner.value): inner.start_mark.line + 1 for inner, _ in value.value}
         try:
             values[name] = _plain(value)

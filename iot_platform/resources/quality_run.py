@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import quote
 
 import dagster as dg
 
 from iot_platform.database import connect
 from iot_platform.quality import RULES, BusyError, Evaluation, evaluate
 from iot_platform.quality.report import SHOWN, Incident, RuleState, read_incidents, read_states
+from iot_platform.resources.partition_keys import tenant_key
 from iot_platform.settings import Settings
 
 ASSET = "quality_result"
@@ -52,9 +54,7 @@ def check_result(state: RuleState, examples: list[Incident], url: str) -> dg.Ass
         metadata["judged_until"] = dg.MetadataValue.timestamp(state.horizon.timestamp())
     if state.by_tenant:
         rows = [
-            dg.TableRecord(
-                {"tenant": tenant or "–", "incidents": count, "projects": projects, "link": f"{url}/assets/tenant?partition={tenant}"}
-            )
+            dg.TableRecord({"tenant": tenant or "–", "incidents": count, "projects": projects, "link": _link(url, tenant)})
             for tenant, count, projects in state.by_tenant
         ]
         metadata["tenants"] = dg.MetadataValue.table(rows)
@@ -71,6 +71,10 @@ def check_result(state: RuleState, examples: list[Incident], url: str) -> dg.Ass
         metadata=metadata,
         description=description or f"Nothing is open. Fails when: {state.description}",
     )
+
+
+def _link(url: str, tenant: str) -> str:
+    return f"{url}/assets/tenant?partition={quote(tenant_key(tenant), safe='')}" if tenant else ""
 
 
 def _example(item: Incident) -> dg.TableRecord:

@@ -23,6 +23,8 @@ from iot_platform.database.locks import lock_key
 GROUP: Final = "iot_tenant"
 CONNECTIONS: Final = 10
 STATEMENT_SECONDS: Final = 30
+MOST_BYTES: Final = 1024
+"""Of a tenant's id, as table tenant_role has it."""
 _LOCK: Final = "tenant-access"
 _TERMINATE_MILLISECONDS: Final = 5000
 
@@ -43,6 +45,10 @@ WHERE has_table_privilege(%(role)s, oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCA
 UNION ALL
 SELECT format('create objects in schema %%I', nspname) FROM pg_namespace
 WHERE nspname !~ '^pg_' AND has_schema_privilege(%(role)s, oid, 'CREATE')
+UNION ALL
+SELECT 'drop chunks (a superuser ends that with sql/superuser/harden_database.sql)' WHERE EXISTS (
+    SELECT FROM pg_proc WHERE pronamespace = '_timescaledb_functions'::regnamespace AND proname ~ '^drop_'
+      AND has_function_privilege(%(role)s, oid, 'EXECUTE'))
 UNION ALL
 SELECT 'make temporary tables and functions' WHERE has_database_privilege(%(role)s, current_database(), 'TEMPORARY')
 UNION ALL
@@ -100,13 +106,18 @@ def grant(
     Raises:
         TenantAccessError: the owner may not create roles, or the login could do more than read its views.
     """
-    if not tenant_id or "\x00" in tenant_id:
-        raise TenantAccessError("a tenant has an id of at least one character, none of them U+0000")
+    if not 1 <= len(tenant_id.encode()) <= MOST_BYTES or "\x00" in tenant_id:
+        raise TenantAccessError(f"a tenant has an id of 1 to {MOST_BYTES:,} bytes, none of them U+0000")
     try:
         with connection.cursor() as cursor:
             granted = _grant(cursor, tenant_id, rotate, connections, statement_seconds)
             deliver(granted)
         connection.commit()
+        if rotate and not granted.created:  # who logged in with the old password is out, too
+            with connection.cursor() as cursor:
+                _end_sessions(cursor, granted.role)
+                cursor.execute(sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(granted.role)))
+            connection.commit()
     except psycopg2.errors.InsufficientPrivilege as error:
         raise TenantAccessError(_remedy(error)) from error
     finally:
@@ -150,11 +161,7 @@ def drop_login(cursor: Cursor, tenant_id: str) -> tuple[str | None, str]:
         return role, ""
     name = sql.Identifier(role)
     cursor.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(name))
-    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(name))  # to end its sessions and drop what it owns
-    cursor.execute(
-        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()",
-        (_TERMINATE_MILLISECONDS, role),
-    )
+    _end_sessions(cursor, role)
     cursor.execute("SAVEPOINT drop_role")
     try:
         cursor.execute(sql.SQL("DROP OWNED BY {}").format(name))
@@ -164,6 +171,14 @@ def drop_login(cursor: Cursor, tenant_id: str) -> tuple[str | None, str]:
         cursor.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(GROUP), name))
         return role, " ".join((error.diag.message_detail or str(error)).split())
     return role, ""
+
+
+def _end_sessions(cursor: Cursor, role: str) -> None:
+    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role)))  # the right to do so, and to drop what it owns
+    cursor.execute(
+        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()",
+        (_TERMINATE_MILLISECONDS, role),
+    )
 
 
 def list_access(connection: Connection) -> list[Access]:

@@ -93,6 +93,17 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
     }
 
 
+def test_schedules_are_off_the_full_hour_and_their_assets_have_pools_and_freshness_policies(repository: dg.RepositoryDefinition) -> None:
+    for schedule in repository.schedule_defs:
+        minute = str(schedule.cron_schedule).split()[0]
+        assert minute[0] not in "*0", f"{schedule.name}: {schedule.cron_schedule}"
+    graph = repository.asset_graph
+    for name in ("measurement_1h", "measurement_1d", "quality_result", "retention_removed", "compressed_chunk"):
+        node = graph.get(dg.AssetKey(name))
+        assert node.pools, name
+        assert node.freshness_policy, name
+
+
 def test_a_shift_runs_no_checks_of_its_own(repository: dg.RepositoryDefinition) -> None:
     """Checks planned by a shift would be shown as unfinished for as long as it drains."""
     assert not repository.get_job("drain").asset_layer.asset_graph.asset_check_keys

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -20,6 +21,7 @@ from iot_platform.quality.rules import read_rules
 from iot_platform.quality.rules_file import read_file, write_text
 from iot_platform.resources.quality_run import check_result
 from iot_platform.settings import exports
+from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
 
@@ -137,6 +139,16 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     assert 0 < cost(6) < 1.5 * short, "an index that is a level deeper, a second chunk"
 
 
+def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World) -> None:
+    for minute in range(30):
+        world.send(minute, {"humidity": 500, "x": "text" if minute == 20 else 3})
+    world.feed.flush()
+    kill_point = lambda name: delete_tenant(world.settings, "1968193631353446400", requested_by="test") if name == "laid out" else None  # noqa: E731
+    assert evaluate(world.settings, at=world.at(31), kill_point=kill_point).errors == []
+    for table in ("quality_incident", "quality_result", "quality_cadence"):
+        assert query(world.settings, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
 def test_settings_for_a_tenant_and_disabled_rules(world: World) -> None:
     tenant = "1968193631353446400"
     world.send(0, {"humidity": 500})
@@ -161,6 +173,9 @@ def test_checks_are_one_per_rule_with_tenants_and_examples(world: World) -> None
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.metadata["tenants"].records[0].data["link"] == "http://dagster/assets/tenant?partition=1968193631353446400"  # type: ignore[union-attr]
     assert result.metadata["examples"].records[0].data["record"] == "iot trace --partition 0 --offset 0"  # type: ignore[union-attr]
+    odd = check_result(replace(states["range"], by_tenant=[("a&b c/1", 1, 1), ("", 1, 0)]), incidents, "http://dagster")
+    links = [record.data["link"] for record in odd.metadata["tenants"].records]  # type: ignore[union-attr]
+    assert links == ["http://dagster/assets/tenant?partition=a%26b%2520c%252F1", ""]
     assert check_result(states["type_change"], [], "").passed
 
 
@@ -181,6 +196,12 @@ def test_checks_are_one_per_rule_with_tenants_and_examples(world: World) -> None
         ("- rule: clock_skew\n  metric: t\n", r"rules.yaml:1: clock_skew knows no metrics"),
         ("- rule: range\n  project: 5\n", r"rules.yaml:1: a project needs its tenant"),
         ("- rule: !!python/object:os.system x\n", r"rules.yaml:1: rule: "),
+        ("- rule: range\n  metric: t\n  parameters:\n    min: 1\n    min: 5\n", r"rules.yaml:5: min is set twice"),
+        ("- rule: stuck_value\n  tenant: t\n  threshold: 1000000000000\n", r"rules.yaml:3: threshold must be from 2 to 1,000,000"),
+        ("- rule: duplicate_rate\n  threshold: 50\n", r"rules.yaml:2: threshold is a share"),
+        ("- rule: rollup_equals_source\n  parameters: {sample: -5}\n", r"rules.yaml:2: parameter sample must be an integer from 0 to"),
+        ('- rule: stuck_value\n  tenant: "a\\0b"\n', r"rules.yaml:1: names have no character U\+0000"),
+        ("- rule: " + "[" * 3000, r"rules.yaml: no YAML: maximum recursion depth"),
     ],
 )
 def test_mistakes_in_a_file_are_told_with_their_line(tmp_path: Path, text: str, error: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from iot_platform.database import connect
-from iot_platform.settings import Settings
+from iot_platform.settings import PROJECT_ROOT, Settings
 from iot_platform.tenants.access import Granted, TenantAccessError, grant, list_access, revoke
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_stack import Servers
@@ -29,7 +29,7 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     said = _said(first.stdout)
     login = Granted(ODD, said["login"].split()[0], True, said["password"], False, ())
     assert "no message of tenant" in first.stderr
-    open_login(settings, login).close()
+    old = open_login(settings, login)
     again = _said(iot(settings, "tenant", "grant", ODD, "--connections", "3").stdout)
     assert (again["login"], "unchanged" in again["password"]) == (f"{login.role} (was there)", True)
     file = tmp_path / "password"
@@ -38,6 +38,8 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     assert (stat.S_IMODE(file.stat().st_mode), len(password) >= 32, password in rotated) == (0o600, True, False)
     with pytest.raises(psycopg2.OperationalError, match="authentication failed"):
         open_login(settings, login)
+    with pytest.raises(psycopg2.OperationalError), old.cursor() as cursor:
+        cursor.execute("SELECT 1")
     session = open_login(settings, Granted(ODD, login.role, False, password, False, ()))
     listed = json.loads(iot(settings, "tenant", "access", "--json").stdout)
     assert (listed["tenant"], listed["login"], listed["connections"], listed["connection_limit"]) == (ODD, login.role, 1, 10)
@@ -46,6 +48,7 @@ def test_grant_is_repeatable_rotates_and_is_revoked(settings: Settings, tmp_path
     with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:
         cursor.execute("SELECT 1")
     assert query(settings, "SELECT count(*) FROM pg_roles WHERE rolname = %s", login.role) == [(0,)]
+    assert "1 to 1,024 bytes" in iot(settings, "tenant", "grant", "x" * 1025).stderr
     assert "has no login" in iot(settings, "tenant", "revoke", ODD).stdout
     assert "no tenant has a login" in iot(settings, "tenant", "access").stdout
 
@@ -73,8 +76,16 @@ def test_a_password_that_cannot_be_written_changes_nothing(settings: Settings, t
     assert query(settings, "SELECT count(*) FROM tenant_role") == [(0,)]
 
 
-def test_a_login_that_could_do_more_is_refused(settings: Settings) -> None:
+def test_a_login_that_could_do_more_is_refused(settings: Settings, servers: Servers) -> None:
     owner = connect(settings, "admin")
+    superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))
+    superuser.cursor().execute("GRANT EXECUTE ON FUNCTION _timescaledb_functions.drop_chunk(regclass) TO PUBLIC")
+    superuser.commit()
+    with pytest.raises(TenantAccessError, match=r"drop chunks .*harden_database\.sql"):
+        grant(owner, "acme")
+    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.commit()
+    superuser.close()
     query(settings, "GRANT SELECT ON measurement TO PUBLIC")
     with pytest.raises(TenantAccessError, match=r"could read or change public\.measurement"):
         grant(owner, "acme")
@@ -110,3 +121,26 @@ def test_a_role_that_vanished_is_made_anew(settings: Settings) -> None:
     open_login(settings, second).close()
     revoke(owner, "acme")
     owner.close()
+
+
+def test_tenants_cannot_take_all_connections_and_temporary_files(settings: Settings, servers: Servers) -> None:
+    superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))  # a copied database lost its settings
+    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.commit()
+    superuser.close()
+    owner = connect(settings, "admin")
+    with open_login(settings, grant(owner, "acme")) as session, session.cursor() as cursor:
+        cursor.execute("SHOW temp_file_limit")
+        assert cursor.fetchone() == ("2GB",)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("SET temp_file_limit = -1")
+    session.close()
+    with owner.cursor() as cursor:
+        cursor.execute("SHOW temp_file_limit")
+        assert cursor.fetchone() != ("2GB",)
+    owner.rollback()
+    revoke(owner, "acme")
+    owner.close()
+    assert query(settings, "SELECT current_setting('reserved_connections')::integer >= 50") == [(True,)]
+    usage = "SELECT pg_has_role(%s, 'pg_use_reserved_connections', 'USAGE')"
+    assert [query(settings, usage, role) for role in ("iot_writer", "iot_reader", "iot_tenant")] == [[(True,)], [(True,)], [(False,)]]

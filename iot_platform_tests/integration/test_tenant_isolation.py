@@ -79,6 +79,13 @@ REFUSED = [
     "DELETE FROM tenant.quarantine",
     "UPDATE tenant.quarantine SET received_at = now()",
     "SELECT pg_advisory_lock(1)",
+    "SELECT pg_logical_emit_message(false, 'fills', 'the log')",
+    # TimescaleDB's own functions, of which some check no rights
+    r"SELECT _timescaledb_functions.drop_chunk(oid) FROM pg_class WHERE relname LIKE '\_hyper\_%chunk'",
+    r"SELECT _timescaledb_internal.drop_chunk(oid) FROM pg_class WHERE relname LIKE '\_hyper\_%chunk'",
+    r"SELECT _timescaledb_functions.attach_osm_table_chunk(oid, oid) FROM pg_class WHERE relname LIKE '\_hyper\_%chunk'",
+    "SELECT _timescaledb_functions.remove_dropped_chunk_metadata(1)",
+    "SELECT _timescaledb_functions.stop_background_workers()",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> session_user",
 ]
 

@@ -1,6 +1,7 @@
 -- Devices whose newest event time is not where it usually is from the time of receipt: the newest, so that single late messages do not
 -- count; nor do a device's first messages, which may all be late. Where no message of this stretch showed a newer time, they may all have
--- been late, and only a much longer distance counts. What is usual is learnt while all is well.
+-- been late, and only a much longer distance counts; nothing is late from the future: there our clock alone is the measure. What is usual is
+-- learnt while all is well.
 WITH sent AS (
     SELECT c.tenant_id, c.project_id, c.device_id, max(q.received_at) AS received_at
     FROM quality_message q JOIN source c USING (source_id)
@@ -20,7 +21,7 @@ WITH sent AS (
     JOIN quality_cadence k USING (tenant_id, project_id, device_id)
     CROSS JOIN LATERAL quality_setting('clock_skew', h.tenant_id, h.project_id, '') s
 ), verdict AS (
-    SELECT j.*, j.enabled AND j.messages >= j.least_samples AND (abs(j.skew) > j.absolute + j.doubt
+    SELECT j.*, j.enabled AND j.messages >= j.least_samples AND (abs(j.skew) > j.absolute + CASE WHEN j.skew < 0 THEN j.doubt ELSE 0 END
         OR (j.skew_samples >= j.least_samples AND abs(j.skew - j.skew_seconds) > j.threshold + j.doubt)) AS failed
     FROM judged j
 ), learnt AS (  -- the first samples equally, later ones by a tenth
@@ -33,7 +34,7 @@ WITH sent AS (
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
     severity, clear_seconds, hold_seconds)
 SELECT v.tenant_id, v.project_id, v.device_id, '', v.failed, round(v.skew::numeric, 1),
-       round((v.doubt + CASE WHEN abs(v.skew) > v.absolute + v.doubt THEN v.absolute ELSE v.threshold END)::numeric, 1), v.received_at, v.received_at,
+       round(CASE WHEN v.skew > v.absolute THEN v.absolute WHEN -v.skew > v.absolute + v.doubt THEN v.absolute + v.doubt ELSE v.threshold + v.doubt END::numeric, 1), v.received_at, v.received_at,
        'its clock is ' || round(abs(v.skew)) || ' s ' || CASE WHEN v.skew > 0 THEN 'ahead' ELSE 'behind' END
            || CASE WHEN v.skew_samples >= v.least_samples THEN '; usually ' || round(v.skew_seconds) || ' s' ELSE '' END,
        jsonb_build_object('time', v.newest, 'received_at', v.received_at), v.severity, v.clear_seconds, v.hold_seconds

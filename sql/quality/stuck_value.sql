@@ -16,11 +16,11 @@ WITH recent AS (
     CROSS JOIN LATERAL quality_setting('stuck_value', q.tenant_id, q.project_id, q.metric) s
     WHERE r.value = r.other AND r.rows > 1 AND c.series_id IS NULL AND s.enabled AND s.threshold >= 2
 ), run AS (
-    SELECT s.*, l.rows, l.run, l.changes, l.since
+    SELECT s.*, l.rows, l.run, l.changes, l.since, l.beyond_flags
     FROM still s
     CROSS JOIN LATERAL (
         SELECT count(*) AS rows, count(*) FILTER (WHERE n.moves = 0) AS run, min(n.time) FILTER (WHERE n.moves = 0) AS since,
-               count(*) FILTER (WHERE n.moves > 0 AND n.moved) AS changes
+               count(*) FILTER (WHERE n.moves > 0 AND n.moved) AS changes, count(*) FILTER (WHERE n.value NOT IN (0, 1)) AS beyond_flags
         FROM (
             SELECT o.*, count(*) FILTER (WHERE o.value IS DISTINCT FROM s.value) OVER (ORDER BY o.time DESC) AS moves,
                    o.value IS DISTINCT FROM lag(o.value) OVER (ORDER BY o.time DESC) AS moved
@@ -37,7 +37,7 @@ WITH recent AS (
     ON CONFLICT (series_id) DO UPDATE SET value = excluded.value, since = excluded.since
 ), judged AS (
     SELECT r.*, r.incident_id IS NOT NULL OR (r.run >= r.least AND extract(epoch FROM r.last_time - r.since) >= r.window_seconds
-        AND r.rows - r.run >= 5 AND r.changes >= r.least_changes * (r.rows - r.run)) AS failed
+        AND r.beyond_flags > 0 AND r.rows - r.run >= 5 AND r.changes >= r.least_changes * (r.rows - r.run)) AS failed
     FROM run r
 )
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,

@@ -11,6 +11,6 @@ observe_ingestion = dg.define_asset_job(
 observe_ingestion_schedule = dg.ScheduleDefinition(
     name="observe_ingestion_every_5_minutes",
     job=observe_ingestion,
-    cron_schedule="*/5 * * * *",
+    cron_schedule="1-59/5 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

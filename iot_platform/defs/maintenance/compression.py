@@ -1,5 +1,7 @@
 """Compression of old chunks: the table of what was compressed, and the claims about it."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from iot_platform.resources.compression import ASSET, COMPRESSED, DISK, compress_chunks, evaluate_compressed, evaluate_disk
@@ -11,6 +13,7 @@ from iot_platform.resources.platform import PlatformResource
     kinds={"timescaledb"},
     pool="compression",  # a backlog takes hours, and rollups need not wait for it
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "measurement")],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
 )
 def compressed_chunk(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Compressions of old chunks of message, measurement and ledger (Community edition): one row is one compression. Materialized, it

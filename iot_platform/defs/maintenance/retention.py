@@ -1,5 +1,7 @@
 """Retention: the asset that removes what policies do not keep, the check that tells why something stays, and when it runs."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from iot_platform.resources.platform import PlatformResource
@@ -17,6 +19,7 @@ POOL = "maintenance"
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "quarantine")]
     + ["measurement_1d"],  # which comes from measurement_1h, and that from measurement: nothing goes that they lack
     check_specs=[dg.AssetCheckSpec(CHECK, asset=ASSET, description="Everything that is beyond its policy may go; else the reasons.")],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
 )
 def retention_removed(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """What retention removed: chunks and rows older than the policies keep (`iot retention show`). Nothing goes that is not completely

@@ -1,6 +1,7 @@
 """Findings of the quality rules, with one check per rule."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -16,6 +17,7 @@ _EVERY_PARTITION = dg.AllPartitionMapping()
     pool="quality",
     deps=[dg.AssetDep(name, partition_mapping=_EVERY_PARTITION) for name in ("message", "measurement", "quarantine")],
     check_specs=check_specs(),
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=15), warn_window=timedelta(minutes=10)),
 )
 def quality_result(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
     """Findings of the quality rules, per tenant and project: judges what was committed since the last evaluation. Late and replayed data is
