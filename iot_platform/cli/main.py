@@ -1,6 +1,8 @@
 """The `iot` command: registers every subcommand, and turns known errors into one readable line and an exit code."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -59,9 +61,17 @@ trace.register(app)
 stack.register(app)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"iot {version('iot-platform')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Run, feed and question the IoT platform."""  # a callback keeps subcommand names even if there is only one
+def _root(
+    _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Run, feed and question the IoT platform."""
 
 
 def main() -> None:
