@@ -2,10 +2,14 @@
 
 from contextlib import closing
 
+import pytest
+
 from iot_platform.database import connect
 from iot_platform.quality.report import read_incidents
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
+
+pytestmark = pytest.mark.both_editions
 
 
 def test_silent_devices_and_projects_are_told_by_their_own_cadence(world: World) -> None:

@@ -14,6 +14,8 @@ from iot_platform_tests.drain_feed import Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
 
+pytestmark = pytest.mark.both_editions
+
 
 @pytest.fixture
 def aged(settings: Settings, accountant: Accountant) -> Settings:

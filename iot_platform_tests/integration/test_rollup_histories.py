@@ -14,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from iot_platform.settings import Settings
 from iot_platform_tests.rollup_feed import DAY, HOUR, Bucket, Figures, RollupFeed, days, hours
 
+pytestmark = pytest.mark.both_editions
+
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
 SERIES, HOURS = 2, 30

@@ -23,6 +23,8 @@ from iot_platform.telemetry.measurements import copy
 from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
 from iot_platform_tests.rollup_feed import DAY, HOUR, RollupFeed, Row, days, hours
 
+pytestmark = pytest.mark.both_editions
+
 START = datetime(2026, 1, 5, tzinfo=UTC)
 EXTREMES = (1.79e308, 1.79e308, -1.79e308, 5e-324, -0.0, 1e290, 1.0000001e290)
 

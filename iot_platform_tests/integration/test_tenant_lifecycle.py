@@ -32,6 +32,8 @@ from iot_platform_tests.drain_feed import Feed, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
 
+pytestmark = pytest.mark.both_editions
+
 
 @pytest.fixture
 def aged(settings: Settings, accountant: Accountant) -> Settings:
