@@ -116,10 +116,10 @@ class RollupFeed:
             return 0
         with self.connection.cursor() as cursor:
             cursor.execute("UPDATE compression_policy SET late_share = %s WHERE table_name = 'measurement'", (late_share,))
-            cursor.execute(
-                "SELECT compression_apply(chunk_name) FROM compression_chunks() WHERE due IS NOT NULL AND table_name = 'measurement'"
-            )
+            cursor.execute("SELECT compression_apply(chunk_name) FROM compression_chunks() WHERE due <> '' AND table_name = 'measurement'")
+            count = cursor.rowcount
         self._end(commit)
+        return count
 
     def roll_up(self, until: datetime, *, only: str | None = None) -> None:
         """Until nothing is left, on either edition. `only`: one of the continuous aggregates."""

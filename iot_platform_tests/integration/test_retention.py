@@ -82,7 +82,7 @@ def test_measurements_go_and_their_rollups_stay(aged: Settings) -> None:
     assert problems(aged) == []
 
 
-def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
+def test_what_is_not_rolled_up_stays(aged: Settings, edition: str) -> None:
     keep(aged, "measurement", "3d")
     feed = Feed(aged)
     old = query(aged, "SELECT min(time) FROM measurement")[0][0]
@@ -91,6 +91,12 @@ def test_what_is_not_rolled_up_stays(aged: Settings) -> None:
     drain(aged)
     before = query(aged, "SELECT count(*) FROM measurement")
     report = run_retention(aged)
+    if edition == "community":  # it brings the aggregates up to date first, and the late row's hour outlives it, too
+        assert not report.refused
+        assert query(aged, "SELECT count(*) FROM measurement_1h_named WHERE metric = 'fresh'") == [(1,)]
+        assert query(aged, "SELECT count(*) FROM measurement_named WHERE metric = 'fresh'") == [(0,)]
+        assert problems(aged) == []
+        return
     assert [item.table for item in report.refused] == ["measurement"]
     assert "notes of changed hours wait" in report.refused[0].refused[0]
     assert query(aged, "SELECT count(*) FROM measurement") == before
@@ -147,12 +153,12 @@ def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:
     assert any("is in no batch of the ledger" in text for text in problems(aged))
 
 
-def test_policies_that_contradict_each_other(aged: Settings) -> None:
+def test_policies_that_contradict_each_other(aged: Settings, edition: str) -> None:
     with closing(connect(aged)) as connection:
         for table, text, tenant, project, words in (
             ("measurement_1h", "10d", "", "", "measurement_1h (10 days) would be kept shorter than its source measurement (90 days)"),
             ("measurement_1d", "1y", "", "", "measurement_1d (365 days) would be kept shorter than its source measurement_1h"),
-            ("measurement_1h", "10d", "acme", "", "of tenant acme"),
+            ("measurement_1h", "10d", "acme", "", "of tenant acme" if edition == "apache" else "only whole chunks"),
             ("message", "4d", "acme", "", "message of everybody is kept for 3 days"),
             ("ledger", "30d", "", "", "ledger (30 days) would be kept shorter than its source"),
             ("message", "1d", "nobody", "", "there is no tenant nobody"),
