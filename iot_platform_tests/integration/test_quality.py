@@ -6,8 +6,10 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.quality.report import read_incidents
+from iot_platform.rollups import roll_up
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
+from iot_platform_tests.rollup_feed import RollupFeed
 
 pytestmark = pytest.mark.both_editions
 
@@ -205,18 +207,13 @@ def test_hours_of_the_rollup_that_differ(world: World) -> None:
     for minute in range(120):
         world.send(minute, {"a": minute, "b": minute})
     world.feed.flush()
-    query(world.settings, "UPDATE rollup_state SET notes_below = %s, threshold = %s", world.at(120), world.at(120))
-    query(
-        world.settings,
-        "INSERT INTO measurement_1h_stored (bucket, series_id, count, numbers, min, max, sum, avg, first, last)"
-        " SELECT h.bucket, s.series_id, h.count, h.numbers, h.min, h.max, h.sum, h.avg, h.first, h.last"
-        " FROM series s CROSS JOIN LATERAL rollup_hours(s.series_id, %s, %s) h",
-        *(world.start, world.at(120)),
-    )
-    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    assert roll_up(world.settings, until=world.at(120)).complete
+    with closing(connect(world.settings, "admin")) as connection:
+        table = RollupFeed(connection).stored("measurement_1h")
+    query(world.settings, f"UPDATE {table} SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
     world.judge(121, "rollup_equals_source")
     assert [(metric, is_open) for _, metric, is_open, _ in world.incidents("rollup_equals_source")] == [("a", True)]
-    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    query(world.settings, f"UPDATE {table} SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
     world.judge(122, "rollup_equals_source")
     assert [is_open for *_, is_open, _ in world.incidents("rollup_equals_source")] == [False]
 

@@ -23,13 +23,13 @@ from iot_platform.settings import exports
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
 
+pytestmark = pytest.mark.both_editions
+
 KILLED = """
 import os, signal, sys
 from datetime import datetime
 from iot_platform.quality import evaluate
 from iot_platform.settings import get_settings
-
-pytestmark = pytest.mark.both_editions
 kill = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == sys.argv[2] else None
 evaluate(get_settings(), at=datetime.fromisoformat(sys.argv[1]), kill_point=kill)
 """
