@@ -203,7 +203,7 @@ def test_gaps_in_sequences(world: World) -> None:
     assert query(world.settings, "SELECT value, kafka_offset FROM quality_open") == [(4, 31)]
 
 
-def test_hours_of_the_rollup_that_differ(world: World) -> None:
+def test_hours_of_the_rollup_that_differ(world: World, edition: str) -> None:
     for minute in range(120):
         world.send(minute, {"a": minute, "b": minute})
     world.feed.flush()
@@ -212,9 +212,12 @@ def test_hours_of_the_rollup_that_differ(world: World) -> None:
         table = RollupFeed(connection).stored("measurement_1h")
     query(world.settings, f"UPDATE {table} SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
     world.judge(121, "rollup_equals_source")
+    if edition == "community":  # TimescaleDB's notes cannot be read: only what differs for a while is wrong
+        assert world.incidents("rollup_equals_source") == []
+        world.judge(240, "rollup_equals_source")
     assert [(metric, is_open) for _, metric, is_open, _ in world.incidents("rollup_equals_source")] == [("a", True)]
     query(world.settings, f"UPDATE {table} SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
-    world.judge(122, "rollup_equals_source")
+    world.judge(241, "rollup_equals_source")
     assert [is_open for *_, is_open, _ in world.incidents("rollup_equals_source")] == [False]
 
 
