@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 import pytest
 
+from iot_platform.compression.run import compress
 from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
 from iot_platform.rollups import roll_up
@@ -79,6 +80,21 @@ def test_measurements_go_and_their_rollups_stay(aged: Settings) -> None:
     assert [row for row in query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket") if row in hours] == hours
     assert not run_retention(aged).refused
     assert query(aged, "SELECT min(time) FROM measurement")[0][0] >= cutoff(timedelta(days=3))
+    assert problems(aged) == []
+
+
+def test_compressed_chunks_go_whole_and_are_not_opened(aged: Settings, edition: str) -> None:
+    keep(aged, "measurement", "3d")
+    query(aged, "UPDATE compression_policy SET older_than = '1 hour'")
+    assert {item.table for item in compress(aged).done} == ({"message", "measurement"} if edition == "community" else set())
+    hours = query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket")
+    report = run_retention(aged)
+    assert not report.refused
+    assert report.chunks >= 2 * (DAYS - 5)
+    kept_from = cutoff(timedelta(days=3)) if edition == "apache" else cutoff(timedelta(days=3)).replace(hour=0)
+    assert query(aged, "SELECT min(received_at) FROM message")[0][0] >= kept_from
+    assert query(aged, "SELECT min(time) FROM measurement")[0][0] >= kept_from
+    assert query(aged, "SELECT * FROM measurement_1h ORDER BY series_id, bucket") == hours
     assert problems(aged) == []
 
 

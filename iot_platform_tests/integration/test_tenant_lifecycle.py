@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
+from iot_platform.compression.run import compress
 from iot_platform.database import connect
 from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_tenant
 from iot_platform.retention import run_retention
@@ -67,10 +68,13 @@ def orphans(settings: Settings) -> tuple[int, int]:
     )[0]
 
 
-def test_one_tenant_goes_and_nothing_else(aged: Settings) -> None:
+def test_one_tenant_goes_and_nothing_else(aged: Settings, edition: str) -> None:
+    """On Community out of compressed chunks."""
     keep(aged, "message", "1d", "acme")
     keep(aged, "measurement", "60d", "other")
     run_retention(aged)
+    query(aged, "UPDATE compression_policy SET older_than = '1 hour'")
+    assert {item.table for item in compress(aged).done} == ({"message", "measurement"} if edition == "community" else set())
     with closing(connect(aged, "admin")) as connection:
         granted = access.grant(connection, "acme")
     before, own = checksums(aged, "other"), ids(aged, "acme")
