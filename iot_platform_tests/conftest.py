@@ -2,8 +2,10 @@
 
 import os
 
+import pytest
+
 from iot_platform_tests.fix_audit import accountant, told
-from iot_platform_tests.fix_community import community, pglite
+from iot_platform_tests.fix_community import community, community_database, each_edition, edition, pglite
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_quality import world
 from iot_platform_tests.fix_simulation import database, simulation
@@ -17,8 +19,10 @@ for name in [name for name in os.environ if name.startswith("IOT_") and name not
 __all__ = [
     "accountant",
     "community",
+    "community_database",
     "dagster",
     "database",
+    "edition",
     "ingest",
     "own_broker",
     "own_daemon",
@@ -33,3 +37,8 @@ __all__ = [
     "two_tenants",
     "world",
 ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both editions of TimescaleDB; see fix_community."""
+    each_edition(metafunc)

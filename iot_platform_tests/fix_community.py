@@ -16,7 +16,7 @@ import itertools
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,8 +24,10 @@ from typing import Final
 import psycopg2
 import pytest
 from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pydantic import SecretStr
 
+from iot_platform.database.deadline import BoundedConnection, BoundedCursor
 from iot_platform.database.migrate import migrate
 from iot_platform.local.install import cached, install_packages, run_logged, which
 from iot_platform.local.passwords import Passwords
@@ -83,12 +85,91 @@ def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
 
 
 @pytest.fixture
-def community(pglite: Pglite) -> Iterator[Settings]:
-    """Settings whose database is a fresh, migrated one of the Community edition. There is no Kafka behind them; for that:
-    `settings.model_copy(update=pglite.urls(…))`."""
-    name = f"community_{next(_numbers)}"
-    yield copy_of(pglite, name)
-    drop_database(pglite, name)
+def edition(request: pytest.FixtureRequest) -> str:
+    """Of the database behind `settings`: apache, or what `both_editions` makes of it."""
+    return str(getattr(request, "param", "apache"))
+
+
+def each_edition(metafunc: pytest.Metafunc) -> None:
+    """Let a test marked `both_editions` run on either edition, unless it is marked `apache_only("why")`, too."""
+    marker = metafunc.definition.get_closest_marker
+    if "edition" in metafunc.fixturenames and marker("both_editions") and not marker("apache_only"):
+        metafunc.parametrize("edition", ["apache", "community"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def community_database(pglite: Pglite) -> "CommunityDatabase":
+    """See CommunityDatabase."""
+    return CommunityDatabase(pglite)
+
+
+@pytest.fixture
+def community(community_database: "CommunityDatabase") -> Settings:
+    """Settings whose database is of the Community edition, as migrations leave it. There is no Kafka behind them; for that: `settings` in
+    a test marked `both_editions`."""
+    return Settings(**community_database.emptied())  # type: ignore[arg-type]
+
+
+class CommunityDatabase:
+    """One database for all tests of the edition, because a copy takes seconds and 300 MB: emptied for each of them."""
+
+    def __init__(self, pglite: Pglite) -> None:
+        self._pglite = pglite
+        self._copy()
+
+    def emptied(self) -> dict[str, SecretStr]:
+        """The settings that use it. It is as the migrations left it; where what a failed test left forbids that, it is another copy."""
+        try:
+            with closing(self._open()) as connection, connection.cursor() as cursor:
+                self._empty(cursor)
+        except (psycopg2.Error, AssertionError):
+            drop_database(self._pglite, self._name)
+            self._copy()
+        return self._pglite.urls(self._name)
+
+    def _copy(self) -> None:
+        self._name = f"community_{next(_numbers)}"
+        copy_of(self._pglite, self._name)
+        with closing(self._open()) as connection, connection.cursor() as cursor:
+            self._tables = _tables(cursor)
+            self._rows = {table: rows for table in (*self._tables, *_CATALOG) if (rows := _rows(cursor, table))}
+
+    def _open(self) -> BoundedConnection:
+        connection: BoundedConnection = psycopg2.connect(
+            self._pglite.url("postgres", self._name), connection_factory=BoundedConnection, cursor_factory=BoundedCursor
+        )
+        connection.autocommit = True
+        connection.answer_seconds = 30.0  # a connection that a failed test left inside a transaction holds up all others
+        return connection
+
+    def _empty(self, cursor: Cursor) -> None:
+        assert _tables(cursor) == self._tables
+        cursor.execute("SELECT rolname FROM pg_roles JOIN tenant_role ON role_name = rolname")
+        for (role,) in cursor.fetchall():
+            cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+        plain = [table for table in self._tables if table not in self._rows]
+        cursor.execute(f"TRUNCATE {', '.join([*plain, 'measurement_1h', 'measurement_1d'])} RESTART IDENTITY")
+        for table in (*_CATALOG, *self._rows):
+            cursor.execute(f"DELETE FROM {table}")
+        for table, rows in self._rows.items():
+            cursor.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::{table}, %s)", (rows,))
+
+
+_CATALOG: Final = tuple(
+    f"_timescaledb_catalog.continuous_aggs_{name}"
+    for name in ("invalidation_threshold", "hypertable_invalidation_log", "materialization_invalidation_log", "watermark")
+)
+"""How far the continuous aggregates are materialized; refreshes only ever move it forward."""
+
+
+def _tables(cursor: Cursor) -> list[str]:
+    cursor.execute("SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1")
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _rows(cursor: Cursor, table: str) -> str | None:
+    cursor.execute(f"SELECT json_agg(t)::text FROM {table} t")
+    return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
 
 
 def copy_of(pglite: Pglite, name: str) -> Settings:

@@ -243,14 +243,18 @@ def template_database(servers: Servers) -> str:
 
 
 @pytest.fixture
-def settings(servers: Servers, template_database: str, tmp_path: Path) -> Iterator[Settings]:
-    """Settings of a platform of the test's own: a fresh migrated database, fresh topics (2 partitions), free ports."""
+def settings(servers: Servers, edition: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a platform of the test's own: a fresh migrated database, fresh topics (2 partitions), free ports. The database is of
+    the Apache edition, and once more of the Community edition in tests marked `both_editions`."""
     number = next(_numbers)
     database = f"test_{number}"
-    create_database(servers.superuser_url(), database, template=template_database)
     own = {"kafka_topic": f"messages-{number}", "kafka_dead_letter_topic": f"dead-letter-{number}", "kafka_partitions": 2}
     made = _settings(servers, database, tmp_path / "local", own)
     ensure_topics(made)
+    if edition == "community":
+        yield made.model_copy(update=request.getfixturevalue("community_database").emptied())
+        return
+    create_database(servers.superuser_url(), database, template=request.getfixturevalue("template_database"))
     yield made
     connection = psycopg2.connect(servers.superuser_url())
     try:

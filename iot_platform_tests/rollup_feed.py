@@ -110,8 +110,19 @@ class RollupFeed:
         assert row is not None
         return dict(row[0])
 
-    def roll_up(self, until: datetime) -> None:
-        """Until nothing is left, on either edition."""
+    def compress(self, late_share: float, *, commit: bool = True) -> int:
+        """Compress every chunk of measurement that is due, as the asset does; returns how many. On Apache, nothing."""
+        if self.tables:
+            return 0
+        with self.connection.cursor() as cursor:
+            cursor.execute("UPDATE compression_policy SET late_share = %s WHERE table_name = 'measurement'", (late_share,))
+            cursor.execute("SELECT compression_apply(chunk_name) FROM compression_chunks() WHERE due <> '' AND table_name = 'measurement'")
+            count = cursor.rowcount
+        self._end(commit)
+        return count
+
+    def roll_up(self, until: datetime, *, only: str | None = None) -> None:
+        """Until nothing is left, on either edition. `only`: one of the continuous aggregates."""
         if self.tables:
             while self.advance(until)["step"] != "done":
                 pass
@@ -123,12 +134,24 @@ class RollupFeed:
             mark = (
                 self.rows("SELECT max(removed_before) FROM retention_mark WHERE table_name = %s AND tenant_id = ''", source)[0][0] or epoch
             )
+            if only not in {None, aggregate}:
+                continue
             begin, end = mark + (epoch - mark) % unit, until - (until - epoch) % unit
             self.connection.autocommit = True
             with self.connection.cursor() as cursor:
                 if begin < end:
                     cursor.execute("CALL refresh_continuous_aggregate(%s, %s::timestamptz, %s::timestamptz)", (aggregate, begin, end))
             self.connection.autocommit = False
+
+    def stored(self, name: str) -> str:
+        """The table with the stored rows of a rollup."""
+        if self.tables:
+            return f"{name}_stored"
+        found = (
+            "SELECT materialization_hypertable_schema, materialization_hypertable_name FROM timescaledb_information.continuous_aggregates"
+        )
+        schema, table = self.rows(f"{found} WHERE view_name = %s", name)[0]
+        return f"{schema}.{table}"
 
     def noted(self) -> set[Bucket]:
         """Hours with a note."""

@@ -28,6 +28,12 @@ _FEWER: Final = "SET timescaledb.materializations_per_refresh_window = 1000"
 """Its default of 10 would compute everything between the first and the last of eleven late rows."""
 _OLDEST: Final = """
 SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
+_SHOWN: Final = """
+SELECT (extract(epoch FROM _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(h.id))))::float8
+FROM timescaledb_information.continuous_aggregates a JOIN _timescaledb_catalog.hypertable h
+    ON h.schema_name = a.materialization_hypertable_schema AND h.table_name = a.materialization_hypertable_name
+WHERE a.view_schema = 'public' AND a.view_name = %s AND EXISTS (SELECT FROM timescaledb_information.chunks c
+    WHERE c.hypertable_schema = h.schema_name AND c.hypertable_name = h.table_name)"""
 _MARK: Final = """
 SELECT (extract(epoch FROM removed_before))::float8 FROM retention_mark
 WHERE table_name = %s AND tenant_id = '' AND project_id = '' AND isfinite(removed_before)"""
@@ -38,7 +44,10 @@ def refresh(settings: Settings, result: RollupResult, deadline: float, until: da
     until = (until or datetime.now(UTC) - SETTLE).astimezone(UTC)
     with closing(open_owner(settings)) as connection:
         for aggregate, source, unit in _UNITS:
-            low, high = begins(connection, source, unit), floor(until, unit)
+            low, shown = begins(connection, source, unit), _moment(connection, _SHOWN, aggregate)
+            high = max(
+                floor(until, unit), shown or floor(until, unit)
+            )  # a clock that was ahead made hours that go on: nothing else computes them
             while low is not None and low < high:
                 if time.monotonic() >= deadline:
                     return
@@ -51,11 +60,17 @@ def refresh(settings: Settings, result: RollupResult, deadline: float, until: da
 
 def begins(connection: Connection, source: str, unit: timedelta) -> datetime | None:
     """Where windows may begin: the first bucket whose source is all there; None if there are no measurements at all."""
-    oldest, mark = _moment(connection, _OLDEST), _moment(connection, _MARK, source)
+    oldest, whole = _moment(connection, _OLDEST), whole_from(connection, source, unit)
     if oldest is None:
         return None
     first = floor(oldest, unit)
-    return first if mark is None else max(first, ceiling(mark, unit))
+    return first if whole is None else max(first, whole)
+
+
+def whole_from(connection: Connection, source: str, unit: timedelta) -> datetime | None:
+    """The first bucket of whose source retention took nothing from everybody; None: it never took anything."""
+    mark = _moment(connection, _MARK, source)
+    return None if mark is None else ceiling(mark, unit)
 
 
 def floor(moment: datetime, unit: timedelta) -> datetime:

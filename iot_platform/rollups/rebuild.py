@@ -120,10 +120,10 @@ class Rebuild:
     def _continuous(self, low: datetime, high: datetime) -> Iterator[RebuildStep]:
         high = min(high, floor(datetime.now(low.tzinfo) - continuous.SETTLE, HOUR))
         with closing(continuous.open_owner(self.settings)) as connection:
-            first = continuous.begins(connection, "measurement", HOUR)
-            first_day = continuous.begins(connection, "measurement_1h", DAY)
+            first = continuous.whole_from(connection, "measurement", HOUR) or low
+            first_day = continuous.whole_from(connection, "measurement_1h", DAY) or floor(low, DAY)
             begin = low
-            while first is not None and first_day is not None and begin < high:
+            while begin < high:
                 end = min(high, floor(begin, DAY) + DAY)
                 start = max(begin, first)
                 if start < end and not self.dry_run:

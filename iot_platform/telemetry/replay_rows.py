@@ -111,11 +111,11 @@ def read(connection: Connection, settings: Settings, selection: Selection, part:
             if min(left) <= 0:
                 yield held(batch), batch[-1][:3]
                 batch, size, room = [], 0, 64
-        if batch:
-            yield held(batch), batch[-1][:3]
     finally:
         if not connection.closed:
             connection.rollback()
+    if batch:  # the last one, or the only one, is written after the reading transaction
+        yield held(batch), batch[-1][:3]
 
 
 def held(rows: list[tuple[Any, ...]]) -> Held:

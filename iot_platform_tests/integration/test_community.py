@@ -7,7 +7,7 @@ from iot_platform.database import connect, pending
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform_tests.drain_feed import Feed, check_books, drain, query
-from iot_platform_tests.fix_community import Pglite, copy_of, drop_database
+from iot_platform_tests.fix_community import CommunityDatabase
 
 
 def test_every_migration_applies(community: Settings) -> None:
@@ -38,10 +38,9 @@ def test_connections_take_turns(community: Settings) -> None:
     reader.close()
 
 
-def test_the_drain_writes_the_same_rows(settings: Settings, pglite: Pglite) -> None:
+def test_the_drain_writes_the_same_rows(settings: Settings, community_database: CommunityDatabase) -> None:
     """One topic, drained into both editions."""
-    copy_of(pglite, "drained")
-    pglite_settings = settings.model_copy(update=pglite.urls("drained"))
+    on_community = settings.model_copy(update=community_database.emptied())
     feed = Feed(settings)
     for number in range(50):
         feed.send(b'{"t": %d.5, "on": true, "name": "x", "big": 9007199254740993}' % number, partition=number % 2)
@@ -49,7 +48,7 @@ def test_the_drain_writes_the_same_rows(settings: Settings, pglite: Pglite) -> N
     feed.send(b'{"ts": 1000}')
     feed.flush()
     rows = []
-    for each in (settings, pglite_settings):
+    for each in (settings, on_community):
         drain(each)
         check_books(each)
         rows.append(
@@ -57,4 +56,3 @@ def test_the_drain_writes_the_same_rows(settings: Settings, pglite: Pglite) -> N
         )
     assert len(rows[0]) == 200
     assert rows[0] == rows[1]
-    drop_database(pglite, "drained")

@@ -1,6 +1,5 @@
 """Compression where the edition has it: the same rows in a tenth of the bytes, late rows too; and where it has not: a plain answer."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,30 +19,9 @@ from iot_platform.resources.compression import compress_chunks, evaluate_compres
 from iot_platform.settings import Settings
 from iot_platform_tests.community_feed import fill
 from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_community import Pglite, copy_of, drop_database
 
 ROWS = "SELECT time, series_id, value, value_int, value_text FROM measurement ORDER BY 2, 1"
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture(scope="module")
-def own(pglite: Pglite) -> Iterator[Settings]:
-    """One database for all tests of this module."""
-    yield copy_of(pglite, "compression")
-    drop_database(pglite, "compression")
-
-
-@pytest.fixture
-def community(own: Settings) -> Settings:
-    """Emptied, with the policies as they are delivered."""
-    query(own, "TRUNCATE measurement, message, ledger, series, source, project, compressed_chunk RESTART IDENTITY CASCADE")
-    query(
-        own,
-        "UPDATE compression_policy SET enabled = true, late_share = 0.1, older_than = CASE table_name"
-        " WHEN 'measurement' THEN interval '7 days'"
-        " WHEN 'message' THEN interval '1 day' ELSE interval '30 days' END",
-    )
-    return own
 
 
 def days_ago(count: int) -> datetime:

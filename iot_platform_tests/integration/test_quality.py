@@ -2,10 +2,16 @@
 
 from contextlib import closing
 
+import pytest
+
 from iot_platform.database import connect
 from iot_platform.quality.report import read_incidents
+from iot_platform.rollups import roll_up
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
+from iot_platform_tests.rollup_feed import RollupFeed
+
+pytestmark = pytest.mark.both_editions
 
 
 def test_silent_devices_and_projects_are_told_by_their_own_cadence(world: World) -> None:
@@ -211,23 +217,21 @@ def test_gaps_in_sequences(world: World) -> None:
     assert query(world.settings, "SELECT value, kafka_offset FROM quality_open") == [(4, 31)]
 
 
-def test_hours_of_the_rollup_that_differ(world: World) -> None:
+def test_hours_of_the_rollup_that_differ(world: World, edition: str) -> None:
     for minute in range(120):
         world.send(minute, {"a": minute, "b": minute})
     world.feed.flush()
-    query(world.settings, "UPDATE rollup_state SET notes_below = %s, threshold = %s", world.at(120), world.at(120))
-    query(
-        world.settings,
-        "INSERT INTO measurement_1h_stored (bucket, series_id, count, numbers, min, max, sum, avg, first, last)"
-        " SELECT h.bucket, s.series_id, h.count, h.numbers, h.min, h.max, h.sum, h.avg, h.first, h.last"
-        " FROM series s CROSS JOIN LATERAL rollup_hours(s.series_id, %s, %s) h",
-        *(world.start, world.at(120)),
-    )
-    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    assert roll_up(world.settings, until=world.at(120)).complete
+    with closing(connect(world.settings, "admin")) as connection:
+        table = RollupFeed(connection).stored("measurement_1h")
+    query(world.settings, f"UPDATE {table} SET sum = sum + 1 WHERE bucket = %s AND series_id = 1", world.at(60))
     world.judge(121, "rollup_equals_source")
+    if edition == "community":  # TimescaleDB's notes cannot be read: only what differs for a while is wrong
+        assert world.incidents("rollup_equals_source") == []
+        world.judge(240, "rollup_equals_source")
     assert [(metric, is_open) for _, metric, is_open, _ in world.incidents("rollup_equals_source")] == [("a", True)]
-    query(world.settings, "UPDATE measurement_1h_stored SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
-    world.judge(122, "rollup_equals_source")
+    query(world.settings, f"UPDATE {table} SET sum = sum - 1 WHERE bucket = %s AND series_id = 1", world.at(60))
+    world.judge(241, "rollup_equals_source")
     assert [is_open for *_, is_open, _ in world.incidents("rollup_equals_source")] == [False]
 
 

@@ -20,10 +20,13 @@ from iot_platform.quality.report import read_incidents, read_states
 from iot_platform.quality.rules import read_rules
 from iot_platform.quality.rules_file import read_file, write_text
 from iot_platform.resources.quality_run import check_result
+from iot_platform.rollups import roll_up
 from iot_platform.settings import exports
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
+
+pytestmark = pytest.mark.both_editions
 
 KILLED = """
 import os, signal, sys
@@ -52,6 +55,7 @@ def test_killed_and_repeated_it_finds_everything_once(world: World, place: str) 
     assert query(world.settings, "SELECT count(DISTINCT feed_position) FROM quality_watermark WHERE rule <> 'intake'") == [(1,)]
 
 
+@pytest.mark.apache_only("two sessions at once")
 def test_two_never_run_at_once(world: World) -> None:
     with (
         closing(connect(world.settings)) as other,
@@ -119,6 +123,7 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
         for device in range(20):
             world.send(minute, {"humidity": 40 + minute, "temp": minute}, f"device-{device}")
         world.feed.flush()
+        roll_up(world.settings)
         query(world.settings, "ANALYZE")
         blocks[0] = 0
         with monkeypatch.context() as patch:

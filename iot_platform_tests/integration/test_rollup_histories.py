@@ -1,4 +1,5 @@
-"""Any interleaving of inserts, late rows, deletions, rollup batches, moves of the thresholds, retention and kills ends in exact rollups."""
+"""Any interleaving of drains, repeats, late rows, deletions, rollup batches, moves of the thresholds, retention, compression and kills ends
+in exact rollups."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from iot_platform.settings import Settings
+from iot_platform_tests.direct_feed import PROJECT, DirectFeed, microseconds
+from iot_platform_tests.drain_feed import query
 from iot_platform_tests.rollup_feed import DAY, HOUR, Bucket, Figures, RollupFeed, days, hours
+
+pytestmark = pytest.mark.both_editions
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -37,11 +42,19 @@ class Histories(RuleBasedStateMachine):
     """`kept` are the hours that retention let stay when it removed their measurements."""
 
     feed: ClassVar[RollupFeed]
+    settings: ClassVar[Settings]
+    compressed: ClassVar[int]
 
     @initialize(rows=some_rows, until=moments)
     def begin(self, rows: list[tuple[int, int, float | None]], until: datetime) -> None:
         self.feed.clear()
-        self.series = self.feed.series(SERIES)
+        query(
+            self.settings,
+            "TRUNCATE message, quarantine, ledger, kafka_offset, source, series_latest, accounting_1h, compressed_chunk CASCADE",
+        )
+        self.writer = DirectFeed(self.settings)
+        self.drain([(0, number, 1.0) for number in range(SERIES)])
+        self.series = [row[0] for row in query(self.settings, "SELECT series_id FROM series ORDER BY device_id")]
         self.mark = NEVER
         self.kept: dict[Bucket, Figures] = {}
         self.insert(rows, True)
@@ -54,6 +67,15 @@ class Histories(RuleBasedStateMachine):
             [(START + timedelta(minutes=minute), self.series[number], value, None) for minute, number, value in rows], commit=commit
         )
 
+    @rule(rows=some_rows)
+    def drain(self, rows: list[tuple[int, int, float | None]]) -> None:
+        """Through the decoder and the writer; what is there already is a repeat or a conflict, as replays make them."""
+        for minute, number, value in rows:
+            moment = START + timedelta(minutes=minute)
+            payload = {"ts": microseconds(moment) // 1000, "m": "off" if value is None else value}
+            self.writer.send(START + 2 * DAY, payload, f"{PROJECT}/device-{number}")
+        self.writer.flush()
+
     @rule(number=st.integers(0, SERIES - 1), since=moments, length=st.integers(1, 30), commit=committed)
     def remove(self, number: int, since: datetime, length: int, commit: bool) -> None:
         self.feed.remove(self.series[number], since, since + length * HOUR, commit=commit)
@@ -61,6 +83,17 @@ class Histories(RuleBasedStateMachine):
     @rule(notes=st.integers(1, 4), commit=committed)
     def refresh(self, notes: int, commit: bool) -> None:
         self.feed.refresh(notes, commit=commit)
+
+    @rule(only=st.sampled_from(["measurement_1h", "measurement_1d", None]), until=moments)
+    def refresh_aggregate(self, only: str | None, until: datetime) -> None:
+        """Community: killed after the hours, or before."""
+        if not self.feed.tables:
+            self.feed.roll_up(until, only=only)
+
+    @rule(commit=committed, share=st.sampled_from([0.001, 0.5]))
+    def compress(self, commit: bool, share: float) -> None:
+        """Community: every chunk is older than the policy says; late rows are merged where they are more than a share."""
+        Histories.compressed += self.feed.compress(share, commit=commit)
 
     @rule(until=moments, steps=st.lists(committed, min_size=1, max_size=6), series=st.integers(1, 4))
     def advance(self, until: datetime, steps: list[bool], series: int) -> None:
@@ -71,11 +104,16 @@ class Histories(RuleBasedStateMachine):
     def retain(self, before: datetime, part: int) -> None:
         """As retention must: nothing noted in the range, all of it stored, then mark and remove in one transaction."""
         before += timedelta(minutes=part)
-        (threshold,) = self.feed.rows("SELECT greatest(threshold, '2000-01-01') FROM rollup_state")[0]
-        if before <= self.mark or before > threshold:
+        if before <= self.mark:
             return
-        while self.feed.refresh()["notes"]:
-            pass
+        if self.feed.tables:
+            (threshold,) = self.feed.rows("SELECT greatest(threshold, '2000-01-01') FROM rollup_state")[0]
+            if before > threshold:
+                return
+            while self.feed.refresh()["notes"]:
+                pass
+        else:
+            self.feed.roll_up(before + HOUR)
         shown = self.feed.shown("measurement_1h")
         self.kept |= {key: row for key, row in shown.items() if self.mark <= key[0] < before}
         self.mark = before
@@ -91,6 +129,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def only_noted_buckets_differ(self) -> None:
+        if not self.feed.tables:
+            return  # TimescaleDB's notes are its own
         noted = self.feed.noted()
         expected, shown = self.expected(), self.feed.shown("measurement_1h")
         assert {key for key in expected | shown if expected.get(key) != shown.get(key)} <= noted
@@ -105,9 +145,11 @@ class Histories(RuleBasedStateMachine):
             expected = self.expected()
             assert self.feed.shown("measurement_1h") == expected
             assert self.feed.shown("measurement_1d") == days(expected)
+            self.writer.close()
 
 
-def test_any_history_ends_in_exact_rollups(feed: RollupFeed) -> None:
-    Histories.feed = feed
+def test_any_history_ends_in_exact_rollups(feed: RollupFeed, settings: Settings) -> None:
+    Histories.feed, Histories.settings, Histories.compressed = feed, settings, 0
     allowed: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
     run_state_machine_as_test(Histories, settings=hypothesis_settings(max_examples=25, stateful_step_count=12, **allowed))
+    assert feed.tables or Histories.compressed >= 5

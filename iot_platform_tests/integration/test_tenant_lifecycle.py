@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
+from iot_platform.compression.run import compress
 from iot_platform.database import connect
 from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_tenant
 from iot_platform.retention import run_retention
@@ -31,6 +32,8 @@ from iot_platform.tenants.verify import verify_export
 from iot_platform_tests.drain_feed import Feed, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
+
+pytestmark = pytest.mark.both_editions
 
 
 @pytest.fixture
@@ -65,10 +68,13 @@ def orphans(settings: Settings) -> tuple[int, int]:
     )[0]
 
 
-def test_one_tenant_goes_and_nothing_else(aged: Settings) -> None:
+def test_one_tenant_goes_and_nothing_else(aged: Settings, edition: str) -> None:
+    """On Community out of compressed chunks."""
     keep(aged, "message", "1d", "acme")
     keep(aged, "measurement", "60d", "other")
     run_retention(aged)
+    query(aged, "UPDATE compression_policy SET older_than = '1 hour'")
+    assert {item.table for item in compress(aged).done} == ({"message", "measurement"} if edition == "community" else set())
     with closing(connect(aged, "admin")) as connection:
         granted = access.grant(connection, "acme")
     before, own = checksums(aged, "other"), ids(aged, "acme")
@@ -118,6 +124,7 @@ def test_killed_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPa
     assert query(aged, "SELECT requested_by FROM tenant_deletion") == [("attempt 3",)], "one record for all attempts"
 
 
+@pytest.mark.apache_only("a drain and a deletion at once: PGlite gives sessions turns, so that they never meet")
 def test_a_drain_that_knows_its_ids_makes_no_orphans(aged: Settings) -> None:
     """A drain is at work, with the ids of the tenant's series in its memory, while the tenant is deleted; the tenant's devices go on."""
     own = ids(aged, "acme")

@@ -18,6 +18,7 @@ const PARAMETERS = {
 // The library, as shared_preload_libraries would; and the Community edition's part, which does not come by itself here.
 const LOAD = `SELECT time_bucket('1 hour', now());
   DO $$ BEGIN EXECUTE (SELECT format('LOAD %L', 'timescaledb-tsl-' || extversion) FROM pg_extension WHERE extname = 'timescaledb'); END $$`;
+const PATIENCE_MILLISECONDS = 60_000; // a test that waits for its own other connection ends with an error instead of never
 const STARTUP = 196608, PROTOCOL_ANSWERS_NO = new Set([80877103, 80877104]), CANCEL = 80877102;
 
 const frame = (type, body = Buffer.alloc(0)) => {
@@ -52,7 +53,11 @@ class Database {
     return Buffer.from(this.lite.execProtocolRawSync(message)); // a copy: the buffer is PGlite's
   }
   async claim(connection) {
-    while (this.owner !== null && this.owner !== connection) await new Promise((resolve) => this.waiting.push(resolve));
+    let late = false;
+    const timer = setTimeout(() => ((late = true), this.waiting.splice(0).forEach((resolve) => resolve())), PATIENCE_MILLISECONDS);
+    while (!late && this.owner !== null && this.owner !== connection) await new Promise((resolve) => this.waiting.push(resolve));
+    clearTimeout(timer);
+    if (this.owner !== null && this.owner !== connection) throw new Error("another connection has been inside a transaction for too long");
     this.owner = connection;
     if (this.last !== connection) {
       this.run(query(`RESET ALL; SET search_path TO "$user", public; SET SESSION AUTHORIZATION "${connection.user}"`));

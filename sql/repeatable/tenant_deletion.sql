@@ -154,6 +154,10 @@ BEGIN
     ELSIF place.owner = 'names' THEN
         filter := filter || format(' AND %I <= (SELECT d.cut_at FROM tenant_deletion d WHERE d.deletion_id = $3)', place.time_column);
     END IF;
+    IF EXISTS (SELECT FROM retention_chunks(name) c WHERE c.compressed AND c.range_start < span_to AND c.range_end > span_from) THEN
+        -- Of rows that an earlier batch took out of compression, a DELETE by a bitmap of the BRIN index passes some over (TimescaleDB 2.23).
+        PERFORM set_config('enable_bitmapscan', 'off', true);
+    END IF;
     EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $5 LIMIT 1', place.time_column, tenant_deletion_relation(name), filter)
         INTO edge USING span_from, span_to, deletion, tenant, max_rows;
     done_to := CASE WHEN edge > span_from THEN edge WHEN edge IS NOT NULL THEN edge + interval '1 microsecond' ELSE span_to END;
