@@ -1,5 +1,6 @@
 """Freshness of a drain that keeps up with live messages: alone, and while rollups, retention, quality, compression and an audit all run."""
 
+import itertools
 import os
 import random
 import subprocess
@@ -18,8 +19,9 @@ from ingest_daemon.envelope import HEADER, pack
 from iot_platform.database import connect
 from iot_platform.settings import Settings, exports
 
-MAINTENANCE = (("rollup",), ("retention", "88"), ("quality",), ("compression",), ("audit",), ("project_sums",))
-START_SECONDS = 10
+POOLS = ((("rollup",), ("retention", "88")), (("quality",),), (("compression",),), (("audit_hour",),))
+"""What Dagster runs at the same time: of each pool one run at a time."""
+START_SECONDS, PAUSE_SECONDS = 10, 3
 RATIO = 2.0
 Row = tuple[str, str, str]
 
@@ -102,11 +104,13 @@ def _process(command: list[str], settings: Settings) -> Iterator[subprocess.Pope
 
 @contextmanager
 def _maintenance(settings: Settings) -> Iterator[dict[str, int]]:
-    """Everything over and over, each in a loop of its own; whatever is at work at the end is killed, which it must stand."""
-    over, told, running = threading.Event(), {}, set[subprocess.Popen[bytes]]()
+    """Everything over and over, a loop for each pool; whatever is at work at the end is killed, which it must stand."""
+    over, told, running = threading.Event(), dict[str, int](), set[subprocess.Popen[bytes]]()
 
-    def loop(name: str, *arguments: str) -> None:
-        while not over.is_set():
+    def loop(*bodies: tuple[str, ...]) -> None:
+        for name, *arguments in itertools.cycle(bodies):
+            if over.wait(PAUSE_SECONDS):
+                return
             command = [sys.executable, "-m", "bench.lifecycle_work", name, *arguments]
             process = subprocess.Popen(command, env={**os.environ, **exports(settings)}, stdout=subprocess.DEVNULL)
             running.add(process)
@@ -115,9 +119,8 @@ def _maintenance(settings: Settings) -> Iterator[dict[str, int]]:
             if not over.is_set():
                 assert process.returncode == 0, f"{name} failed beside the drain"
                 told[name] = told.get(name, 0) + 1
-                over.wait(5)
 
-    threads = [threading.Thread(target=loop, args=item) for item in MAINTENANCE]
+    threads = [threading.Thread(target=loop, args=bodies) for bodies in POOLS]
     for thread in threads:
         thread.start()
     try:

@@ -91,6 +91,14 @@ def audit(_: list[str]) -> Result:
     return {"differences": len(run_audit(get_settings(), wait_seconds=0).differences)}
 
 
+def audit_hour(_: list[str]) -> Result:
+    """The scheduled check of what was committed in the last hour."""
+    from iot_platform.audit import run_audit
+
+    done = run_audit(get_settings(), since=datetime.now(UTC) - timedelta(hours=1), wait_seconds=0)
+    return {"differences": len(done.differences)}
+
+
 def projects(_: list[str]) -> Result:
     """The tick of the sensor new_projects in an empty Dagster, and the next one."""
     import dagster as dg
@@ -123,7 +131,7 @@ def project_sums(_: list[str]) -> Result:
 
 BODIES: dict[str, Callable[[list[str]], Result]] = {
     function.__name__: function
-    for function in (fill, rollup, rebuild, retention_plan, retention, quality, compression, audit, projects, project_sums)
+    for function in (fill, rollup, rebuild, retention_plan, retention, quality, compression, audit, audit_hour, projects, project_sums)
 }
 
 

@@ -32,7 +32,9 @@ SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalive
 SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0"""
 """The server, too, must notice within about 30 s that we are gone: its defaults keep our locks for two hours. And late rows may hit many
 compressed batches: by default TimescaleDB gives up at 100,000 rows, and the drain would never get past such a batch."""
-_WRITER: Final = f"SET statement_timeout = '{STATEMENT_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+_WRITER: Final = f"""
+SET statement_timeout = '{STATEMENT_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'; SET max_parallel_workers_per_gather = 0"""
+"""One CPU for one session: parallel workers of maintenance would take those that draining needs."""
 
 _REFUSED = (
     "authentication failed",
