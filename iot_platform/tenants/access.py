@@ -34,7 +34,12 @@ SELECT t.tenant_id, t.role_name, t.granted_at, t.password_set_at, r.rolconnlimit
 FROM tenant_role t LEFT JOIN pg_roles r ON r.rolname = t.role_name ORDER BY t.tenant_id"""
 
 _UNGUARDED: Final = """
-SELECT t.role_name FROM tenant_role t JOIN pg_roles r ON r.rolname = t.role_name WHERE NOT pg_has_role(r.oid, 'USAGE') ORDER BY 1"""
+SELECT t.role_name FROM tenant_role t JOIN pg_roles r ON r.rolname = t.role_name
+JOIN pg_proc p ON p.oid = 'public.end_tenant_sessions(interval, interval)'::regprocedure
+WHERE NOT pg_has_role(p.proowner, r.oid, 'USAGE') ORDER BY 1"""
+_GUARDS: Final = """
+SELECT current_user::text UNION SELECT rolname FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+WHERE p.oid = 'public.end_tenant_sessions(interval, interval)'::regprocedure"""
 
 _TOO_MUCH: Final = """
 WITH mine AS (
@@ -184,12 +189,14 @@ def _end_sessions(cursor: Cursor, role: str) -> None:
 
 
 def _join(cursor: Cursor, role: str) -> None:
-    """The right to see and end the login's sessions (end_tenant_sessions), and to drop what it owns."""
-    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role)))
+    """The right to see and end the login's sessions, for us and for end_tenant_sessions, and to drop what it owns."""
+    cursor.execute(_GUARDS)
+    for (guard,) in cursor.fetchall():
+        cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(guard)))
 
 
 def unguarded(connection: Connection) -> list[str]:
-    """Logins whose sessions the owner, who asks, may not see and end: `grant`, repeated, changes that if the owner may."""
+    """Logins whose sessions end_tenant_sessions may not see and end: `grant`, repeated, changes that if the one who asks may."""
     with connection.cursor() as cursor:
         cursor.execute(_UNGUARDED)
         rows = cursor.fetchall()

@@ -157,6 +157,17 @@ def test_notifications_do_not_pile_up(login: Login, settings: Settings, reads: b
     assert (is_open(sender), is_open(listener)) == (True, False)
 
 
+def test_who_waits_for_a_tenants_lock_gets_it(login: Login, settings: Settings) -> None:
+    """Ended while somebody waits, though no transaction is old; others of tenants go on."""
+    blocking, other = login.open("BEGIN", "SELECT count(*) FROM tenant.measurement"), login.open("BEGIN", "SELECT 1")
+    waiter = threading.Thread(target=query, args=(settings, "ALTER TABLE series ADD COLUMN zz integer"))
+    waiter.start()
+    await_true(lambda: login.end() == ["in the way of maintenance or a migration"], "the waiting statement stays behind it")
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert (is_open(blocking), is_open(other)) == (False, True)
+
+
 class Drainer:
     """Batches with a new series each, one after the other, for as long as the block lasts; `seconds` is what each took."""
 

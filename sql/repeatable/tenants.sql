@@ -26,7 +26,13 @@ CREATE OR REPLACE FUNCTION end_tenant_sessions(in_the_way interval DEFAULT NULL,
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     crowded CONSTANT boolean := pg_notification_queue_usage() > 0.01;
+    blocking integer[];
 BEGIN
+    -- Whoever ends them while somebody waits gets him his lock: sessions that open anew stand behind him in the queue.
+    SELECT array_agg(b.pid) INTO blocking
+    FROM (SELECT DISTINCT l.pid FROM pg_locks l WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '2 s') w
+    CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) b (pid)
+    WHERE NOT EXISTS (SELECT FROM pg_stat_activity a JOIN public.tenant_role t ON t.role_name = a.usename WHERE a.pid = w.pid);
     FOR role_name, process_id, reason IN
         SELECT * FROM (
             SELECT t.role_name, a.pid, CASE
@@ -34,7 +40,7 @@ BEGIN
                 WHEN a.xact_start < clock_timestamp() - patience - make_interval(secs => t.statement_seconds)
                     THEN 'in a transaction for longer than its statements may take'
                 WHEN crowded AND a.xact_start < clock_timestamp() - interval '1 s' THEN 'in a transaction while notifications pile up'
-                WHEN a.xact_start < clock_timestamp() - in_the_way THEN 'in the way of maintenance or a migration'
+                WHEN a.pid = ANY (blocking) OR a.xact_start < clock_timestamp() - in_the_way THEN 'in the way of maintenance or a migration'
             END AS why
             FROM public.tenant_role t JOIN pg_stat_activity a ON a.usename = t.role_name AND a.leader_pid IS NULL
         ) s WHERE why IS NOT NULL
@@ -50,7 +56,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION end_tenant_sessions(interval, interval) IS
-    'Ends sessions of tenants'' logins that are in a transaction too long, whatever they SET: idle for as long as patience, or open for that much longer than a statement may take; a second while the server''s queue of notifications fills; longer than in_the_way, if given. Returns those it ended.';
+    'Ends sessions of tenants'' logins that are in a transaction too long, whatever they SET: idle for as long as patience, or open for that much longer than a statement may take; a second while the server''s queue of notifications fills; longer than in_the_way, if given; or when somebody else has waited 2 s for their locks. Returns those it ended.';
 
 -- The owner may see and end sessions of logins it is a member of; those made by earlier versions of `iot tenant grant` lack that.
 DO $$
