@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.compression.chunks import Chunk, read_chunks
 from iot_platform.database import connect
 from iot_platform.database.capabilities import Capabilities, read_capabilities
+from iot_platform.database.tenant_sessions import make_way
 from iot_platform.settings import Settings
 
 CHUNK_SECONDS: Final = 1800
@@ -92,7 +93,9 @@ def compress(
         connection.close()
 
 
-def _compress_one(connection: Connection, chunk: Chunk, result: Result, on_done: Callable[[Done, int], None]) -> None:
+def _compress_one(
+    connection: Connection, chunk: Chunk, result: Result, on_done: Callable[[Done, int], None], *, again: bool = True
+) -> None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT compression_prepare(%s)", (chunk.name,))
@@ -104,9 +107,12 @@ def _compress_one(connection: Connection, chunk: Chunk, result: Result, on_done:
             )
             row = cursor.fetchone()
         connection.commit()
-    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
         connection.rollback()
-        result.postponed.append(chunk.name)
+        if again and make_way(connection, error):
+            _compress_one(connection, chunk, result, on_done, again=False)
+        else:
+            result.postponed.append(chunk.name)
         return
     if row is not None:
         result.done.append(Done(*row))

@@ -8,17 +8,26 @@ from pathlib import Path
 from typing import Final
 
 import psycopg2
+from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay
+from tenacity.wait import wait_random
 
 from iot_platform.database.connection import connect
 from iot_platform.database.edition import require_timescaledb
 from iot_platform.database.errors import MigrationError, SchemaError
 from iot_platform.database.locks import MIGRATION, advisory_lock
+from iot_platform.database.tenant_sessions import IN_THE_WAY_SECONDS, end_tenant_sessions
 from iot_platform.settings import PROJECT_ROOT, Settings
 
 SQL_DIR: Final = PROJECT_ROOT / "sql"
 FILE_NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9]+(_[a-z0-9]+)+\.sql")
 LOCK_WAIT_SECONDS: Final = 600.0
+LOCK_TIMEOUT: Final = "2500ms"
+"""Of one try: whoever reads or writes a table that a file must lock waits behind it."""
+LOCK_TRIES_SECONDS: Final = 120.0
+PAUSE_SECONDS: Final = (0.3, 1.0)
+"""Between tries: those who waited go on."""
 GRANTS: Final = "grants.sql"
 
 LEDGER: Final = """
@@ -48,7 +57,8 @@ class MigrationFile:
 
 def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: None, sql_dir: Path = SQL_DIR) -> list[str]:
     """Bring the database up to this code, as its owner, and return the names of the applied files. Idempotent; of two at once the
-    second waits (up to 10 minutes) and finds nothing to do. Each file is one transaction: a failure leaves the files before it.
+    second waits (up to 10 minutes) and finds nothing to do. Each file is one transaction: a failure leaves the files before it. A file that
+    does not get its locks is tried again for two minutes; tenants' transactions that are in its way are ended.
 
     Raises:
         EditionError, MigrationError: see there. Never retry.
@@ -57,12 +67,13 @@ def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: N
     try:
         with advisory_lock(connection, MIGRATION, LOCK_WAIT_SECONDS, lambda: on_progress("waiting for another migration to finish")):
             require_timescaledb(connection)
+            _set_lock_timeout(connection)
             _execute(connection, LEDGER, "schema_migration")
             connection.commit()
             todo = _pending(connection, sql_dir)
             for number, file in enumerate(todo, 1):
                 on_progress(f"{number}/{len(todo)} {file.name}")
-                _apply(connection, file, sql_dir)
+                _apply_when_free(connection, file, sql_dir, on_progress)
             return [file.name for file in todo]
     finally:
         connection.close()
@@ -164,6 +175,27 @@ def _roles(connection: Connection) -> str:
         )
         row = cursor.fetchone()
     return str(row[0] if row else "")
+
+
+def _set_lock_timeout(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
+    connection.commit()
+
+
+def _apply_when_free(connection: Connection, file: MigrationFile, sql_dir: Path, on_progress: Callable[[str], None]) -> None:
+    def make_way(state: RetryCallState) -> None:
+        if state.attempt_number > 1:  # just before the try: they can't come back before it stands in the queue
+            end_tenant_sessions(connection, IN_THE_WAY_SECONDS)
+
+    Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error.__cause__, (LockNotAvailable, DeadlockDetected))),
+        stop=stop_after_delay(LOCK_TRIES_SECONDS),
+        wait=wait_random(*PAUSE_SECONDS),
+        before=make_way,
+        before_sleep=lambda _: on_progress(f"{file.name} waits for locks that others hold"),
+        reraise=True,
+    )(_apply, connection, file, sql_dir)
 
 
 def _apply(connection: Connection, file: MigrationFile, sql_dir: Path) -> None:

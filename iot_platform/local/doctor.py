@@ -48,6 +48,7 @@ def examine(plan: Plan) -> Iterator[Finding]:
     yield from _servers(plan, running=running)
     if plan.postgresql is None or running:
         yield from _capabilities(plan.settings)
+        yield from _tenants(plan.settings)
 
 
 def _machine(plan: Plan) -> Iterator[Finding]:
@@ -147,6 +148,23 @@ def _capabilities(settings: Settings) -> Iterator[Finding]:
         yield Finding(item.name, "ok" if item.available else "note", item.text, item.remedy)
     full = outlook.days is not None and outlook.days < ENOUGH_DAYS
     yield Finding("disk forecast", "note" if full else "ok", outlook_text(outlook), "make room, keep less, or raise IOT_DISK_LIMIT_BYTES")
+
+
+def _tenants(settings: Settings) -> Iterator[Finding]:
+    """Whether sessions of tenants' logins that stay in a transaction too long can be ended; nothing where there are none."""
+    from iot_platform.database import DatabaseError, connect
+    from iot_platform.tenants.access import list_access, unguarded
+
+    try:
+        with contextlib.closing(connect(settings, "admin", "iot-doctor")) as connection:
+            logins, found = list_access(connection), unguarded(connection)
+    except (DatabaseError, psycopg2.Error):
+        return
+    if found:
+        text = f"the owner of the database may not end sessions of {', '.join(found)}: their transactions may hold locks for ever"
+        yield Finding("tenants' logins", "bad", text, "repeat `iot tenant grant`, or let a superuser GRANT these roles to the owner")
+    elif logins:
+        yield Finding("tenants' logins", "ok", f"{len(logins):,}; transactions that take too long are ended")
 
 
 def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:

@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
+from iot_platform.database.tenant_sessions import make_way
 from iot_platform.retention.plan import Removal, against, plan, unaccounted
 from iot_platform.settings import Settings
 
@@ -186,10 +187,11 @@ class _Run:
                     rows = cursor.fetchall()
                 self._connection.commit()
                 return rows
-            except (LockNotAvailable, DeadlockDetected):
+            except (LockNotAvailable, DeadlockDetected) as error:
                 self._connection.rollback()
                 if attempt == LOCK_TRIES:
                     raise
+                make_way(self._connection, error)
         raise AssertionError
 
     def _sizes(self) -> dict[str, int]:

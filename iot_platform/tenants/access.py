@@ -33,6 +33,14 @@ SELECT t.tenant_id, t.role_name, t.granted_at, t.password_set_at, r.rolconnlimit
        (SELECT count(*) FROM pg_stat_activity a WHERE a.usename = t.role_name AND a.datname = current_database())
 FROM tenant_role t LEFT JOIN pg_roles r ON r.rolname = t.role_name ORDER BY t.tenant_id"""
 
+_UNGUARDED: Final = """
+SELECT t.role_name FROM tenant_role t JOIN pg_roles r ON r.rolname = t.role_name
+JOIN pg_proc p ON p.oid = 'public.end_tenant_sessions(interval, interval)'::regprocedure
+WHERE NOT pg_has_role(p.proowner, r.oid, 'USAGE') ORDER BY 1"""
+_GUARDS: Final = """
+SELECT current_user::text UNION SELECT rolname FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+WHERE p.oid = 'public.end_tenant_sessions(interval, interval)'::regprocedure"""
+
 _TOO_MUCH: Final = """
 WITH mine AS (
     SELECT c.oid, c.relname, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -116,7 +124,6 @@ def grant(
         if rotate and not granted.created:  # who logged in with the old password is out, too
             with connection.cursor() as cursor:
                 _end_sessions(cursor, granted.role)
-                cursor.execute(sql.SQL("REVOKE {} FROM CURRENT_USER").format(sql.Identifier(granted.role)))
             connection.commit()
     except psycopg2.errors.InsufficientPrivilege as error:
         raise TenantAccessError(_remedy(error)) from error
@@ -174,11 +181,27 @@ def drop_login(cursor: Cursor, tenant_id: str) -> tuple[str | None, str]:
 
 
 def _end_sessions(cursor: Cursor, role: str) -> None:
-    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role)))  # the right to do so, and to drop what it owns
+    _join(cursor, role)
     cursor.execute(
         "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()",
         (_TERMINATE_MILLISECONDS, role),
     )
+
+
+def _join(cursor: Cursor, role: str) -> None:
+    """The right to see and end the login's sessions, for us and for end_tenant_sessions, and to drop what it owns."""
+    cursor.execute(_GUARDS)
+    for (guard,) in cursor.fetchall():
+        cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(guard)))
+
+
+def unguarded(connection: Connection) -> list[str]:
+    """Logins whose sessions end_tenant_sessions may not see and end: `grant`, repeated, changes that if the one who asks may."""
+    with connection.cursor() as cursor:
+        cursor.execute(_UNGUARDED)
+        rows = cursor.fetchall()
+    connection.rollback()
+    return [str(role) for (role,) in rows]
 
 
 def list_access(connection: Connection) -> list[Access]:
@@ -214,13 +237,15 @@ def _grant(cursor: Cursor, tenant_id: str, rotate: bool, connections: int, state
     cursor.execute(sql.SQL("ALTER ROLE {} LOGIN CONNECTION LIMIT {}").format(name, sql.Literal(connections)))
     for setting, value in _session(statement_seconds).items():
         cursor.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value)))
+    _join(cursor, role)
     cursor.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", (role, GROUP))
     if cursor.fetchone() != (True,):
         cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(GROUP), name))
     cursor.execute(
-        "INSERT INTO tenant_role (tenant_id, role_name) VALUES (%s, %s) ON CONFLICT (tenant_id) DO UPDATE"
-        " SET password_set_at = CASE WHEN %s THEN now() ELSE tenant_role.password_set_at END",
-        (tenant_id, role, password is not None),
+        "INSERT INTO tenant_role (tenant_id, role_name, statement_seconds) VALUES (%s, %s, %s) ON CONFLICT (tenant_id) DO UPDATE"
+        " SET statement_seconds = excluded.statement_seconds,"
+        " password_set_at = CASE WHEN %s THEN now() ELSE tenant_role.password_set_at END",
+        (tenant_id, role, statement_seconds, password is not None),
     )
     _check(cursor, role)
     cursor.execute(_ELSEWHERE, (role,))
@@ -230,7 +255,8 @@ def _grant(cursor: Cursor, tenant_id: str, rotate: bool, connections: int, state
 
 
 def _session(statement_seconds: int) -> dict[str, str]:
-    """What a session of the login begins with. A tenant may change these: they keep mistakes small, the rights keep tenants apart."""
+    """What a session of the login begins with. A tenant may change these: they keep mistakes small, the rights keep tenants apart, and
+    end_tenant_sessions ends what goes on too long."""
     return {
         "search_path": "tenant",
         "default_transaction_read_only": "on",

@@ -15,6 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
+from iot_platform.database.tenant_sessions import make_way
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import DecodeRules
 from iot_platform.tenants import access
@@ -170,7 +171,8 @@ class _Deleter:
                     rows = cursor.fetchall()
                 self._connection.commit()
                 return rows
-            except (LockNotAvailable, DeadlockDetected):
+            except (LockNotAvailable, DeadlockDetected) as error:
                 self._connection.rollback()
                 if time.monotonic() > deadline:
                     raise
+                make_way(self._connection, error)

@@ -16,8 +16,11 @@ from iot_platform.retention.run import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry import rollup_notes
+from iot_platform.tenants.access import grant
 from iot_platform_tests.drain_feed import Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
+from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.fix_tenants import drop_roles, open_login
 from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
 
 pytestmark = pytest.mark.both_editions
@@ -213,6 +216,25 @@ def test_two_runs_at_once_share_the_work(aged: Settings) -> None:
     assert sum(report.rows for report in reports) == expected
     assert not any(report.refused for report in reports)
     assert query(aged, "SELECT * FROM retention_remove_chunk('measurement', to_regclass('no.such_chunk'))") == []
+
+
+def test_a_tenant_that_stays_in_a_transaction_does_not_keep_old_chunks(aged: Settings, servers: Servers) -> None:
+    keep(aged, "measurement", "3d")
+    with closing(connect(aged, "admin")) as owner:
+        login = grant(owner, "acme")
+    session = open_login(aged, login)
+    with session.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT count(*) FROM tenant.measurement")
+    began = time.monotonic()
+    report = run_retention(aged)
+    assert (report.refused, report.unfinished) == ([], False)
+    assert any(item.chunk and item.table == "measurement" for item in report.removed), "nothing was dropped: the test proves nothing"
+    assert time.monotonic() - began < 25, "one lock timeout of 5 s"
+    with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    drop_roles(servers, login)
 
 
 def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:

@@ -65,6 +65,8 @@ BEGIN
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
             retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer), catalog_make_way(bytea[], bytea[]) TO iot_writer;
+        -- Tenants' sessions that stay in a transaction too long.
+        GRANT EXECUTE ON FUNCTION end_tenant_sessions(interval, interval) TO iot_writer;
         -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
         GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;

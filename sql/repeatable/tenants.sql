@@ -18,6 +18,61 @@ CREATE OR REPLACE FUNCTION tenant.time_bucket(width interval, moment timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN public.time_bucket(width, moment);
 COMMENT ON FUNCTION tenant.time_bucket(interval, timestamptz) IS 'Begin of the interval of this width that holds the moment (UTC).';
 
+-- A login may SET every timeout to 0, and neither LISTEN nor NOTIFY can be refused it: somebody must look after its transactions from outside.
+-- A transaction that stays open keeps locks (a migration, a dropped chunk wait for it), dead rows, and the server's queue of notifications, which
+-- Dagster's storage uses with every event: when it is full, runs fail. A session that does not read what it listens to is in a transaction, too.
+CREATE OR REPLACE FUNCTION end_tenant_sessions(in_the_way interval DEFAULT NULL, patience interval DEFAULT '60 s')
+    RETURNS TABLE (role_name name, process_id integer, reason text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    crowded CONSTANT boolean := pg_notification_queue_usage() > 0.01;
+    blocking integer[];
+BEGIN
+    -- Whoever ends them while somebody waits gets him his lock: sessions that open anew stand behind him in the queue.
+    SELECT array_agg(b.pid) INTO blocking
+    FROM (SELECT DISTINCT l.pid FROM pg_locks l WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '2 s') w
+    CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) b (pid)
+    WHERE NOT EXISTS (SELECT FROM pg_stat_activity a JOIN public.tenant_role t ON t.role_name = a.usename WHERE a.pid = w.pid);
+    FOR role_name, process_id, reason IN
+        SELECT * FROM (
+            SELECT t.role_name, a.pid, CASE
+                WHEN a.state LIKE 'idle in transaction%' AND a.state_change < clock_timestamp() - patience THEN 'idle in a transaction'
+                WHEN a.xact_start < clock_timestamp() - patience - make_interval(secs => t.statement_seconds)
+                    THEN 'in a transaction for longer than its statements may take'
+                WHEN crowded AND a.xact_start < clock_timestamp() - interval '1 s' THEN 'in a transaction while notifications pile up'
+                WHEN a.pid = ANY (blocking) OR a.xact_start < clock_timestamp() - in_the_way THEN 'in the way of maintenance or a migration'
+            END AS why
+            FROM public.tenant_role t JOIN pg_stat_activity a ON a.usename = t.role_name AND a.leader_pid IS NULL
+        ) s WHERE why IS NOT NULL
+    LOOP
+        BEGIN
+            IF pg_terminate_backend(process_id) THEN
+                RETURN NEXT;
+            END IF;
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL;  -- `iot doctor` tells of it
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION end_tenant_sessions(interval, interval) IS
+    'Ends sessions of tenants'' logins that are in a transaction too long, whatever they SET: idle for as long as patience, or open for that much longer than a statement may take; a second while the server''s queue of notifications fills; longer than in_the_way, if given; or when somebody else has waited 2 s for their locks. Returns those it ended.';
+
+-- The owner may see and end sessions of logins it is a member of; those made by earlier versions of `iot tenant grant` lack that.
+DO $$
+DECLARE
+    login name;
+BEGIN
+    FOR login IN SELECT t.role_name FROM tenant_role t JOIN pg_roles r ON r.rolname = t.role_name WHERE NOT pg_has_role(r.oid, 'USAGE') LOOP
+        BEGIN
+            EXECUTE format('GRANT %I TO CURRENT_USER', login);
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE WARNING '% may not end sessions of login % (%)', current_user, login, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
 CREATE OR REPLACE VIEW tenant.measurement WITH (security_barrier) AS
 SELECT m.time, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
        s.metric || '' AS metric, m.value, m.value_int, m.value_text, s.unit || '' AS unit
