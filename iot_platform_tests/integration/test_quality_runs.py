@@ -144,6 +144,7 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     assert 0 < cost(6) < 1.5 * short, "an index that is a level deeper, a second chunk"
 
 
+@pytest.mark.apache_only("a deletion inside an open transaction of the evaluation")
 def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World) -> None:
     for minute in range(30):
         world.send(minute, {"humidity": 500, "x": "text" if minute == 20 else 3})
