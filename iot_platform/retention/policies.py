@@ -122,9 +122,9 @@ def behind_mark(connection: Connection, table: str, tenant: str, project: str) -
             " WHERE m.mark > retention_cutoff(%(table)s, %(tenant)s, %(project)s)",
             {"table": table, "tenant": tenant, "project": project},
         )
-        (mark,) = cursor.fetchone() or (None,)
+        row = cursor.fetchone()
     connection.rollback()
-    return mark
+    return None if row is None else row[0]
 
 
 def remove_policy(connection: Connection, table: str, *, tenant: str, project: str = "") -> bool:

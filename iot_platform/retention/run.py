@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import psycopg2
@@ -12,6 +12,7 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable, RaiseException
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
+from iot_platform.database.batches import BatchSize, in_slices
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.retention.plan import Removal, plan
@@ -19,13 +20,13 @@ from iot_platform.rollups import roll_up
 from iot_platform.rollups.database import state
 from iot_platform.settings import Settings
 
-MAX_ROWS: Final = 10_000
-"""Rows per transaction."""
+MAX_ROWS: Final = 50_000
+FIRST_ROWS: Final = 10_000
+LEAST_ROWS: Final = 1_000
+"""Rows per transaction, by how long they take."""
 ROLLED_UP: Final = ("measurement", "measurement_1h")
 WAITING: Final = "is not complete: "
 """In reasons of retention_unstored: rolling up can mend it."""
-FIRST_SLICE: Final = timedelta(hours=1)
-LAST_SLICE: Final = timedelta(days=32)
 LOCK_TRIES: Final = 5
 ROLLUP_SECONDS: Final = 300.0
 NOTES_TRIES: Final = 5
@@ -125,6 +126,7 @@ class _Run:
     ) -> None:
         self._settings, self._connection, self._report = settings, connection, report
         self._deadline, self._at, self._max_rows, self._on_progress = deadline, at, max_rows, on_progress
+        self._size = BatchSize(min(FIRST_ROWS, max_rows), max_rows, min(LEAST_ROWS, max_rows))
 
     def all(self) -> None:
         """Everything of the plan, then what the audit may forget."""
@@ -180,21 +182,22 @@ class _Run:
         return ()
 
     def _remove_rows(self, item: Removal) -> tuple[str, ...]:
-        """In slices of time: as long as few rows are found they get longer, so that empty stretches are passed quickly."""
-        done, width, gone, newest = item.range_from, FIRST_SLICE, 0, None
-        # All of it, as the dry run says; each slice is looked at once more when it goes.
+        done, gone, newest = item.range_from, 0, None
+        # All of it, as the dry run says; each batch is looked at once more when it goes.
         refused = () if item.table == "accounting_1h" else self._refusals(item)
+
+        def remove(since: datetime, until: datetime, most: int) -> tuple[int, datetime] | None:
+            nonlocal done, gone, newest, refused
+            rows, last, done_to, reasons = self._call(_ROWS, item.table, item.tenant, item.project, since, until, most, self._at)[0]
+            refused = tuple(reasons or ())
+            if refused:
+                return None
+            gone, newest, done = gone + rows, last or newest, done_to
+            return rows, done_to
+
         try:
-            while done < item.range_to and not refused:
-                end = min(item.range_to, done + width)
-                while done < end and not refused:
-                    rows, last, done_to, reasons = self._call(
-                        _ROWS, item.table, item.tenant, item.project, done, end, self._max_rows, self._at
-                    )[0]
-                    refused = tuple(reasons or ())
-                    if not refused:
-                        gone, newest, done = gone + rows, last or newest, done_to
-                width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+            if not refused:
+                in_slices(item.range_from, item.range_to, self._size, remove)
         finally:
             if gone:
                 self._note(replace(item, rows=gone, range_to=done, newest=newest))
