@@ -54,7 +54,7 @@ def numbers(series: list[int], count: int, span: timedelta, seed: int = 1) -> li
 def test_refreshing_waits_for_other_maintenance(settings: Settings) -> None:
     waits = (
         "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory'"
-        " AND a.datname = current_database() AND a.query LIKE 'SELECT rollup_refresh%'"
+        " AND a.datname = current_database() AND a.query ~ '^SELECT rollup_refresh'"
     )
     refreshing = threading.Thread(target=query, args=(settings, "SELECT rollup_refresh(1)"))
     with psycopg2.connect(settings.admin_url) as other, other.cursor() as cursor:
