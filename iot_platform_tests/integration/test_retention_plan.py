@@ -35,12 +35,12 @@ def test_a_dry_run_says_what_the_run_does(settings: Settings, accountant: Accoun
     aged, choose = fill(settings, accountant, days=3), random.Random(20)
     hours = {(table, *scope): 24 * 4 for table in ("message", "measurement", "measurement_1h", "quarantine") for scope in SCOPES}
     removed = []
-    for step in range(6):
-        if step == 3:
+    for step in range(8):
+        if step == 5:
             query(aged, "DELETE FROM message WHERE received_at = (SELECT max(received_at) FROM message_named WHERE tenant_id = 'other')")
             query(aged, "DELETE FROM measurement WHERE time = (SELECT max(time) FROM measurement_named WHERE project_id = 'south')")
         for key in choose.sample(sorted(hours), 5):
-            hours[key] = choose.randint(1, hours[key])
+            hours[key] = choose.randint(max(1, hours[key] // 3), hours[key])
             query(
                 aged,
                 "INSERT INTO retention_policy (table_name, tenant_id, project_id, keep, changed_by) VALUES (%s, %s, %s, %s::interval, 't')"
@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_the_run_does(settings: Settings, accountant: Accoun
         assert _sums([item for item in would if not item.refused]) == _sums(report.removed), f"step {step}"
         assert {item.scope for item in would if item.refused} == {item.scope for item in report.refused}, f"step {step}"
         removed += [(item.table, item.tenant != "", item.project != "") for item in report.removed]
-    assert len(set(removed)) >= 8, "too little went to prove anything"
+    assert len(set(removed)) >= 6, "too little went to prove anything"
 
 
 def test_a_chunk_that_goes_while_it_is_counted_is_passed_over(aged: Settings) -> None:
