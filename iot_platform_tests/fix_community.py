@@ -31,7 +31,7 @@ from iot_platform.database.deadline import BoundedConnection, BoundedCursor
 from iot_platform.database.migrate import migrate
 from iot_platform.local.install import cached, install_packages, run_logged, which
 from iot_platform.local.passwords import Passwords
-from iot_platform.local.postgresql_roles import create_database, create_roles
+from iot_platform.local.postgresql_roles import HARDEN, create_database, create_roles
 from iot_platform.settings import Settings
 
 FOLDER: Final = Path(__file__).parent / "pglite"
@@ -210,5 +210,6 @@ def _prepare(server: Pglite, folder: Path) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
         cursor.execute("ALTER DATABASE template1 OWNER TO iot_migrator")  # PGlite's one database
+        cursor.execute(HARDEN.read_text("utf-8"))
     connection.close()
     migrate(Settings(**server.urls(TEMPLATE)))  # type: ignore[arg-type]

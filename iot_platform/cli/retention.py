@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from iot_platform.retention import Policy, Removal
 
 retention_app = typer.Typer(name="retention", help="How long rows are kept; removing those that are older.", no_args_is_help=True)
+WIDE = 100
+"""Columns of a terminal from which on there is room for everything."""
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant's rows.")]
 Project = Annotated[str | None, typer.Option(help="Only this project of the tenant.")]
 
@@ -59,7 +61,7 @@ def set_command(
     """
     import getpass
 
-    from iot_platform.retention import RetentionError, loses_rollups, remove_policy, set_policy
+    from iot_platform.retention import RetentionError, behind_mark, loses_rollups, remove_policy, set_policy
 
     if tenant == "" or project == "":  # an unset variable of a script must not change everybody's policy
         raise CliError("--tenant and --project need a name; without them the policy is everybody's")
@@ -70,14 +72,21 @@ def set_command(
         with _database() as connection:
             if default:
                 found = remove_policy(connection, table, tenant=tenant, project=project)
-                typer.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
-                return
-            set_policy(connection, table, keep or "", tenant=tenant, project=project, changed_by=f"iot retention set ({getpass.getuser()})")
-            lost = loses_rollups(connection, table, tenant)
+            else:
+                set_policy(
+                    connection, table, keep or "", tenant=tenant, project=project, changed_by=f"iot retention set ({getpass.getuser()})"
+                )
+            lost, gone = not default and loses_rollups(connection, table, tenant), behind_mark(connection, table, tenant, project)
     except RetentionError as error:
         raise CliError(str(error)) from error
     whose = f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
-    typer.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
+    if default:
+        typer.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
+    else:
+        typer.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
+    if gone is not None:
+        rest = ", but are never in measurement_1h and measurement_1d" if table == "measurement" else ""
+        typer.echo(f"note: retention took rows before {_moment(gone)} already; those that still come late are kept now{rest}")
     if lost:
         typer.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
 
@@ -103,6 +112,7 @@ def run_command(
     from iot_platform.settings import get_settings
 
     out, watching = Console(highlight=False), sys.stderr.isatty()
+    postponed: list[Removal] = []
     status = Console(stderr=True).status("looking for what is beyond its policy …") if watching else nullcontext()
     document: dict[str, Any]
     try:
@@ -121,8 +131,14 @@ def run_command(
                         shown.update(f"{item.table}: {item.rows} rows before {item.range_to:%Y-%m-%d %H:%M}Z …") if shown else None
                     ),
                 )
-                gone, refused = report.removed, report.refused
-                document = {"removed": gone, "refused": refused, "seconds": round(report.seconds, 3), "unfinished": report.unfinished}
+                gone, refused, postponed = report.removed, report.refused, report.postponed
+                document = {
+                    "removed": gone,
+                    "refused": refused,
+                    "postponed": postponed,
+                    "seconds": round(report.seconds, 3),
+                    "unfinished": report.unfinished,
+                }
                 line = f"{report.rows} rows went, {report.chunks} chunks, {_size(report.bytes)}, in {report.seconds:.1f} s"
                 line += "; the time was over before all was done: run it again" if report.unfinished else ""
     except DatabaseError as error:
@@ -132,7 +148,8 @@ def run_command(
     else:
         _show_removals(gone, "would go" if dry_run else "went", out)
         out.print(line)
-        _show_refused(refused, out)
+        _show_reasons("[red]refused[/red]", refused, out)
+        _show_reasons("postponed", postponed, out)
     if refused:
         raise typer.Exit(1)
 
@@ -154,17 +171,15 @@ def _database() -> Any:
 def _show_policies(found: "Iterable[Policy]", out: "Console") -> None:
     from rich.table import Table
 
-    table = Table("table", "whose", "kept for", "may go", "gone", "rows gone")
+    wide = out.width >= WIDE
+    table = Table()
+    for name in ("table", "whose", "kept for", "may go before", "gone before", *(["rows gone"] if wide else [])):
+        table.add_column(name, overflow="fold")
     for item in found:
         keep = f"{item.keep} [dim](a broader policy is shorter)[/dim]" if item.shadowed else item.keep
-        table.add_row(
-            item.table,
-            _whose(item) or "[dim]everybody's[/dim]",
-            keep,
-            f"before {item.cutoff:%Y-%m-%d}" if item.cutoff else "–",
-            f"before {item.removed_before:%Y-%m-%d}" if item.removed_before else "–",
-            f"{item.removed_rows:,}",
-        )
+        whose = _whose(item) or "[dim]everybody's[/dim]"
+        cells = [item.table, whose, keep, *(f"{moment:%Y-%m-%d}" if moment else "–" for moment in (item.cutoff, item.removed_before))]
+        table.add_row(*cells, *([f"{item.removed_rows:,}"] if wide else []))
     out.print(table)
 
 
@@ -173,8 +188,9 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
 
     if not found:
         return
-    table = Table("table", "whose", title=word, title_justify="left")
-    table.add_column("what", overflow="fold")
+    table = Table(title=word, title_justify="left")
+    for name in ("table", "whose", "what"):
+        table.add_column(name, overflow="fold")
     for name in ("rows", "bytes", "newest"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in found:
@@ -183,13 +199,13 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
     out.print(table)
 
 
-def _show_refused(found: "list[Removal]", out: "Console") -> None:
+def _show_reasons(word: str, found: "list[Removal]", out: "Console") -> None:
     from rich.markup import escape
 
     for item in found:
         place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_moment(item.range_from)} to {_moment(item.range_to)}"
         for reason in item.refused:
-            out.print(f"[red]refused[/red] {place}: {escape(reason)}", soft_wrap=True)
+            out.print(f"{word} {place}: {escape(reason)}", soft_wrap=True)
 
 
 def _whose(item: "Policy | Removal") -> str:

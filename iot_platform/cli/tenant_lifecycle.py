@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from iot_platform.settings import Settings
     from iot_platform.tenants.deletion import Deletion, DeletionProgress
 
+WIDE = 150
+"""Columns of a terminal from which on there is room for everything; NARROW: what is shown of the counts in less."""
+NARROW = ("series", "messages", "measurements")
 _Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
@@ -118,11 +121,13 @@ def _verify(folder: Path) -> None:
     from iot_platform.tenants.verify import verify_export
 
     try:
-        rows, wrong = verify_export(folder)
+        rows, wrong, unchecked = verify_export(folder)
     except TenantError as error:
         raise CliError(str(error)) from error
     for problem in wrong:
         typer.echo(f"wrong: {problem}", err=True)
+    if unchecked:
+        typer.echo(f"note: {unchecked}", err=True)
     typer.echo(", ".join(f"{count:,} {table}" for table, count in rows.items()) + ("" if wrong else ": all files are as the manifest says"))
     if wrong:
         raise typer.Exit(1)
@@ -232,13 +237,19 @@ def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(first, header_style="bold")
-    for name in (*columns, "first", "last", "bytes"):
-        table.add_column(name, justify="right")
+    console = Console(highlight=False)
+    wide = console.width >= WIDE
+    shown = [name for name in columns if wide or name in NARROW]
+    table = Table(header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in (*shown, *(["first", "last"] if wide else []), "bytes"):
+        table.add_column(name, justify="right", overflow="fold")
     for label, item in rows:
-        counts = [f"{getattr(item, name):,}" for name in columns]
-        table.add_row(label, *counts, _day(item.first), _day(item.last), f"about {size(item.bytes)}")
-    Console(highlight=False).print(table)
+        times = [_day(item.first), _day(item.last)] if wide else []
+        table.add_row(label, *(f"{getattr(item, name):,}" for name in shown), *times, f"about {size(item.bytes)}")
+    console.print(table)
+    if not wide:
+        console.print(f"[dim]more columns: in a terminal of {WIDE}, or with --json[/dim]")
 
 
 def _day(value: datetime | None) -> str:

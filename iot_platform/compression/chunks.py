@@ -107,8 +107,8 @@ def set_policy(
     """
     if older_than is not None and older_than < LEAST_AGE:
         raise CompressionError("a chunk must be at least 1 hour old: younger ones are still written to")
-    if late_share is not None and late_share <= 0:
-        raise CompressionError("the share of late rows must be above 0, such as 0.1")
+    if late_share is not None and not 0 < late_share <= 1:  # also refuses nan
+        raise CompressionError("the share of late rows must be above 0 and at most 1, such as 0.1")
     with connection.cursor() as cursor:
         cursor.execute(_SET, (older_than, late_share, enabled, by, table))
         found = cursor.rowcount

@@ -10,7 +10,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class under a
 from iot_platform.local.passwords import Passwords
 from iot_platform.settings import PROJECT_ROOT
 
-_HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+"""What a superuser takes from PUBLIC in a new database."""
 _RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
 GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""
 """As sql/repeatable/grants.sql has them."""
@@ -57,7 +58,7 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
         with _cursor(superuser_url.rsplit("/", 1)[0] + f"/{name}") as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
             cursor.execute("ALTER SCHEMA public OWNER TO iot_migrator")
-            cursor.execute(_HARDEN.read_text("utf-8"))
+            cursor.execute(HARDEN.read_text("utf-8"))
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def _metadata(report: RetentionReport) -> dict[str, dg.MetadataValue]:
         "bytes_before": dg.MetadataValue.int(sum(report.sizes_before.values())),
         "bytes_after": dg.MetadataValue.int(sum(report.sizes_after.values())),
         "refused": dg.MetadataValue.int(len(report.refused)),
+        "postponed": dg.MetadataValue.int(len(report.postponed)),
         "unfinished": dg.MetadataValue.bool(report.unfinished),
         "by_table": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text("nothing"),
     }

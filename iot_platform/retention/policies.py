@@ -114,6 +114,19 @@ def loses_rollups(connection: Connection, table: str, tenant: str) -> bool:
     return bool(aggregates) and table == "measurement" and tenant != ""
 
 
+def behind_mark(connection: Connection, table: str, tenant: str, project: str) -> datetime | None:
+    """Before when retention took rows that the policy would keep now (it was shorter once); None: it would keep none of those."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nullif(m.mark, '-infinity') FROM (SELECT retention_mark_of(%(table)s, %(tenant)s, %(project)s) AS mark) m"
+            " WHERE m.mark > retention_cutoff(%(table)s, %(tenant)s, %(project)s)",
+            {"table": table, "tenant": tenant, "project": project},
+        )
+        row = cursor.fetchone()
+    connection.rollback()
+    return None if row is None else row[0]
+
+
 def remove_policy(connection: Connection, table: str, *, tenant: str, project: str = "") -> bool:
     """Drop the policy of a tenant or project, so that the broader one counts again; False if there is none. Commits.
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import psycopg2
@@ -12,20 +12,30 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable, RaiseException
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
+from iot_platform.database.batches import BatchSize, in_slices
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.database.tenant_sessions import make_way
-from iot_platform.retention.plan import Removal, against, plan, unaccounted
+from iot_platform.retention.plan import Removal, plan
+from iot_platform.rollups import roll_up
+from iot_platform.rollups.database import state
 from iot_platform.settings import Settings
 
-MAX_ROWS: Final = 10_000
-"""Rows per transaction."""
-FIRST_SLICE: Final = timedelta(hours=1)
-LAST_SLICE: Final = timedelta(days=32)
+MAX_ROWS: Final = 50_000
+FIRST_ROWS: Final = 10_000
+LEAST_ROWS: Final = 1_000
+"""Rows per transaction, by how long they take."""
+ROLLED_UP: Final = ("measurement", "measurement_1h")
+WAITING: Final = "is not complete: "
+"""In reasons of retention_unstored: rolling up can mend it."""
 LOCK_TRIES: Final = 5
+ROLLUP_SECONDS: Final = 300.0
+NOTES_TRIES: Final = 5
+"""So often what waits is rolled up, and the removal tried again, before late rows that go on coming are a reason against it."""
 
 _CHUNK: Final = "SELECT rows, bytes, newest, refused FROM retention_remove_chunk(%s, to_regclass(%s), coalesce(%s, now()))"
 _ROWS: Final = "SELECT rows, newest, done_to, refused FROM retention_remove_rows(%s, %s, %s, %s, %s, %s, coalesce(%s, now()))"
+_REFUSALS: Final = "SELECT retention_refusals(%s, %s, %s, %s, %s)"
 _SIZES: Final = """
 SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))
 FROM retention_tables() t"""
@@ -40,10 +50,12 @@ T = TypeVar("T")
 
 @dataclass
 class RetentionReport:
-    """What a run did. `unfinished`: its time was over before everything was gone; the next run goes on."""
+    """What a run did. `postponed`: somebody else was at work there (a chunk is being compressed); `unfinished`: its time was over before
+    everything was gone. The next run goes on with both."""
 
     removed: list[Removal] = field(default_factory=list)
     refused: list[Removal] = field(default_factory=list)
+    postponed: list[Removal] = field(default_factory=list)
     sizes_before: dict[str, int] = field(default_factory=dict)
     sizes_after: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -68,6 +80,10 @@ class RetentionReport:
 
 class _OverError(Exception):
     """The run's time is over."""
+
+
+class _BusyError(Exception):
+    """Others hold what a removal needs, beside the lock that all maintenance takes."""
 
 
 def run_retention(
@@ -111,35 +127,53 @@ class _Run:
     ) -> None:
         self._settings, self._connection, self._report = settings, connection, report
         self._deadline, self._at, self._max_rows, self._on_progress = deadline, at, max_rows, on_progress
+        self._size = BatchSize(min(FIRST_ROWS, max_rows), max_rows, min(LEAST_ROWS, max_rows))
 
     def all(self) -> None:
         """Everything of the plan, then what the audit may forget."""
         items = plan(self._connection, counted=False, at=self._at)
         self._report.sizes_before = self._sizes()
-        problems = list(unaccounted(self._connection)) if any(item.table == "measurement" for item in items) else []
         stopped: set[tuple[str, str, str]] = set()
         try:
+            if any(item.table in ROLLED_UP and not item.refused for item in items):
+                self._roll_up()
             for item in items:
                 if item.scope in stopped:
                     continue
-                if refused := against(item, problems) or self._remove(item):
+                try:
+                    if refused := item.refused or self._remove(item):
+                        stopped.add(item.scope)
+                        self._report.refused.append(replace(item, refused=refused))
+                except _BusyError as error:
                     stopped.add(item.scope)
-                    self._report.refused.append(replace(item, refused=refused))
+                    self._report.postponed.append(replace(item, refused=(str(error),)))
             while forgotten := self._call("SELECT retention_forget(%s)", self._max_rows)[0][0]:
                 self._report.forgotten += forgotten
         except _OverError:
             self._report.unfinished = True
         self._report.sizes_after = self._sizes()
 
+    def _roll_up(self) -> None:
+        """Notes of late rows, and hours that are not stored yet, would be refused. Continuous aggregates: refresh_aggregates."""
+        left = self._deadline - time.monotonic()
+        if left > 0 and state(self._connection)[0] == "tables":
+            roll_up(self._settings, min(ROLLUP_SECONDS, left))
+
     def _remove(self, item: Removal) -> tuple[str, ...]:
         """Remove; returns the reasons why (the rest of) it stays."""
-        if item.table in ("measurement", "measurement_1h"):
+        if item.table in ROLLED_UP:
             refresh_aggregates(self._settings, self._connection, item)
+        refused: tuple[str, ...] = ()
         try:
-            return self._remove_chunk(item) if item.chunk is not None else self._remove_rows(item)
+            for _ in range(NOTES_TRIES):
+                refused = self._remove_chunk(item) if item.chunk is not None else self._remove_rows(item)
+                if not any(WAITING in reason for reason in refused):
+                    break
+                self._roll_up()
         except RaiseException as error:  # its policy was changed meanwhile: the next run goes by the new one
             self._connection.rollback()
             return (error.diag.message_primary or str(error),)
+        return refused
 
     def _remove_chunk(self, item: Removal) -> tuple[str, ...]:
         for rows, size, newest, refused in self._call(_CHUNK, item.table, item.chunk, self._at):
@@ -149,24 +183,30 @@ class _Run:
         return ()
 
     def _remove_rows(self, item: Removal) -> tuple[str, ...]:
-        """In slices of time: as long as few rows are found they get longer, so that empty stretches are passed quickly."""
-        done, width, gone, newest = item.range_from, FIRST_SLICE, 0, None
-        refused: tuple[str, ...] = ()
+        done, gone, newest = item.range_from, 0, None
+        # All of it, as the dry run says; each batch is looked at once more when it goes.
+        refused = () if item.table == "accounting_1h" else self._refusals(item)
+
+        def remove(since: datetime, until: datetime, most: int) -> tuple[int, datetime] | None:
+            nonlocal done, gone, newest, refused
+            rows, last, done_to, reasons = self._call(_ROWS, item.table, item.tenant, item.project, since, until, most, self._at)[0]
+            refused = tuple(reasons or ())
+            if refused:
+                return None
+            gone, newest, done = gone + rows, last or newest, done_to
+            return rows, done_to
+
         try:
-            while done < item.range_to and not refused:
-                end = min(item.range_to, done + width)
-                while done < end and not refused:
-                    rows, last, done_to, reasons = self._call(
-                        _ROWS, item.table, item.tenant, item.project, done, end, self._max_rows, self._at
-                    )[0]
-                    refused = tuple(reasons or ())
-                    if not refused:
-                        gone, newest, done = gone + rows, last or newest, done_to
-                width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+            if not refused:
+                in_slices(item.range_from, item.range_to, self._size, remove)
         finally:
             if gone:
                 self._note(replace(item, rows=gone, range_to=done, newest=newest))
         return refused
+
+    def _refusals(self, item: Removal) -> tuple[str, ...]:
+        rows = self._call(_REFUSALS, item.table, item.tenant, item.project, item.range_from, item.range_to)
+        return tuple(reason for (reason,) in rows)
 
     def _note(self, item: Removal) -> None:
         self._report.removed.append(item)
@@ -177,6 +217,7 @@ class _Run:
 
         Raises:
             _OverError: no time is left to begin it.
+            _BusyError: somebody at work on the same rows or chunk did not end.
         """
         for attempt in range(1, LOCK_TRIES + 1):
             if time.monotonic() > self._deadline:
@@ -190,7 +231,9 @@ class _Run:
             except (LockNotAvailable, DeadlockDetected) as error:
                 self._connection.rollback()
                 if attempt == LOCK_TRIES:
-                    raise
+                    if "retention_begin()" in (error.diag.context or ""):
+                        raise
+                    raise _BusyError("somebody else is at work there (a chunk is being compressed …): the next run takes it") from error
                 make_way(self._connection, error)
         raise AssertionError
 

@@ -6,33 +6,10 @@ from typing import Any, Final
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-TARGET_SECONDS: Final = 0.5
-"""A batch should last about this long: it holds the lock that all maintenance takes."""
 _STATE: Final = """
 SELECT rollup_storage(), (extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END))::float8,
     (extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END))::float8,
     (extract(epoch FROM CASE WHEN isfinite(notes_below) THEN notes_below END))::float8 FROM rollup_state"""
-
-
-class BatchSize:
-    """How much the next batch takes: more while batches are quick, less when they are slow."""
-
-    def __init__(self, first: int, most: int) -> None:
-        self.value = first
-        self._most = most
-
-    def learn(self, seconds: float) -> None:
-        """Note how long a full batch took."""
-        if seconds < TARGET_SECONDS / 2:
-            self.value = min(self._most, self.value * 2)
-        elif seconds > TARGET_SECONDS * 2:
-            self.value = max(1, self.value // 2)
-
-    def shrink(self) -> bool:
-        """After a batch that did not end in time; False if it cannot be smaller."""
-        smaller = self.value > 1
-        self.value = max(1, self.value // 8)
-        return smaller
 
 
 def call(connection: Connection, query: str, parameters: tuple[Any, ...], *, keep: bool = True) -> dict[str, Any]:

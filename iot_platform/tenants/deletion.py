@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg2
@@ -13,6 +13,7 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable, UniqueViolation
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
+from iot_platform.database.batches import BatchSize, in_slices
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.database.tenant_sessions import make_way
@@ -25,9 +26,13 @@ from iot_platform.tenants.listing import tenants
 MAX_ROWS: Final = 10_000
 MAX_NAMES: Final = 2_000
 """Series, and sources, per transaction: a drain that creates one of them anew waits for it."""
-FIRST_SLICE: Final = timedelta(hours=6)
-LAST_SLICE: Final = timedelta(days=64)
-LOCK_SECONDS: Final = 120.0
+LEAST_ROWS: Final = 1_000
+MOST_ROWS: Final = 50_000
+"""Rows per transaction, by how long they take."""
+MAX_IDS: Final = 20_000
+"""Series or sources per transaction: each batch of rows looks for all of them."""
+LOCK_SECONDS: Final = 600.0
+"""A chunk that is being compressed is waited for, a second at a time."""
 TABLES: Final = ("message", "quarantine", "measurement", "measurement_1h", "measurement_1d", "quality_result")
 
 _OPEN: Final = "SELECT deletion_id, cut_at IS NOT NULL FROM tenant_deletion WHERE tenant_id = %s AND finished_at IS NULL"
@@ -38,6 +43,13 @@ SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(tenant)s) OR EXISTS (SELE
 _CHUNKS: Final = """
 SELECT c.range_start, c.range_end FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
 WHERE t.table_name = %s AND isfinite(c.range_start) ORDER BY 1"""
+_BLOCK: Final = """
+SELECT min(id), max(id) FROM (SELECT {0}_id AS id, (row_number() OVER (ORDER BY {0}_id) - 1) / %s AS block
+    FROM tenant_deletion_{0} WHERE deletion_id = %s) i
+GROUP BY block ORDER BY block"""
+_BLOCKS: Final = {owner: _BLOCK.format(owner) for owner in ("series", "source")}
+_OWNER: Final = "SELECT owner FROM retention_tables() WHERE table_name = %s"
+_REMOVE: Final = "SELECT rows, done_to FROM tenant_deletion_remove(%s, %s, %s, %s, %s, %s, %s)"
 _DONE: Final = "SELECT requested_at, cut_at, finished_at, projects, series, sources, removed FROM tenant_deletion WHERE deletion_id = %s"
 
 
@@ -93,6 +105,8 @@ class _Deleter:
         self, connection: Connection, tenant: str, rules: DecodeRules, max_rows: int, on_progress: Callable[[DeletionProgress], None]
     ) -> None:
         self._connection, self._tenant, self._rules, self._max_rows = connection, tenant, rules, max_rows
+        self._size = BatchSize(max_rows, max(max_rows, MOST_ROWS) if max_rows >= LEAST_ROWS else max_rows, min(max_rows, LEAST_ROWS))
+        self._max_ids = min(MAX_IDS, max_rows)
         self._tell = on_progress
         self._progress = DeletionProgress()
 
@@ -135,17 +149,19 @@ class _Deleter:
             return self._begin(requested_by)
 
     def _remove(self, deletion: int, table: str) -> None:
-        for begin, end in self._call(_CHUNKS, table):
-            done, width = begin, FIRST_SLICE
-            while done < end:
-                stop, rows = min(end, done + width), 0
-                while done < stop:
-                    rows, done = self._call(
-                        "SELECT rows, done_to FROM tenant_deletion_remove(%s, %s, %s, %s, %s)", deletion, table, done, stop, self._max_rows
-                    )[0]
-                    self._progress.removed[table] += rows
-                    self._tell(self._progress)
-                width = min(LAST_SLICE, width * 4) if rows < self._max_rows // 4 else max(FIRST_SLICE, width / 4)
+        owners = self._call(_OWNER, table)
+        blocks = _BLOCKS.get(owners[0][0]) if owners else None
+        chunks = self._call(_CHUNKS, table)
+        for first, last in self._call(blocks, self._max_ids, deletion) if blocks else [(0, 0)]:
+
+            def remove(since: datetime, until: datetime, most: int, ids: tuple[int, int] = (first, last)) -> tuple[int, datetime]:
+                rows, done = self._call(_REMOVE, deletion, table, since, until, most, *ids)[0]
+                self._progress.removed[table] += rows
+                self._tell(self._progress)
+                return rows, done
+
+            for begin, end in chunks:
+                in_slices(begin, end, self._size, remove)
 
     def _forget_dead_letters(self, deletion: int) -> None:
         """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""

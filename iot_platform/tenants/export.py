@@ -22,12 +22,15 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export_tables import TABLES, ExportTable
 from iot_platform.tenants.listing import require
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""1: without the manifest's digest of itself."""
 FETCH: Final = 5_000
 PART_ROWS: Final = 200_000
 PART_BYTES: Final = 64 * 1024 * 1024
 """A file holds at most about so many rows, or so many bytes of them before compression: that bounds the memory."""
 MANIFEST: Final = "manifest.json"
+DIGEST: Final = "sha256"
+"""Of the rest of the manifest."""
 
 _SCHEMA_VERSION: Final = "SELECT max(name) FROM schema_migration WHERE name LIKE 'migrations/%'"
 _SPAN: Final = """
@@ -219,7 +222,7 @@ class _Export:
         self._connection.rollback()
         counts = {table.name: sum(file.rows for file in self._files if file.table == table.name) for table in TABLES}
         times = [(file.first, file.last) for file in self._files if file.table in ("message", "measurement") and file.first and file.last]
-        return {
+        manifest = {
             "format": FORMAT,
             "tenant": self._tenant,
             "begun_at": begun.isoformat(),
@@ -231,6 +234,13 @@ class _Export:
             "columns": {table.name: {name: str(kind) for name, kind in table.schema.items()} for table in TABLES},
             "files": [asdict(file) for file in self._files],
         }
+        return {**manifest, DIGEST: digest_of(manifest)}
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything in a manifest but its own digest, as canonical JSON: keys sorted, no spaces, UTF-8."""
+    rest = {name: value for name, value in manifest.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
 
 
 def _lines(journal: Path) -> Iterator[dict[str, Any]]:

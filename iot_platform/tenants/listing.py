@@ -8,41 +8,40 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.tenants.errors import TenantError
 
-# Bytes: rows that accounting_1h says are kept, times what a row of that table takes in the chunks (with indexes and TOAST) whose number of
-# rows is known; a chunk of few rows is mostly empty pages and tells nothing. Where there is no other, what was measured elsewhere.
+# Bytes: what a table takes with its indexes and TOAST, shared out by the rows of each that are kept: as the books say, so that nothing
+# needs to be counted or analyzed. Messages are kept from everybody's mark on; of measurements, which come late, too, the books know how
+# many went. A table of few rows is mostly empty pages and tells nothing: then what was measured elsewhere.
 _BYTES: Final = """
-chunk AS (
-    SELECT c.hypertable_name AS table_name, coalesce(k.rows, r.reltuples) AS rows,
-        coalesce(k.bytes_after, pg_total_relation_size(r.oid)) AS bytes
-    FROM timescaledb_information.chunks c
-    JOIN pg_class r ON r.oid = to_regclass(format('%%I.%%I', c.chunk_schema, c.chunk_name))
-    LEFT JOIN LATERAL (
-        SELECT k.rows, k.bytes_after FROM compressed_chunk k
-        WHERE c.is_compressed AND k.chunk_name = format('%%I.%%I', c.chunk_schema, c.chunk_name) ORDER BY k.compressed_at DESC LIMIT 1
-    ) k ON true
-    WHERE c.hypertable_schema = 'public' AND c.hypertable_name IN ('message', 'measurement', 'quarantine')
-), size AS (
-    SELECT table_name, sum(bytes)::float8 / sum(rows) AS row_bytes FROM chunk WHERE rows >= 1000 GROUP BY 1
+size AS (
+    SELECT table_name, sum(bytes)::float8 AS bytes FROM disk_chunks() GROUP BY 1
+), mark AS MATERIALIZED (
+    SELECT retention_mark_of('message', '', '') AS message, retention_mark_of('quarantine', '', '') AS quarantine
+), total AS MATERIALIZED (
+    SELECT sum(a.messages) FILTER (WHERE a.hour >= m.message)::float8 AS message,
+        sum(a.quarantined) FILTER (WHERE a.hour >= m.quarantine)::float8 AS quarantine,
+        (sum(a.measurements) + (SELECT coalesce(sum(r.accounted - r.measurements), 0) FROM retention_sum r))::float8 AS measurement
+    FROM accounting_1h a CROSS JOIN mark m
 ), kept AS MATERIALIZED (
-    SELECT coalesce((SELECT row_bytes FROM size WHERE table_name = 'message'), 200) AS message,
-        coalesce((SELECT row_bytes FROM size WHERE table_name = 'measurement'), 100) AS measurement,
-        coalesce((SELECT row_bytes FROM size WHERE table_name = 'quarantine'), 300) AS quarantine,
-        retention_mark_of('message', '', '') AS message_mark, retention_mark_of('measurement', '', '') AS measurement_mark,
-        retention_mark_of('quarantine', '', '') AS quarantine_mark
+    SELECT coalesce(CASE WHEN t.message >= 1000 THEN (SELECT bytes FROM size WHERE table_name = 'message') / t.message END, 200) AS message,
+        coalesce(CASE WHEN t.measurement >= 1000 THEN (SELECT bytes FROM size WHERE table_name = 'measurement') / t.measurement END, 100)
+            AS measurement,
+        coalesce(CASE WHEN t.quarantine >= 1000 THEN (SELECT bytes FROM size WHERE table_name = 'quarantine') / t.quarantine END, 300)
+            AS quarantine
+    FROM total t
 )"""
 _SUMS: Final = """
     SELECT {keys}, sum(a.messages)::bigint AS messages, sum(a.quarantined)::bigint AS quarantined,
         sum(a.measurements)::bigint AS measurements, min(a.hour) AS first_hour, max(a.last_received_at) AS last_received_at,
         round((SELECT message FROM kept)
-                * coalesce(sum(a.messages) FILTER (WHERE a.hour >= (SELECT message_mark FROM kept)), 0)::float8
-            + (SELECT measurement FROM kept)
-                * coalesce(sum(a.measurements) FILTER (WHERE a.hour >= (SELECT measurement_mark FROM kept)), 0)::float8
+                * coalesce(sum(a.messages) FILTER (WHERE a.hour >= (SELECT message FROM mark)), 0)::float8
+            + (SELECT measurement FROM kept) * greatest(0, sum(a.measurements) + coalesce(min(r.rows), 0))::float8
             + (SELECT quarantine FROM kept)
-                * coalesce(sum(a.quarantined) FILTER (WHERE a.hour >= (SELECT quarantine_mark FROM kept)), 0)::float8)::bigint AS bytes
+                * coalesce(sum(a.quarantined) FILTER (WHERE a.hour >= (SELECT quarantine FROM mark)), 0)::float8)::bigint AS bytes
     FROM accounting_1h a
-    WHERE a.tenant_id <> '' AND (%(tenant)s::text IS NULL OR a.tenant_id = %(tenant)s) GROUP BY {keys}"""
+    LEFT JOIN (SELECT {keys}, sum(accounted - measurements) AS rows FROM retention_sum GROUP BY {keys}) r USING ({keys})
+    WHERE tenant_id <> '' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) GROUP BY {keys}"""
 _TENANTS: Final = f"""
-WITH {_BYTES}, sums AS ({_SUMS.format(keys="a.tenant_id")})
+WITH {_BYTES}, sums AS ({_SUMS.format(keys="tenant_id")})
 SELECT tenant_id, coalesce(p.projects, 0), coalesce(d.devices, 0), coalesce(p.series, 0), coalesce(s.messages, 0),
     coalesce(s.quarantined, 0), coalesce(s.measurements, 0), s.first_hour, s.last_received_at, coalesce(s.bytes, 0),
     EXISTS (SELECT FROM tenant_deletion t WHERE t.tenant_id = coalesce(s.tenant_id, p.tenant_id) AND t.finished_at IS NULL)
@@ -53,7 +52,7 @@ LEFT JOIN (SELECT tenant_id, count(*) AS devices FROM (SELECT DISTINCT tenant_id
     WHERE device_id <> '' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)) n GROUP BY 1) d USING (tenant_id)
 ORDER BY 1"""  # noqa: S608 - our own constants
 _PROJECTS: Final = f"""
-WITH {_BYTES}, sums AS ({_SUMS.format(keys="a.tenant_id, a.project_id")})
+WITH {_BYTES}, sums AS ({_SUMS.format(keys="tenant_id, project_id")})
 SELECT project_id, coalesce(d.devices, 0), coalesce(p.series_count, 0), coalesce(s.messages, 0), coalesce(s.quarantined, 0),
     coalesce(s.measurements, 0), s.first_hour, s.last_received_at, coalesce(s.bytes, 0)
 FROM sums s

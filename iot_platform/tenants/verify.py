@@ -1,4 +1,4 @@
-"""Checks an export: every file of its manifest is there, unchanged, and has the rows that it says."""
+"""Checks an export: its manifest is unchanged, and every file of it is there, unchanged, and has the rows that it says."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from iot_platform.tenants.errors import TenantError
-from iot_platform.tenants.export import MANIFEST
+from iot_platform.tenants.export import DIGEST, FORMAT, MANIFEST, digest_of
 
 
-def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None) -> tuple[dict[str, int], list[str]]:
-    """Rows by table, and what is wrong (empty: nothing). Reads every file.
+def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None) -> tuple[dict[str, int], list[str], str]:
+    """Rows by table, what is wrong (empty: nothing), and what could not be checked (empty: nothing). Reads every file.
 
     Raises:
         TenantError: there is no manifest: the export is not finished, or this is none.
@@ -25,11 +25,19 @@ def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda
     try:
         manifest = json.loads(path.read_text("utf-8"))
         files = [(str(file["name"]), str(file["table"]), str(file["sha256"]), int(file["rows"])) for file in manifest["files"]]
+        sealed, older, digest = manifest.get(DIGEST), int(manifest["format"]) < FORMAT, digest_of(manifest)
         expected = {str(table): int(count) for table, count in manifest["rows"].items()}
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise TenantError(f"{path} is damaged: {error}") from error
     rows: dict[str, int] = dict.fromkeys(expected, 0)
     wrong: list[str] = []
+    unchecked = ""
+    if sealed is None and older:
+        unchecked = (
+            f"{MANIFEST} is of an older export, without a digest of itself: whether it was changed cannot be checked, only the files"
+        )
+    elif sealed != digest:
+        wrong.append(f"{MANIFEST}: it was changed (SHA-256 of its contents differs)")
     for number, (name, table, sha256, count) in enumerate(files, 1):
         if problem := _problem(folder / name, sha256, count):
             wrong.append(f"{name}: {problem}")
@@ -43,7 +51,7 @@ def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda
     known = {name for name, *_ in files} | {MANIFEST}
     strange = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     wrong += [f"{name}: is not in the manifest" for name in strange if name not in known]
-    return rows, wrong
+    return rows, wrong, unchecked
 
 
 def _problem(path: Path, sha256: str, rows: int) -> str:

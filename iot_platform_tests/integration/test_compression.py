@@ -108,7 +108,7 @@ def test_policies_are_obeyed(community: Settings, monkeypatch: pytest.MonkeyPatc
         (("set", "nothing", "--older-than", "3d"), "there is no compression policy for 'nothing'"),
         (("set", "measurement", "--older-than", "0h"), "at least 1 hour"),
         (("set", "measurement", "--older-than", "soon"), "no duration"),
-        (("set", "measurement", "--late-share", "0"), "above 0"),
+        *((("set", "measurement", "--late-share", share), "above 0 and at most 1") for share in ("0", "nan", "inf", "1e9", "1.5")),
         (("set", "measurement"), "nothing to set"),
     ):
         code, text = run(*arguments)

@@ -53,6 +53,22 @@ def numbers(series: list[int], count: int, span: timedelta, seed: int = 1) -> li
     return rows
 
 
+def test_refreshing_waits_for_other_maintenance(settings: Settings) -> None:
+    waits = (
+        "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory'"
+        " AND a.datname = current_database() AND a.query ~ '^SELECT rollup_refresh'"
+    )
+    refreshing = threading.Thread(target=query, args=(settings, "SELECT rollup_refresh(1)"))
+    with psycopg2.connect(settings.admin_url) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(lock_key('maintenance'))")
+        refreshing.start()
+        while not query(settings, waits):
+            assert refreshing.is_alive(), "it ran beside other maintenance"
+        other.commit()
+    refreshing.join()
+    other.close()
+
+
 def test_late_rows_change_their_buckets_and_nothing_else(feed: RollupFeed) -> None:
     series = feed.series(4)
     feed.insert(numbers(series, 400, 10 * DAY))

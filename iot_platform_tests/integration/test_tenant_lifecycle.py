@@ -29,7 +29,7 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export import export_tenant
 from iot_platform.tenants.listing import projects, tenants
 from iot_platform.tenants.verify import verify_export
-from iot_platform_tests.drain_feed import Feed, query
+from iot_platform_tests.drain_feed import Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
 from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
 
@@ -122,6 +122,28 @@ def test_killed_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPa
         assert checksums(aged, "other") == before
     assert left_of(aged, "acme", *own) == {}
     assert query(aged, "SELECT requested_by FROM tenant_deletion") == [("attempt 3",)], "one record for all attempts"
+
+
+def test_quarantine_after_the_cut_is_the_new_tenants(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = deletion._Deleter._call
+
+    def dies(self: Any, text: str, *parameters: Any) -> Any:
+        if "tenant_deletion_names" in text:
+            raise KeyboardInterrupt
+        return call(self, text, *parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion._Deleter, "_call", dies)
+        with pytest.raises(KeyboardInterrupt):
+            delete_tenant(aged, "acme", requested_by="test")
+    feed = Feed(aged)
+    feed.send(b"new and broken", topic=f"{ROOT}/acme/north/d0", connection=2)
+    feed.flush()
+    drain(aged)
+    assert query(aged, "SELECT count(*) > 1 FROM quarantine WHERE tenant_id = 'acme'") == [(True,)], "the old ones are still there"
+    delete_tenant(aged, "acme", requested_by="test")
+    assert query(aged, "SELECT payload FROM quarantine WHERE tenant_id = 'acme'") == [(b"new and broken",)]
+    assert problems(aged) == []
 
 
 @pytest.mark.apache_only("a drain and a deletion at once: PGlite gives sessions turns, so that they never meet")
@@ -249,7 +271,7 @@ def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatc
     manifest = export_tenant(aged, "acme", folder, part_rows=9)
     assert not set(written[:-1]) & set(again), "what was written was written again"
 
-    rows, wrong = verify_export(folder)
+    rows, wrong, _ = verify_export(folder)
     assert wrong == []
     for table in ("message", "measurement", "quarantine", "measurement_1h", "measurement_1d", "series"):
         name = table if table == "series" else f"{table}_named"
@@ -260,6 +282,19 @@ def test_export_is_whole_and_verifies(aged: Settings, tmp_path: Path, monkeypatc
     assert sorted(pl.read_parquet(folder / "measurement" / "*.parquet").select("time", "metric", "value").rows()) == values
     assert manifest["schema_version"].startswith("migrations/")
     assert not list(folder.rglob("*.part*"))
+
+    path = folder / "manifest.json"
+    for name, value in (("tenant", "other"), ("columns", {}), ("first", None), ("last", "2020"), ("schema_version", "x"), ("more", 1)):
+        path.write_text(json.dumps({**manifest, name: value}), "utf-8")
+        assert verify_export(folder)[1] == ["manifest.json: it was changed (SHA-256 of its contents differs)"], name
+    bare = {name: value for name, value in manifest.items() if name != "sha256"}
+    path.write_text(json.dumps(bare), "utf-8")
+    assert verify_export(folder)[1] == ["manifest.json: it was changed (SHA-256 of its contents differs)"]
+    path.write_text(json.dumps({**bare, "format": 1}), "utf-8")
+    assert verify_export(folder)[1] == []
+    assert "of an older export, without a digest of itself" in verify_export(folder)[2]
+    path.write_text(json.dumps(dict(reversed(manifest.items()))), "utf-8")
+    assert verify_export(folder)[1] == [], "the same, in another order"
 
     damaged = next((folder / "measurement").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
@@ -288,6 +323,22 @@ def test_commands(aged: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     assert {item["tenant"] for item in json.loads(run("tenant", "list", "--json").stdout)} == {"acme", "other"}
     assert [item["project"] for item in json.loads(run("tenant", "show", "acme", "--json").stdout)["by_project"]] == ["north", "south"]
+    query(aged, "INSERT INTO retention_policy SELECT 'message', '1968193631353446400', 'p', '1 day', now(), 'a' ")
+    query(aged, "UPDATE accounting_1h SET tenant_id = '1968193631353446400' WHERE tenant_id = 'acme'")
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (("tenant", "list"), ("retention", "show"), ("tenant", "show", "other")):
+        shown = run(*arguments).stdout
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 80
+        assert arguments[1] == "show" or "1968193631353446400" in shown
+    query(aged, "UPDATE accounting_1h SET tenant_id = 'acme' WHERE tenant_id = '1968193631353446400'")
+    query(aged, "DELETE FROM retention_policy WHERE tenant_id = '1968193631353446400'")
+    query(aged, "INSERT INTO retention_mark VALUES ('measurement', 'acme', '', now() - interval '1 day')")
+    note = "are kept now, but are never in measurement_1h and measurement_1d"
+    assert note in run("retention", "set", "measurement", "9d", "--tenant", "acme").stdout
+    assert note not in run("retention", "set", "measurement", "1h", "--tenant", "acme").stdout
+    assert note in run("retention", "set", "measurement", "--default", "--tenant", "acme").stdout
+    query(aged, "DELETE FROM retention_mark")
     assert run("retention", "set", "message", "1d", "--tenant", "acme").exit_code == 0
     assert run("retention", "set", "message", "1d", "--tenant", "").exit_code != 0, "an unset variable changed everybody's policy"
     assert any(item["tenant"] == "acme" for item in json.loads(run("retention", "show", "--json").stdout))

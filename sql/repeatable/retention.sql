@@ -82,6 +82,12 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION retention_mark_of(text, text, text) IS 'Rows before it are gone, fully or partly, by the policies of everybody, this tenant or this project.';
 
+CREATE OR REPLACE FUNCTION retention_still_there(table_name text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'rows of ' || table_name || ' of that time are still there'
+$$;
+COMMENT ON FUNCTION retention_still_there(text) IS 'Why the ledger stays: what it accounts for does.';
+
 -- Reasons against removing rows in [span_from, span_to) of one table, of everybody or of one tenant or project; none: it may go.
 CREATE OR REPLACE FUNCTION retention_refusals(table_name text, tenant text, project text, span_from timestamptz, span_to timestamptz)
 RETURNS SETOF text
@@ -117,7 +123,7 @@ BEGIN
         END IF;
     ELSIF retention_refusals.table_name = 'ledger' THEN
         RETURN QUERY SELECT 'the ledger has a gap: ' || r.problem FROM audit_ranges(span_from, span_to) r LIMIT 20;
-        RETURN QUERY SELECT 'rows of ' || t.table_name || ' of that time are still there' FROM retention_tables() t
+        RETURN QUERY SELECT retention_still_there(t.table_name) FROM retention_tables() t
             WHERE t.table_name IN ('message', 'quarantine')
               AND retention_mark_of(t.table_name, '', '') < span_to
               AND EXISTS (SELECT FROM retention_chunks(t.table_name) c WHERE c.range_start < span_to);
@@ -175,7 +181,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION age_text(timestamptz) IS 'How long ago a moment is, in days, or in hours where that is less than two days.';
 
--- What would go: whole chunks, and the rows of each policy that are older than its cutoff in chunks that stay.
+-- What would go: whole chunks, and the rows of each policy that are older than its cutoff in chunks that stay. In the order of a run, and each
+-- item as it is after those before it: what a broader policy takes is not there any more, what it is refused still is.
 CREATE OR REPLACE FUNCTION retention_plan(at timestamptz DEFAULT now(), counted boolean DEFAULT true) RETURNS TABLE (
     table_name text, tenant_id text, project_id text, chunk regclass, range_from timestamptz, range_to timestamptz,
     rows bigint, bytes bigint, newest timestamptz, refused text[])
@@ -183,10 +190,13 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, p
 #variable_conflict use_column
 DECLARE
     item record;
+    scope text;
     stopped text[] := '{}';
+    reached jsonb := '{}';  -- by scope: how far its items before this one go
+    unaccounted jsonb;
 BEGIN
     FOR item IN
-        SELECT t.place, t.table_name, t.relation, t.time_column, t.owner, s.tenant_id, s.project_id, c.chunk, c.range_start AS range_from,
+        SELECT t.place, t.table_name, t.time_column, t.owner, s.tenant_id, s.project_id, c.chunk, c.chunk::text AS name, c.range_start AS range_from,
                least(c.range_end, s.cutoff) AS range_to, c.bytes, s.tenant_id = '' AND c.range_end <= s.cutoff AS whole
         FROM retention_tables() t
         JOIN LATERAL (
@@ -200,25 +210,52 @@ BEGIN
         ORDER BY t.place, s.tenant_id, s.project_id, c.range_start
     LOOP
         table_name := item.table_name; tenant_id := item.tenant_id; project_id := item.project_id;
+        scope := concat_ws('/', item.table_name, item.tenant_id, item.project_id);
         chunk := CASE WHEN item.whole THEN item.chunk END;
         range_from := item.range_from; range_to := item.range_to;
         bytes := CASE WHEN item.whole THEN item.bytes ELSE 0 END;
         rows := NULL; newest := NULL; refused := '{}';
-        IF range_from = '-infinity' THEN
-            EXECUTE format('SELECT min(%I) FROM %s', item.time_column, item.chunk) INTO range_from;
+        BEGIN
+            IF range_from = '-infinity' THEN
+                EXECUTE format('SELECT min(%I) FROM %s', item.time_column, item.name) INTO range_from;
+            END IF;
             CONTINUE WHEN range_from IS NULL OR range_from >= range_to;
+            IF counted AND tenant_id <> '' THEN
+                range_from := greatest(range_from, (reached ->> (item.table_name || '//'))::timestamptz,
+                    CASE WHEN project_id <> '' THEN reached ->> (item.table_name || '/' || item.tenant_id || '/') END::timestamptz);
+            END IF;
+            IF counted THEN
+                EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.name, retention_filter(item.owner))
+                    INTO rows, newest USING range_from, range_to, tenant_id, project_id;
+            END IF;
+        EXCEPTION WHEN undefined_table THEN
+            CONTINUE;  -- somebody dropped it this moment
+        END;
+        IF item.table_name = 'measurement' THEN
+            unaccounted := coalesce(unaccounted, (SELECT jsonb_agg(m) FROM audit_measurements() m WHERE m.problem IS NOT NULL), '[]');
+            refused := ARRAY(
+                SELECT 'tenant ' || coalesce(nullif(p.tenant_id, ''), '–') || ' project ' || coalesce(nullif(p.project_id, ''), '–') || ' is unaccounted: ' || p.problem
+                FROM jsonb_to_recordset(unaccounted) p (tenant_id text, project_id text, problem text)
+                WHERE item.tenant_id IN ('', p.tenant_id) AND item.project_id IN ('', p.project_id) ORDER BY p.tenant_id, p.project_id LIMIT 20);
         END IF;
         IF counted THEN
-            EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.chunk, retention_filter(item.owner))
-                INTO rows, newest USING range_from, range_to, tenant_id, project_id;
-            CONTINUE WHEN rows = 0 AND chunk IS NULL;
-            IF item.table_name || '/' || item.tenant_id || '/' || item.project_id = ANY (stopped) THEN
+            IF scope = ANY (stopped) THEN
                 refused := ARRAY['an older part of it was refused'];
-            ELSE
-                refused := ARRAY(SELECT r FROM retention_refusals(item.table_name, tenant_id, project_id, range_from, range_to) r);
+            ELSIF refused = '{}' THEN
+                refused := ARRAY(
+                    SELECT r FROM retention_refusals(item.table_name, tenant_id, project_id, range_from, range_to) r
+                    WHERE NOT EXISTS (  -- the rows that hold up the ledger go before it
+                        SELECT FROM unnest(ARRAY['message', 'quarantine']) t (name)
+                        WHERE item.table_name = 'ledger' AND r = retention_still_there(t.name) AND (
+                            (reached ->> (t.name || '//'))::timestamptz >= range_to OR NOT EXISTS (
+                                SELECT FROM retention_chunks(t.name) c WHERE c.range_start < range_to
+                                    AND c.range_end > coalesce((reached ->> (t.name || '//'))::timestamptz, '-infinity')))));
             END IF;
             IF refused <> '{}' THEN
-                stopped := stopped || (item.table_name || '/' || item.tenant_id || '/' || item.project_id);
+                stopped := stopped || scope;
+            ELSE
+                reached := reached || jsonb_build_object(scope, range_to);
+                CONTINUE WHEN rows = 0 AND chunk IS NULL;
             END IF;
         END IF;
         RETURN NEXT;
@@ -226,7 +263,7 @@ BEGIN
     table_name := 'accounting_1h'; tenant_id := ''; project_id := ''; chunk := NULL; bytes := 0; refused := '{}';
     SELECT min(a.hour), max(k.moment), CASE WHEN counted THEN count(*) END, max(a.hour) INTO range_from, range_to, rows, newest
     FROM (
-        SELECT greatest(retention_mark_of('ledger', '', ''), max(c.range_end)) AS moment
+        SELECT greatest(retention_mark_of('ledger', '', ''), CASE WHEN counted THEN (reached ->> 'ledger//')::timestamptz ELSE max(c.range_end) END) AS moment
         FROM retention_chunks('ledger') c WHERE c.range_end <= retention_cutoff('ledger', '', '', at)
     ) k JOIN accounting_1h a ON a.hour < date_trunc('hour', k.moment, 'UTC') WHERE isfinite(k.moment);
     IF range_from IS NOT NULL THEN
@@ -235,7 +272,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retention_plan(timestamptz, boolean) IS
-    'One row is one chunk that would be dropped whole (chunk names it), or the old rows of one policy in one chunk that stays; refused: why not. Without counted, only where to look.';
+    'One row is one chunk that would be dropped whole (chunk names it), or the old rows of one policy in one chunk that stays; refused: why not. Without counted, only where to look, and the measurements that the books do not account for.';
 
 CREATE OR REPLACE FUNCTION retention_deletable(table_name text) RETURNS boolean
 LANGUAGE sql STABLE AS $$

@@ -32,19 +32,33 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    PERFORM set_config('lock_timeout', '1s', true);
 END
 $$;
-COMMENT ON FUNCTION retention_begin() IS 'The lock that every transaction of maintenance takes first: they never run at once. Waits 10 s at most.';
+COMMENT ON FUNCTION retention_begin() IS
+    'The lock that every transaction of maintenance takes first: they never run at once. Waits 10 s at most; for anything else the transaction then waits 1 s, because all maintenance waits with it.';
 
 CREATE OR REPLACE FUNCTION retention_fence() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('lock_timeout', '5s', true);
     PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
+    PERFORM set_config('lock_timeout', '1s', true);
 END
 $$;
 COMMENT ON FUNCTION retention_fence() IS
     'Until the end of the transaction nobody else inserts measurements, and nobody''s inserted ones are uncommitted. Waits 5 s at most: those who insert wait behind it.';
+
+CREATE OR REPLACE FUNCTION retention_catch_up(table_name text, tenant text, project text, span_from timestamptz, span_to timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF table_name IN ('measurement', 'measurement_1h') AND EXISTS (SELECT FROM retention_unstored(table_name, tenant, project, span_from, span_to)) THEN
+        PERFORM rollup_refresh(1000);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION retention_catch_up(text, text, text, timestamptz, timestamptz) IS
+    'Takes a small batch of notes where some wait in a time span: rows go on coming late, and each would hold up everything.';
 
 CREATE OR REPLACE FUNCTION retention_raise_mark(table_name text, tenant text, project text, moment timestamptz) RETURNS void
 LANGUAGE sql AS $$
@@ -91,8 +105,9 @@ BEGIN
         RETURN;  -- somebody else was faster
     ELSIF place.range_end > retention_cutoff(retention_remove_chunk.table_name, '', '', at) THEN
         RAISE EXCEPTION 'chunk % of % reaches to %, which its policy keeps', chunk, retention_remove_chunk.table_name, place.range_end;
-    ELSIF EXISTS (SELECT FROM retention_chunks(retention_remove_chunk.table_name) c WHERE c.range_start < place.range_start) THEN
-        rows := 0; bytes := 0;  -- a late row made one since the plan
+    ELSIF EXISTS (SELECT FROM retention_chunks(retention_remove_chunk.table_name) c
+                  WHERE c.range_start < place.range_start AND c.range_end > retention_mark_of(retention_remove_chunk.table_name, '', '')) THEN
+        rows := 0; bytes := 0;  -- behind the mark late rows may make one at any time: the next run takes it
         refused := ARRAY[retention_remove_chunk.table_name || ' has an older chunk since the run began: the next run takes both'];
         RETURN NEXT;
         RETURN;
@@ -100,6 +115,7 @@ BEGIN
     -- Instead of the lock rollup-threshold, which would hold up every drain while we count: whoever has inserted into this chunk has committed,
     -- with his notes, once we have it; nobody inserts into it any more; and the threshold moves under the lock maintenance only, which we hold.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', chunk);
+    PERFORM retention_catch_up(retention_remove_chunk.table_name, '', '', place.range_start, place.range_end);
     refused := ARRAY(SELECT r FROM retention_refusals(retention_remove_chunk.table_name, '', '', place.range_start, place.range_end) r);
     IF refused <> '{}' THEN
         rows := 0; bytes := 0;
@@ -171,9 +187,11 @@ BEGIN
     -- At most about max_rows: to the time of the row behind them.
     EXECUTE format('SELECT %1$I FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $5 LIMIT 1', place.time_column, place.relation, filter)
         INTO edge USING span_from, done_to, tenant, project, max_rows;
+    PERFORM retention_catch_up(name, tenant, project, span_from, done_to);
     refused := ARRAY(SELECT r FROM retention_refusals(name, tenant, project, span_from, done_to) r);
     IF refused = '{}' AND name IN ('measurement', 'measurement_1h') THEN
         PERFORM retention_fence();  -- and once more, now that nothing uncommitted can come in between
+        PERFORM retention_catch_up(name, tenant, project, span_from, done_to);
         refused := ARRAY(SELECT r FROM retention_unstored(name, tenant, project, span_from, done_to) r);
     END IF;
     IF refused <> '{}' THEN

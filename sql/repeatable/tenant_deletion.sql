@@ -131,7 +131,8 @@ COMMENT ON FUNCTION catalog_make_way(bytea[], bytea[]) IS
     'Deletes those of these series and sources (by identity) that are of a tenant past its cut, keeping their ids for its deletion: the names become free for a new tenant of that id.';
 
 -- One bounded batch after the cut, from one table in one time span. A rows count of 0: nothing of it is left there.
-CREATE OR REPLACE FUNCTION tenant_deletion_remove(deletion integer, table_name text, span_from timestamptz, span_to timestamptz, max_rows integer DEFAULT 10000)
+CREATE OR REPLACE FUNCTION tenant_deletion_remove(deletion integer, table_name text, span_from timestamptz, span_to timestamptz, max_rows integer,
+    first_id integer, last_id integer)
 RETURNS TABLE (rows bigint, done_to timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
@@ -146,8 +147,10 @@ BEGIN
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL AND d.finished_at IS NULL;
     SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
     filter := CASE place.owner
-        WHEN 'source' THEN 'source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s WHERE s.deletion_id = $3))'
-        WHEN 'series' THEN 'series_id = ANY (ARRAY(SELECT s.series_id FROM tenant_deletion_series s WHERE s.deletion_id = $3))'
+        WHEN 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s
+            WHERE s.deletion_id = $3 AND s.source_id BETWEEN %s AND %s))', first_id, last_id)
+        WHEN 'series' THEN format('series_id = ANY (ARRAY(SELECT s.series_id FROM tenant_deletion_series s
+            WHERE s.deletion_id = $3 AND s.series_id BETWEEN %s AND %s))', first_id, last_id)
         ELSE 'tenant_id = $4' END;
     IF name = 'quarantine' THEN  -- what came after the cut is the new tenant's
         filter := filter || ' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = $3 AND o.kafka_partition = t.kafka_partition AND t.kafka_offset < o.next_offset)';
@@ -176,8 +179,8 @@ BEGIN
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer) IS
-    'Deletes about max_rows rows of a tenant that is past its cut from one table of retention_tables, oldest first: none before done_to is left in the span.';
+COMMENT ON FUNCTION tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer, integer, integer) IS
+    'Deletes about max_rows rows of a tenant that is past its cut from one table of retention_tables, oldest first: none before done_to is left in the span, of those series or sources whose ids lie between first_id and last_id (tables that name their tenant: of all).';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_relation(table_name text) RETURNS regclass
 LANGUAGE sql STABLE AS $$
@@ -250,5 +253,5 @@ COMMENT ON FUNCTION tenant_deletion_finish(integer) IS 'Ends a deletion of which
 
 REVOKE EXECUTE ON FUNCTION tenant_deletion_prepare(integer, integer), tenant_deletion_cut(integer), tenant_deletion_names(integer, integer),
     catalog_make_way(bytea[], bytea[]),
-    tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer), tenant_deletion_small(integer, integer),
+    tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer, integer, integer), tenant_deletion_small(integer, integer),
     tenant_deletion_dead_letters(integer, text[]), tenant_deletion_finish(integer) FROM PUBLIC;
