@@ -105,6 +105,10 @@ def test_a_project_that_falls_silent_at_once_is_one_incident_of_devices(world: W
             world.send(minute + device / 20, {"t": 1}, f"device-{device}")
     world.judge(60, "freshness_device")
     assert world.incidents("freshness_device") == [("", "*", True, 0)]
+    world.judge(15 * 1440, "freshness_device")
+    assert world.incidents("freshness_device") == [("", "*", False, 0)]
+    ((message,),) = query(world.settings, "SELECT message FROM quality_incident")
+    assert message == "gone: none of 12 devices came back"
 
 
 def test_a_flapping_device_is_one_incident(world: World) -> None:

@@ -51,4 +51,11 @@ SELECT s.tenant_id, s.project_id, s.device_id, '', false, round(s.silent), round
        'gone: silent since ' || to_char(s.last_received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC; not looked at until it sends again', NULL,
        s.last_partition, s.last_offset, s.severity, s.clear_seconds, s.hold_seconds
 FROM silent s WHERE s.is_gone AND s.incident_id IS NOT NULL
+UNION ALL
+SELECT i.tenant_id, i.project_id, '', '*', false, s.devices, i.threshold, s.since, %(horizon)s, 'gone: none of ' || s.devices || ' devices came back', NULL,
+       NULL, NULL, i.severity, i.clear_seconds, i.hold_seconds
+FROM quality_incident i
+JOIN (SELECT s.tenant_id, s.project_id, count(*) AS devices, min(s.last_received_at) AS since FROM silent s WHERE s.is_gone GROUP BY 1, 2) s USING (tenant_id, project_id)
+WHERE i.rule = 'freshness_device' AND i.metric = '*' AND i.closed_at IS NULL AND s.devices >= 10
+  AND NOT EXISTS (SELECT FROM apart a WHERE a.tenant_id = i.tenant_id AND a.project_id = i.project_id)
 ON CONFLICT DO NOTHING
