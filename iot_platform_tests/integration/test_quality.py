@@ -193,13 +193,16 @@ def test_values_that_stopped_changing(world: World) -> None:
                 "flag": minute % 2 if minute < 80 else 1,
                 "power": moving if minute < 80 else 0,
                 "pieces": 5 * min(minute, 80),
+                "coarse": -70 - minute % 4 if minute < 80 else -71,
             },
         )
         if minute % 10 == 9:
             world.judge(minute + 1, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", True, 0)]
     constants = query(world.settings, "SELECT metric FROM quality_constant JOIN series USING (series_id) ORDER BY 1")
-    assert constants == [("flag",), ("pieces",), ("setpoint",)], "a counter that stands still is looked at again when it counts"
+    assert constants == [("coarse",), ("flag",), ("pieces",), ("setpoint",)], (
+        "a counter that stands still is looked at again when it counts"
+    )
     world.send(141, {"stuck": 8})
     world.judge(142, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", False, 0)]

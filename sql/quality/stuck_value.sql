@@ -1,6 +1,7 @@
 -- Numbers that stopped changing. Only series whose newest values are all equal are looked at, back to twice the run that would be too
 -- long; one that shows no change at all there is a constant, remembered, and not looked at again until it changes. So is a counter that
--- stands still: what never fell, but to a resting value. Resting values (parameters.resting) are not judged.
+-- stands still: what never fell, but to a resting value. Resting values (parameters.resting) are not judged, nor what had
+-- fewer than five values before: flags, states, and coarse numbers that wavered between neighbours.
 WITH recent AS (
     SELECT m.series_id, min(m.value) AS value, max(m.value) AS other, max(m.time) AS last_time, count(*) AS rows
     FROM quality_measurement m WHERE m.value IS NOT NULL AND m.value_text IS NULL GROUP BY 1
@@ -18,11 +19,11 @@ WITH recent AS (
     WHERE r.value = r.other AND r.rows > 1 AND c.series_id IS NULL AND s.enabled AND s.threshold >= 2
       AND NOT coalesce(s.parameters -> 'resting' @> to_jsonb(r.value), false)
 ), run AS (
-    SELECT s.*, l.rows, l.run, l.changes, l.since, l.beyond_flags
+    SELECT s.*, l.rows, l.run, l.changes, l.since, l.kinds
     FROM still s
     CROSS JOIN LATERAL (
         SELECT count(*) AS rows, count(*) FILTER (WHERE n.moves = 0) AS run, min(n.time) FILTER (WHERE n.moves = 0) AS since,
-               count(*) FILTER (WHERE n.moves > 0 AND n.moved) AS changes, count(*) FILTER (WHERE n.value NOT IN (0, 1)) AS beyond_flags
+               count(*) FILTER (WHERE n.moves > 0 AND n.moved) AS changes, count(DISTINCT n.value) FILTER (WHERE n.moves > 0) AS kinds
         FROM (
             SELECT o.*, count(*) FILTER (WHERE o.value IS DISTINCT FROM s.value) OVER (ORDER BY o.time DESC) AS moves,
                    o.value IS DISTINCT FROM lag(o.value) OVER (ORDER BY o.time DESC) AS moved
@@ -35,7 +36,7 @@ WITH recent AS (
     ) l
 ), suspect AS (
     SELECT r.* FROM run r WHERE r.incident_id IS NOT NULL OR (r.run >= r.least AND extract(epoch FROM r.last_time - r.since) >= r.window_seconds
-        AND r.beyond_flags > 0 AND r.rows - r.run >= 5 AND r.changes >= r.least_changes * (r.rows - r.run))
+        AND r.kinds >= 5 AND r.changes >= r.least_changes * (r.rows - r.run))
 ), judged AS (
     SELECT s.*, s.incident_id IS NULL AND NOT l.fell AND l.resets < 0.1 * l.rows AS counts
     FROM suspect s
