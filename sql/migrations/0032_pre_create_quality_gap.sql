@@ -16,5 +16,5 @@ COMMENT ON COLUMN quality_gap.noticed_at IS 'Horizon of the evaluation that noti
 UPDATE quality_rule SET description = 'More than threshold numbers are missing, window_seconds after a gap was noticed, in a series that counts its messages: one of parameters.metrics whose steps are mostly 1.'
 WHERE rule = 'sequence_gap' AND tenant_id = '' AND metric = '';
 UPDATE quality_rule SET parameters = '{"resting": [0]}' || parameters,
-    description = 'A number that used to change stays exactly the same for at least threshold measurements and window_seconds. Flags, texts, values of parameters.resting and counters (what only rose, or began anew) are not judged.'
+    description = 'A number that used to change stays exactly the same for at least threshold measurements and window_seconds. What had fewer than 5 values before (flags, coarse numbers), texts, values of parameters.resting and counters (what only rose, or began anew) are not judged.'
 WHERE rule = 'stuck_value' AND tenant_id = '' AND metric = '';
