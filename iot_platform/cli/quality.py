@@ -46,6 +46,7 @@ def show_command(
         return
     from iot_platform.quality.report import read_incidents, read_states
 
+    _check_rules([rule] if rule is not None else [])
     with _database("reader") as connection:
         found = read_incidents(connection, tenant=tenant, rule=rule, only_open=only_open, days=days)
         states = read_states(connection)
@@ -71,8 +72,7 @@ def run_command(
     from iot_platform.quality import RULES, QualityError, evaluate
     from iot_platform.settings import get_settings
 
-    if unknown := sorted(set(rule or ()) - set(RULES)):
-        raise CliError(f"there is no rule {unknown[0]!r}; rules: {', '.join(RULES)}")
+    _check_rules(rule or [])
     try:
         result = evaluate(get_settings(), rules=tuple(rule or RULES))
     except (DatabaseError, QualityError) as error:
@@ -84,6 +84,29 @@ def run_command(
     show_evaluation(result, Console(highlight=False))
     if result.errors:
         raise CliError("; ".join(result.errors))
+
+
+@quality_app.command("forget")
+def forget_command(
+    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    project: Annotated[str, typer.Option(help="Its project.")],
+    device: Annotated[str | None, typer.Option(help="The device; without it the whole project.")] = None,
+) -> None:
+    """Forget a device that was taken away or renamed: what the rules learnt of it, and its open incidents. Its data stays; when it sends
+    again it is learnt anew.
+
+    [b]iot quality forget --tenant 1968193631353446400 --project 1968193691042586624 --device pump-7[/b]
+    """
+    from iot_platform.quality import QualityError
+    from iot_platform.quality.forget import forget
+
+    with _database("writer") as connection:
+        try:
+            devices, incidents = forget(connection, tenant, project, device)
+        except QualityError as error:
+            raise CliError(str(error)) from error
+    what = f"device {device}" if device is not None else f"{devices} devices and project {project}"
+    typer.echo(f"forgot {what}; ended {incidents} incident{'' if incidents == 1 else 's'}")
 
 
 @rules_app.command("list")
@@ -120,12 +143,13 @@ def set_command(
     if not values and not remove:
         raise CliError("nothing to set: write name=value, such as threshold=0.2 or enabled=false")
     scope = {"rule": rule, "tenant": tenant, "project": project, "metric": metric, "remove": remove}
-    _write([_checked(lambda: parse_setting(scope | _assignments(values or []), rule))])
+    _write([_checked(lambda: parse_setting(scope | _assignments(values or []), rule))], strict=not remove)
 
 
 @rules_app.command("import")
 def import_command(file: Annotated[Path, typer.Argument(help="YAML: a list of rules.")]) -> None:
-    """Set all rules of a YAML file at once, or none of them: a mistake is told with its line. What the file does not name stays."""
+    """Set all rules of a YAML file at once, or none of them: a mistake is told with its line. What the file does not name stays. Of tenants
+    and projects that have sent nothing yet it warns."""
     from iot_platform.quality.rules_file import read_file
 
     _write(_checked(lambda: read_file(file)))
@@ -172,11 +196,24 @@ def _checked(read: Callable[[], T]) -> T:
         raise CliError(str(error)) from error
 
 
-def _write(settings: "list[RuleSetting]") -> None:
+def _check_rules(rules: list[str]) -> None:
+    from iot_platform.quality import RULES
+
+    if unknown := sorted(set(rules) - set(RULES)):
+        raise CliError(f"there is no rule {unknown[0]!r}; rules: {', '.join(RULES)}")
+
+
+def _write(settings: "list[RuleSetting]", *, strict: bool = False) -> None:
+    """Strict: not for a tenant or project that nobody knows; else that is only told."""
     from iot_platform.quality import RulesError
-    from iot_platform.quality.rules import write_rules
+    from iot_platform.quality.rules import unknown_scopes, write_rules
 
     with _database("writer") as connection:
+        unknown = unknown_scopes(connection, [item for item in settings if not item.remove])
+        if unknown and strict:
+            raise CliError(f"{unknown[0]} (rules for those that come later: `iot quality rules import`)")
+        for warning in unknown:
+            typer.echo(f"warning: {warning}", err=True)
         try:
             changed = write_rules(connection, settings)
         except RulesError as error:

@@ -1,7 +1,7 @@
 """Settings of the quality rules: listed, changed one by one, imported from and exported to YAML; nothing is stored that makes no sense."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal, Self
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -12,12 +12,12 @@ from iot_platform.quality.errors import RulesError
 from iot_platform.quality.statements import RULES
 
 PARAMETERS: Final[dict[str, dict[str, str]]] = {
-    "freshness_device": {"least_messages": "number"},
-    "freshness_project": {"least_messages": "number"},
+    "freshness_device": {"least_messages": "number", "gone_days": "number"},
+    "freshness_project": {"least_messages": "number", "gone_days": "number"},
     "completeness": {"least_expected": "number"},
     "range": {"min": "number", "max": "number"},
     "rate_of_change": {},
-    "stuck_value": {"least_changes": "number"},
+    "stuck_value": {"least_changes": "number", "resting": "numbers"},
     "type_change": {},
     "clock_skew": {"absolute_seconds": "number", "least_samples": "integer"},
     "duplicate_rate": {"least_messages": "number"},
@@ -125,7 +125,11 @@ class RuleSetting(BaseModel):
             if name not in known:
                 raise ValueError(f"{self.rule} has no parameter {name!r}" + (f"; it has {', '.join(known)}" if known else ""))
             if not _is(known[name], value):
-                words = {"names": "a list of names, not empty", "integer": f"an integer from 0 to {MOST:,}"}
+                words = {
+                    "names": "a list of names, not empty",
+                    "numbers": "a list of numbers, such as [0]",
+                    "integer": f"an integer from 0 to {MOST:,}",
+                }
                 what = words.get(known[name], "a finite number")
                 raise ValueError(f"parameter {name} must be {what}")
         if "min" in self.parameters and "max" in self.parameters and self.parameters["min"] > self.parameters["max"]:
@@ -139,6 +143,8 @@ class RuleSetting(BaseModel):
 def _is(kind: str, value: object) -> bool:
     if kind == "names":
         return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item and "\0" not in item for item in value)
+    if kind == "numbers":
+        return isinstance(value, list) and all(_is("number", item) for item in value)
     if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else (int, float)):
         return False
     return 0 <= value <= MOST if kind == "integer" else abs(value) < 1e300
@@ -182,6 +188,27 @@ def write_rules(connection: Connection, settings: Iterable[RuleSetting]) -> int:
         cursor.execute(_CLOSE_DISABLED)
     connection.commit()
     return changed
+
+
+def unknown_scopes(connection: Connection, settings: Iterable[RuleSetting]) -> list[str]:
+    """Of settings for a tenant or project that has sent nothing yet: why nobody is what they name, and who there is."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tenant_id, project_id FROM project ORDER BY 1, 2")
+        known: dict[str, list[str]] = {}
+        for tenant, project in cursor.fetchall():
+            known.setdefault(tenant, []).append(project)
+    connection.commit()
+    found = []
+    for item in settings:
+        if item.tenant and item.tenant not in known:
+            found.append(f"there is no tenant {item.tenant!r} yet; there are: {_some(known)}")
+        elif item.project and item.project not in known[item.tenant]:
+            found.append(f"tenant {item.tenant} has no project {item.project!r} yet; it has: {_some(known[item.tenant])}")
+    return list(dict.fromkeys(found))
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "none"
 
 
 def _check_limits(connection: Connection) -> None:

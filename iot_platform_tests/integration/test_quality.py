@@ -1,12 +1,16 @@
 """Each quality rule: seeded bad data fires it, good data does not; and what it fired ends when all is well again."""
 
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from iot_platform.database import connect
+from iot_platform.quality import QualityError
+from iot_platform.quality.forget import forget
 from iot_platform.quality.report import read_incidents
 from iot_platform.rollups import roll_up
+from iot_platform_tests.direct_feed import PROJECT
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_quality import World
 from iot_platform_tests.rollup_feed import RollupFeed
@@ -33,12 +37,82 @@ def test_silent_devices_and_projects_are_told_by_their_own_cadence(world: World)
     assert {is_open for _, _, is_open, _ in world.incidents("freshness_device") + world.incidents("freshness_project")} == {False}
 
 
+def test_projects_whose_devices_report_in_step(world: World) -> None:
+    world.start -= timedelta(hours=16)
+    for hour in range(16):
+        for device in range(30):
+            world.send(60 * hour + device / 100, {"kwh": hour}, f"meter-{device}")
+        for number in range(30):
+            world.send(60 * hour + number / 100, {"t": number}, "bursty")
+        for minute in (6, 59):
+            world.judge(60 * hour + minute, "freshness_project", "freshness_device")
+    assert world.incidents("freshness_project") == world.incidents("freshness_device") == []
+    world.judge(15 * 60 + 302, "freshness_project")
+    assert world.incidents("freshness_project") == [("", "", True, 0)], "five of its hours"
+
+
+def test_weekends_are_learnt_and_outages_are_none(world: World) -> None:
+    day = 1440
+    monday = world.start - timedelta(days=world.start.weekday() + 28, hours=world.start.hour)
+    world.start = monday
+
+    def judge(minute: float) -> list[tuple[str, str, bool, int]]:
+        world.judge(minute, "freshness_device", "freshness_project")
+        return world.incidents("freshness_device") + world.incidents("freshness_project")
+
+    for week in range(3):
+        for weekday in range(5):
+            begin = (7 * week + weekday) * day
+            if (week, weekday) == (2, 2):  # on a Wednesday at noon it fails
+                known = len(judge(begin + 6 * 60))
+                for minute in range(6 * 60, 12 * 60, 15):
+                    world.send(begin + minute, {"t": 1})
+                assert len(judge(begin + day)) == known
+                assert len(judge(begin + day + 10 * 60)) == known + 2, "told in the morning"
+                return
+            for minute in range(6 * 60, 18 * 60, 15):
+                world.send(begin + minute, {"t": 1})
+            told = judge(begin + 19 * 60) if week == 0 else judge(begin + day + 5 * 60)
+            if weekday == 4:
+                known = len(judge(begin + 2 * day))
+                assert known == len(told) or week == 0
+                assert len(judge(begin + 3 * day + 5 * 60)) == known, "no incident of a weekend"
+
+
+def test_a_device_that_was_taken_away_or_renamed(world: World) -> None:
+    world.start -= timedelta(days=20)
+    for minute in range(40):
+        world.send(minute, {"t": 1}, "gone")
+        world.send(minute, {"t": 1}, "renamed")
+    world.judge(60, "freshness_device")
+    assert world.incidents("freshness_device") == [("gone", "", True, 0), ("renamed", "", True, 0)]
+    with closing(connect(world.settings)) as connection:
+        assert forget(connection, "1968193631353446400", PROJECT.rsplit("/", 1)[1], "renamed") == (1, 1)
+        with pytest.raises(QualityError, match="nothing is known of device renamed"):
+            forget(connection, "1968193631353446400", PROJECT.rsplit("/", 1)[1], "renamed")
+    world.judge(13 * 1440, "freshness_device")
+    assert [is_open for *_, is_open, _ in world.incidents("freshness_device")] == [True, False]
+    world.judge(15 * 1440, "freshness_device")
+    world.judge(16 * 1440, "freshness_device")
+    assert [is_open for *_, is_open, _ in world.incidents("freshness_device")] == [False, False]
+    told = [text.split(":")[0] for (text,) in query(world.settings, "SELECT message FROM quality_incident ORDER BY device_id")]
+    assert told == ["gone", "forgotten"]
+    for minute in range(40):
+        world.send(17 * 1440 + minute, {"t": 1}, "gone")
+    world.judge(17 * 1440 + 60, "freshness_device")
+    assert [is_open for *_, is_open, _ in world.incidents("freshness_device")] == [False, False, True], "it came back, and fell silent"
+
+
 def test_a_project_that_falls_silent_at_once_is_one_incident_of_devices(world: World) -> None:
     for minute in range(40):
         for device in range(12):
             world.send(minute + device / 20, {"t": 1}, f"device-{device}")
     world.judge(60, "freshness_device")
     assert world.incidents("freshness_device") == [("", "*", True, 0)]
+    world.judge(15 * 1440, "freshness_device")
+    assert world.incidents("freshness_device") == [("", "*", False, 0)]
+    ((message,),) = query(world.settings, "SELECT message FROM quality_incident")
+    assert message == "gone: none of 12 devices came back"
 
 
 def test_a_flapping_device_is_one_incident(world: World) -> None:
@@ -121,13 +195,18 @@ def test_values_that_stopped_changing(world: World) -> None:
                 "on": True,
                 "slow": minute // 45,
                 "flag": minute % 2 if minute < 80 else 1,
+                "power": moving if minute < 80 else 0,
+                "pieces": 5 * min(minute, 80),
+                "coarse": -70 - minute % 4 if minute < 80 else -71,
             },
         )
         if minute % 10 == 9:
             world.judge(minute + 1, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", True, 0)]
     constants = query(world.settings, "SELECT metric FROM quality_constant JOIN series USING (series_id) ORDER BY 1")
-    assert constants == [("flag",), ("setpoint",)]
+    assert constants == [("coarse",), ("flag",), ("pieces",), ("setpoint",)], (
+        "a counter that stands still is looked at again when it counts"
+    )
     world.send(141, {"stuck": 8})
     world.judge(142, "stuck_value")
     assert world.incidents("stuck_value") == [("device", "stuck", False, 0)]
@@ -166,6 +245,15 @@ def test_clocks_that_moved_or_are_far_off(world: World) -> None:
     world.send(65, {"ts": world.millis(65), "v": 1}, "jumping")  # later than the last time that it showed
     world.judge(70, "clock_skew")
     assert world.incidents("clock_skew")[1:] == [("jumping", "", False, 0), ("far-behind", "", True, 0)]
+
+
+def test_a_clock_that_drifts(world: World) -> None:
+    for minute in range(240):
+        world.send(minute, {"ts": world.millis(minute - minute / 10), "v": minute}, "drifting")
+        world.send(minute, {"ts": world.millis(minute - 5 - minute % 3), "v": minute}, "steady")
+        if minute % 5 == 4:
+            world.judge(minute + 1, "clock_skew")
+    assert world.incidents("clock_skew") == [("drifting", "", True, 0)], "six minutes an hour"
 
 
 def test_projects_with_many_duplicates(world: World) -> None:
@@ -213,8 +301,20 @@ def test_gaps_in_sequences(world: World) -> None:
     world.send(31, {"seq": 35, "counter": 245})
     world.send(32, {"seq": 0, "counter": 0})  # restarted
     world.judge(33, "sequence_gap")
+    assert world.incidents("sequence_gap") == [], "they may only be late"
+    for number in (1, 2, 5):
+        world.send(32 + number, {"seq": number, "ts": world.millis(32 + number)})
+        world.send(32 + number, {"seq": number}, "clockless")
+    world.judge(38, "sequence_gap")
+    for number in (3, 4, 6):  # out of order
+        world.send(35 + number, {"seq": number, "ts": world.millis(32 + number)})
+        world.send(35 + number, {"seq": number}, "clockless")
+    world.judge(44, "sequence_gap")
     assert world.incidents("sequence_gap") == [("device", "seq", True, 0)]
     assert query(world.settings, "SELECT value, kafka_offset FROM quality_open") == [(4, 31)]
+    world.judge(60, "sequence_gap")
+    assert [flaps for *_, flaps in world.incidents("sequence_gap")] == [0]
+    assert query(world.settings, "SELECT count(*) FROM quality_gap") == [(0,)]
 
 
 def test_hours_of_the_rollup_that_differ(world: World, edition: str) -> None:

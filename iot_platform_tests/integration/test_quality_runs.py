@@ -230,13 +230,18 @@ def test_the_command_line(world: World, tmp_path: Path) -> None:
     code, shown = iot("rules", "import", str(file))
     assert (code, "rules.yaml:5: there is no rule 'nothing'" in shown) == (1, True), shown
     file.write_text(file.read_text().replace("nothing", "type_change\n  threshold: 1"))
-    assert iot("rules", "import", str(file))[0] == 0
+    code, shown = iot("rules", "import", str(file))
+    assert (code, "warning: there is no tenant '1968193631353446400' yet; there are: none" in shown) == (0, True), shown
     with closing(connect(world.settings)) as connection:
         stored = [setting for setting, _ in read_rules(connection)]
     file.write_text(write_text(stored))
     assert [item.model_dump() for item in read_file(file)] == [item.model_dump() for item in stored]
     world.send(0, {"temp": 60})
     world.judge(1)
+    code, shown = iot("rules", "set", "range", "--tenant", "nobody", "enabled=false")
+    assert (code, "there is no tenant 'nobody' yet; there are: 1968193631353446400" in shown) == (1, True), shown
+    code, shown = iot("--rule", "nope")
+    assert (code, "there is no rule 'nope'; rules: freshness_device, " in shown) == (1, True), shown
     code, shown = iot("--open", "--tenant", "1968193631353446400")
     assert (code, "60 is above 50" in shown, "1 open incident of 14 rules" in shown) == (1, True, True), shown
     code, shown = iot("--json", "--tenant", "another")

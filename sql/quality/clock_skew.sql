@@ -24,9 +24,10 @@ WITH sent AS (
     SELECT j.*, j.enabled AND j.messages >= j.least_samples AND (abs(j.skew) > j.absolute + CASE WHEN j.skew < 0 THEN j.doubt ELSE 0 END
         OR (j.skew_samples >= j.least_samples AND abs(j.skew - j.skew_seconds) > j.threshold + j.doubt)) AS failed
     FROM judged j
-), learnt AS (  -- the first samples equally, later ones by a tenth
-    UPDATE quality_cadence k SET skew_samples = least(k.skew_samples + 1, 10),
-        skew_seconds = coalesce(k.skew_seconds, 0) + (v.skew - coalesce(k.skew_seconds, 0)) / least(k.skew_samples + 1, 10)
+), learnt AS (  -- the first ten samples equally, later ones by a second at most: what is usual must not follow a clock that drifts
+    UPDATE quality_cadence k SET skew_samples = least(k.skew_samples + 1, 11),
+        skew_seconds = CASE WHEN k.skew_samples > 10 THEN k.skew_seconds + greatest(least((v.skew - k.skew_seconds) / 10, 1), -1)
+            ELSE coalesce(k.skew_seconds, 0) + (v.skew - coalesce(k.skew_seconds, 0)) / (k.skew_samples + 1) END
     FROM verdict v
     WHERE NOT v.failed AND v.moved AND v.messages >= v.least_samples AND abs(v.skew) <= v.absolute
       AND k.tenant_id = v.tenant_id AND k.project_id = v.project_id AND k.device_id = v.device_id

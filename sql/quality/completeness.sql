@@ -22,7 +22,7 @@ WITH rule AS (
     GROUP BY 1, 2, 3, 4
 ), usual AS (
     SELECT k.*, k.gaps / k.weight AS mean, sqrt(greatest(k.squares / k.weight - (k.gaps / k.weight) ^ 2, 0)) AS deviation
-    FROM quality_cadence k WHERE k.weight >= 20 AND k.gaps > 0 AND k.pauses < 3
+    FROM quality_cadence k WHERE k.weight >= 20 AND k.gaps > 0 AND k.pauses < 3 AND k.device_id <> '#'
 ), compared AS (
     SELECT u.*, b.begins, b.ends, extract(epoch FROM b.ends - b.begins)::double precision / u.mean AS expected, coalesce(r.messages, 0) AS received
     FROM bucket b

@@ -29,7 +29,7 @@ SELECT q.tenant_id, q.project_id, q.device_id, q.metric, j.outside > c.threshold
            WHEN j.outside <= c.threshold THEN 'within ' || c.least || ' to ' || c.most
            ELSE j.worst || CASE WHEN j.worst < c.least THEN ' is below ' || c.least ELSE ' is above ' || c.most END
                || CASE WHEN j.outside > 1 THEN ', and ' || j.outside - 1 || ' more values are outside' ELSE '' END END,
-       jsonb_build_object('time', j.worst_time, 'value', j.worst, 'series_id', j.series_id), c.severity, c.clear_seconds, c.hold_seconds
+       jsonb_build_object('time', j.worst_time, 'value', j.worst), c.severity, c.clear_seconds, c.hold_seconds
 FROM judged j
 JOIN quality_series q USING (series_id)
 JOIN scope c USING (tenant_id, project_id, metric)

@@ -27,7 +27,7 @@ INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, val
     severity, clear_seconds, hold_seconds)
 SELECT q.tenant_id, q.project_id, q.device_id, q.metric, j.rate > c.threshold, j.rate, c.threshold, j.time_before, j.time,
        'from ' || j.value_before || ' to ' || j.value || ' in ' || round(extract(epoch FROM j.time - j.time_before), 3) || ' s',
-       jsonb_build_object('time', j.time, 'value', j.value, 'time_before', j.time_before, 'value_before', j.value_before, 'series_id', j.series_id),
+       jsonb_build_object('time', j.time, 'value', j.value, 'time_before', j.time_before, 'value_before', j.value_before),
        c.severity, c.clear_seconds, c.hold_seconds
 FROM judged j
 JOIN quality_series q USING (series_id)

@@ -39,7 +39,7 @@ INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, val
     severity, clear_seconds, hold_seconds)
 SELECT d.tenant_id, d.project_id, d.device_id, d.metric, true, count(*), t.threshold, min(d.bucket), max(d.bucket) + interval '1 hour',
        count(*) || ' hour(s) of measurement_1h differ from measurement: `iot rollup rebuild` mends them',
-       (array_agg(jsonb_build_object('time', d.bucket, 'series_id', d.series_id, 'source', to_jsonb(d.source), 'rollup', to_jsonb(d.rollup)) ORDER BY d.bucket DESC))[1],
+       (array_agg(jsonb_build_object('time', d.bucket, 'source', to_jsonb(d.source), 'rollup', to_jsonb(d.rollup)) ORDER BY d.bucket DESC))[1],
        t.severity, t.clear_seconds, t.hold_seconds
 FROM differing d
 CROSS JOIN LATERAL quality_setting('rollup_equals_source', d.tenant_id, d.project_id, d.metric) t

@@ -7,8 +7,8 @@ WITH kind AS (
     SELECT k.*, CASE WHEN k.fresh OR lag(k.fresh) OVER w THEN lag(k.kind) OVER w END AS kind_before FROM kind k WINDOW w AS (PARTITION BY k.series_id, k.segment ORDER BY k.time)
 ), judged AS (
     SELECT s.series_id, count(*) FILTER (WHERE s.kind <> s.kind_before) AS changes, min(s.time) AS first_time, max(s.time) AS last_time,
-           (array_agg(jsonb_build_object('time', s.time, 'value', coalesce(s.value_text, s.value::text), 'type', s.kind, 'type_before', s.kind_before,
-               'series_id', s.series_id) ORDER BY s.time DESC) FILTER (WHERE s.kind <> s.kind_before))[1] AS example
+           (array_agg(jsonb_build_object('time', s.time, 'value', coalesce(s.value_text, s.value::text), 'type', s.kind, 'type_before', s.kind_before)
+               ORDER BY s.time DESC) FILTER (WHERE s.kind <> s.kind_before))[1] AS example
     FROM step s GROUP BY 1
     HAVING count(*) FILTER (WHERE s.kind <> s.kind_before) > 0
         OR EXISTS (SELECT FROM quality_incident i WHERE i.rule = 'type_change' AND i.closed_at IS NULL)

@@ -52,7 +52,7 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
         -- Quality: drain and replay note where to look, evaluations do the rest.
         GRANT SELECT, INSERT, UPDATE, DELETE ON quality_rule, quality_watermark, quality_feed, quality_note, quality_late, quality_cadence,
-            quality_constant, quality_recheck TO iot_writer;
+            quality_constant, quality_recheck, quality_pause, quality_gap TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON quality_incident TO iot_writer;
         GRANT SELECT, INSERT ON quality_result TO iot_writer;
         GRANT SELECT ON quality_named, quality_open TO iot_writer;

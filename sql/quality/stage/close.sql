@@ -1,6 +1,8 @@
--- Seen to be good, or not seen to fail for long enough; each with a result that says so.
+-- Seen to be good, or not seen to fail for long enough; each with a result that says so. Of what is gone the incident says so itself.
 WITH closed AS (
-    UPDATE quality_incident i SET closed_at = %(horizon)s, told_at = %(horizon)s
+    UPDATE quality_incident i SET closed_at = %(horizon)s, told_at = %(horizon)s, message = coalesce((
+            SELECT f.message FROM quality_found f WHERE NOT f.failed AND f.message LIKE 'gone: %%' AND i.rule LIKE 'freshness%%'
+              AND f.tenant_id = i.tenant_id AND f.project_id = i.project_id AND f.device_id = i.device_id AND f.metric = i.metric), i.message)
     WHERE i.rule = %(rule)s AND i.closed_at IS NULL AND (
         EXISTS (
             SELECT FROM quality_found f WHERE NOT f.failed
