@@ -7,9 +7,11 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import psycopg2
 import pytest
 
 from iot_platform.audit import run_audit
@@ -19,12 +21,15 @@ from iot_platform.database import connect
 from iot_platform.resources.accounting import project_figures
 from iot_platform.resources.dynamic import PROJECT, TENANT, sync_projects
 from iot_platform.resources.partition_keys import project_key
+from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
+from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.drain_feed import Feed, drain, query
+from iot_platform_tests.rollup_feed import RollupFeed, days, hours
 
 END_US = 1_764_000_000_000_000
 SMALL = HistoryOptions(7, END_US - 6 * DAY_US, END_US, tenants=2, projects=3, series=60, measurements=9_000)
@@ -127,6 +132,35 @@ def test_twice_beside_a_drain_and_after_kill(settings: Settings, tmp_path: Any) 
     query(settings, "TRUNCATE measurement, series_latest, accounting_1h, simulated_history, series, source, project, ledger, message")
     fill(settings)
     assert content(settings) == interrupted
+
+
+@pytest.mark.parametrize("kept_hours", [False, True])
+def test_a_large_one_takes_the_rollups_back_rather_than_note_every_hour(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, kept_hours: bool
+) -> None:
+    """Not where retention has removed measurements, whose hours are in the stored rows only."""
+    monkeypatch.setattr("iot_platform.simulator.history.fill.MANY", 1_000)
+    feed = RollupFeed(psycopg2.connect(settings.admin_url))
+    (one,) = feed.series(1)
+    hour = moment(SMALL.start_us).replace(minute=0) + timedelta(hours=2)
+    feed.insert([(hour, one, 1.0, None)])
+    roll_up(settings)
+    if kept_hours:
+        mark = hour + timedelta(hours=1)
+        feed.rows(
+            "INSERT INTO retention_mark (table_name, tenant_id, project_id, removed_before) VALUES ('measurement', 't', 'p', %s)", mark
+        )
+        feed.rows("DELETE FROM measurement WHERE series_id = %s", one)
+    before = feed.shown("measurement_1h")
+    fill(settings)
+    assert bool(feed.noted()) == kept_hours
+    assert roll_up(settings).complete
+    shown = feed.shown("measurement_1h")
+    assert {key: shown[key] for key in before} == before != {}
+    expected = hours(feed.measurements()) | before
+    assert shown == expected
+    assert feed.shown("measurement_1d") == days(expected)
+    feed.connection.close()
 
 
 def test_the_seed_decides(settings: Settings) -> None:

@@ -100,6 +100,10 @@ class Histories(RuleBasedStateMachine):
         for commit in steps:
             self.feed.advance(until, series, commit=commit)
 
+    @rule(since=moments)
+    def lower(self, since: datetime) -> None:
+        self.feed.rows("SELECT rollup_lower(%s)", since)
+
     @rule(before=moments, part=st.integers(0, 59))
     def retain(self, before: datetime, part: int) -> None:
         """As retention must: nothing noted in the range, all of it stored, then mark and remove in one transaction."""

@@ -71,7 +71,7 @@ BEGIN
         GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;
         GRANT EXECUTE ON FUNCTION compression_prepare(text), compression_apply(text) TO iot_writer;
-        GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz),
+        GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());

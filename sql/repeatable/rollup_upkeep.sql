@@ -238,6 +238,28 @@ $$;
 COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
     'One batch that stores hours and days up to `wanted` (cut to the hour) for at most max_series series, and moves the thresholds where a window is complete. Returns the step; done: nothing is left.';
 
+CREATE OR REPLACE FUNCTION rollup_lower(since timestamptz) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$
+BEGIN
+    IF rollup_storage() <> 'tables' THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    -- Where retention has removed the source of any hour, the stored one is all that is left of it.
+    IF EXISTS (SELECT FROM retention_mark m WHERE m.table_name IN ('measurement', 'measurement_1h') AND m.removed_before > since)
+        OR NOT EXISTS (SELECT FROM rollup_state s WHERE s.notes_below > date_trunc('hour', since, 'UTC'))
+    THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
+    UPDATE rollup_state SET threshold = least(threshold, date_trunc('hour', since, 'UTC')), threshold_1d = least(threshold_1d, date_trunc('day', since, 'UTC')),
+        notes_below = date_trunc('hour', since, 'UTC'), fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION rollup_lower(timestamptz) IS
+    'Takes the thresholds back to an hour: for whoever is about to write millions of measurements after it, which would all be noted. What is after them is computed when asked for, and stored anew by the next runs. Whether it did; not where retention has removed measurements.';
+
 CREATE OR REPLACE FUNCTION rollup_rebuild(since timestamptz, until timestamptz, after_series integer, max_series integer, tenant text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
     SET lock_timeout = '10s' AS $$
@@ -283,4 +305,5 @@ COMMENT ON FUNCTION rollup_rebuild(timestamptz, timestamptz, integer, integer, t
     'One batch of computing stored hours in [since, until) anew, within the day (UTC) of since, and that day: the next max_series series after after_series, of a tenant or of all (null). Hours that begin before the series'' retention mark stay (kept_series: of how many). Returns series (fewer than max_series: the day is complete), the last one, measurements read and buckets changed.';
 
 REVOKE EXECUTE ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz),
-    rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_rebuild(timestamptz, timestamptz, integer, integer, text) FROM PUBLIC;
+    rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
+    rollup_rebuild(timestamptz, timestamptz, integer, integer, text) FROM PUBLIC;

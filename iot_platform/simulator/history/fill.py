@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -37,6 +37,8 @@ TRIES: Final = 5
 LOCK: Final = "simulated-history"
 LOCK_SECONDS: Final = 60.0
 """How long a lost session of ours may hold the lock."""
+MANY: Final = 1_000_000
+"""From so many measurements on, the rollups' thresholds are taken back rather than every hour noted."""
 HISTORY_PARTITION: Final = -1
 """kafka_partition of accounting_1h for what never was in Kafka."""
 
@@ -251,6 +253,8 @@ class HistoryFill:
             ahead = pool.submit(next, slices, None)
             while (part := ahead.result()) is not None and not self._stop.is_set():
                 ahead = pool.submit(next, slices, None)
+                if fleet.expected >= MANY:
+                    _lower_thresholds(connection, progress.filled_to_us)
                 with connection, connection.cursor() as cursor:
                     _store(cursor, part, fleet.options.seed)
                     self._hold(cursor, fleet)
@@ -272,6 +276,12 @@ class HistoryFill:
             end = min(at // step * step + step, fleet.options.end_us)
             yield at, end
             at = end
+
+
+def _lower_thresholds(connection: Connection, since_us: int) -> None:
+    """Before a slice, because a run of the rollups may have raised them again. If the locks are not to be had, its hours are noted."""
+    with suppress(psycopg2.errors.LockNotAvailable), connection, connection.cursor() as cursor:
+        cursor.execute("SELECT rollup_lower(%s)", (moment(since_us),))
 
 
 def _store(cursor: Cursor, part: Slice, seed: int) -> None:
