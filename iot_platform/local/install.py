@@ -15,6 +15,7 @@ from iot_platform.local.errors import LocalStackError
 Note = Callable[[str], None]
 NETWORK = " (network, mirror or disk space?)"
 _APT_OPTIONS = ("-o", "DPkg::Lock::Timeout=300")  # another installation may be going on
+_DPKG = "/var/lib/dpkg"
 _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # not in an ordinary Debian user's PATH
 
 
@@ -76,8 +77,8 @@ def install_packages(wanted: Mapping[str, str], log: Path, note: Note) -> None:
         remedy = f"apt-get install {' '.join(wanted)}" if which("apt-get") else "install them with your system's package manager"
         raise LocalStackError(f"not installed on this machine: {reasons}. Run as root: {remedy} - and then repeat this command")
     note(f"installing {reasons}")
-    run_logged(["apt-get", *_APT_OPTIONS, "update"], log, note, what="apt-get update", hint=NETWORK)
-    with _no_service_starts():
+    with _one_at_a_time(), _no_service_starts():
+        run_logged(["apt-get", *_APT_OPTIONS, "update"], log, note, what="apt-get update", hint=NETWORK)
         run_logged(
             ["apt-get", *_APT_OPTIONS, "install", "-y", "--no-install-recommends", *wanted],
             log,
@@ -88,6 +89,17 @@ def install_packages(wanted: Mapping[str, str], log: Path, note: Note) -> None:
     if "mosquitto" in wanted and which("systemctl"):
         # Debian enables the system's broker on installation; it would take our port at the next boot.
         subprocess.run(["systemctl", "disable", "--now", "mosquitto"], check=False, capture_output=True)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of our own processes: `apt-get update` waits for no lock, and service starts are forbidden for as long as one installs."""
+    folder = os.open(_DPKG, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
