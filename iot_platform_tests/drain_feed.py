@@ -133,3 +133,16 @@ def check_books(settings: Settings) -> None:
     for table, column in (("series", "series_count"), ("source", "source_count")):
         noted = query(settings, f"SELECT tenant_id, project_id, {column} FROM project WHERE {column} > 0 ORDER BY 1, 2")
         assert query(settings, counts.format(table)) == noted
+
+
+def backdate_ledger(settings: Settings, interval: str, from_offset: int | None = None) -> None:
+    """Batches as if they had been committed so much earlier; deleted and written anew, because that may be another day's chunk."""
+    query(
+        settings,
+        "WITH old AS (DELETE FROM ledger WHERE %s::bigint IS NULL OR from_offset = %s RETURNING *)"
+        " INSERT INTO ledger OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(NULL::ledger,"
+        " to_jsonb(old) || jsonb_build_object('committed_at', old.committed_at - %s::interval))).* FROM old",
+        from_offset,
+        from_offset,
+        interval,
+    )

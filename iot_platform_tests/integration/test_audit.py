@@ -19,7 +19,7 @@ from iot_platform.kafka_admin import ensure_topics
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.source import KafkaSource
-from iot_platform_tests.drain_feed import QOS1, Feed, drain, query
+from iot_platform_tests.drain_feed import QOS1, Feed, backdate_ledger, drain, query
 from iot_platform_tests.fix_audit import Accountant
 
 RECEIVED_AT = 1_790_000_000_000_000
@@ -309,12 +309,12 @@ def test_a_window_that_cuts_through_a_connection(told: Settings, accountant: Acc
     drain(told, partitions=(1,))
     for statement in (
         "UPDATE mqtt_connection SET first_seen_at = now() - interval '3 hours'",
-        "UPDATE ledger SET committed_at = committed_at - interval '2 hours'",
         "WITH old AS (DELETE FROM message RETURNING *) INSERT INTO message SELECT old.received_at - interval '3 hours', kafka_offset,"
         " sequence, duplicate_of, source_id, kafka_partition, connection_id, packet_id, flags, time_source, payload FROM old",
         "UPDATE mqtt_connection_partition SET first_received_at = first_received_at - interval '3 hours'",
     ):
         query(told, statement)
+    backdate_ledger(told, "2 hours")
     drain(told, partitions=(0,))
     accountant.says((1, 60, 60, 60))
     result = audit(told, everything=False)

@@ -53,6 +53,7 @@ def numbers(series: list[int], count: int, span: timedelta, seed: int = 1) -> li
     return rows
 
 
+@pytest.mark.apache_only("two sessions at once")
 def test_refreshing_waits_for_other_maintenance(settings: Settings) -> None:
     waits = (
         "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory'"
