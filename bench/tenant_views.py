@@ -1,6 +1,6 @@
 """What a tenant's views cost beside the same question to the owner's views, on millions of measurements.
 
-`python bench/tenant_views.py OWNER_URL [million rows]`: OWNER_URL is a migrated, empty database as its owner, who may create roles.
+`python -m bench.tenant_views OWNER_URL [million rows]`: OWNER_URL is a migrated, empty database as its owner, who may create roles.
 Fills it (20 tenants, 2,000 series, 27 days), prints the fastest and the median of 15 runs, and fails unless the plans use the unique index
 and exclude chunks.
 """
@@ -15,6 +15,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from iot_platform.tenants.access import grant, revoke
+from iot_platform_tests.query_plans import nodes
 
 TENANT = "tenant-7"
 FILL = """
@@ -75,20 +76,10 @@ def _check_plan(session: Any, question: str) -> None:
     """Two of the 27 chunks, each by the unique index, with series and time in its condition."""
     with session.cursor() as cursor:
         cursor.execute("EXPLAIN (FORMAT JSON) " + question)
-        scans = [node for node in _nodes(cursor.fetchone()[0]) if "chunk" in node.get("Relation Name", "")]
+        scans = [node for node in nodes(cursor.fetchone()[0]) if "chunk" in node.get("Relation Name", "")]
     assert len(scans) == 2, json.dumps(scans)
     assert all("series_id_time_key" in node["Index Name"] and '"time" >=' in node["Index Cond"] for node in scans), json.dumps(scans)
     print("plan: 2 chunks, by the unique index (series_id, time)")
-
-
-def _nodes(node: Any) -> Any:
-    if isinstance(node, list):
-        for item in node:
-            yield from _nodes(item)
-    elif isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from _nodes(value)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What a tenant's login can find out about another tenant: nothing, on any way that PostgreSQL and TimescaleDB offer."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 from iot_platform.database import connect
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_tenants import OTHER, OWN, SECRET, TwoTenants, ask
+from iot_platform_tests.query_plans import nodes
 
 TOPIC, NO_TOPIC = f"mtic/msg/client/realtime/{OTHER}/secret-project", "mtic/msg/client/realtime/tenant-nobody/secret-project"
 
@@ -292,7 +292,7 @@ def _without(node: Any, *endings: str) -> Any:
 
 def _touched(plan: Any) -> list[int]:
     """Rows that each scan of a table looked at."""
-    removed = ((node, sum(value for key, value in node.items() if key.startswith("Rows Removed"))) for node in _nodes(plan))
+    removed = ((node, sum(value for key, value in node.items() if key.startswith("Rows Removed"))) for node in nodes(plan))
     return [(node["Actual Rows"] + rows) * node["Actual Loops"] for node, rows in removed if "Relation Name" in node]
 
 
@@ -308,20 +308,9 @@ def test_conditions_reach_the_index_and_exclude_chunks(two_tenants: TwoTenants) 
     answer = two_tenants.ask(
         f"EXPLAIN (FORMAT JSON) SELECT time, value FROM measurement WHERE {condition} ORDER BY time", "SET enable_seqscan = off"
     )
-    scans = [node for node in _nodes(answer.rows[0][0]) if "_chunk" in node.get("Relation Name", "")]
+    scans = [node for node in nodes(answer.rows[0][0]) if "_chunk" in node.get("Relation Name", "")]
     assert len(scans) == 2
     assert all("measurement_series_id_time_key" in node["Index Name"] for node in scans)
     assert all("series_id =" in node["Index Cond"] and '"time" >=' in node["Index Cond"] for node in scans)
-    (series,) = [node for node in _nodes(answer.rows[0][0]) if node.get("Relation Name") == "series"]
+    (series,) = [node for node in nodes(answer.rows[0][0]) if node.get("Relation Name") == "series"]
     assert all(name in series["Index Cond"] for name in ("tenant_id", "device_id", "metric"))
-
-
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    """All parts of a plan."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _nodes(item)
-    elif isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from _nodes(value)

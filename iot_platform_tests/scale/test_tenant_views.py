@@ -17,6 +17,7 @@ from iot_platform.tenants.access import grant
 from iot_platform_tests.drain_feed import query
 from iot_platform_tests.fix_stack import Servers
 from iot_platform_tests.fix_tenants import drop_roles, open_login
+from iot_platform_tests.query_plans import nodes
 
 pytestmark = pytest.mark.scale
 ROWS: Final = 5_000_000
@@ -63,10 +64,3 @@ def chunks(session: Connection, text: str, parameters: dict[str, Any]) -> list[d
     assert found
     assert all("Index Name" in node for node in found), found
     return found
-
-
-def nodes(plan: Any) -> list[dict[str, Any]]:
-    """All parts of a plan."""
-    if isinstance(plan, list):
-        return [node for item in plan for node in nodes(item)]
-    return [plan, *(node for value in plan.values() for node in nodes(value))] if isinstance(plan, dict) else []
