@@ -10,12 +10,15 @@ from confluent_kafka import KafkaError, KafkaException
 
 from ingest_daemon.envelope import HEADER
 from ingest_daemon.inflight import Pending, State
+from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
 
 ERROR_HEADER = "iot-error"
 PART_HEADER = "iot-part"
 FIRST_PART_BYTES, LEAST_PART_BYTES = 512 * 1024, 1024
 RETRY_SECONDS = 2.0
+FIRST_RENEWAL_SECONDS, LAST_RENEWAL_SECONDS = 1.0, 15.0  # between attempts with a new producer after fatal errors
+REPEAT_SECONDS = 300.0  # a failure that goes on is logged this often
 
 # Refusals that another attempt with the same record can't change.
 ABOUT_THE_MESSAGE = frozenset(
@@ -35,10 +38,19 @@ class Lane(Protocol):
     """What of `kafka.Channel` is used here."""
 
     produce: Callable[..., None]
-    fatal: str | None
+    fatal: Any
 
     def poll(self) -> None:
         """Serve delivery reports."""
+
+    def renew(self) -> bool:
+        """Replace the producer."""
+
+    def suspect(self, error: Any) -> None:
+        """The producer is dead."""
+
+    def set_password(self, password: str) -> None:
+        """Authenticate with this."""
 
     def discard(self) -> None:
         """Report every unfinished record as failed."""
@@ -76,6 +88,12 @@ class Refused:
         self._open_lane = open_lane
         self._clock = clock
         self._lane: Lane | None = None  # opened at the first refusal: most daemons never need it
+        self._fatal: Any = None
+        self._renew_at = self._logged_at = 0.0
+        self._renewal_delay = FIRST_RENEWAL_SECONDS
+        self._logged = ""
+        self.problem: str | None = None
+        """What is in the way to the dead-letter topic, with the setting to look at; None while nothing is."""
         self._due: list[tuple[float, _Letter]] = []
         self._count = self._bytes = 0
 
@@ -95,6 +113,8 @@ class Refused:
         """Serve delivery reports and start attempts that are due. Raises KafkaStuckError."""
         if self._lane is not None:
             self._lane.poll()
+            if self._lane.fatal is not None and not self._revive(self._lane):
+                return
         if not self._due:
             return
         now = self._clock()
@@ -102,6 +122,40 @@ class Refused:
         self._due = [(when, letter) for when, letter in self._due if when > now]
         for letter in ready:
             self._attempt(letter)
+
+    def _revive(self, lane: Lane) -> bool:
+        """Replace a producer that has failed for good, with back-off."""
+        now = self._clock()
+        if lane.fatal is not self._fatal:
+            self._fatal = lane.fatal
+            self._note(lane.fatal)
+            self._renew_at = now + self._renewal_delay
+            self._renewal_delay = min(2 * self._renewal_delay, LAST_RENEWAL_SECONDS)
+        if now < self._renew_at:
+            return False
+        if not lane.renew():
+            self._renew_at = now + LAST_RENEWAL_SECONDS
+            return False
+        self._fatal = None
+        return True
+
+    def _note(self, error: Any) -> None:
+        """An error that says nothing about the message."""
+        reason = str(error) if isinstance(error, BufferError) else cause(error, self._settings)
+        self.problem = f"Kafka: dead-letter topic {self._settings.kafka_dead_letter_topic}: {reason} (IOT_KAFKA_DEAD_LETTER_TOPIC)"
+        if self.problem != self._logged or self._clock() - self._logged_at > REPEAT_SECONDS:
+            self._logged, self._logged_at = self.problem, self._clock()
+            log.warning("dead_letter_delayed", reason=reason, waiting=self._count, topic=self._settings.kafka_dead_letter_topic)
+
+    def renew(self) -> None:
+        """Use the certificates that the files hold now."""
+        if self._lane is not None:
+            self._lane.renew()
+
+    def set_password(self, password: str) -> None:
+        """Authenticate with this from now on."""
+        if self._lane is not None:
+            self._lane.set_password(password)
 
     def _records(self, letter: _Letter) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
         """Topic, value and headers of the records of the letter's next attempt."""
@@ -147,6 +201,8 @@ class Refused:
     def _finish(self, letter: _Letter) -> None:
         error = letter.error
         if error is None:
+            self.problem = None
+            self._renewal_delay = FIRST_RENEWAL_SECONDS
             self._count -= 1
             self._bytes -= len(letter.pending.value)
             letter.pending.arrive(State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED)
@@ -159,14 +215,10 @@ class Refused:
                 )
             return
         if isinstance(error, BufferError) or error.code() not in ABOUT_THE_MESSAGE:
-            if self._lane is not None and not isinstance(error, BufferError) and error.fatal():
-                self._lane.fatal = str(error)
-            log.warning(
-                "dead_letter_delayed",
-                reason=str(error),
-                topic=self._settings.kafka_dead_letter_topic,
-                setting="IOT_KAFKA_DEAD_LETTER_TOPIC",
-            )
+            if self._lane is not None and not isinstance(error, BufferError):
+                if error.fatal() or error.code() == KafkaError._FATAL:
+                    self._lane.suspect(error)
+                self._note(error if self._lane.fatal is None else self._lane.fatal)
             self._due.append((self._clock() + RETRY_SECONDS, letter))
         elif letter.stage < Stage.PARTS:
             letter.stage = Stage(letter.stage + 1)
