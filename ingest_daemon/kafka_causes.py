@@ -60,8 +60,8 @@ def _connection(error: Any, settings: Settings) -> str | None:
         setting = "IOT_KAFKA_SASL_MECHANISM" if "mechanism handshake" in text else f"IOT_KAFKA_SASL_USERNAME, {password}"
         return f"Kafka does not accept user '{settings.kafka_sasl_username}': {text} ({setting})"
     if "certificate verify failed" in text:
-        reason = "the broker's certificate is not trusted: signed by another CA, ended, or for another host name"
-        return f"{reason}: {text} (IOT_KAFKA_SSL_CA_FILE)"
+        broker = text.partition(": ")[0]  # the rest names librdkafka's settings
+        return f"the certificate of {broker} is not trusted: signed by another CA, ended, or for another host name (IOT_KAFKA_SSL_CA_FILE)"
     if "ssl/tls alert" in text:  # TLS 1.3 tells a client after its handshake, which librdkafka calls a _TRANSPORT error
         return f"the broker does not take our certificate: ended, signed by another CA, or none: {text} ({_CERTIFICATE})"
     if code == KafkaError._SSL or "PLAINTEXT broker listener" in text:
