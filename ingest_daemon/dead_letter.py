@@ -31,6 +31,9 @@ ABOUT_THE_MESSAGE = frozenset(
     }
 )
 
+# A limit on the bytes of a batch refuses every message in it.
+ABOUT_THE_BATCH = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
 log = structlog.get_logger("ingest.dead_letter")
 
 

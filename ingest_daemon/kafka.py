@@ -13,6 +13,7 @@ from ingest_daemon.kafka_causes import ConnectionCause
 from ingest_daemon.settings import Settings
 
 BATCH_BYTES = 900_000  # below Kafka's default max.message.bytes (1,048,588), which limits whole batches
+LEAST_BATCH_BYTES = 1024
 OVERHEAD_BYTES = 256 * 1024  # key (an MQTT topic, at most 65,535), headers and framing of one record
 REPLACE_SECONDS = 5.0
 
@@ -61,15 +62,19 @@ class Channel:
         self._options = options
         self._cause = ConnectionCause(settings)
         self._suspect: Any = None
+        self._next: Any = None
         self.fatal: Any = None
         """The KafkaError that ended this producer, until `renew`."""
+        self.outdated = False
+        """Whether this producer still makes larger batches than `batch_bytes`."""
+        self.batch_bytes = int(settings.ingest_kafka_options.get("batch.size", BATCH_BYTES))
         self.refusal: str | None = None
         """Why the last attempt to make a producer was in vain."""
         self._use(self._make())
 
     def _make(self) -> Any:
         try:
-            config = {**producer_config(self._settings), **self._options, "error_cb": self._on_error}
+            config = {**producer_config(self._settings), "batch.size": self.batch_bytes, **self._options, "error_cb": self._on_error}
             return self._factory(config, logger=logging.getLogger("ingest.librdkafka"))
         except KafkaException as error:
             raise SettingsError(f"IOT_INGEST_KAFKA_OPTIONS or IOT_KAFKA_*: {error.args[0].str()}") from error
@@ -78,6 +83,7 @@ class Channel:
         self._producer, self._next = producer, None
         self.produce = producer.produce
         self.fatal = self._suspect = None
+        self.outdated = False
         self._cause.forget()
 
     def _on_error(self, error: Any) -> None:
@@ -142,6 +148,12 @@ class Channel:
         self.discard()
         self._use(self._next)
         return True
+
+    def set_batch_bytes(self, size: int) -> None:
+        """Batches are smaller from the next producer on."""
+        self.batch_bytes = size
+        self.outdated = True
+        self._next = None
 
     def set_password(self, password: str) -> None:
         """Authenticate with this from now on; open connections stay."""

@@ -23,6 +23,8 @@ def cause(error: Any, settings: Settings) -> str:
         return _missing_right(code, settings)
     if code in _TOPIC_AWAY:
         return f"{text} (IOT_KAFKA_TOPIC: does {settings.kafka_topic} exist?)"
+    if code in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE):
+        return f"{text}: all of a batch was refused and is sent again in smaller ones (IOT_KAFKA_TOPIC: its max.message.bytes)"
     if code in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
         return "the producer was replaced before Kafka had confirmed everything; that is sent again"
     if code == KafkaError.INVALID_TIMESTAMP:

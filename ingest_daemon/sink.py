@@ -11,10 +11,10 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaExceptio
 
 from ingest_daemon.clock import ClockWatch
 from ingest_daemon.credentials import Credentials
-from ingest_daemon.dead_letter import ABOUT_THE_MESSAGE, Refused
+from ingest_daemon.dead_letter import ABOUT_THE_BATCH, ABOUT_THE_MESSAGE, Refused
 from ingest_daemon.envelope import HEADER
 from ingest_daemon.inflight import Connection, InFlight, Pending, Place, State
-from ingest_daemon.kafka import Channel, KafkaStuckError
+from ingest_daemon.kafka import LEAST_BATCH_BYTES, Channel, KafkaStuckError
 from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
 from ingest_daemon.spool import Spool
@@ -144,7 +144,10 @@ class Sink:
                 self._spool_all("librdkafka's queue is full")
             return False
         except KafkaException as error:
-            self.failed(pending, error.args[0])
+            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:  # for librdkafka, whatever its batch
+                self._refuse(pending, error.args[0])
+            else:
+                self.failed(pending, error.args[0])
         return True
 
     def _sampled(self, pending: Pending) -> Callable[[Any, Any], None]:
@@ -168,18 +171,35 @@ class Sink:
         """A delivery report with an error: refused for good, or to be sent again."""
         if self._closing:
             return
-        if error.code() in ABOUT_THE_MESSAGE:
-            pending.place = Place.REFUSED
-            if pending.entry:
-                self._spool.refused(pending)
-            self._refused.take(pending, error.str())
-            if self._direct and self._refused.full:
-                self._spool_all("too many refused messages wait for the dead-letter topic (IOT_KAFKA_DEAD_LETTER_TOPIC)")
+        smaller = error.code() in ABOUT_THE_BATCH and self._make_batches_smaller(pending)
+        if error.code() in ABOUT_THE_MESSAGE and not smaller:
+            self._refuse(pending, error)
             return
         pending.place = Place.NOWHERE
         if pending.entry:
             self._spool.failed(pending)
         self._fail(error)
+        if smaller:
+            self._retry_at, self._delay = self._clock(), FIRST_DELAY_SECONDS
+
+    def _refuse(self, pending: Pending, error: Any) -> None:
+        pending.place = Place.REFUSED
+        if pending.entry:
+            self._spool.refused(pending)
+        self._refused.take(pending, error.str())
+        if self._direct and self._refused.full:
+            self._spool_all("too many refused messages wait for the dead-letter topic (IOT_KAFKA_DEAD_LETTER_TOPIC)")
+
+    def _make_batches_smaller(self, pending: Pending) -> bool:
+        """Whether the message was, or may have been, refused for what it shared its batch with: all of them then go again, in order."""
+        if self._channel.outdated:
+            return True
+        if pending.record_bytes >= self._channel.batch_bytes or self._channel.batch_bytes <= LEAST_BATCH_BYTES:
+            return False  # it was alone
+        self._channel.set_batch_bytes(max(self._channel.batch_bytes // 4, LEAST_BATCH_BYTES))
+        setting = f"IOT_KAFKA_TOPIC: max.message.bytes of {self._topic}"
+        log.warning("batches_made_smaller", bytes=self._channel.batch_bytes, setting=setting)
+        return True
 
     def _fail(self, error: Any) -> None:
         """Kafka, or the producer, does not take messages now."""
@@ -309,7 +329,7 @@ class Sink:
         if self._failing:
             if len(self._channel) or self._clock() < self._retry_at:
                 return False
-            if self._fatal is not None and not self._renew():
+            if (self._fatal is not None or self._channel.outdated) and not self._renew():
                 return False
             self._failing = False
             self._spool.rewind()

@@ -57,9 +57,11 @@ def dead(channel: Channel) -> bool:
     try:
         channel._producer.produce("fatal", b"probe")
     except KafkaException as error:
-        assert (error.args[0].name(), error.args[0].fatal()) == ("_FATAL", False)
-        return True
-    return False
+        name, fatal = error.args[0].name(), error.args[0].fatal()
+    else:
+        return False
+    assert (name, fatal) == ("_FATAL", False)
+    return True
 
 
 def test_without_the_right_to_write_messages_are_spooled_until_it_is_granted(passage: Passage) -> None:

@@ -141,18 +141,40 @@ def test_leaving_with_a_dead_producer_is_quick(rig: Rig, *, also_at_the_end: boo
     assert rig.script.producers[0].queue == []
 
 
-def test_a_small_message_refused_with_its_batch_is_delivered_alone(rig: Rig) -> None:
+def test_a_batch_refused_for_its_size_goes_again_in_smaller_ones_in_order(rig: Rig) -> None:
+    """The broker takes 100,000 bytes; librdkafka fills batches up to batch.size."""
+
+    def answer(record: Record) -> Any:
+        alone = len(record[1]) > 100_000
+        return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if alone or rig.script.producers[-1].config["batch.size"] > 100_000 else None
+
+    rig.script.answer = answer
+    rig.send(b"1", b"2", b"x" * 300_000, b"3")
+    rig.turns(1)
+    rig.send(b"4")
+    rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else answer(record)
+    rig.turns(20)
+    assert [producer.config["batch.size"] for producer in rig.script.producers[:3]] == [900_000, 225_000, 56_250]
+    assert [value for value in rig.values() if len(value) == 1] == [b"1", b"2", b"3", b"4"]
+    assert (rig.delivered, rig.dead_lettered, rig.spooled) == (4, 1, 0)
+
+
+def test_a_batch_refused_for_one_record_is_sent_again_one_by_one(rig: Rig) -> None:
     seen: list[bytes] = []
 
     def answer(record: Record) -> Any:
         seen.append(record[1])
-        return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if seen.count(record[1]) == 1 else None
+        return KafkaError(KafkaError.INVALID_RECORD) if record[1] == b"bad" or seen.count(record[1]) == 1 else None
 
-    rig.script.answer = answer
-    (message,) = rig.send(b"small")
+    rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else answer(record)
+    rig.send(b"good", b"bad", b"also good")
     rig.turns()
-    assert message.state is State.DELIVERED
-    assert [record[0] for record in rig.script.delivered] == ["iot-messages"]
+    assert (rig.delivered, rig.dead_lettered) == (2, 1)
+    assert {record[1]: record[0] for record in rig.script.delivered} == {
+        b"good": "iot-messages",
+        b"also good": "iot-messages",
+        b"bad": "iot-dead-letter",
+    }
     assert rig.script.producers[1].config["batch.num.messages"] == 1
 
 
@@ -161,12 +183,12 @@ def too_large_for(limits: dict[str, int]) -> Callable[[Record], Any]:
 
 
 def test_a_message_too_large_for_the_topic_is_dead_lettered_whole(rig: Rig) -> None:
-    rig.script.answer = too_large_for({"iot-messages": 10, "iot-dead-letter": 1000})
-    (message,) = rig.send(b"x" * 100)
+    rig.script.answer = too_large_for({"iot-messages": 1_000_000, "iot-dead-letter": 2_000_000})
+    (message,) = rig.send(b"x" * 1_500_000)
     rig.turns()
     assert message.state is State.DEAD_LETTERED
     ((topic, value, key, headers),) = rig.script.delivered
-    assert (topic, value, key) == ("iot-dead-letter", b"x" * 100, b"topic")
+    assert (topic, value, key) == ("iot-dead-letter", b"x" * 1_500_000, b"topic")
     assert dict(headers)["iot"] == b"1/1".ljust(28)
     assert b"too large" in dict(headers)["iot-error"].lower()
 
