@@ -99,6 +99,8 @@ class Refused:
         """What is in the way to the dead-letter topic, with the setting to look at; None while nothing is."""
         self._due: list[tuple[float, _Letter]] = []
         self._count = self._bytes = 0
+        self.alone = 0
+        """How many are still being tried alone, and may come back."""
 
     @property
     def full(self) -> bool:
@@ -106,10 +108,12 @@ class Refused:
         return self._count >= self._settings.ingest_in_flight_window or self._bytes >= self._settings.ingest_in_flight_bytes
 
     def take(self, pending: Pending, reason: str) -> None:
-        """Own a message that the topic refused. May be called from a delivery callback; work happens in `poll`."""
+        """Own a message that the topic refused, until Kafka has it, or `failed` of its owner gets it back because the refusal was not
+        about the message. May be called from a delivery callback; work happens in `poll`."""
         stage = Stage.PARTS if len(pending.value) > self._settings.ingest_max_record_bytes else Stage.ALONE
         self._due.append((0.0, _Letter(pending, reason, stage)))
         self._count += 1
+        self.alone += stage is Stage.ALONE
         self._bytes += len(pending.value)
 
     def poll(self) -> None:
@@ -206,8 +210,7 @@ class Refused:
         if error is None:
             self.problem = None
             self._renewal_delay = FIRST_RENEWAL_SECONDS
-            self._count -= 1
-            self._bytes -= len(letter.pending.value)
+            self._let_go(letter)
             letter.pending.arrive(State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED)
             if letter.stage is not Stage.ALONE:
                 log.warning(
@@ -218,12 +221,9 @@ class Refused:
                 )
             return
         if isinstance(error, BufferError) or error.code() not in ABOUT_THE_MESSAGE:
-            if self._lane is not None and not isinstance(error, BufferError):
-                if error.fatal() or error.code() == KafkaError._FATAL:
-                    self._lane.suspect(error)
-                self._note(error if self._lane.fatal is None else self._lane.fatal)
-            self._due.append((self._clock() + RETRY_SECONDS, letter))
+            self._failed(letter, error)
         elif letter.stage < Stage.PARTS:
+            self.alone -= letter.stage is Stage.ALONE
             letter.stage = Stage(letter.stage + 1)
             self._due.append((0.0, letter))
         elif letter.part_bytes > LEAST_PART_BYTES:
@@ -238,6 +238,24 @@ class Refused:
             )
             letter.part_bytes = FIRST_PART_BYTES
             self._due.append((self._clock() + 30 * RETRY_SECONDS, letter))
+
+    def _failed(self, letter: _Letter, error: Any) -> None:
+        """The error says nothing about the message."""
+        lane = self._lane
+        if lane is not None and not isinstance(error, BufferError):
+            if error.fatal() or error.code() == KafkaError._FATAL:
+                lane.suspect(error)
+            elif letter.stage is Stage.ALONE and lane.fatal is None:
+                self._let_go(letter)
+                letter.pending(error, None)
+                return
+            self._note(error if lane.fatal is None else lane.fatal)
+        self._due.append((self._clock() + RETRY_SECONDS, letter))
+
+    def _let_go(self, letter: _Letter) -> None:
+        self._count -= 1
+        self._bytes -= len(letter.pending.value)
+        self.alone -= letter.stage is Stage.ALONE
 
     def close(self) -> None:
         """Drop what is unfinished; it was not acknowledged, or it is in the spool."""

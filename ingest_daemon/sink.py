@@ -222,7 +222,8 @@ class Sink:
             self._delay = min(2 * self._delay, LAST_DELAY_SECONDS)
             self._log_failure(error, now)
         self._last_failure = now
-        self._problem = f"Kafka: {cause(error, self._settings)}"
+        if error.code() != KafkaError._INVALID_DIFFERENT_RECORD or not self._problem:  # says less than any other
+            self._problem = f"Kafka: {cause(error, self._settings)}"
 
     def _log_failure(self, error: Any, now: float) -> None:
         if error.name() != self._logged or now - self._logged_at > REPEAT_SECONDS:
@@ -327,7 +328,7 @@ class Sink:
         if self._leaving or self._refused.full:
             return False
         if self._failing:
-            if len(self._channel) or self._clock() < self._retry_at:
+            if len(self._channel) or self._refused.alone or self._clock() < self._retry_at:
                 return False
             if (self._fatal is not None or self._channel.outdated) and not self._renew():
                 return False
