@@ -13,20 +13,17 @@ from ingest_daemon.clock import ClockWatch
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.dead_letter import ABOUT_THE_BATCH, ABOUT_THE_MESSAGE, Refused
 from ingest_daemon.envelope import HEADER
+from ingest_daemon.failures import Failures
 from ingest_daemon.inflight import Connection, InFlight, Pending, Place, State
 from ingest_daemon.kafka import LEAST_BATCH_BYTES, Channel, KafkaStuckError
-from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
 from ingest_daemon.spool import Spool
 from ingest_daemon.spool_store import Level, Row
 
-FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 15.0
 PROBE_ROWS = 100
 SAMPLE_SECONDS = 2.0
 HANDOVER_SECONDS = 10.0  # how long a producer with outdated certificates may take to finish
 REFUSED_SECONDS = 5.0  # between attempts to use certificates that librdkafka refuses
-QUIET_SECONDS = 5.0  # without a failure, nothing left to try: Kafka is taken to be well
-REPEAT_SECONDS = 300.0  # a failure that goes on is logged this often
 
 log = structlog.get_logger("ingest.kafka")
 
@@ -75,11 +72,8 @@ class Sink:
         self._refused = Refused(settings, lambda: Channel(settings, factory, **{"batch.num.messages": 1, "linger.ms": 0}), clock)
         self._direct = spool.at_end
         self._marks: deque[tuple[float, int]] = deque()  # when so many messages had been taken in all
-        self._failing = False  # until everything that is out has been reported
+        self._failures = Failures(settings, clock)
         self._proven = self._probing = False  # whether Kafka took something since the last trouble; whether something is out to tell
-        self._retry_at = self._last_failure = self._logged_at = 0.0
-        self._logged = ""
-        self._delay = FIRST_DELAY_SECONDS
         self._leaving = self._closing = False
         self._replayed = Connection(0, self)
         self._problem: str | None = None
@@ -180,7 +174,7 @@ class Sink:
             self._spool.failed(pending)
         self._fail(error)
         if smaller:
-            self._retry_at, self._delay = self._clock(), FIRST_DELAY_SECONDS
+            self._failures.retry_now()
 
     def _refuse(self, pending: Pending, error: Any) -> None:
         pending.place = Place.REFUSED
@@ -203,32 +197,14 @@ class Sink:
 
     def _fail(self, error: Any) -> None:
         """Kafka, or the producer, does not take messages now."""
-        self._note_failure(error)
-        if self._direct:
-            self._spool_all(self._problem or "")
-        self._proven = self._probing = False
-
-    def _note_failure(self, error: Any) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._channel.suspect(error)
         if self._channel.fatal is not None:
             error = self._channel.fatal  # the others follow from it
-        now = self._clock()
-        if now - self._last_failure > 2 * LAST_DELAY_SECONDS:
-            self._delay = FIRST_DELAY_SECONDS
-        if not self._failing:
-            self._failing = True
-            self._retry_at = now + self._delay
-            self._delay = min(2 * self._delay, LAST_DELAY_SECONDS)
-            self._log_failure(error, now)
-        self._last_failure = now
-        if error.code() != KafkaError._INVALID_DIFFERENT_RECORD or not self._problem:  # says less than any other
-            self._problem = f"Kafka: {cause(error, self._settings)}"
-
-    def _log_failure(self, error: Any, now: float) -> None:
-        if error.name() != self._logged or now - self._logged_at > REPEAT_SECONDS:
-            log.warning("delivery_failed", reason=cause(error, self._settings), code=error.name(), topic=self._topic)
-            self._logged, self._logged_at = error.name(), now
+        self._problem = self._failures.note(error, self._problem)
+        if self._direct:
+            self._spool_all(self._problem)
+        self._proven = self._probing = False
 
     # -- producers come and go ---------------------------------------------------------------------------------
     def _take_over_credentials(self) -> None:
@@ -254,7 +230,7 @@ class Sink:
         self._renew_by = 0.0
         if not self._channel.renew():
             self._problem = f"Kafka: {self._channel.refusal}"
-            self._retry_at = self._clock() + LAST_DELAY_SECONDS
+            self._failures.retry_late()
             return False
         self._fatal = None
         log.debug("producer_replaced")
@@ -307,12 +283,12 @@ class Sink:
         return self._spool.outstanding_seconds() < self._after_seconds
 
     def _forward(self, rows: list[Row]) -> None:
-        if self._failing:
+        if self._failures.going_on:
             rows = []  # read before the failure: the cursor goes back
         if not self._may_produce():
             return
         for row in rows:
-            if not self._replay(row) or self._failing:
+            if not self._replay(row) or self._failures.going_on:
                 return
         if self._spool.at_end:
             self._produce_from_memory()
@@ -322,22 +298,22 @@ class Sink:
     def _idle(self) -> bool:
         """Whether there is nothing that could prove Kafka well, and it is worth a try."""
         anything = len(self._channel) or self._probing or self._spool.outstanding or next(self._spool.in_memory(), None)
-        return not anything and self._clock() - self._last_failure > QUIET_SECONDS
+        return not anything and self._failures.quiet
 
     def _may_produce(self) -> bool:
         if self._leaving or self._refused.full:
             return False
-        if self._failing:
-            if len(self._channel) or self._refused.alone or self._clock() < self._retry_at:
+        if self._failures.going_on:
+            if len(self._channel) or self._refused.alone or not self._failures.due:
                 return False
             if (self._fatal is not None or self._channel.outdated) and not self._renew():
                 return False
-            self._failing = False
+            self._failures.going_on = False
             self._spool.rewind()
         if self._renew_by:
             if len(self._channel) and self._clock() < self._renew_by:
                 return False
-            if not self._renew() or self._failing:
+            if not self._renew() or self._failures.going_on:
                 return False
         if not self._proven:
             if len(self._channel):
@@ -371,7 +347,7 @@ class Sink:
         left = len(messages) if self._proven else PROBE_ROWS
         for pending in messages:
             if pending.place is Place.NOWHERE and not pending.state:
-                if not left or self._failing:
+                if not left or self._failures.going_on:
                     return
                 left -= 1
                 if not (self._produce_entry(pending) if pending.entry else self._produce(pending)):
@@ -391,7 +367,7 @@ class Sink:
 
     def _wanted(self) -> int:
         """How many entries to read."""
-        if self._direct or self._failing or self._spool.at_end or not self._may_produce():
+        if self._direct or self._failures.going_on or self._spool.at_end or not self._may_produce():
             return 0
         return self._spool.room if self._proven else PROBE_ROWS
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from ingest_daemon.credentials import Credentials
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
 from ingest_daemon.settings import Settings
 from ingest_daemon.sink import Sink
@@ -126,7 +127,11 @@ class Rig:
         self.disk = StepDisk(self.store, lambda: self.now)
         self.in_flight = InFlight()
         self.spool = Spool(self.disk, self.store.last_id, self.store.level, lambda: self.now)
-        self.sink = Sink(self.settings, self.in_flight, self.spool, factory=self.script.make, clock=lambda: self.now)
+        self.credentials = Credentials(self.settings)
+        self.sink = Sink(
+            self.settings, self.in_flight, self.spool,
+            factory=self.script.make, clock=lambda: self.now, credentials=self.credentials,
+        )  # fmt: skip
         self.connection = Connection(connection, self.sink)
         self.acknowledged: list[int] = []
         self.delivered = self.dead_lettered = 0
