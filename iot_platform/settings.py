@@ -252,7 +252,7 @@ class Settings(BaseSettings):
         return password
 
     def kafka_config(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration of the connection: brokers, security, credentials; nothing about roles. SettingsError: see `kafka_password`."""
+        """librdkafka configuration of the connection: brokers, security, credentials. SettingsError: see `kafka_password`."""
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
