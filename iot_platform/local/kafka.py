@@ -79,11 +79,12 @@ class KafkaServer:
         probes.kafka(self.local_settings)
 
     def provision(self, note: Note) -> None:
-        """See Server: the platform's topics."""
+        """See Server: the platform's topics. Those of an earlier version get the settings that they lack."""
         from iot_platform.kafka_admin import ensure_topics
 
         note("creating topics")
-        ensure_topics(self.local_settings)
+        for text in ensure_topics(self.local_settings, own=True):
+            note(text)
 
     @property
     def local_settings(self) -> Settings:
