@@ -16,6 +16,7 @@ _TELLING: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESO
 _CONNECTION: Final = frozenset(
     {*_TELLING, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._WAIT_COORD, KafkaError.REQUEST_TIMED_OUT}
 )
+_NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 _FILES: Final = {
     "ssl.ca.location": "IOT_KAFKA_SSL_CA_FILE",
     "ssl.certificate.location": "IOT_KAFKA_SSL_CERT_FILE",
@@ -59,7 +60,7 @@ class ConnectionCauses:
         if error.code() == KafkaError._INVALID_ARG:
             return f"{where}: {error.str()} ({_setting_of_file(error.str())})"
         if error.code() not in _CONNECTION:
-            return f"{where}: {error.str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)"
+            return f"{where}: {error.str()}{' (IOT_KAFKA_TOPIC)' if error.code() in _NO_TOPIC else ''}"
         if poll is not None:
             poll(0)
         return f"{where} does not answer: {self._cause(error)}"

@@ -121,7 +121,9 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         try:
             yield Finding(what, "ok", check())
         except (NotReadyError, LocalStackError) as error:
-            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {variable}"
+            # Kafka's error names the setting itself: the address is only one of many.
+            wrong = "the setting that it names" if what == "Kafka" else variable
+            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
             yield Finding(what, "bad", str(error), remedy)
 
 
