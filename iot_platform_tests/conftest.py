@@ -8,6 +8,7 @@ from iot_platform_tests.fix_audit import accountant, told
 from iot_platform_tests.fix_community import community, community_database, each_edition, edition, pglite
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_quality import world
+from iot_platform_tests.fix_secured_kafka import secured_kafka
 from iot_platform_tests.fix_simulation import database, simulation
 from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
 from iot_platform_tests.fix_tenants import two_tenants
@@ -29,6 +30,7 @@ __all__ = [
     "own_kafka",
     "pglite",
     "programs",
+    "secured_kafka",
     "servers",
     "settings",
     "simulation",

@@ -90,12 +90,15 @@ class KafkaServer:
         probes.kafka(self.local_settings)
 
     def provision(self, note: Note) -> None:
-        """See Server: the platform's topics. Of several nodes the cluster's owner makes them, once enough nodes are there."""
+        """See Server: the platform's topics. Those of an earlier version get the settings that they lack. A quorum's owner makes them
+        instead, once enough nodes are there."""
         from iot_platform.kafka_admin import ensure_topics
 
-        if self.quorum is None:
-            note("creating topics")
-            ensure_topics(self.local_settings)
+        if self.quorum is not None:
+            return
+        note("creating topics")
+        for text in ensure_topics(self.local_settings, own=True):
+            note(text)
 
     @property
     def local_settings(self) -> Settings:

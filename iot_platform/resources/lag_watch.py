@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence, Set
 from contextlib import closing
+from functools import lru_cache
 from typing import Final
 
 import dagster as dg
@@ -18,6 +19,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.tenant_sessions import end_tenant_sessions
+from iot_platform.kafka.group_offsets import GroupOffsets
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import StoredOffset, note_watermarks, sessions, stored_offsets
 from iot_platform.resources.dynamic import sync_kafka_partitions
@@ -43,6 +45,7 @@ class LagWatch:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
         self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
+        self._stored: dict[int, StoredOffset] = {}
         self._absent_since: dict[str, float] = {}
         self._noted_at = -NOTE_SECONDS
 
@@ -78,10 +81,13 @@ class LagWatch:
         return requests, reasons, active
 
     def _note(self) -> None:
-        """Dashboards read PostgreSQL only; a tick's first look and every few seconds do for them."""
+        """Dashboards read PostgreSQL only, Kafka's tools their group; a tick's first look and every few seconds do for the former."""
         if self._end and time.monotonic() - self._noted_at >= NOTE_SECONDS:
             note_watermarks(self._connection, self._settings.kafka_topic, self._end)
             self._noted_at = time.monotonic()
+        _group_offsets(self._settings).note(
+            {partition: self._stored[partition].next_offset for partition in self._partitions if partition in self._stored}
+        )
 
     def _follow_topic(self) -> None:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
@@ -118,7 +124,7 @@ class LagWatch:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
         locked = shard_is_locked(self._connection, shard)
         self._end = self._topic.end(self._partitions)
-        stored = stored_offsets(self._connection, self._settings.kafka_topic)
+        stored = self._stored = stored_offsets(self._connection, self._settings.kafka_topic)
         begin = self._topic.begin(tuple(p for p in partitions if p not in stored))
         return shifts.ShardView(
             lag=sum(lag_of(self._end[p], stored.get(p), begin.get(p, 0)) for p in partitions),
@@ -183,6 +189,12 @@ def failures_of(runs: Sequence[RunRecord]) -> shifts.Failures:
         return shifts.Failures()
     last_at = failed[0].end_time or failed[0].update_timestamp.timestamp()
     return shifts.Failures(len(failed), last_at, failed[0].dagster_run.tags.get(shifts.FAILURE_TAG) == shifts.NEEDS_PERSON)
+
+
+@lru_cache(maxsize=1)
+def _group_offsets(settings: Settings) -> GroupOffsets:
+    """Outlives the ticks: it knows when it noted last, and what it complained of already."""
+    return GroupOffsets(settings)
 
 
 def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 
 
@@ -27,9 +29,12 @@ class TopicOffsets:
 
     def __init__(self, settings: Settings, timeout_seconds: float = 5.0) -> None:
         self._topic = settings.kafka_topic
-        self._servers = settings.kafka_bootstrap_servers
         self._timeout = timeout_seconds
-        self._admin = AdminClient({**settings.kafka_config(), "log_level": 0, "socket.timeout.ms": int(timeout_seconds * 1000)})
+        self._causes = ConnectionCauses(settings)
+        try:
+            self._admin = AdminClient({**self._causes.config, "log_level": 0, "socket.timeout.ms": int(timeout_seconds * 1000)})
+        except KafkaException as error:  # a certificate file that can't be read
+            raise KafkaUnavailableError(self._causes.explain(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +52,8 @@ class TopicOffsets:
             topic = self._admin.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
         except KafkaException as error:
             raise self._unavailable(error) from error
+        if topic.error is not None and topic.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise self._unavailable(KafkaException(topic.error))
         if topic.error is not None:
             raise KafkaUnavailableError(
                 f"Kafka topic {self._topic} (IOT_KAFKA_TOPIC): {topic.error.str()}. `iot up` creates it on the local Kafka."
@@ -74,4 +81,4 @@ class TopicOffsets:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
-        return KafkaUnavailableError(f"Kafka at {self._servers} (IOT_KAFKA_BOOTSTRAP_SERVERS) does not answer: {error.args[0].str()}")
+        return KafkaUnavailableError(self._causes.explain(error, self._admin.poll, reading(self._topic)))
