@@ -50,6 +50,9 @@ class Status:
     in_flight: int | None = None
     spool: int | None = None
     lag: dict[int, int] | None = None
+    lag_complete: bool = True
+    """Whether every partition has told its end; without that a sum says nothing."""
+    kafka_detail: str = ""
     freshness_p50_seconds: float | None = None
     freshness_p95_seconds: float | None = None
     quarantine_24h: dict[str, int] | None = None
@@ -64,7 +67,7 @@ class Status:
         """For machines; keys are the field names."""
         document = asdict(self) | {"healthy": self.healthy}
         document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
-        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None and self.lag_complete else None
         return document
 
 
@@ -77,13 +80,14 @@ def collect(settings: Settings) -> Status:
     ends: dict[int, tuple[int, int]] = {}
     tasks: dict[str, Callable[[], None]] = {
         "mqtt": partial(probes.mqtt, settings),
-        "kafka": partial(_kafka, settings, ends),
+        "kafka": partial(_kafka, settings, ends, status),
         "postgresql": partial(_database, settings, status, database),
         "ingest": partial(_ingest, settings, status),
         "dagster": partial(_dagster, settings, status),
     }
     failures = _in_parallel(tasks)
-    status.components = [Component(name, "down" if name in failures else "ok", failures.get(name, "")) for name in tasks]
+    said = {"kafka": status.kafka_detail} | failures
+    status.components = [Component(name, "down" if name in failures else "ok", said.get(name, "")) for name in tasks]
     status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
     if ends and "next" in database:
         following = database["next"]
@@ -112,24 +116,18 @@ def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
     return dict(failures)
 
 
-def _kafka(settings: Settings, ends: dict[int, tuple[int, int]]) -> None:
-    from confluent_kafka import Consumer, TopicPartition
-
+def _kafka(settings: Settings, ends: dict[int, tuple[int, int]], status: Status) -> None:
     from iot_platform.local import probes
+    from iot_platform.resources.watermarks import TopicOffsets
 
     probes.kafka(settings)
-    config = settings.kafka_config() | {"group.id": "iot-status", "enable.auto.commit": False, "log_level": 0}
-    consumer = Consumer(config)
-    try:
-        found = consumer.list_topics(settings.kafka_topic, timeout=HTTP_TIMEOUT_SECONDS).topics[settings.kafka_topic]
-        if found.error is not None:
-            raise LookupError(f"no topic {settings.kafka_topic} (IOT_KAFKA_TOPIC): {found.error.str()}")
-        for partition in found.partitions:
-            answer = consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=HTTP_TIMEOUT_SECONDS)
-            if answer is not None:
-                ends[partition] = answer
-    finally:
-        consumer.close()
+    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
+        look = topic.look()
+    ends.update(look.known)
+    if look.waiting:
+        status.lag_complete = False
+        raise LookupError(look.waiting)
+    status.kafka_detail = look.degraded or ""
 
 
 def _database(settings: Settings, status: Status, found: dict[str, Any]) -> None:
