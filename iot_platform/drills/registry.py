@@ -18,7 +18,8 @@ _drills: dict[str, "Drill"] = {}
 @dataclass(frozen=True)
 class Drill:
     """One drill: `title` is the fault in a few words, `proves` what its passing shows. `fast`: part of `make test`. `fresh`: needs
-    servers of its own, since it leaves them changed. `brokers`: how many Kafka nodes it needs, 1 or 3. `obstacle()` says why it can't run on this machine, "" where it can."""
+    servers of its own, since it leaves them changed. `obstacle()` says why it can't run on this machine, "" where it can. `brokers`: how
+    many Kafka nodes it needs, 1 or 3."""
 
     name: str
     title: str
