@@ -114,7 +114,7 @@ def serve(settings: Settings) -> int:
         settings.ingest_http_host,
         settings.ingest_http_port,
         bridge.healthy,
-        lambda: [*bridge.ready(), *([watch.problem] if watch.problem else [])],
+        lambda: watch.explained(bridge.ready()),
         metrics.registry,
         lambda: accounting.snapshot().to_json(),
     )

@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from ingest_daemon import partitions
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.kafka_causes import ConnectionCause, cause
@@ -29,6 +30,8 @@ class KafkaWatch:
         self._identity = credentials.current
         self._stop = threading.Event()
         self.problem: str | None = "Kafka: not asked yet"
+        self.degraded: str | None = None
+        """Copies that are not in sync: nothing to complain of while Kafka confirms, and probably the reason when it doesn't."""
         self._cause = ConnectionCause(settings)  # what librdkafka says of a failed connection; the request itself only times out
         self._client: Any = None
         self._thread = threading.Thread(target=self._run, name="kafka-watch", daemon=True)
@@ -40,6 +43,11 @@ class KafkaWatch:
     def stop(self) -> None:
         """Stop asking; returns at once."""
         self._stop.set()
+
+    def explained(self, problems: list[str]) -> list[str]:
+        """These problems, and what is known of Kafka itself."""
+        told = self.problem or (problems and self.degraded and f"Kafka: {self.degraded}")
+        return [*problems, told] if told else problems
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -72,6 +80,7 @@ class KafkaWatch:
 
     def _ask(self) -> str | None:
         settings = self._settings
+        degraded: list[str | None] = []
         try:
             client = self._connect()
         except SettingsError as error:
@@ -83,8 +92,12 @@ class KafkaWatch:
                 ("IOT_KAFKA_TOPIC", settings.kafka_topic),
                 ("IOT_KAFKA_DEAD_LETTER_TOPIC", settings.kafka_dead_letter_topic),
             ):
-                found = client.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
+                metadata = client.list_topics(topic, timeout=ANSWER_SECONDS)
+                found = metadata.topics[topic]
                 if found.error is None:
+                    if waiting := partitions.unavailable(metadata, topic, partitions.silent(client, metadata, topic, ANSWER_SECONDS)):
+                        return f"Kafka: {waiting}"
+                    degraded.append(partitions.degraded(metadata, topic))
                     continue
                 if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     return f"Kafka: topic {topic} does not exist; create it or set {setting}"
@@ -96,6 +109,7 @@ class KafkaWatch:
             reason = self._cause.text or f"{error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)"
             return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {reason}{self._distrust(reason)}"
         self._cause.forget()
+        self.degraded = "; ".join(filter(None, degraded)) or None
         return None
 
     def _distrust(self, reason: str) -> str:

@@ -1,99 +1,236 @@
 """Kafka topics of the platform: creates them as the guarantees need them, and refuses ones that would lose messages."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     ResourceType,
 )
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import Right, connection_options, reading
+from iot_platform.kafka.topic_rules import Finding, dead_letter_config, judge, message_config
+from iot_platform.kafka.topic_state import TIMEOUT_SECONDS, TopicState, read_topics
 from iot_platform.settings import Settings
 
-RETENTION_MS = 7 * 24 * 3600 * 1000
-MAX_BATCH_BYTES = 20 * 1024 * 1024  # more than the ingest daemon sends as one record; Kafka's default would dead-letter messages of 1 MiB
-_TIMEOUT_SECONDS = 15
+_REFUSED_CONFIG: Final = frozenset({KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.INVALID_REQUEST})
 
 
 class TopicError(Exception):
     """A Kafka topic can't be created, or is configured so that messages would be lost. Retry after following the message."""
 
 
-def ensure_topics(settings: Settings) -> None:
-    """Create the message and dead-letter topics where they don't exist, and check those that do.
+@dataclass(frozen=True)
+class Change:
+    """One setting of a topic that is to be another; `new` None takes the topic's own value away."""
 
-    Blocks for up to about a minute. Safe when two processes do it at once.
+    topic: str
+    setting: str
+    old: str
+    new: str | None
+
+
+def ensure_topics(settings: Settings, *, own: bool = False) -> list[str]:
+    """Create the message and dead-letter topics where they don't exist, check those that do, and return what is to be warned of.
+
+    What endangers messages is put right on topics made just now, and with `own` (the local stack's Kafka) on all; on somebody else's it
+    is refused. Blocks for up to about a minute. Safe when two processes do it at once.
 
     Raises:
         TopicError: see there.
     """
-    admin = AdminClient({**settings.kafka_config(), "log_level": 4})
-    try:
-        existing = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
-        wanted = [_message_topic(settings), _dead_letter_topic(settings)]
-        missing = [topic for topic in wanted if topic.topic not in existing]
-        if missing:
-            _create(admin, missing)
-        _once_known(_check_timestamps)(admin, settings.kafka_topic)
-    except KafkaException as error:
-        raise TopicError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)") from error
+    with _Kafka(settings) as kafka:
+        made = kafka.create()
+        states = _once_known(kafka.read)(made)
+        mine = set(states) if own else set(made)
+        changes = [change for change in kafka.changes(states.values(), follow_flush=own) if change.topic in mine]
+        if changes:
+            kafka.apply(changes)
+            states = kafka.read(made)
+        said = [f"topic {change.topic}: {change.setting}={change.new or 'default'} set, was {change.old}" for change in changes if own]
+        return said + require_safe(settings, states.values())
 
 
-def check_topics(settings: Settings) -> str:
-    """One line about the message topic as it is; changes nothing.
+def require_safe(settings: Settings, states: Iterable[TopicState]) -> list[str]:
+    """Nothing when no topic endangers messages; returns what is only to be warned of.
 
     Raises:
-        TopicError: it does not exist, or is configured so that messages would be lost.
+        TopicError: with every refused value, why, and what mends it.
     """
-    admin = AdminClient({**settings.kafka_config(), "log_level": 4})
-    try:
-        topics = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
-        missing = [name for name in (settings.kafka_topic, settings.kafka_dead_letter_topic) if name not in topics]
-        if missing:
-            raise TopicError(f"no topic {', '.join(missing)}: `iot up` creates it, or create it with LogAppendTime timestamps")
-        _check_timestamps(admin, settings.kafka_topic)
-    except KafkaException as error:
-        raise TopicError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
-    return f"topic {settings.kafka_topic} has {len(topics[settings.kafka_topic].partitions)} partitions, LogAppendTime"
+    found = [finding for state in states for finding in judge(state, settings)]
+    if refused := [finding for finding in found if finding.state == "refused"]:
+        raise TopicError("\n".join(f"{finding.line}. {remedy(settings, finding)}" for finding in refused))
+    return [f"{finding.line}{' (accepted)' if finding.state == 'accepted' else ''}" for finding in found]
 
 
-def _message_topic(settings: Settings) -> NewTopic:
-    # LogAppendTime: with CreateTime, retention follows the sender's clock, and a clock a year back gets its messages deleted at once.
-    config = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}
-    config["max.message.bytes"] = str(MAX_BATCH_BYTES)
-    return NewTopic(settings.kafka_topic, settings.kafka_partitions, settings.kafka_replication_factor, config=config)
+def check_topics(settings: Settings) -> tuple[list[TopicState], list[Finding]]:
+    """Both topics as they are, and everything that is to be said about them; changes nothing.
+
+    Raises:
+        TopicError: one does not exist, or Kafka does not answer.
+    """
+    with _Kafka(settings) as kafka:
+        states = kafka.read([])
+        if missing := [name for name in kafka.wanted if name not in states]:
+            raise TopicError(f"Kafka has no topic {', '.join(missing)}: `iot topics create` makes it")
+        return list(states.values()), [finding for state in states.values() for finding in judge(state, settings)]
 
 
-def _dead_letter_topic(settings: Settings) -> NewTopic:
-    config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "cleanup.policy": "delete"}
-    return NewTopic(settings.kafka_dead_letter_topic, 1, settings.kafka_replication_factor, config=config)
+def create_topics(settings: Settings) -> list[str]:
+    """Create what is missing, and nothing else; returns its names.
+
+    Raises:
+        TopicError: see there.
+    """
+    with _Kafka(settings) as kafka:
+        return kafka.create()
 
 
-def _create(admin: AdminClient, topics: list[NewTopic]) -> None:
-    for name, future in admin.create_topics(topics, operation_timeout=_TIMEOUT_SECONDS).items():
+def planned_changes(settings: Settings) -> list[Change]:
+    """What `apply_changes` would do to refused settings, and to those that IOT_KAFKA_FLUSH=false makes needless.
+
+    Raises:
+        TopicError: a topic does not exist, or Kafka does not answer.
+    """
+    states, _ = check_topics(settings)
+    with _Kafka(settings) as kafka:
+        return kafka.changes(states, follow_flush=True)
+
+
+def apply_changes(settings: Settings, changes: list[Change]) -> None:
+    """Alter topics, each in one step.
+
+    Raises:
+        TopicError: Kafka does not take it.
+    """
+    with _Kafka(settings) as kafka:
+        kafka.apply(changes)
+
+
+def remedy(settings: Settings, finding: Finding) -> str:
+    """What puts a refused finding right, or accepts it."""
+    parts = []
+    if finding.mend is not None:
+        name, value = finding.mend
+        value = f"[{value}]" if "," in value else value
+        command = f"kafka-configs.sh {connection_options(settings)} --alter --entity-type topics --entity-name {finding.topic}"
+        parts.append(f"`iot topics apply` mends it, or run: {command} --add-config {name}={value}")
+    if finding.risk == "flush":
+        parts.append("to go without: IOT_KAFKA_FLUSH=false")
+    elif finding.risk:
+        words = ",".join(filter(None, (settings.kafka_accept_risks, finding.risk)))
+        parts.append(f"to accept the risk: IOT_KAFKA_ACCEPT_RISKS={words}")
+    return "; ".join(parts)
+
+
+class _Kafka:
+    """A connection for the length of one of the functions above; turns Kafka's errors into TopicError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._causes = ConnectionCauses(settings)
+        self.wanted = {
+            settings.kafka_topic: NewTopic(
+                settings.kafka_topic, settings.kafka_partitions, settings.kafka_replication_factor, config=message_config(settings)
+            ),
+            settings.kafka_dead_letter_topic: NewTopic(
+                settings.kafka_dead_letter_topic, 1, settings.kafka_replication_factor, config=dead_letter_config(settings)
+            ),
+        }
+        self._admin: AdminClient | None = None
+
+    def __enter__(self) -> "_Kafka":
         try:
-            future.result(_TIMEOUT_SECONDS + 5)
+            self._admin = AdminClient({**self._causes.config, "log_level": 0})
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TopicError(f"topic {name} can't be created: {error.args[0].str()}") from error
+            raise TopicError(self._causes.explain(error)) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        admin, self._admin = self._admin, None
+        if isinstance(error, KafkaException):
+            raise TopicError(self._causes.explain(error, admin.poll if admin else None, reading(self._settings.kafka_topic))) from error
+
+    @property
+    def _client(self) -> AdminClient:
+        if self._admin is None:
+            raise RuntimeError("used outside its `with`")
+        return self._admin
+
+    def read(self, made: list[str]) -> dict[str, TopicState]:
+        """The topics that exist; those just made have to."""
+        states = read_topics(self._client, self.wanted)
+        if any(name not in states for name in made):
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        return states
+
+    def create(self) -> list[str]:
+        """Names of the topics that were missing and are there now."""
+        existing = self._client.list_topics(timeout=TIMEOUT_SECONDS).topics
+        missing = [topic for name, topic in self.wanted.items() if name not in existing]
+        if not missing:
+            return []
+        for name, future in self._client.create_topics(missing, operation_timeout=TIMEOUT_SECONDS).items():
+            try:
+                future.result(TIMEOUT_SECONDS + 5)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise TopicError(self._not_created(name, error.args[0])) from error
+        return [topic.topic for topic in missing]
+
+    def _not_created(self, name: str, error: KafkaError) -> str:
+        if error.code() in _REFUSED_CONFIG:
+            # Managed services fix some settings: what they leave to their users has to be found out, and checked afterwards.
+            wanted = ", ".join(f"{key}={value}" for key, value in (self.wanted[name].config or {}).items())
+            without = " IOT_KAFKA_FLUSH=false leaves flush.messages out;" if "flush.messages" in wanted else ""
+            return (
+                f"Kafka refuses to create topic {name} as it should be ({wanted}): {error.str()}.{without} "
+                "or create it by the service's own means, then `iot topics check` says what it lacks"
+            )
+        if error.code() == KafkaError.INVALID_REPLICATION_FACTOR:
+            return f"topic {name} can't be created: {error.str()} (IOT_KAFKA_REPLICATION_FACTOR)"
+        needs = Right(("Create", "Describe", "DescribeConfigs"), "topic", name)
+        return f"topic {name} can't be created: {self._causes.explain(error, self._client.poll, needs)}"
+
+    def changes(self, states: Iterable[TopicState], *, follow_flush: bool) -> list[Change]:
+        """What mends the refused settings."""
+        found: list[Change] = []
+        for state in states:
+            refused = [item for item in judge(state, self._settings) if item.state == "refused" and item.mend is not None]
+            found += [Change(state.name, item.mend[0], item.value, item.mend[1]) for item in refused if item.mend is not None]
+            flush = state.config.get("flush.messages")
+            if follow_flush and not self._settings.kafka_flush and flush is not None and flush.source == "topic":
+                found.append(Change(state.name, "flush.messages", flush.value, None))
+        return found
+
+    def apply(self, changes: list[Change]) -> None:
+        """All changes of a topic at once, or none."""
+        resources: dict[str, ConfigResource] = {}
+        for change in changes:
+            operation = AlterConfigOpType.DELETE if change.new is None else AlterConfigOpType.SET
+            resource = resources.setdefault(change.topic, ConfigResource(ResourceType.TOPIC, change.topic))
+            resource.add_incremental_config(ConfigEntry(change.setting, change.new, incremental_operation=operation))
+        for resource, future in self._client.incremental_alter_configs(list(resources.values())).items():
+            try:
+                future.result(TIMEOUT_SECONDS)
+            except KafkaException as error:
+                wanted = ", ".join(f"{item.setting}={item.new or 'default'}" for item in changes if item.topic == resource.name)
+                why = self._causes.explain(error, self._client.poll, Right(("AlterConfigs",), "topic", resource.name))
+                raise TopicError(f"topic {resource.name} can't be changed ({wanted}): {why}") from error
 
 
 # Creation is answered before every broker's metadata has the topic.
 _once_known = retry(
     retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART),
     wait=wait_fixed(0.1),
-    stop=stop_after_delay(_TIMEOUT_SECONDS),
+    stop=stop_after_delay(TIMEOUT_SECONDS),
     reraise=True,
 )
-
-
-def _check_timestamps(admin: AdminClient, topic: str) -> None:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    settings = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
-    kind = settings["message.timestamp.type"].value
-    if kind != "LogAppendTime":
-        raise TopicError(
-            f"topic {topic} has message.timestamp.type={kind}: Kafka would delete or refuse messages of a host with a wrong clock. "
-            f"Run: kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config message.timestamp.type=LogAppendTime"
-        )

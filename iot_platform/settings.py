@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
+"""What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
 
 
 class SettingsError(Exception):
@@ -58,6 +60,33 @@ class Settings(BaseSettings):
     kafka_dead_letter_topic: str = Field("iot-dead-letter", description="Kafka topic for messages that Kafka refused.")
     kafka_partitions: int = Field(6, ge=1, le=1000, description="Partitions of a topic that we create; an existing topic keeps its own.")
     kafka_replication_factor: int = Field(1, ge=1, le=9, description="Replication factor of a topic that we create.")
+    kafka_flush: bool = Field(
+        True,
+        description="With one or two replicas, Kafka syncs its disk before it confirms a batch (flush.messages=1 on our topics). "
+        "false is faster on slow disks, and a power cut may lose acknowledged messages.",
+    )
+    kafka_outage_budget_hours: float = Field(
+        168.0,
+        gt=0,
+        description="Kafka has to keep messages for so long, because the database may be away for so long; topics that keep them shorter "
+        "are refused.",
+    )
+    kafka_accept_risks: str = Field(
+        "",
+        description="Risks of existing topics that are only warned of, with commas between: cleanup, retention, unclean_election, insync, "
+        "timestamp, size (docs/kafka-topics.md). Unless named, such a topic is refused.",
+    )
+    kafka_drain_group: str = Field(
+        "iot-drain",
+        min_length=1,
+        description="Consumer group into which the drained offsets are copied once a minute, for Kafka's tools to show lag. off: none.",
+    )
+    ingest_max_record_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=90_000_000,
+        description="A larger message goes to the dead-letter topic in parts without asking Kafka first.",
+    )
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://iot_writer@127.0.0.1:5432/iot"),
@@ -196,6 +225,15 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
             raise ValueError("must be a Kafka topic name: letters, digits and . _ -")
         return value
+
+    @field_validator("kafka_accept_risks")
+    @classmethod
+    def _known_risks(cls, value: str) -> str:
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if unknown := [word for word in words if word not in RISKS]:
+            also = "; flush is IOT_KAFKA_FLUSH=false" if "flush" in unknown else ""
+            raise ValueError(f"must be words out of {', '.join(RISKS)}, with commas between{also}")
+        return ",".join(words)
 
     @field_validator("dagster_url", "ingest_http_url")
     @classmethod

@@ -26,6 +26,7 @@ from iot_platform.cli import (
     stack,
     status,
     tenant,
+    topics,
     trace,
 )
 from iot_platform.cli.errors import CliError
@@ -57,6 +58,7 @@ simulate.register(app)
 sql.register(app)
 status.register(app)
 tenant.register(app)
+topics.register(app)
 trace.register(app)
 stack.register(app)
 

@@ -92,7 +92,8 @@ def _figures(status: "Status") -> list[tuple[str, str]]:
     lag = "–"
     if status.lag is not None:
         each = ", ".join(f"{partition}: {records:,}" for partition, records in status.lag.items())
-        lag = f"{sum(status.lag.values()):,} messages ({each})"
+        total = f"{sum(status.lag.values()):,}" if status.lag_complete else "unknown"
+        lag = f"{total} messages ({each}{'' if status.lag_complete else ', others unknown'})"
     quarantine = "–"
     if status.quarantine_24h is not None:
         each = ", ".join(f"{reason} {count:,}" for reason, count in status.quarantine_24h.items())

@@ -62,6 +62,9 @@ class Status:
     in_flight: int | None = None
     spool: int | None = None
     lag: dict[int, int] | None = None
+    lag_complete: bool = True
+    """Whether every partition has told its end; without that a sum says nothing."""
+    kafka_detail: str = ""
     freshness_p50_seconds: float | None = None
     freshness_p95_seconds: float | None = None
     quarantine_24h: dict[str, int] | None = None
@@ -76,7 +79,7 @@ class Status:
         """For machines; keys are the field names."""
         document = asdict(self) | {"healthy": self.healthy}
         document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
-        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None and self.lag_complete else None
         return document
 
 
@@ -88,14 +91,15 @@ def collect(settings: Settings) -> Status:
     found = _Found()
     tasks: dict[str, Callable[[], None]] = {
         "mqtt": partial(probes.mqtt, settings),
-        "kafka": partial(probes.kafka, settings),
+        "kafka": partial(_kafka, settings, status),
         "postgresql": partial(_database, settings, status),
         "drain": partial(_drain, settings, status, found),
         "ingest": partial(_ingest, settings, status),
         "dagster": partial(_dagster, settings, status, found),
     }
     failures = _in_parallel(tasks)
-    status.components = [Component(name, "down" if name in failures else "ok", failures.get(name, "")) for name in tasks]
+    said = {"kafka": status.kafka_detail} | failures
+    status.components = [Component(name, "down" if name in failures else "ok", said.get(name, "")) for name in tasks]
     _judge_drain(status, found)
     status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
     return status
@@ -149,18 +153,36 @@ def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
     return dict(failures)
 
 
+def _kafka(settings: Settings, status: Status) -> None:
+    from iot_platform.local import probes
+    from iot_platform.resources.watermarks import TopicOffsets
+
+    probes.kafka(settings)
+    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
+        look = topic.look()
+    if look.waiting:
+        raise LookupError(look.waiting)
+    status.kafka_detail = look.degraded or ""
+
+
 def _drain(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.database.connection import connect
+    from iot_platform.resources.watermarks import TopicOffsets
+    from iot_platform.telemetry import offsets
     from iot_platform.telemetry.log_cuts import cuts_since
-    from iot_platform.telemetry.partition_state import look
+    from iot_platform.telemetry.partition_state import judge
 
     with closing(connect(settings, "reader", "iot status")) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
             cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
             (found.last_commit_seconds,) = cursor.fetchone() or (None,)
-        _, found.states = look(settings, connection)
         found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
+        rows = offsets.read(connection, settings.kafka_topic)
+    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
+        look = topic.look()
+    found.states = judge(look.identity, rows, look.marks)
+    status.lag_complete = not look.waiting
     status.lag = {partition: state.lag for partition, state in found.states.items()}
 
 

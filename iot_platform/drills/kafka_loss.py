@@ -33,8 +33,8 @@ _INCIDENTS: Final = "SELECT count(*) FROM quality_incident WHERE rule = 'kafka_l
 # -- the end of the log ----------------------------------------------------------------------------------------
 @drill("kafka_tail_lost", "Kafka's log is cut below what was drained, and grows again, while a drain runs", group="loss", fresh=True)
 def kafka_tail_lost(run: DrillRun) -> None:
-    """Everything that Kafka forgot was drained: nothing is lost. The drain goes on by itself where the log was cut, so that every new record
-    becomes a row, and says so in the ledger, in `iot status` and `iot offsets show`, and as an incident."""
+    """Everything that Kafka forgot was drained: nothing is lost. The drain goes on by itself where the log was cut, so that every new
+    record becomes a row, and says so in the ledger, in `iot status` and `iot offsets show`, and as an incident."""
     _flow(run)
     _come_to_rest(run)
     with run.fault("the log of every partition is cut below what was drained"):
@@ -67,7 +67,7 @@ def _cut(run: DrillRun) -> dict[int, int]:
     """Kill Kafka, cut the log of each partition, start it again; partition → where the log ended then. The daemon must be down."""
     following = _following(run)
     run.stack.kill_for_good("kafka")
-    folder = run.stack.kafka.local_dir / "data" / "kafka"
+    folder = run.stack.folder / "data" / "kafka"
     cuts = {p: cut_log(folder / f"{run.settings.kafka_topic}-{p}", max(0, offset - FORGOTTEN)) for p, offset in following.items()}
     run.stack.start("kafka")
     return cuts
@@ -140,7 +140,7 @@ def _recreate(run: DrillRun) -> None:
         try:
             ensure_topics(run.settings)
             with TopicOffsets(run.settings) as offsets:
-                return len(offsets.look()[0].partitions) == PARTITIONS
+                return len(offsets.look().complete()[0].partitions) == PARTITIONS
         except (KafkaUnavailableError, KafkaException):
             return False
 

@@ -18,7 +18,8 @@ _drills: dict[str, "Drill"] = {}
 @dataclass(frozen=True)
 class Drill:
     """One drill: `title` is the fault in a few words, `proves` what its passing shows. `fast`: part of `make test`. `fresh`: needs
-    servers of its own, since it leaves them changed. `obstacle()` says why it can't run on this machine, "" where it can."""
+    servers of its own, since it leaves them changed. `obstacle()` says why it can't run on this machine, "" where it can. `brokers`: how
+    many Kafka nodes it needs, 1 or 3."""
 
     name: str
     title: str
@@ -28,17 +29,18 @@ class Drill:
     proves: str
     body: Body
     obstacle: Callable[[], str]
+    brokers: int = 1
 
 
 def drill(
-    name: str, title: str, *, group: str, fast: bool = False, fresh: bool = False, obstacle: Callable[[], str] = str
+    name: str, title: str, *, group: str, fast: bool = False, fresh: bool = False, obstacle: Callable[[], str] = str, brokers: int = 1
 ) -> Callable[[Body], Body]:
     """Register a function `(run: DrillRun) -> None` as a drill; its docstring says what it proves."""
 
     def register(body: Body) -> Body:
         if name in _drills and _drills[name].body.__module__ != body.__module__:
             raise ValueError(f"two drills are called {name}")
-        _drills[name] = Drill(name, title, group, fast, fresh, " ".join((body.__doc__ or "").split()), body, obstacle)
+        _drills[name] = Drill(name, title, group, fast, fresh, " ".join((body.__doc__ or "").split()), body, obstacle, brokers)
         return body
 
     return register

@@ -44,7 +44,7 @@ class Series:
             return outcome
         if drill.fresh:
             self.close()
-        stack = self.stack(drill.name)
+        stack = self.stack(drill.name, brokers=drill.brokers)
         outcome = perform(drill, stack, self.report, lambda text: self._show(drill.name, text))
         keep = self._keep and not outcome.passed
         outcome.kept = str(stack.folder) if keep else None
@@ -53,11 +53,13 @@ class Series:
             self.close(keep=keep)
         return outcome
 
-    def stack(self, name: str = "") -> DrillStack:
-        """The running stack; starts one if there is none. The name is for what is shown meanwhile."""
+    def stack(self, name: str = "", *, brokers: int = 1) -> DrillStack:
+        """The running stack; starts one if there is none with so many Kafka nodes. The name is for what is shown meanwhile."""
+        if self._stack is not None and self._stack.brokers != brokers:
+            self.close()
         if self._stack is None:
             self._show(name, "starting the servers")
-            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir)
+            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir, brokers=brokers)
             self._stack.open()
             self.report.describe(self._stack)
         return self._stack

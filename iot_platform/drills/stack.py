@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from iot_platform.cli.status_figures import counters
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
+from iot_platform.drills.kafka_cluster import REPLICAS, KafkaCluster
 from iot_platform.drills.memory import MemorySampler, run_workers
 from iot_platform.drills.proxy import LOOPBACK, Proxy
 from iot_platform.drills.wire import LostPubacks, PostgresFaults
@@ -44,35 +45,45 @@ from iot_platform.settings import PROJECT_ROOT, Settings, exports
 Link = Literal["mqtt", "kafka", "postgresql", "storage"]
 """`storage` is Dagster's way to the same PostgreSQL."""
 INGEST: Final = "ingest"
-SERVERS: Final = ("mosquitto", "kafka", "postgresql")
 PARTITIONS: Final = 4
 READY_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.1
 
 
 class DrillStack:
-    """Program names: mosquitto, kafka, postgresql, dagster-code, dagster-daemon, ingest, and further daemons by `add_ingest`.
+    """Program names: mosquitto, kafka (of several brokers: kafka-1 …), postgresql, dagster-code, dagster-daemon, ingest, and further
+    daemons by `add_ingest`.
 
-    `settings` lead straight to the servers, `program_settings` through the proxies: our own programs have those. The supervisor restarts
-    whatever dies by itself, as `make up` does. What a drill leaves changed, `restore` puts right, data and topics aside.
+    `settings` lead straight to the servers, `program_settings` through the proxies: our own programs have those (but lead straight to
+    several brokers). The supervisor restarts whatever dies by itself, as `make up` does. What a drill leaves changed, `restore` puts
+    right, data and topics aside.
     """
 
-    def __init__(self, note: Note = lambda _: None, *, cache_dir: Path | None = None) -> None:
+    def __init__(self, note: Note = lambda _: None, *, cache_dir: Path | None = None, brokers: int = 1) -> None:
+        """`brokers`: how many Kafka nodes, 1 or 3."""
+        self.brokers = brokers
         self.folder = Path(tempfile.mkdtemp(prefix="iot-drills-"))
         self.note = note
         self.ingest_environment: dict[str, str] = {}
         """Further variables of the ingest daemons; they apply from the next `start` or `restart`."""
         self.supervisor = Supervisor(self.folder, die_with_parent=True)
-        mqtt, kafka, behind, postgresql = free_ports(4)
+        mqtt, behind, postgresql, *kafka = free_ports(3 + brokers)
         cache = cache_dir or Settings().cache_dir
-        ports: dict[Link, int] = {"mqtt": mqtt, "kafka": behind, "postgresql": postgresql, "storage": postgresql}
+        ports: dict[Link, int] = {"mqtt": mqtt, "postgresql": postgresql, "storage": postgresql}
+        if brokers == 1:
+            ports["kafka"] = behind
         self._proxies = {link: Proxy(LOOPBACK, port) for link, port in ports.items()}
         self.lost_pubacks, self.postgres_faults = LostPubacks(), PostgresFaults()
         self.mosquitto = MosquittoServer(self.folder, mqtt)
         self._passwords = Passwords.load(self.folder / "data" / "passwords.json")
         self.postgresql = PostgresqlServer(self.folder, cache, postgresql, self._passwords)
         self.settings = self._settings(kafka)
-        self.kafka = KafkaServer(self.folder, cache, kafka, self.settings, proxied=((behind, self._proxies["kafka"].port),))
+        self.cluster = None if brokers == 1 else KafkaCluster(self.folder, cache, self.settings, kafka)
+        self._kafkas: tuple[KafkaServer, ...] = (
+            self.cluster.servers
+            if self.cluster
+            else (KafkaServer(self.folder, cache, kafka[0], self.settings, proxied=((behind, self._proxies["kafka"].port),)),)
+        )
         self.program_settings = self._through_proxies()
         self.memory = MemorySampler(self.folder, self.pids)
         self._ingests: dict[str, dict[str, str]] = {}
@@ -112,6 +123,7 @@ class DrillStack:
         self.lost_pubacks.on = False
         for name in self._others.copy():
             self.remove_program(name)
+        self._start_brokers()
         for name in self._programs:
             if name not in self._ingests or not self.pid(name):
                 self.start(name)
@@ -131,7 +143,7 @@ class DrillStack:
             cursor.execute("SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')")
             postgresql, timescaledb = cursor.fetchone() or ("", "")
         shown = subprocess.run(["mosquitto", "-h"], check=False, capture_output=True, text=True).stdout
-        jars = [path.name for path in self.kafka.libraries().glob("kafka_2*.jar")]
+        jars = [path.name for path in self._kafkas[0].libraries().glob("kafka_2*.jar")]
         kafka = re.search(r"kafka_[\d.]+-([\d.]+)\.jar", " ".join(jars))
         return {
             "PostgreSQL": postgresql,
@@ -141,7 +153,7 @@ class DrillStack:
         }
 
     def _begin(self) -> None:
-        several: tuple[Server, ...] = (self.mosquitto, self.kafka, self.postgresql)
+        several: tuple[Server, ...] = (self.mosquitto, *self._kafkas, self.postgresql)
         packages = {name: why for server in several for name, why in server.missing_packages().items()}
         if packages:
             install_packages(packages, self.folder / "logs" / "install.log", self.note)
@@ -153,10 +165,12 @@ class DrillStack:
         self.note("starting Mosquitto, Kafka and PostgreSQL")
         for server in several:
             self._programs[server.name], self._checks[server.name] = server.program, server.check
-        with ThreadPoolExecutor(3) as pool:
+        with ThreadPoolExecutor(len(several)) as pool:
             jobs = [pool.submit(start, server, self.supervisor, self.note, abort=Event()) for server in several]
         for job in jobs:
             job.result()
+        if self.cluster:
+            self.cluster.provision(self.note)
         migrate(self.settings)
         self.note("starting the ingest daemon and Dagster")
         with ThreadPoolExecutor(2) as pool:
@@ -185,6 +199,11 @@ class DrillStack:
         self.supervisor.apply(self._programs[name]())
         if ready:
             self.await_ready(name)
+
+    def _start_brokers(self) -> None:
+        """Of a cluster none is ready alone."""
+        for server in self._kafkas:
+            self.start(server.name, ready=False)
 
     def stop(self, *names: str) -> None:
         """Politely (SIGTERM), together, and wait for their end. They stay down until `start`."""
@@ -333,14 +352,15 @@ class DrillStack:
         passed = {name: value for name, value in program.environment.items() if not name.startswith("IOT_") or name == "IOT_LOCAL_STACK"}
         return replace(program, fingerprint="", environment={**passed, **exports(self.program_settings), **environment})
 
-    def _settings(self, kafka: int) -> Settings:
+    def _settings(self, kafka: Sequence[int]) -> Settings:
         """Defaults, whatever the user has set; servers of our own."""
         defaults: dict[str, Any] = {name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
         http, dagster = free_ports(2)
         url = self.postgresql.url
         own = {
             "mqtt_url": self.mosquitto.url,
-            "kafka_bootstrap_servers": f"{LOOPBACK}:{kafka}",
+            "kafka_bootstrap_servers": ",".join(f"{LOOPBACK}:{port}" for port in kafka),
+            "kafka_replication_factor": 1 if len(kafka) == 1 else REPLICAS,
             "kafka_partitions": PARTITIONS,
             "database_url": url("iot_writer"),
             "database_admin_url": url("iot_migrator"),
@@ -362,7 +382,7 @@ class DrillStack:
 
         values = {
             "mqtt_url": moved(direct.mqtt_url.get_secret_value(), "mqtt"),
-            "kafka_bootstrap_servers": f"{LOOPBACK}:{self._proxies['kafka'].port}",
+            "kafka_bootstrap_servers": f"{LOOPBACK}:{self._proxies['kafka'].port}" if self.brokers == 1 else direct.kafka_bootstrap_servers,
             "database_url": moved(direct.writer_url, "postgresql"),
             "database_admin_url": moved(direct.admin_url, "postgresql"),
             "database_reader_url": moved((direct.database_reader_url or direct.database_url).get_secret_value(), "postgresql"),

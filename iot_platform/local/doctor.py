@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,7 +14,9 @@ import psycopg2
 
 from iot_platform.compression.words import ENOUGH_DAYS, outlook_text
 from iot_platform.local import probes
+from iot_platform.local.doctor_kafka import disk_finding, topic_findings
 from iot_platform.local.errors import LocalStackError, NotReadyError
+from iot_platform.local.finding import Finding
 from iot_platform.local.kafka import KafkaServer, java_command
 from iot_platform.local.plan import Plan
 from iot_platform.local.ports import is_free, owner
@@ -29,16 +30,6 @@ _CLOCK_TOLERANCE_SECONDS = 2.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One checked thing; `bad` ones need the remedy, `note` ones are only worth knowing."""
-
-    what: str
-    state: Literal["ok", "note", "bad"]
-    text: str
-    remedy: str = ""
-
-
 def examine(plan: Plan) -> Iterator[Finding]:
     """All checks, one by one; each blocks for at most about 5 seconds."""
     running = Supervisor(plan.settings.local_dir).alive()
@@ -46,6 +37,9 @@ def examine(plan: Plan) -> Iterator[Finding]:
     yield from _installed(plan)
     yield from _ports(plan)
     yield from _servers(plan, running=running)
+    if plan.kafka is None or running:
+        yield from topic_findings(plan.settings)
+    yield disk_finding(plan)
     if plan.postgresql is None or running:
         yield from _capabilities(plan.settings)
         yield from _tenants(plan.settings)
@@ -115,7 +109,7 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
     settings = plan.settings
     checks: list[tuple[str, str, bool, Callable[[], str]]] = [
         ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: _said(probes.mqtt, settings, "accepts our CONNECT")),
-        ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _topics(settings)),
+        ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
         ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
         ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),
         ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
@@ -127,7 +121,9 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         try:
             yield Finding(what, "ok", check())
         except (NotReadyError, LocalStackError) as error:
-            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {variable}"
+            # Kafka's error names the setting itself: the address is only one of many.
+            wrong = "the setting that it names" if what == "Kafka" else variable
+            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
             yield Finding(what, "bad", str(error), remedy)
 
 
@@ -170,16 +166,6 @@ def _tenants(settings: Settings) -> Iterator[Finding]:
 def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:
     probe(argument)
     return text
-
-
-def _topics(settings: Settings) -> str:
-    from iot_platform.kafka_admin import TopicError, check_topics
-
-    probes.kafka(settings)
-    try:
-        return check_topics(settings)
-    except TopicError as error:
-        raise LocalStackError(str(error)) from error
 
 
 def _database(settings: Settings) -> str:

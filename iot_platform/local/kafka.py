@@ -1,4 +1,4 @@
-"""The local Kafka: one KRaft node, broker and controller in one process, from Maven's jars or an installation of the user's."""
+"""The local Kafka: KRaft nodes, each broker and controller in one process, from Maven's jars or an installation of the user's."""
 
 import os
 import re
@@ -21,8 +21,17 @@ _JAVA_TOO_OLD = f"Kafka needs Java >= {_MINIMUM_JAVA}"
 
 
 @dataclass(frozen=True)
+class Quorum:
+    """What the nodes of one cluster have in common: the port of each one's controller, node 1 first, and the id that all disks carry."""
+
+    controller_ports: tuple[int, ...]
+    cluster_id: str
+
+
+@dataclass(frozen=True)
 class KafkaServer:
-    """Kafka on the loopback interface, replication factor 1, topics only by our own hand."""
+    """A Kafka node on the loopback interface, topics only by our own hand: a cluster of its own with replication factor 1, or one of a
+    `quorum`, in which it is number `node_id`."""
 
     local_dir: Path
     cache_dir: Path
@@ -32,6 +41,8 @@ class KafkaServer:
     name: str = "kafka"
     proxied: tuple[tuple[int, int], ...] = ()
     """Further listeners for clients that come through a proxy, which must hear the proxy's address: (port, the proxy's port)."""
+    node_id: int = 1
+    quorum: Quorum | None = None
 
     @property
     def log_dir(self) -> Path:
@@ -59,15 +70,15 @@ class KafkaServer:
         self._config_file.write_text(self._config(), "utf-8")
         if not (self._data / "meta.properties").exists():
             note("formatting its storage")
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            tool = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._config_file))
+            cluster = self.quorum.cluster_id if self.quorum else new_cluster_id()
+            tool = self.java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._config_file))
             run_logged(tool, self.log_dir / "install.log", note, what="formatting Kafka's storage")
 
     def program(self) -> Program:
         """See Server."""
         return Program(
             name=self.name,
-            command=self._java("kafka.Kafka", str(self._config_file)),
+            command=self.java("kafka.Kafka", str(self._config_file)),
             directory=self.local_dir,
             environment=base_environment(self.local_dir),
             stop_seconds=30,
@@ -79,11 +90,15 @@ class KafkaServer:
         probes.kafka(self.local_settings)
 
     def provision(self, note: Note) -> None:
-        """See Server: the platform's topics."""
+        """See Server: the platform's topics. Those of an earlier version get the settings that they lack. A quorum's owner makes them
+        instead, once enough nodes are there."""
         from iot_platform.kafka_admin import ensure_topics
 
+        if self.quorum is not None:
+            return
         note("creating topics")
-        ensure_topics(self.local_settings)
+        for text in ensure_topics(self.local_settings, own=True):
+            note(text)
 
     @property
     def local_settings(self) -> Settings:
@@ -97,14 +112,35 @@ class KafkaServer:
         home = os.environ.get("KAFKA_HOME")
         return Path(home) / "libs" if home else self._jars
 
+    def java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
+        """The command that runs one of Kafka's programs.
+
+        Raises:
+            LocalStackError: no Java.
+        """
+        java = java_command()
+        if java is None:
+            raise LocalStackError(f"{_JAVA_TOO_OLD}. Run as root: apt-get install default-jre-headless; or set JAVA_HOME")
+        return (
+            java,
+            f"-Xmx{self.heap}",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Djava.net.preferIPv4Stack=true",
+            f"-Dlog4j2.configurationFile={_DEPLOY / 'kafka-log4j2.properties'}",
+            "-cp",
+            f"{self.libraries()}/*",
+            main_class,
+            *arguments,
+        )
+
     # -- private ---------------------------------------------------------------------------------------------
     @property
     def _data(self) -> Path:
-        return self.local_dir / "data" / "kafka"
+        return self.local_dir / "data" / self.name
 
     @property
     def _config_file(self) -> Path:
-        return self.local_dir / "run" / "kafka.properties"
+        return self.local_dir / "run" / f"{self.name}.properties"
 
     @property
     def _jars(self) -> Path:
@@ -130,44 +166,32 @@ class KafkaServer:
             command = [maven, "-B", "-f", str(_DEPLOY / "kafka-pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
             run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka", hint=NETWORK)
 
-    def _java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
-        java = java_command()
-        if java is None:
-            raise LocalStackError(f"{_JAVA_TOO_OLD}. Run as root: apt-get install default-jre-headless; or set JAVA_HOME")
-        return (
-            java,
-            f"-Xmx{self.heap}",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-Djava.net.preferIPv4Stack=true",
-            f"-Dlog4j2.configurationFile={_DEPLOY / 'kafka-log4j2.properties'}",
-            "-cp",
-            f"{self.libraries()}/*",
-            main_class,
-            *arguments,
-        )
-
     def _config(self) -> str:
-        controller = self._controller_port()
+        controllers = self.quorum.controller_ports if self.quorum else (self._controller_port(),)
+        voters = ",".join(f"{number}@{LOOPBACK}:{port}" for number, port in enumerate(controllers, 1))
+        controller = controllers[self.node_id - 1]
+        replicas = min(3, len(controllers))
+        in_sync = max(1, replicas - 1)
         names = [f"PROXIED{number}" for number in range(len(self.proxied))]
         listeners = "".join(f",{name}://{LOOPBACK}:{port}" for name, (port, _) in zip(names, self.proxied, strict=True))
         advertised = "".join(f",{name}://{LOOPBACK}:{port}" for name, (_, port) in zip(names, self.proxied, strict=True))
         protocols = "".join(f",{name}:PLAINTEXT" for name in names)
         return f"""# written by `iot up`
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{LOOPBACK}:{controller}
+node.id={self.node_id}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://{LOOPBACK}:{self.port}{listeners},CONTROLLER://{LOOPBACK}:{controller}
 advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port}{advertised}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 log.dirs={self._data}
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=5
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=2
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 """
@@ -179,6 +203,11 @@ group.initial.rebalance.delay.ms=0
             if known and (not is_free(self.port) or is_free(int(known[1]))):  # serving already, or free to serve again
                 return int(known[1])
         return self.port + 1 if self.port < 65535 and is_free(self.port + 1) else free_ports(1)[0]
+
+
+def new_cluster_id() -> str:
+    """A random one, as `kafka-storage.sh random-uuid` makes them."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def java_command() -> str | None:

@@ -48,11 +48,14 @@ def kafka(settings: Settings) -> None:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from iot_platform.kafka.causes import ConnectionCauses
+
+    causes, client = ConnectionCauses(settings), None
     try:
-        client = AdminClient({**settings.kafka_config(), "log_level": 0, "reconnect.backoff.max.ms": 500}, logger=_silent())
+        client = AdminClient({**causes.config, "log_level": 0, "reconnect.backoff.max.ms": 500}, logger=_silent())
         metadata = client.list_topics(timeout=_TIMEOUT_SECONDS)
     except KafkaException as error:
-        raise NotReadyError(f"no answer from {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
+        raise NotReadyError(causes.explain(error, client.poll if client else None)) from error
     if not metadata.brokers:
         raise NotReadyError(f"{settings.kafka_bootstrap_servers} knows no broker")
 

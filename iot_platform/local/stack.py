@@ -165,10 +165,13 @@ class Stack:
 
     def warnings(self) -> list[str]:
         """What is up but will not do what one expects; after `up`."""
-        if not self._plan.local_dagster:
-            return []
-        stopped = probes.stopped_sensors(self._settings.dagster_url)
-        return [f"the Dagster sensor {name} is switched off: turn it on under Automation in the UI" for name in stopped]
+        from iot_platform.kafka_admin import ensure_topics
+
+        found = ensure_topics(self._settings)
+        if self._plan.local_dagster:
+            stopped = probes.stopped_sensors(self._settings.dagster_url)
+            found += [f"the Dagster sensor {name} is switched off: turn it on under Automation in the UI" for name in stopped]
+        return found
 
     def _simulator(self, *needed: Future[None]) -> None:
         _all(needed)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence, Set
 from contextlib import closing
+from functools import lru_cache
 from typing import Final
 
 import dagster as dg
@@ -18,6 +19,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.tenant_sessions import end_tenant_sessions
+from iot_platform.kafka.group_offsets import GroupOffsets
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import note_watermarks, sessions
 from iot_platform.resources.dynamic import sync_kafka_partitions
@@ -84,16 +86,19 @@ class LagWatch:
         return requests, reasons, active
 
     def _note(self) -> None:
-        """Dashboards read PostgreSQL only; a tick's first look and every few seconds do for them."""
+        """Dashboards read PostgreSQL only, Kafka's tools their group; a tick's first look and every few seconds do for the former."""
         if self._end and time.monotonic() - self._noted_at >= NOTE_SECONDS:
             problems = {partition: state.text or None for partition, state in self._states.items()}
             note_watermarks(self._connection, self._settings.kafka_topic, self._end, problems)
             self._noted_at = time.monotonic()
+        _group_offsets(self._settings).note(
+            {partition: self._rows[partition].next_offset for partition in self._partitions if partition in self._rows}
+        )
 
     def _look_at_partitions(self) -> None:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
         self._rows = offsets.read(self._connection, self._settings.kafka_topic)
-        identity, marks = self._topic.look()
+        identity, marks = self._topic.look().complete()
         if identity.partitions != self._partitions:
             self._partitions = identity.partitions
             sync_kafka_partitions(self._instance, identity.partitions)
@@ -184,6 +189,12 @@ def failures_of(runs: Sequence[RunRecord]) -> shifts.Failures:
         return shifts.Failures()
     last_at = failed[0].end_time or failed[0].update_timestamp.timestamp()
     return shifts.Failures(len(failed), last_at, failed[0].dagster_run.tags.get(shifts.FAILURE_TAG) == shifts.NEEDS_PERSON)
+
+
+@lru_cache(maxsize=1)
+def _group_offsets(settings: Settings) -> GroupOffsets:
+    """Outlives the ticks: it knows when it noted last, and what it complained of already."""
+    return GroupOffsets(settings)
 
 
 def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

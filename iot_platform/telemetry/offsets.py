@@ -1,7 +1,7 @@
 """The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not. Whether
 the log is still the same one: see log_cut.py."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from ingest_daemon.partitions import unavailable
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -89,23 +90,35 @@ def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable
     topic, partitions = identity.topic, tuple(partitions)
     if absent := sorted(set(partitions) - set(identity.partitions)):
         raise TopicMissingError(f"topic '{topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
+    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
     try:
-        return ask_watermarks(AdminClient({**settings.kafka_config(), "log_level": 0}), topic, partitions)
+        found = ask_watermarks(admin, topic, partitions)
+        if silent := sorted(set(partitions) - set(found)):
+            metadata = admin.list_topics(topic, timeout=KAFKA_TIMEOUT_SECONDS)
+            raise TransientError(f"Kafka: {unavailable(metadata, topic, silent) or f'partition {silent[0]} of {topic} is silent'}")
     except KafkaException as error:
         raise TransientError(f"Kafka does not say what the partitions of '{topic}' hold: {error.args[0].str()}") from error
+    return found
 
 
 def ask_watermarks(
-    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
+    admin: AdminClient, topic: str, partitions: Collection[int], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
 ) -> dict[int, Watermarks]:
-    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
+    """Ask Kafka what the log of each partition holds; one whose leader is silent is missing: librdkafka has no error for that, but a
+    negative offset. Raises KafkaException."""
+    if not partitions:
+        return {}
     places = [TopicPartition(topic, partition) for partition in partitions]
     low, high = (
         admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_seconds)
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
     )
     answers = {place.partition: (low[place].result(), high[place].result()) for place in places}
-    return {partition: Watermarks(first.offset, last.offset, last.leader_epoch) for partition, (first, last) in answers.items()}
+    return {
+        partition: Watermarks(first.offset, last.offset, last.leader_epoch)
+        for partition, (first, last) in answers.items()
+        if first.offset >= 0 and last.offset >= 0
+    }
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:
