@@ -8,6 +8,8 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -56,15 +58,15 @@ def describe(settings: Settings) -> TopicIdentity:
     Raises:
         TransientError, TopicMissingError.
     """
-    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
-    topic = settings.kafka_topic
+    causes, topic = ConnectionCauses(settings), settings.kafka_topic
+    admin = AdminClient({**causes.config, "log_level": 0})
     try:
         cluster = admin.describe_cluster(request_timeout=KAFKA_TIMEOUT_SECONDS).result()
         found = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_TIMEOUT_SECONDS)[topic].result()
     except KafkaException as error:
         if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
             raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-        raise TransientError(f"Kafka at {settings.kafka_bootstrap_servers} does not answer: {error.args[0].str()}") from error
+        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
     return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
 
 
