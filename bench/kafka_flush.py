@@ -1,6 +1,6 @@
 """What flush.messages=1 costs: the daemon's producer against topics with and without it, alternated in one run.
 
-Two loads: as fast as 2,000 messages in flight allow, and one message at a time (its latency is the price of a sync). Beside them, how
+Two loads: as fast as the in-flight window allows, and one message at a time (its latency is the price of a sync). Beside them, how
 often the disk under `--disk` syncs a second: the folder of that Kafka's data, on this machine.
 
     python -m bench.kafka_flush --kafka 127.0.0.1:9092 --disk .local/data/kafka --messages 200000 --rounds 3
@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from iot_platform.local.disk_syncs import syncs_per_second
 
-WINDOW, PARTITIONS = 2000, 6
+PARTITIONS = 6
 TOPICS = {"with": {"flush.messages": "1"}, "without": {}}
 PAYLOAD = b'{"deviceId":"sensor-001","temp":25.3,"ok":true,"n":%07d}'
 
@@ -28,11 +28,11 @@ def producer(kafka: str) -> Producer:
     return Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random", **config})
 
 
-def fast(client: Producer, topic: str, messages: int) -> float:
+def fast(client: Producer, topic: str, messages: int, window: int) -> float:
     """Messages a second."""
     began, sent = time.perf_counter(), 0
     while sent < messages:
-        while len(client) < WINDOW and sent < messages:
+        while len(client) < window and sent < messages:
             client.produce(topic, PAYLOAD % sent, key=b"sensor-%d" % (sent % 500))
             sent += 1
         client.poll(0.001)
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--disk", type=Path, required=True)
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--window", type=int, default=2000, help="IOT_INGEST_IN_FLIGHT_WINDOW")
     options = parser.parse_args()
     admin = AdminClient({"bootstrap.servers": options.kafka})
     names = {kind: f"bench-flush-{kind}-{time.time_ns()}" for kind in TOPICS}
@@ -71,10 +72,10 @@ def main() -> None:
     latencies: dict[str, list[float]] = {kind: [] for kind in TOPICS}
     try:
         for kind in TOPICS:
-            fast(client, names[kind], 20_000)  # warm
+            fast(client, names[kind], 20_000, options.window)  # warm
         for number in range(options.rounds):
             for kind in list(TOPICS) if number % 2 == 0 else reversed(TOPICS):
-                rates[kind].append(fast(client, names[kind], options.messages))
+                rates[kind].append(fast(client, names[kind], options.messages, options.window))
                 latencies[kind] += alone(client, names[kind], 200)
         document = {
             "syncs_per_second": round(syncs_per_second(options.disk)),
