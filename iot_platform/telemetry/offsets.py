@@ -10,6 +10,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from ingest_daemon.partitions import unavailable
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -65,13 +67,14 @@ def describe(settings: Settings) -> TopicIdentity:
     Raises:
         TransientError, TopicMissingError.
     """
-    topic = settings.kafka_topic
+    causes, topic = ConnectionCauses(settings), settings.kafka_topic
+    admin = AdminClient({**causes.config, "log_level": 0})
     try:
-        return identify(AdminClient({**settings.kafka_config(), "log_level": 0}), topic)
+        return identify(admin, topic)
     except KafkaException as error:
         if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
             raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-        raise TransientError(f"Kafka at {settings.kafka_bootstrap_servers} does not answer: {error.args[0].str()}") from error
+        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
 
 
 def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
@@ -90,14 +93,15 @@ def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable
     topic, partitions = identity.topic, tuple(partitions)
     if absent := sorted(set(partitions) - set(identity.partitions)):
         raise TopicMissingError(f"topic '{topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
-    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
+    causes = ConnectionCauses(settings)
+    admin = AdminClient({**causes.config, "log_level": 0})
     try:
         found = ask_watermarks(admin, topic, partitions)
         if silent := sorted(set(partitions) - set(found)):
             metadata = admin.list_topics(topic, timeout=KAFKA_TIMEOUT_SECONDS)
             raise TransientError(f"Kafka: {unavailable(metadata, topic, silent) or f'partition {silent[0]} of {topic} is silent'}")
     except KafkaException as error:
-        raise TransientError(f"Kafka does not say what the partitions of '{topic}' hold: {error.args[0].str()}") from error
+        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
     return found
 
 
