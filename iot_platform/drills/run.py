@@ -41,6 +41,7 @@ class Options:
     rate: float | None = None
     seconds: float | None = None
     outage_seconds: float | None = None
+    rounds: int | None = None
 
 
 @dataclass
@@ -101,6 +102,10 @@ class DrillRun:
     def outage_seconds(self, default: float) -> float:
         """How long a long outage lasts."""
         return self.options.outage_seconds if self.options.outage_seconds is not None else default
+
+    def rounds(self, default: int) -> int:
+        """How often a drill that repeats its fault does so."""
+        return self.options.rounds if self.options.rounds is not None else default
 
     def hold(self, seconds: float) -> None:
         """Let a fault last; shows how much of it is left."""

@@ -98,9 +98,9 @@ def remove_leftovers() -> None:
                 subprocess.run(["umount", "-l", fields[4].encode().decode("unicode_escape")], check=False, capture_output=True)
 
 
-def move(source: Path, target: Path) -> None:
-    """Everything in one folder to another, owners (the folder's own too) and all. Holes are filled: what was preallocated stays so."""
-    _run("cp", "-a", "--sparse=never", f"{source}/.", str(target))
+def move(source: Path, target: Path, *, holes: bool = False) -> None:
+    """Everything in one folder to another, owners (the folder's own too) and all. Without `holes`, what was preallocated stays so."""
+    _run("cp", "-a", f"--sparse={'always' if holes else 'never'}", f"{source}/.", str(target))
     for path in source.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
