@@ -20,6 +20,11 @@ RATE: Final = 300
 ROUNDS: Final = 20
 BROKER: Final = "mosquitto"
 FLUSH: Final = "flush.messages"
+ROLL: Final = "segment.ms"
+ROLL_MS: Final = 3000  # so that a cut meets new files, too
+KAFKA_HOST: Final = ("kafka", "postgresql", "dagster-code", "dagster-daemon")
+AUTOSAVE_SECONDS: Final = 10.0  # of the local stack's Mosquitto
+FORGOTTEN_SECONDS: Final = 30.0  # what waited for delivery at the save before a cut was published less long before it
 PATIENCE_SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 30
 
@@ -30,7 +35,8 @@ def power_cut(run: DrillRun) -> None:
     go to the spool, while everything starts), and nothing that the daemon had acknowledged: with `flush.messages=1` Kafka, too, has on its
     disk what it confirms. (The broker stands on another host.)"""
     data = run.stack.folder / "data"
-    _set_flush(run, "1")
+    _set(run, FLUSH, "1")
+    _set(run, ROLL, str(ROLL_MS))
     folders = (data / "kafka", data / "postgresql", run.stack.folder / INGEST)
     with power_host(run, [name for name in PROGRAMS if name != BROKER], *folders) as host:
         run.fleet.start(rate=RATE)
@@ -46,6 +52,48 @@ def power_cut(run: DrillRun) -> None:
         run.await_stored(run.fleet.acknowledged, PATIENCE_SECONDS)
         _tell(run, host)
     run.check(run.stack.accounting()["missing"] == 0, "the daemon misses entries of its spool")
+
+
+@drill("power_cut_unsynced", "the power cut under a Kafka that syncs when it likes", group="power", fresh=True, obstacle=obstacle)
+def power_cut_unsynced(run: DrillRun) -> None:
+    """With Kafka's own default for `flush.messages` a single broker loses what it confirmed, drained or not. The drain goes on by itself
+    where the old and the new log part, what was drained stays, and the audit names exactly the messages that are lost. (The daemon is on
+    another host: its books are exact.)"""
+    data = run.stack.folder / "data"
+    _set(run, FLUSH, None)
+    with power_host(run, KAFKA_HOST, data / "kafka", data / "postgresql") as host:
+        run.fleet.start(rate=RATE)
+        run.await_stored(500, PATIENCE_SECONDS)
+        for number in range(max(2, run.rounds(ROUNDS) // 4)):
+            scene = run.rng.choice((_flowing, _undrained))
+            scene(run, host)
+            with run.fault(f"power cut {number + 1}, {scene.__name__.removeprefix('_')}"):
+                host.cut()
+                host.back()
+        run.fleet.finish()
+        run.expect_losses("Kafka confirmed them before they were on its disk")
+        _tell(run, host)
+
+
+@drill("power_cut_broker", "the power cut under everything, the MQTT broker too", group="power", fresh=True, obstacle=obstacle)
+def power_cut_broker(run: DrillRun) -> None:
+    """Mosquitto starts again with the queues of its last save. It loses what it took since then and had not delivered, and delivers again,
+    as new messages, what was acknowledged since then; nothing that is older, and nothing that the daemon had acknowledged."""
+    data = run.stack.folder / "data"
+    with power_host(run, PROGRAMS, data / BROKER, data / "kafka", data / "postgresql", run.stack.folder / INGEST) as host:
+        _set(run, FLUSH, "1")
+        run.fleet.start(rate=RATE)
+        for number in range(max(2, run.rounds(ROUNDS) // 4)):
+            _flowing(run, host)
+            run.hold(AUTOSAVE_SECONDS)
+            run.stack.kill_for_good(INGEST)
+            run.hold(run.rng.uniform(1, 3))
+            with run.fault(f"power cut {number + 1}, the daemon away"):
+                host.cut()
+                run.forgive(FORGOTTEN_SECONDS)
+                host.back()
+        run.fleet.finish()
+        _tell(run, host)
 
 
 # -- what a cut meets ------------------------------------------------------------------------------------------
@@ -69,11 +117,19 @@ def _starting(run: DrillRun, _host: PowerHost) -> None:
     run.hold(run.rng.uniform(0, 8))
 
 
+def _undrained(run: DrillRun, host: PowerHost) -> None:
+    """Messages come to Kafka, but not further."""
+    host.start()
+    run.stack.stop("dagster-daemon", "dagster-code")
+    run.await_true("no drain runs", lambda: not run.stack.drain_pids())
+    run.hold(run.rng.uniform(1, 4))
+
+
 # -- Kafka -----------------------------------------------------------------------------------------------------
-def _set_flush(run: DrillRun, value: str | None) -> None:
-    """The topic's `flush.messages`; None is Kafka's default: whenever the kernel likes."""
+def _set(run: DrillRun, name: str, value: str | None) -> None:
+    """A setting of the topic; None is Kafka's default."""
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
-    entry = ConfigEntry(FLUSH, value or "", incremental_operation=operation)
+    entry = ConfigEntry(name, value or "", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, run.settings.kafka_topic, incremental_configs=[entry])
     admin = AdminClient({**run.settings.kafka_config(), "log_level": 0})
     for future in admin.incremental_alter_configs([resource]).values():

@@ -266,7 +266,7 @@ int main(int count, char **arguments) {
             line[length] = 0;
             unsigned percent = 0;
             if (!strcmp(line, "sync\n")) {
-                commit(records);
+                commit(records, NULL);
                 for (node *each = nodes; each; each = each->next) settle(each);
                 printf("synced\n");
             } else if (!strcmp(line, "cut\n")) {

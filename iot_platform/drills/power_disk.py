@@ -2,9 +2,9 @@
 
 What is written, by `write` or through a mapping, every process sees at once; it outlives a cut once `fsync`, `fdatasync`, `msync(MS_SYNC)`
 or a write with O_SYNC or O_DSYNC has returned (a sync takes its time, and a cut in the middle of one finds nothing synced). Neither
-`sync`, `sync_file_range` nor closing counts. Names (create, rename, unlink, mkdir, link) outlive it in the order in which they were made:
-with a `journal`, as of ext4, once any file or folder has been synced; on a `strict` disk, which promises no more than POSIX does, once
-the folder has been. Owners, modes and times are durable at once.
+`sync`, `sync_file_range` nor closing counts. Names (create, rename, unlink, mkdir, link) outlive it with a `journal`, as of ext4 and XFS,
+once any file or folder has been synced after them; on a `strict` disk, which promises no more than POSIX does, once their folder has been
+(of a rename between folders, each half with its own). Owners, modes and times are durable at once.
 
 Real disks may have written some of the rest, too: `back` lets a random part of it survive, seeded: names up to some moment, whole pages,
 pages of which some sectors are old, sizes in between. Not covered: disks that say "synced" and lie.

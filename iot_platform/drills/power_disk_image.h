@@ -119,20 +119,20 @@ static void name(node *dir, const char *called, node *to, bool begins) {
     dir->stat.st_ctim = dir->stat.st_mtim;
 }
 
-static void commit(size_t count) { /* the first so many records, and the rest of the last one's transaction */
-    while (count && count < records && !journal[count].begins) count++;
-    for (size_t i = 0; i < count; i++) {
+static void commit(size_t count, const node *only) { /* of the first so many records those of one folder, or all (NULL) */
+    size_t left = 0;
+    while (!only && count && count < records && !journal[count].begins) count++; /* the rest of a transaction */
+    for (size_t i = 0; i < records; i++) {
         record *each = &journal[i];
+        if (i >= count || (only && each->dir != only)) { journal[left++] = *each; continue; }
         set(&each->dir->durable, each->name, each->node);
         unref(each->dir), unref(each->node), free(each->name);
     }
-    memmove(journal, journal + count, (records -= count) * sizeof *journal);
+    records = left;
 }
 
 static void synced(node *what) {
-    size_t count = records;
-    if (strict) while (count && (!S_ISDIR(what->stat.st_mode) || journal[count - 1].dir != what)) count--;
-    commit(count);
+    if (!strict || S_ISDIR(what->stat.st_mode)) commit(records, strict ? what : NULL);
     settle(what);
 }
 
@@ -204,7 +204,7 @@ static void forget_changes(node *file, unsigned percent) {
 static void revert(unsigned percent) {
     memset(&figures, 0, sizeof figures);
     figures.names = records;
-    if (roll(100) < percent) commit(roll(records + 1));
+    if (roll(100) < percent) commit(roll(records + 1), NULL);
     figures.names_survived = figures.names - records;
     while (records) { record *last = &journal[--records]; unref(last->dir), unref(last->node), free(last->name); }
     size_t count = 0, room = 0;
