@@ -27,6 +27,7 @@ AUTOSAVE_SECONDS: Final = 10.0  # of the local stack's Mosquitto
 FORGOTTEN_SECONDS: Final = 30.0  # what waited for delivery at the save before a cut was published less long before it
 PATIENCE_SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 30
+_FORGET_FAILURES: Final = "DELETE FROM dagster.runs WHERE status = 'FAILURE'"
 
 
 @drill("power_cut", "the power cut again and again, under everything but the MQTT broker", group="power", fresh=True, obstacle=obstacle)
@@ -97,16 +98,23 @@ def power_cut_broker(run: DrillRun) -> None:
 
 
 # -- what a cut meets ------------------------------------------------------------------------------------------
+def _begin(run: DrillRun, host: PowerHost) -> None:
+    """Everything serves, and a drain run may start: the growing pauses after failed ones are for cuts that are minutes apart."""
+    host.start()
+    with run.database() as connection, connection.cursor() as cursor:
+        cursor.execute(_FORGET_FAILURES)
+
+
 def _flowing(run: DrillRun, host: PowerHost) -> None:
     """Messages come all the way again."""
-    host.start()
+    _begin(run, host)
     run.await_stored(run.stored() + run.rng.randrange(50, 500), PATIENCE_SECONDS)
     run.hold(run.rng.uniform(0, 1))
 
 
 def _spooling(run: DrillRun, host: PowerHost) -> None:
     """Kafka is away, and the daemon acknowledges from its spool."""
-    host.start()
+    _begin(run, host)
     run.stack.kill_for_good("kafka")
     wanted = run.rng.randrange(100, 1000)
     run.await_true("messages in the spool", lambda: (run.stack.metrics() or {}).get("iot_ingest_spool_messages", 0) > wanted)
@@ -119,7 +127,7 @@ def _starting(run: DrillRun, _host: PowerHost) -> None:
 
 def _undrained(run: DrillRun, host: PowerHost) -> None:
     """Messages come to Kafka, but not further."""
-    host.start()
+    _begin(run, host)
     run.stack.stop("dagster-daemon", "dagster-code")
     run.await_true("no drain runs", lambda: not run.stack.drain_pids())
     run.hold(run.rng.uniform(1, 4))
