@@ -131,7 +131,7 @@ def _weigh(run: DrillRun, verdict: Verdict, published: Sequence[Published], stor
     compared = examine(published, stored)
     verdict.messages, verdict.lost, verdict.doubled = compared.messages, compared.lost, compared.doubled
     verdict.redelivered = compared.redelivered
-    verdict.expected_losses = sum(count for count, _ in run.expected_losses)
+    verdict.expected_losses = wanted = sum(count for count, _ in run.expected_losses)
     if run.forgiven:
         compared = _forgive(run, verdict, published, stored)
     verdict.problems += compared.problems
@@ -139,7 +139,7 @@ def _weigh(run: DrillRun, verdict: Verdict, published: Sequence[Published], stor
         verdict.expected_losses = compared.lost
         if not compared.lost:
             verdict.problems.append(f"nothing was lost, although {run.unknown_losses}")
-    elif compared.lost != verdict.expected_losses:
+    elif compared.lost != wanted:
         expected = "; ".join(f"{count} expected: {why}" for count, why in run.expected_losses)
         verdict.problems += compared.losses or [f"nothing was lost, although {expected}"]
         if compared.losses and expected:
@@ -154,8 +154,11 @@ def _forgive(run: DrillRun, verdict: Verdict, published: Sequence[Published], st
         return replace(item, acked=item.acked and not times, sends=item.sends + times)
 
     compared = examine([weakened(item) for item in published], stored)
-    verdict.expected_losses += verdict.lost - compared.lost
-    run.note(f"the broker lost {verdict.lost - compared.lost} messages and delivered {verdict.doubled - compared.doubled} again as new")
+    lost, again = verdict.lost - compared.lost, verdict.doubled - compared.doubled
+    run.note(f"the broker lost {lost:,} messages and delivered {again:,} again as new")
+    if not lost + again:
+        verdict.problems.append("the broker lost nothing, although it had not saved what it took last")
+    verdict.expected_losses += lost
     verdict.doubled = compared.doubled
     return compared
 
