@@ -5,12 +5,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from iot_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.log_cuts import KnownCut
+    from iot_platform.telemetry.partition_state import PartitionState
 
 DEADLINE_SECONDS: Final = 8.0
 HTTP_TIMEOUT_SECONDS: Final = 3.0
@@ -26,8 +31,15 @@ SELECT committed_at, first_received_at, last_received_at, messages + quarantined
 WHERE committed_at > now() - interval '5 min' AND kind = 'drain' AND last_received_at IS NOT NULL
 """
 _QUARANTINE: Final = "SELECT reason, count(*) FROM quarantine WHERE received_at > now() - interval '24 h' GROUP BY 1 ORDER BY 2 DESC, 1"
-_OFFSETS: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
-_RUNS: Final = """{ runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } } }"""
+_LAST_COMMIT: Final = "SELECT extract(epoch FROM now() - max(updated_at))::float8 FROM kafka_offset WHERE topic = %s"
+STILL_SECONDS: Final = 120.0
+"""Records that wait while nothing was committed for so long: the drain does not work. A shift starts within seconds."""
+CUT_PERIOD: Final = timedelta(hours=24)
+"""A log that was cut is told for so long."""
+_RUNS: Final = """{
+  drains: runsOrError(filter: {pipelineName: "drain"}, limit: 10) { ... on Runs { results { runId status endTime } } }
+  runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } }
+}"""
 
 
 @dataclass
@@ -73,22 +85,47 @@ def collect(settings: Settings) -> Status:
     from iot_platform.local import probes
 
     status = Status()
-    database: dict[str, Any] = {}
-    ends: dict[int, tuple[int, int]] = {}
+    found = _Found()
     tasks: dict[str, Callable[[], None]] = {
         "mqtt": partial(probes.mqtt, settings),
-        "kafka": partial(_kafka, settings, ends),
-        "postgresql": partial(_database, settings, status, database),
+        "kafka": partial(probes.kafka, settings),
+        "postgresql": partial(_database, settings, status),
+        "drain": partial(_drain, settings, status, found),
         "ingest": partial(_ingest, settings, status),
-        "dagster": partial(_dagster, settings, status),
+        "dagster": partial(_dagster, settings, status, found),
     }
     failures = _in_parallel(tasks)
     status.components = [Component(name, "down" if name in failures else "ok", failures.get(name, "")) for name in tasks]
+    _judge_drain(status, found)
     status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
-    if ends and "next" in database:
-        following = database["next"]
-        status.lag = {partition: max(0, high - following.get(partition, low)) for partition, (low, high) in sorted(ends.items())}
     return status
+
+
+@dataclass
+class _Found:
+    """What several components together say of the drain."""
+
+    states: "dict[int, PartitionState]" = field(default_factory=dict)
+    cuts: "list[KnownCut]" = field(default_factory=list)
+    last_commit_seconds: float | None = None  # ago
+    drain_runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
+
+
+def _judge_drain(status: Status, found: _Found) -> None:
+    """Records that wait although nobody drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
+    drain = next(component for component in status.components if component.name == "drain")
+    if drain.state != "ok":
+        return
+    waiting = sum(max(0, state.lag) for state in found.states.values())
+    problems = [f"partition {state.partition}: {state.text}" for state in found.states.values() if state.problem]
+    ended = [run for run in found.drain_runs if run["endTime"]]
+    failed = ended and ended[0]["status"] == "FAILURE"
+    still = found.last_commit_seconds
+    if waiting and failed and (still is None or still > time.time() - ended[0]["endTime"]):
+        problems.append(f"{waiting:,} records wait, and the last drain run failed: run {ended[0]['runId']} says why")
+    elif waiting and still is not None and still > STILL_SECONDS:
+        problems.append(f"{waiting:,} records wait, and nothing was committed for {still:,.0f} s: see the runs of the job drain in Dagster")
+    drain.state, drain.detail = ("down", "; ".join(problems)) if problems else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
 
 
 def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
@@ -112,35 +149,28 @@ def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
     return dict(failures)
 
 
-def _kafka(settings: Settings, ends: dict[int, tuple[int, int]]) -> None:
-    from confluent_kafka import Consumer, TopicPartition
+def _drain(settings: Settings, status: Status, found: "_Found") -> None:
+    from iot_platform.database.connection import connect
+    from iot_platform.telemetry.log_cuts import cuts_since
+    from iot_platform.telemetry.partition_state import look
 
-    from iot_platform.local import probes
-
-    probes.kafka(settings)
-    config = settings.kafka_config() | {"group.id": "iot-status", "enable.auto.commit": False, "log_level": 0}
-    consumer = Consumer(config)
-    try:
-        found = consumer.list_topics(settings.kafka_topic, timeout=HTTP_TIMEOUT_SECONDS).topics[settings.kafka_topic]
-        if found.error is not None:
-            raise LookupError(f"no topic {settings.kafka_topic} (IOT_KAFKA_TOPIC): {found.error.str()}")
-        for partition in found.partitions:
-            answer = consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=HTTP_TIMEOUT_SECONDS)
-            if answer is not None:
-                ends[partition] = answer
-    finally:
-        consumer.close()
+    with closing(connect(settings, "reader", "iot status")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
+            cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
+            (found.last_commit_seconds,) = cursor.fetchone() or (None,)
+        _, found.states = look(settings, connection)
+        found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
+    status.lag = {partition: state.lag for partition, state in found.states.items()}
 
 
-def _database(settings: Settings, status: Status, found: dict[str, Any]) -> None:
+def _database(settings: Settings, status: Status) -> None:
     from iot_platform.database.connection import connect
 
     connection = connect(settings, "reader", "iot status")
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
-            cursor.execute(_OFFSETS, (settings.kafka_topic,))
-            found["next"] = dict(cursor.fetchall())
             cursor.execute(_LEDGER_RATE)
             status.messages_out_per_second, status.measurements_out_per_second = cursor.fetchone() or (None, None)
             cursor.execute(_FRESHNESS)
@@ -213,11 +243,13 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _dagster(settings: Settings, status: Status) -> None:
+def _dagster(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.local import probes
 
     document = json.loads(_read(f"{settings.dagster_url.rstrip('/')}/graphql", "IOT_DAGSTER_URL", json.dumps({"query": _RUNS}).encode()))
-    status.runs = ((document.get("data") or {}).get("runsOrError") or {}).get("results")
+    data = document.get("data") or {}
+    status.runs = (data.get("runsOrError") or {}).get("results")
+    found.drain_runs = (data.get("drains") or {}).get("results") or []
     probes.dagster(settings.dagster_url)
 
 

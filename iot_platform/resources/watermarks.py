@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from iot_platform.settings import Settings
+from iot_platform.telemetry.offsets import TopicIdentity, ask_watermarks, identify
+from iot_platform.telemetry.offsets import Watermarks as OffsetWatermarks
 
 
 class KafkaUnavailableError(Exception):
@@ -65,6 +67,18 @@ class TopicOffsets:
         """First and next offset of each partition."""
         return Watermarks(begin=self.begin(partitions), end=self.end(partitions))
 
+    def look(self) -> tuple[TopicIdentity, dict[int, OffsetWatermarks]]:
+        """Which topic it is, and what the log of each partition holds.
+
+        Raises:
+            KafkaUnavailableError: no broker answered, or there is no such topic.
+        """
+        try:
+            identity = identify(self._admin, self._topic, self._timeout)
+            return identity, ask_watermarks(self._admin, self._topic, identity.partitions, self._timeout)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+
     def _offsets(self, partitions: tuple[int, ...], spec: OffsetSpec) -> dict[int, int]:
         wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
         try:
@@ -74,4 +88,6 @@ class TopicOffsets:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return KafkaUnavailableError(f"Kafka has no topic {self._topic} (IOT_KAFKA_TOPIC). `iot up` creates it on the local Kafka.")
         return KafkaUnavailableError(f"Kafka at {self._servers} (IOT_KAFKA_BOOTSTRAP_SERVERS) does not answer: {error.args[0].str()}")
