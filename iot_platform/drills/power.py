@@ -21,7 +21,7 @@ ROUNDS: Final = 20
 BROKER: Final = "mosquitto"
 FLUSH: Final = "flush.messages"
 ROLL: Final = "segment.ms"
-ROLL_MS: Final = 3000  # so that a cut meets new files, too
+ROLL_MS: Final = 20_000  # so that a cut meets new files, too
 KAFKA_HOST: Final = ("kafka", "postgresql", "dagster-code", "dagster-daemon")
 AUTOSAVE_SECONDS: Final = 10.0  # of the local stack's Mosquitto
 FORGOTTEN_SECONDS: Final = 30.0  # what waited for delivery at the save before a cut was published less long before it
@@ -43,7 +43,7 @@ def power_cut(run: DrillRun) -> None:
         run.fleet.start(rate=RATE)
         run.await_stored(500, PATIENCE_SECONDS)
         for number in range(run.rounds(ROUNDS)):
-            scene = run.rng.choice((_flowing, _flowing, _spooling, _starting))
+            scene = run.rng.choice((_flowing, _flowing, _spooling, _starting, _starting))
             scene(run, host)
             with run.fault(f"power cut {number + 1}, {scene.__name__.removeprefix('_')}"):
                 host.cut()

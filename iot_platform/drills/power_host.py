@@ -13,6 +13,7 @@ from iot_platform.drills.small_disk import move
 from iot_platform.drills.stack import INGEST
 
 SURVIVE_PERCENT: Final = 40
+READY_SECONDS: Final = 300.0  # everything recovers at once
 PROGRAMS: Final = ("mosquitto", "kafka", "postgresql", "dagster-code", "dagster-daemon", INGEST)
 # By this the daemon knows that its host went down: what it had written but not synced is no longer there.
 _NEW_BOOT: Final = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
@@ -47,7 +48,7 @@ class PowerHost:
         for name in self.programs:
             self._stack.start(name, ready=False)
         for name in self.programs if ready else ():
-            self._stack.await_ready(name)
+            self._stack.await_ready(name, READY_SECONDS)
 
     def receipts(self) -> list[str]:
         """Kafka's lines about logs that ended in what was never whole."""
