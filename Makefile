@@ -40,7 +40,7 @@ test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
 	@$(PYTEST) iot_platform_tests/unit iot_platform_tests/contract $(ARGS)
 
 .PHONY: test-fault
-test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OUTAGE_SECONDS: long outages, 60 unless set; IOT_DRILL_SEED)
+test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OUTAGE_SECONDS: long outages, 60 unless set; IOT_DRILL_ROUNDS: power cuts, 10; IOT_DRILL_SEED)
 	@$(PYTEST) iot_platform_tests/fault -m "fault or not fault" $(ARGS)
 
 .PHONY: test-cluster

@@ -1,5 +1,6 @@
 """What the daemon remembers across restarts, per MQTT client id: the last connection number and the last subscription."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -40,6 +41,9 @@ class StateDir:
         self._subscription_file = folder / file_name("subscription", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for parent in folder.absolute().parents:
+                with contextlib.suppress(OSError):  # where we may not, somebody else made what is in it
+                    _sync(parent)  # else a power cut could take the new folder away, with all that was synced in it
             self._lock = os.open(folder / file_name("lock", client_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -115,10 +119,15 @@ def _write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync(path.parent)
     except OSError as error:
         raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {path}: {error.strerror}") from error
+
+
+def _sync(folder: Path) -> None:
+    """The names in it survive a power cut."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

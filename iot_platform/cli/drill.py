@@ -55,6 +55,7 @@ def run(  # noqa: PLR0917 - every parameter is an option
     rate: Annotated[float | None, typer.Option(min=1, help="Messages a second, whatever the drill asks for.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Seconds that the fleet publishes, whatever the drill asks for.")] = None,
     outage_seconds: Annotated[float | None, typer.Option(min=1, help="Length of the long outages; 600 unless given.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often drills with rounds cut the power; 20 unless given.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder of report.md and report.json; unless given, .local/drills/<UTC time>.")
     ] = None,
@@ -76,7 +77,7 @@ def run(  # noqa: PLR0917 - every parameter is an option
         raise CliError(str(error.args[0])) from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: mounts and servers go first
     console = Console()
-    done = Report(datetime.now(UTC), Options(seed, rate, seconds, outage_seconds))
+    done = Report(datetime.now(UTC), Options(seed, rate, seconds, outage_seconds, rounds))
     folder = report or settings.local_dir / "drills" / f"{done.started_at:%Y-%m-%dT%H%M%SZ}"
     try:
         _run_all(console, chosen, done, settings.cache_dir, keep=keep)

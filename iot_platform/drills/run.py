@@ -41,6 +41,7 @@ class Options:
     rate: float | None = None
     seconds: float | None = None
     outage_seconds: float | None = None
+    rounds: int | None = None
 
 
 @dataclass
@@ -67,6 +68,8 @@ class DrillRun:
     problems: list[str] = field(default_factory=list)
     expected_losses: list[tuple[int, str]] = field(default_factory=list)
     expected_differences: dict[str, str] = field(default_factory=dict)
+    unknown_losses: str = ""
+    forgiven: list[tuple[int, int]] = field(default_factory=list)
     recovery_limit_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +104,10 @@ class DrillRun:
     def outage_seconds(self, default: float) -> float:
         """How long a long outage lasts."""
         return self.options.outage_seconds if self.options.outage_seconds is not None else default
+
+    def rounds(self, default: int) -> int:
+        """How often a drill that repeats its fault does so."""
+        return self.options.rounds if self.options.rounds is not None else default
 
     def hold(self, seconds: float) -> None:
         """Let a fault last; shows how much of it is left."""
@@ -179,3 +186,13 @@ class DrillRun:
     def expect_difference(self, kind: str, why: str) -> None:
         """The audit must report a difference of this kind, and may."""
         self.expected_differences[kind] = why
+
+    def expect_losses(self, why: str) -> None:
+        """Acknowledged messages will be lost, nobody knows how many: one at least, and exactly as many as the audit finds missing."""
+        self.unknown_losses = why
+        self.expect_difference("sequences", why)
+
+    def forgive(self, seconds: float) -> None:
+        """The MQTT broker loses what it did not save: what was published so shortly before now may be lost, or come again."""
+        now = time.time_ns() // 1000
+        self.forgiven.append((now - round(seconds * 1e6), now))

@@ -70,15 +70,15 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
     folder.rename(aside)
     try:
         folder.mkdir()
-        _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", f"{_MARK}-{_self()}", str(folder))
+        _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", mount_source(), str(folder))
         try:
-            _move(aside, folder)
+            move(aside, folder)
             disk = SmallDisk(folder)
             try:
                 yield disk
             finally:
                 disk.make_room()
-                _move(folder, aside)
+                move(folder, aside)
         finally:
             _unmount(folder)
     finally:
@@ -88,7 +88,7 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
 
 
 def remove_leftovers() -> None:
-    """Unmount the small disks of processes that are no more."""
+    """Unmount the disks of processes that are no more."""
     for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
         fields = line.split()
         source = fields[fields.index("-") + 2]
@@ -98,9 +98,9 @@ def remove_leftovers() -> None:
                 subprocess.run(["umount", "-l", fields[4].encode().decode("unicode_escape")], check=False, capture_output=True)
 
 
-def _move(source: Path, target: Path) -> None:
-    """Everything in one folder to another, owners (the folder's own too) and all. Holes are filled: what was preallocated stays so."""
-    _run("cp", "-a", "--sparse=never", f"{source}/.", str(target))
+def move(source: Path, target: Path, *, holes: bool = False) -> None:
+    """Everything in one folder to another, owners (the folder's own too) and all. Without `holes`, what was preallocated stays so."""
+    _run("cp", "-a", f"--sparse={'always' if holes else 'never'}", f"{source}/.", str(target))
     for path in source.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -120,8 +120,9 @@ def _run(*command: str) -> None:
         raise SmallDiskError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def _self() -> str:
-    return f"{os.getpid()}-{_start_time(str(os.getpid()))}"
+def mount_source() -> str:
+    """Source of a mount that `remove_leftovers` may unmount once this process is no more."""
+    return f"{_MARK}-{os.getpid()}-{_start_time(str(os.getpid()))}"
 
 
 def _start_time(pid: str) -> str:

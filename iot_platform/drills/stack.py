@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,8 @@ class DrillStack:
         self.note = note
         self.ingest_environment: dict[str, str] = {}
         """Further variables of the ingest daemons; they apply from the next `start` or `restart`."""
+        self.ingest_wrapper: tuple[str, ...] = ()
+        """A command that runs the ingest daemons' commands; likewise."""
         self.supervisor = Supervisor(self.folder, die_with_parent=True)
         mqtt, behind, postgresql, *kafka = free_ports(3 + brokers)
         cache = cache_dir or Settings().cache_dir
@@ -132,6 +134,7 @@ class DrillStack:
         """As it was before the drill: healed, further daemons gone, no further variables."""
         self.heal()
         self.ingest_environment.clear()
+        self.ingest_wrapper = ()
         for name in [name for name in self._ingests if name != INGEST]:
             self.remove_ingest(name)
         for name in self._programs:
@@ -230,6 +233,25 @@ class DrillStack:
         if pid:
             os.kill(pid, signal.SIGKILL)
         self.stop(name)
+
+    def kill_all(self, *spared: str) -> None:
+        """kill -9 of every process but the supervisor and these programs, orphans too; on return none is left, and they stay down until
+        `start`."""
+        kept = {self.supervisor.pid, *(self.pid(name) for name in spared)}
+
+        def kill() -> bool:
+            pids = [pid for pid in leftovers.find(self.folder) if pid not in kept]
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return bool(pids)
+
+        kill()
+        with ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(self.stop, *(name for name in self._programs if name not in spared))
+            while kill() or not stopped.done():  # the supervisor may have started one again just before
+                time.sleep(0.02)
+            stopped.result()
 
     def kill_drain(self) -> list[int]:
         """kill -9 Dagster's run workers; returns their process ids."""
@@ -343,7 +365,8 @@ class DrillStack:
             "IOT_INGEST_HTTP_PORT": str(self._ports[name]),
             "IOT_INGEST_STATE_DIR": str(self.folder / name),
         }
-        program = replace(applications.ingest(self.program_settings), name=name)
+        program = applications.ingest(self.program_settings)
+        program = replace(program, name=name, command=(*self.ingest_wrapper, *program.command))
         return self._own(program, {**own, **self.ingest_environment, **self._ingests[name]})
 
     # -- settings ----------------------------------------------------------------------------------------------

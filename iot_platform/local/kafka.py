@@ -73,6 +73,7 @@ class KafkaServer:
             cluster = self.quorum.cluster_id if self.quorum else new_cluster_id()
             tool = self.java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._config_file))
             run_logged(tool, self.log_dir / "install.log", note, what="formatting Kafka's storage")
+            _sync(self._data)
 
     def program(self) -> Program:
         """See Server."""
@@ -219,3 +220,13 @@ def java_command() -> str | None:
     shown = subprocess.run([command, "-version"], check=False, capture_output=True, text=True)
     version = re.search(r'version "(\d+)', shown.stderr + shown.stdout)
     return command if version and int(version[1]) >= _MINIMUM_JAVA else None
+
+
+def _sync(folder: Path) -> None:
+    """On the disk for good, which formatting leaves to the kernel: without bootstrap.checkpoint Kafka would not start after a power cut."""
+    for path in (*folder.iterdir(), folder, folder.parent):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

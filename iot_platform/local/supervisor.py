@@ -105,13 +105,18 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error, ConnectionError):
             return False
 
+    @property
+    def pid(self) -> int:
+        """Process id of supervisord, which runs."""
+        return int(self._call("getPID"))
+
     def shutdown(self, waves: Sequence[Sequence[str]] = ()) -> None:
         """Stop the programs wave by wave, then the rest, then supervisord; returns when it has gone."""
         if not self.alive():
             return
         for wave in waves:
             self.stop(*wave)
-        pid = int(self._call("getPID"))
+        pid = self.pid
         with contextlib.suppress(xmlrpc.client.Fault, OSError):
             self._call("shutdown")
         while _exists(pid, self._process):

@@ -14,13 +14,16 @@ from iot_platform.drills.runner import Series, perform
 from iot_platform.settings import Settings
 
 OUTAGE_SECONDS = float(os.environ.get("IOT_DRILL_OUTAGE_SECONDS") or 60)
+ROUNDS = int(os.environ.get("IOT_DRILL_ROUNDS") or 10)
 SEED = int(os.environ.get("IOT_DRILL_SEED") or 1)
 
 
 @pytest.fixture(scope="module")
 def series() -> Iterator[Series]:
     """Servers that the drills share."""
-    made = Series(Report(datetime.now(UTC), Options(seed=SEED, outage_seconds=OUTAGE_SECONDS)), cache_dir=Settings().cache_dir)
+    made = Series(
+        Report(datetime.now(UTC), Options(seed=SEED, outage_seconds=OUTAGE_SECONDS, rounds=ROUNDS)), cache_dir=Settings().cache_dir
+    )
     yield made
     made.close()
 

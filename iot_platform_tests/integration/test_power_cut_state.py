@@ -1,0 +1,111 @@
+"""What the ingest daemon has on its disk after a power cut: spool, connection number, books; each alone, at random moments."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ingest_daemon.accounting_file import HEAD_BYTES, AccountingFile
+from ingest_daemon.spool_store import SpoolStore
+from ingest_daemon.state_dir import StateDir
+from iot_platform.drills.power_disk import Names, PowerDisk, obstacle, power_disk
+from iot_platform_tests.fix_ingest import eventually
+
+pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "can mount")
+ROUNDS = 5
+LIMIT_BYTES = 1 << 30
+SPOOL = """
+import itertools, struct, sys
+from pathlib import Path
+from ingest_daemon.spool_store import SpoolStore
+from ingest_daemon.state_dir import StateDir
+state = StateDir(Path(sys.argv[1]), "daemon")
+store = SpoolStore(state.spool_file, 1 << 30)
+for first in itertools.count(store.last_id + 1, 7):
+    entries = [(id, 1, id, b"topic", struct.pack("!iq", 0, id), b"v" * (id % 3000)) for id in range(first, first + 7)]
+    store.write(entries, [])
+    print(first + 6, flush=True)
+"""
+NUMBERS = """
+import sys
+from pathlib import Path
+from ingest_daemon.state_dir import StateDir
+state = StateDir(Path(sys.argv[1]), "daemon", lambda: 0.0)  # the clock was set back: only the file knows
+while True:
+    print(state.next_connection(), flush=True)
+"""
+BOOKS = """
+import itertools, struct, sys
+from pathlib import Path
+from ingest_daemon.accounting_file import HEAD_BYTES, AccountingFile
+file = AccountingFile(Path(sys.argv[1]) / "accounting", 20_000)
+number = int.from_bytes(file.body[:8]) if file.body else 0
+for number in itertools.count(number + 1):
+    file.buffer[HEAD_BYTES:] = number.to_bytes(8) * 2500
+    file.write(HEAD_BYTES + 20_000)
+    if number % 50 == 0:
+        file.copy(HEAD_BYTES + 20_000)
+        file.sync()
+        print(number, flush=True)
+"""
+
+
+@pytest.fixture(params=["journal", "strict"])
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PowerDisk]:
+    names: Names = request.param
+    with power_disk(tmp_path / "disk", tmp_path / "work", names=names, sync_microseconds=500) as mounted:
+        yield mounted
+
+
+def cut_while(program: str, disk: PowerDisk, seed: int) -> int:
+    """Run it on the disk until the power goes; the last number that it printed."""
+    moment = random.Random(seed)
+    output = disk.folder.with_name("printed")
+    with output.open("w") as out:
+        child = subprocess.Popen([sys.executable, "-c", program, str(disk.folder / "below" / "state")], stdout=out, stderr=subprocess.PIPE)
+    wanted = moment.randrange(1, 30)
+    eventually(lambda: child.poll() is not None or output.read_text().count("\n") >= wanted)
+    disk.cut()
+    child.kill()
+    child.communicate(timeout=20)
+    disk.back(seed, 50)
+    return int(output.read_text().splitlines()[-1])
+
+
+def test_the_spool_keeps_what_it_has_written(disk: PowerDisk) -> None:
+    path = disk.folder / "below" / "state" / "spool-daemon.sqlite"
+    for seed in range(ROUNDS):
+        written = cut_while(SPOOL, disk, seed)
+        with closing(SpoolStore(path, LIMIT_BYTES)) as store:
+            found = [row[0] for row in store.read(0, 1_000_000, LIMIT_BYTES)]
+            assert found == list(range(1, len(found) + 1))
+            assert written <= len(found)
+            assert len(found) <= written + 7  # what was under way
+
+
+def test_a_connection_number_is_never_used_twice(disk: PowerDisk) -> None:
+    last = 0
+    for seed in range(ROUNDS):
+        before, last = last, cut_while(NUMBERS, disk, seed)
+        assert last > before
+        with closing(StateDir(disk.folder / "below" / "state", "daemon", lambda: 0.0)) as state:
+            number = state.next_connection()
+        assert number > last
+        last = number
+
+
+def test_the_books_are_as_old_as_their_last_sync_or_newer(disk: PowerDisk) -> None:
+    (disk.folder / "below" / "state").mkdir(parents=True)
+    disk.sync()
+    for seed in range(ROUNDS):
+        synced = cut_while(BOOKS, disk, seed)
+        with closing(AccountingFile(disk.folder / "below" / "state" / "accounting", 20_000)) as file:
+            assert file.body is not None
+            number = int.from_bytes(file.body[:8])
+            assert file.body == number.to_bytes(8) * 2500
+            assert synced <= number
+            assert len(file.buffer) == HEAD_BYTES + 20_000
