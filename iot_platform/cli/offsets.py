@@ -26,7 +26,7 @@ def show_command() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    identity, rows, states = _look(verify=True)
+    identity, rows, states = _look(closely=True)
     table = Table("partition", "drained to", "log from", "log to", "lag", "epoch", "generation", "state")
     for partition, state in states.items():
         row, mark = rows.get(partition), state.mark
@@ -71,7 +71,7 @@ def accept_command(
     from iot_platform.telemetry import offsets
     from iot_platform.telemetry.errors import DrainError
 
-    identity, rows, states = _look(verify=False)
+    identity, rows, states = _look(closely=False)
     chosen = sorted(set(partition))
     if unknown := sorted(set(chosen) - rows.keys()):
         raise CliError(f"partition {unknown[0]} of '{identity.topic}' was never drained: there is nothing to accept")
@@ -99,35 +99,20 @@ def accept_command(
         connection.close()
 
 
-def _look(*, verify: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, PartitionState]]":
+def _look(*, closely: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, PartitionState]]":
     from contextlib import closing
-    from dataclasses import replace
 
     from iot_platform.database import DatabaseError, connect
     from iot_platform.database.migrate import require_migrated
     from iot_platform.settings import get_settings
-    from iot_platform.telemetry import offsets
     from iot_platform.telemetry.errors import DrainError
-    from iot_platform.telemetry.log_cut import LogCheck
-    from iot_platform.telemetry.partition_state import Problem, judge
-    from iot_platform.telemetry.source import KafkaSource
+    from iot_platform.telemetry.partition_examination import examine
 
     settings = get_settings()
     try:
         with closing(connect(settings, "writer", "iot-offsets")) as connection:
             require_migrated(connection)
-            rows = offsets.read(connection, settings.kafka_topic)
-            identity = offsets.describe(settings)
-            marks = offsets.watermarks(settings, identity, identity.partitions)
-            states = judge(identity, rows, marks)
-            if verify:
-                sound = {number: row for number, row in rows.items() if states[number].problem in (None, Problem.LOG_CUT)}
-                with closing(KafkaSource(settings)) as source:
-                    cuts = LogCheck(source.consumer, connection, identity).verify(sound, marks, note=False).cuts
-                for cut in cuts:
-                    text = f"cut at {cut.at}: {cut.text}. The next drain run goes on there by itself"
-                    states[cut.partition] = replace(states[cut.partition], problem=Problem.LOG_CUT, text=text)
-            return identity, rows, states
+            return examine(settings, connection, closely=closely)
     except (DatabaseError, DrainError) as error:
         raise CliError(str(error)) from error
 

@@ -14,6 +14,7 @@ import psycopg2
 
 from iot_platform.compression.words import ENOUGH_DAYS, outlook_text
 from iot_platform.local import probes
+from iot_platform.local.doctor_drain import drain_findings
 from iot_platform.local.doctor_kafka import disk_finding, topic_findings
 from iot_platform.local.errors import LocalStackError, NotReadyError
 from iot_platform.local.finding import Finding
@@ -40,6 +41,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
     if plan.kafka is None or running:
         yield from topic_findings(plan.settings)
     yield disk_finding(plan)
+    if (plan.kafka is None and plan.postgresql is None) or running:
+        yield from drain_findings(plan.settings)
     if plan.postgresql is None or running:
         yield from _capabilities(plan.settings)
         yield from _tenants(plan.settings)
