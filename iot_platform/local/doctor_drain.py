@@ -14,8 +14,8 @@ CUT_PERIOD: Final = timedelta(days=7)
 
 
 def drain_findings(settings: Settings) -> Iterator[Finding]:
-    """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when a server does not answer, which
-    another finding says."""
+    """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when a server does not answer,
+    which another finding says."""
     from iot_platform.database import DatabaseError, connect
     from iot_platform.telemetry.errors import DataGoneError, DrainError
     from iot_platform.telemetry.log_cuts import cuts_since
