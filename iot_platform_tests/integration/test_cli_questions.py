@@ -160,7 +160,7 @@ def test_status_shows_figures_and_what_is_down(settings: Settings) -> None:
     assert done.returncode == 1  # neither the ingest daemon nor Dagster runs
     found = json.loads(done.stdout)
     states = {component["name"]: component["state"] for component in found["components"]}
-    assert states == {"mqtt": "ok", "kafka": "ok", "postgresql": "ok", "ingest": "down", "dagster": "down"}
+    assert states == {"mqtt": "ok", "kafka": "ok", "postgresql": "ok", "drain": "ok", "ingest": "down", "dagster": "down"}
     assert found["lag"] == {"0": 1, "1": 0}
     assert found["quarantine_24h"] == {"not_json": 1}
     assert 0 < found["freshness_p50_seconds"] <= found["freshness_p95_seconds"] < 60
