@@ -30,7 +30,8 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 FRESHNESS = """
 SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM l.committed_at - m.received_at)::float8)
 FROM message m
-JOIN ledger l ON l.kafka_partition = m.kafka_partition AND m.kafka_offset >= l.from_offset AND m.kafka_offset < l.to_offset
+JOIN ledger l ON l.kafka_partition = m.kafka_partition AND l.log_generation = m.log_generation AND l.kind = 'drain'
+    AND m.kafka_offset >= l.from_offset AND m.kafka_offset < l.to_offset
 WHERE m.received_at >= %(since)s AND l.committed_at >= %(since)s
 """
 STORED = """

@@ -19,7 +19,6 @@ from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform.telemetry import offsets
-from iot_platform.telemetry.source import KafkaSource
 from iot_platform_tests.drain_feed import TOPIC, Feed, drain, query
 from iot_platform_tests.fix_audit import Accountant
 
@@ -60,7 +59,7 @@ def fill(settings: Settings, accountant: Accountant) -> None:
     told = settings.model_copy(update={"ingest_http_url": accountant.url})
     with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
         refresh(told, connection, 30, lambda _: None)
-        note_watermarks(connection, settings.kafka_topic, topic.end(topic.partitions()))
+        note_watermarks(connection, settings.kafka_topic, topic.end(topic.partitions()), {})
     _incidents(settings, feed)
     _lose(settings, feed)
 
@@ -91,12 +90,8 @@ def _lose(settings: Settings, feed: Feed) -> None:
     admin = AdminClient(settings.kafka_config())
     for future in admin.delete_records([TopicPartition(settings.kafka_topic, 1, before + 3)]).values():
         future.result(30)
-    source = KafkaSource(settings)
-    try:
-        with closing(connect(settings)) as connection:
-            identity = offsets.describe(settings)
-            marks = offsets.watermarks(source.consumer, identity, identity.partitions)
-            row = offsets.read(connection, identity.topic)[1]
-            assert offsets.accept(connection, identity, row, marks[1], "test")
-    finally:
-        source.close()
+    with closing(connect(settings)) as connection:
+        identity = offsets.describe(settings)
+        marks = offsets.watermarks(settings, identity, identity.partitions)
+        row = offsets.read(connection, identity.topic)[1]
+        assert offsets.accept(connection, identity, row, marks[1], "test")

@@ -14,7 +14,7 @@ from iot_platform.kafka.group_offsets import NOTE_SECONDS, GroupOffsets
 from iot_platform.resources import lag_watch
 from iot_platform.resources.dynamic import KAFKA_PARTITION
 from iot_platform.settings import Settings
-from iot_platform.telemetry.source import KafkaSource
+from iot_platform.telemetry.source import KafkaSource, Start
 from iot_platform_tests.drain_feed import Feed, drain
 from iot_platform_tests.fix_ingest import eventually
 from iot_platform_tests.fix_secured_kafka import SecuredKafka
@@ -92,7 +92,7 @@ def test_the_drains_own_consumers_do_not_hinder_it(settings: Settings) -> None:
     group = GroupOffsets(settings)
     source = KafkaSource(settings)
     try:
-        source.assign({0: 0, 1: 0})
+        source.assign({0: Start(0), 1: Start(0)})
         eventually(lambda: source.read(lambda: False) is not None)
         with capture_logs() as logs:
             group.note({0: 1, 1: 0})
