@@ -10,12 +10,15 @@ from confluent_kafka import KafkaError, KafkaException
 
 from ingest_daemon.envelope import HEADER
 from ingest_daemon.inflight import Pending, State
+from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
 
 ERROR_HEADER = "iot-error"
 PART_HEADER = "iot-part"
 FIRST_PART_BYTES, LEAST_PART_BYTES = 512 * 1024, 1024
 RETRY_SECONDS = 2.0
+FIRST_RENEWAL_SECONDS, LAST_RENEWAL_SECONDS = 1.0, 15.0  # between attempts with a new producer after fatal errors
+REPEAT_SECONDS = 300.0  # a failure that goes on is logged this often
 
 # Refusals that another attempt with the same record can't change.
 ABOUT_THE_MESSAGE = frozenset(
@@ -28,6 +31,9 @@ ABOUT_THE_MESSAGE = frozenset(
     }
 )
 
+# A limit on the bytes of a batch refuses every message in it.
+ABOUT_THE_BATCH = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
 log = structlog.get_logger("ingest.dead_letter")
 
 
@@ -35,10 +41,19 @@ class Lane(Protocol):
     """What of `kafka.Channel` is used here."""
 
     produce: Callable[..., None]
-    fatal: str | None
+    fatal: Any
 
     def poll(self) -> None:
         """Serve delivery reports."""
+
+    def renew(self) -> bool:
+        """Replace the producer."""
+
+    def suspect(self, error: Any) -> None:
+        """The producer is dead."""
+
+    def set_password(self, password: str) -> None:
+        """Authenticate with this."""
 
     def discard(self) -> None:
         """Report every unfinished record as failed."""
@@ -76,8 +91,16 @@ class Refused:
         self._open_lane = open_lane
         self._clock = clock
         self._lane: Lane | None = None  # opened at the first refusal: most daemons never need it
+        self._fatal: Any = None
+        self._renew_at = self._logged_at = 0.0
+        self._renewal_delay = FIRST_RENEWAL_SECONDS
+        self._logged = ""
+        self.problem: str | None = None
+        """What is in the way to the dead-letter topic, with the setting to look at; None while nothing is."""
         self._due: list[tuple[float, _Letter]] = []
         self._count = self._bytes = 0
+        self.alone = 0
+        """How many are still being tried alone, and may come back."""
 
     @property
     def full(self) -> bool:
@@ -85,16 +108,20 @@ class Refused:
         return self._count >= self._settings.ingest_in_flight_window or self._bytes >= self._settings.ingest_in_flight_bytes
 
     def take(self, pending: Pending, reason: str) -> None:
-        """Own a message that the topic refused. May be called from a delivery callback; work happens in `poll`."""
+        """Own a message that the topic refused, until Kafka has it, or `failed` of its owner gets it back because the refusal was not
+        about the message. May be called from a delivery callback; work happens in `poll`."""
         stage = Stage.PARTS if len(pending.value) > self._settings.ingest_max_record_bytes else Stage.ALONE
         self._due.append((0.0, _Letter(pending, reason, stage)))
         self._count += 1
+        self.alone += stage is Stage.ALONE
         self._bytes += len(pending.value)
 
     def poll(self) -> None:
         """Serve delivery reports and start attempts that are due. Raises KafkaStuckError."""
         if self._lane is not None:
             self._lane.poll()
+            if self._lane.fatal is not None and not self._revive(self._lane):
+                return
         if not self._due:
             return
         now = self._clock()
@@ -102,6 +129,40 @@ class Refused:
         self._due = [(when, letter) for when, letter in self._due if when > now]
         for letter in ready:
             self._attempt(letter)
+
+    def _revive(self, lane: Lane) -> bool:
+        """Replace a producer that has failed for good, with back-off."""
+        now = self._clock()
+        if lane.fatal is not self._fatal:
+            self._fatal = lane.fatal
+            self._note(lane.fatal)
+            self._renew_at = now + self._renewal_delay
+            self._renewal_delay = min(2 * self._renewal_delay, LAST_RENEWAL_SECONDS)
+        if now < self._renew_at:
+            return False
+        if not lane.renew():
+            self._renew_at = now + LAST_RENEWAL_SECONDS
+            return False
+        self._fatal = None
+        return True
+
+    def _note(self, error: Any) -> None:
+        """An error that says nothing about the message."""
+        reason = str(error) if isinstance(error, BufferError) else cause(error, self._settings)
+        self.problem = f"Kafka: dead-letter topic {self._settings.kafka_dead_letter_topic}: {reason} (IOT_KAFKA_DEAD_LETTER_TOPIC)"
+        if self.problem != self._logged or self._clock() - self._logged_at > REPEAT_SECONDS:
+            self._logged, self._logged_at = self.problem, self._clock()
+            log.warning("dead_letter_delayed", reason=reason, waiting=self._count, topic=self._settings.kafka_dead_letter_topic)
+
+    def renew(self) -> None:
+        """Use the certificates that the files hold now."""
+        if self._lane is not None:
+            self._lane.renew()
+
+    def set_password(self, password: str) -> None:
+        """Authenticate with this from now on."""
+        if self._lane is not None:
+            self._lane.set_password(password)
 
     def _records(self, letter: _Letter) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
         """Topic, value and headers of the records of the letter's next attempt."""
@@ -147,8 +208,9 @@ class Refused:
     def _finish(self, letter: _Letter) -> None:
         error = letter.error
         if error is None:
-            self._count -= 1
-            self._bytes -= len(letter.pending.value)
+            self.problem = None
+            self._renewal_delay = FIRST_RENEWAL_SECONDS
+            self._let_go(letter)
             letter.pending.arrive(State.DELIVERED if letter.stage is Stage.ALONE else State.DEAD_LETTERED)
             if letter.stage is not Stage.ALONE:
                 log.warning(
@@ -159,16 +221,9 @@ class Refused:
                 )
             return
         if isinstance(error, BufferError) or error.code() not in ABOUT_THE_MESSAGE:
-            if self._lane is not None and not isinstance(error, BufferError) and error.fatal():
-                self._lane.fatal = str(error)
-            log.warning(
-                "dead_letter_delayed",
-                reason=str(error),
-                topic=self._settings.kafka_dead_letter_topic,
-                setting="IOT_KAFKA_DEAD_LETTER_TOPIC",
-            )
-            self._due.append((self._clock() + RETRY_SECONDS, letter))
+            self._failed(letter, error)
         elif letter.stage < Stage.PARTS:
+            self.alone -= letter.stage is Stage.ALONE
             letter.stage = Stage(letter.stage + 1)
             self._due.append((0.0, letter))
         elif letter.part_bytes > LEAST_PART_BYTES:
@@ -183,6 +238,24 @@ class Refused:
             )
             letter.part_bytes = FIRST_PART_BYTES
             self._due.append((self._clock() + 30 * RETRY_SECONDS, letter))
+
+    def _failed(self, letter: _Letter, error: Any) -> None:
+        """The error says nothing about the message."""
+        lane = self._lane
+        if lane is not None and not isinstance(error, BufferError):
+            if error.fatal() or error.code() == KafkaError._FATAL:
+                lane.suspect(error)
+            elif letter.stage is Stage.ALONE and lane.fatal is None:
+                self._let_go(letter)
+                letter.pending(error, None)
+                return
+            self._note(error if lane.fatal is None else lane.fatal)
+        self._due.append((self._clock() + RETRY_SECONDS, letter))
+
+    def _let_go(self, letter: _Letter) -> None:
+        self._count -= 1
+        self._bytes -= len(letter.pending.value)
+        self.alone -= letter.stage is Stage.ALONE
 
     def close(self) -> None:
         """Drop what is unfinished; it was not acknowledged, or it is in the spool."""

@@ -74,6 +74,11 @@ class Pending:
         else:
             self.state = State.DELIVERED
 
+    @property
+    def record_bytes(self) -> int:
+        """Least size of its Kafka record."""
+        return len(self.key) + len(self.header) + len(self.value)
+
     def arrive(self, state: State) -> None:
         """Kafka has it, in one topic or the other."""
         if self.entry:

@@ -9,9 +9,11 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ingest_daemon.errors import IngestError, SettingsError
+from ingest_daemon.kafka_causes import ConnectionCause
 from ingest_daemon.settings import Settings
 
 BATCH_BYTES = 900_000  # below Kafka's default max.message.bytes (1,048,588), which limits whole batches
+LEAST_BATCH_BYTES = 1024
 OVERHEAD_BYTES = 256 * 1024  # key (an MQTT topic, at most 65,535), headers and framing of one record
 REPLACE_SECONDS = 5.0
 
@@ -45,67 +47,128 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 
 
 class Channel:
-    """A producer that is replaced when librdkafka calls an error fatal. `produce` is `Producer.produce`.
+    """A producer that can be replaced. `produce` is `Producer.produce`; after a fatal error it raises BufferError until `renew`.
 
-    Raises SettingsError at the start when librdkafka doesn't accept its configuration.
-
-    Replacing reports every unfinished record as failed first, so each owner sends it again; a record whose report was on its
-    way may then be in Kafka twice, under the same connection number and sequence.
+    librdkafka raises a fatal error out of poll(), once, and reports everything unfinished as failed; nothing but a new producer
+    helps then. (flush() would go on with delivery reports while that exception is pending, and what they call would fail: never use it.)
+    Replacing, too, reports what is unfinished as failed, so each owner sends it again; a record whose report was on its way may
+    then be in Kafka twice, under the same connection number and sequence.
     """
 
-    def __init__(self, config: dict[str, Any], factory: Callable[..., Any] = Producer) -> None:
-        self._config = config
+    def __init__(self, settings: Settings, factory: Callable[..., Any] = Producer, **options: Any) -> None:
+        """`options`: librdkafka properties besides `producer_config`. Raises SettingsError when librdkafka doesn't accept them."""
+        self._settings = settings
         self._factory = factory
-        self.fatal: str | None = None
-        self._open()
+        self._options = options
+        self._cause = ConnectionCause(settings)
+        self._suspect: Any = None
+        self._next: Any = None
+        self.fatal: Any = None
+        """The KafkaError that ended this producer, until `renew`."""
+        self.outdated = False
+        """Whether this producer still makes larger batches than `batch_bytes`."""
+        self.batch_bytes = int(settings.ingest_kafka_options.get("batch.size", BATCH_BYTES))
+        self.refusal: str | None = None
+        """Why the last attempt to make a producer was in vain."""
+        self._use(self._make())
 
-    def _open(self) -> None:
+    def _make(self) -> Any:
         try:
-            self._producer = self._factory({**self._config, "error_cb": self._on_error}, logger=logging.getLogger("ingest.librdkafka"))
+            config = {**producer_config(self._settings), "batch.size": self.batch_bytes, **self._options, "error_cb": self._on_error}
+            return self._factory(config, logger=logging.getLogger("ingest.librdkafka"))
         except KafkaException as error:
             raise SettingsError(f"IOT_INGEST_KAFKA_OPTIONS or IOT_KAFKA_*: {error.args[0].str()}") from error
-        self.produce = self._producer.produce
+
+    def _use(self, producer: Any) -> None:
+        self._producer, self._next = producer, None
+        self.produce = producer.produce
+        self.fatal = self._suspect = None
+        self.outdated = False
+        self._cause.forget()
 
     def _on_error(self, error: Any) -> None:
-        if error.fatal():
-            self.fatal = error.str()
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+        """Never hears of fatal errors."""
+        if (found := self._cause.note(error)) is not None:
+            log.warning("kafka_connection_refused", reason=found)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._cause.text is None:
             log.warning("kafka_unreachable", reason=error.str(), setting="IOT_KAFKA_BOOTSTRAP_SERVERS")
         else:
             log.debug("kafka_error", reason=error.str())
+
+    @property
+    def cause(self) -> str | None:
+        """Why brokers and we don't accept each other, as far as known."""
+        return self._cause.text
 
     def __len__(self) -> int:
         return len(self._producer)
 
     def poll(self) -> None:
-        """Run the delivery callbacks that are due; replaces a producer that failed for good. Raises KafkaStuckError."""
-        self._producer.poll(0)
-        if self.fatal is not None:
-            self._replace()
+        """Run the delivery callbacks that are due. After a fatal error, also those of everything unfinished. Raises KafkaStuckError."""
+        dead = self.fatal
+        self._serve(0)
+        if self._suspect is not None and self.fatal is None:
+            self._end(self._suspect)
+        if self.fatal is not dead:
+            self.discard()
 
-    def _replace(self) -> None:
-        log.error("producer_replaced", reason=self.fatal)
+    def suspect(self, error: Any) -> None:
+        """Something else than `poll` found the producer dead; the next `poll` mostly knows why."""
+        self._suspect = error
+
+    def _serve(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            self._end(error.args[0])
+
+    def _end(self, error: Any) -> None:
+        if self.fatal is None:
+            self.fatal = error
+            self.produce = _refuse
+            log.debug("producer_failed", reason=error.str())
+
+    def prepare(self) -> bool:
+        """Make the next producer, with the files that the settings name as they are now; the present one goes on.
+
+        False if librdkafka doesn't take its configuration now (a certificate that is half written); see `refusal`.
+        """
+        try:
+            self._next = self._make()
+        except SettingsError as error:
+            self.refusal = str(error)
+            return False
+        self.refusal = None
+        return True
+
+    def renew(self) -> bool:
+        """Replace the producer by the one that was prepared, or a new one. False: see `prepare`. Raises KafkaStuckError."""
+        if self._next is None and not self.prepare():
+            return False
         self.discard()
-        self._open()
-        self.fatal = None
+        self._use(self._next)
+        return True
+
+    def set_batch_bytes(self, size: int) -> None:
+        """Batches are smaller from the next producer on."""
+        self.batch_bytes = size
+        self.outdated = True
+        self._next = None
+
+    def set_password(self, password: str) -> None:
+        """Authenticate with this from now on; open connections stay."""
+        for producer in filter(None, (self._producer, self._next)):
+            producer.set_sasl_credentials(self._settings.kafka_sasl_username or "", password)
 
     def discard(self) -> None:
         """Report every unfinished record as failed; bounded. Raises KafkaStuckError when librdkafka won't."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         deadline = time.monotonic() + REPLACE_SECONDS
         while len(self._producer) and time.monotonic() < deadline:
-            self._producer.poll(0.05)
+            self._serve(0.05)
         if len(self._producer):
             raise KafkaStuckError(f"librdkafka did not give up {len(self._producer)} messages within {REPLACE_SECONDS:.0f} s")
 
 
-def setting_for(error: Any) -> str:
-    """The setting to look at for a Kafka error."""
-    code = error.code()
-    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-        return "IOT_KAFKA_TOPIC"
-    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):
-        return "IOT_KAFKA_SASL_USERNAME"
-    if code == KafkaError.INVALID_TIMESTAMP:
-        return "IOT_KAFKA_TOPIC: set message.timestamp.type=LogAppendTime on it, or correct this host's clock"
-    return "IOT_KAFKA_BOOTSTRAP_SERVERS"
+def _refuse(*_arguments: Any, **_options: Any) -> None:
+    raise BufferError("the producer has failed for good")

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str | None = Field(None, description="SASL user name.")
     kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_sasl_password_file: Path | None = Field(
+        None, description="File that holds the SASL password, instead of IOT_KAFKA_SASL_PASSWORD; when it changes, the new one is used."
+    )
     kafka_ssl_ca_file: Path | None = Field(None, description="CA certificates (PEM) for Kafka; system CAs unless set.")
     kafka_ssl_cert_file: Path | None = Field(None, description="Client certificate (PEM) for Kafka.")
     kafka_ssl_key_file: Path | None = Field(None, description="Private key (PEM) of the Kafka client certificate.")
@@ -195,6 +198,8 @@ class Settings(BaseSettings):
             raise ValueError("IOT_MQTT_TLS_* is set but IOT_MQTT_URL begins with mqtt://; write mqtts:// for TLS")
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
             raise ValueError(f"IOT_KAFKA_SASL_MECHANISM must be set with IOT_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}")
+        if self.kafka_sasl_password and self.kafka_sasl_password_file:
+            raise ValueError("IOT_KAFKA_SASL_PASSWORD and IOT_KAFKA_SASL_PASSWORD_FILE exclude each other: set one of them")
         for name in (
             "mqtt_tls_ca_file",
             "mqtt_tls_cert_file",
@@ -202,6 +207,7 @@ class Settings(BaseSettings):
             "kafka_ssl_ca_file",
             "kafka_ssl_cert_file",
             "kafka_ssl_key_file",
+            "kafka_sasl_password_file",
         ):
             path = getattr(self, name)
             if path is not None and not path.is_file():
@@ -243,8 +249,28 @@ class Settings(BaseSettings):
             raise SettingsError(f"IOT_MQTT_TLS_CA_FILE, IOT_MQTT_TLS_CERT_FILE or IOT_MQTT_TLS_KEY_FILE: {error}") from error
         return context
 
+    def kafka_password(self) -> str | None:
+        """The SASL password as it is now: read from IOT_KAFKA_SASL_PASSWORD_FILE at each call if that is set. None without SASL.
+
+        Raises:
+            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
+        """
+        if not self.kafka_security_protocol.startswith("SASL"):
+            return None
+        if self.kafka_sasl_password_file is None:
+            return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
+        try:
+            password = self.kafka_sasl_password_file.read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: can't read {self.kafka_sasl_password_file}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is not UTF-8") from None
+        if not password:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is empty")
+        return password
+
     def kafka_config(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration of the connection: brokers, security, credentials."""
+        """librdkafka configuration of the connection: brokers, security, credentials. Raises SettingsError: see `kafka_password`."""
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
@@ -252,7 +278,7 @@ class Settings(BaseSettings):
         optional = {
             "sasl.mechanism": self.kafka_sasl_mechanism,
             "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "sasl.password": self.kafka_password(),
             "ssl.ca.location": self.kafka_ssl_ca_file,
             "ssl.certificate.location": self.kafka_ssl_cert_file,
             "ssl.key.location": self.kafka_ssl_key_file,

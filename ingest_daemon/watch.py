@@ -1,12 +1,18 @@
-"""Asks Kafka now and then whether it is there and has our topics, so that readiness is known without traffic."""
+"""Asks Kafka now and then whether it is there and has our topics, so that readiness is known without traffic; looks for new credentials."""
 
+import socket
+import ssl
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from ingest_daemon.credentials import Credentials
+from ingest_daemon.errors import SettingsError
+from ingest_daemon.kafka_causes import ConnectionCause, cause
 from ingest_daemon.settings import Settings
 
 INTERVAL_SECONDS, ANSWER_SECONDS = 5.0, 4.0
@@ -15,13 +21,16 @@ log = structlog.get_logger("ingest.kafka")
 
 
 class KafkaWatch:
-    """A thread of its own, because librdkafka's metadata request blocks. `problem` is None while all is well."""
+    """A thread of its own, because librdkafka's metadata request blocks, and so may files. `problem` is None while all is well."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self._settings = settings
+        self._credentials = credentials
+        self._identity = credentials.current
         self._stop = threading.Event()
         self.problem: str | None = "Kafka: not asked yet"
-        self._detail = ""  # what librdkafka says of a failed connection; the request itself only times out
+        self._cause = ConnectionCause(settings)  # what librdkafka says of a failed connection; the request itself only times out
+        self._client: Any = None
         self._thread = threading.Thread(target=self._run, name="kafka-watch", daemon=True)
 
     def start(self) -> None:
@@ -33,24 +42,42 @@ class KafkaWatch:
         self._stop.set()
 
     def _run(self) -> None:
-        # librdkafka's own log lines come from the producer already.
-        config: dict[str, Any] = {
-            **self._settings.kafka_config(),
-            "log_level": 0,
-            "allow.auto.create.topics": False,
-            "reconnect.backoff.max.ms": 2000,
-            "error_cb": self._note,
-        }
-        client = AdminClient(config)
         while not self._stop.is_set():
-            problem = self._ask(client)
+            self._credentials.look()
+            problem = self._ask()
             if problem != self.problem:
                 (log.warning if problem else log.info)("kafka_not_ready" if problem else "kafka_ready", problem=problem)
                 self.problem = problem
             self._stop.wait(1.0 if problem else INTERVAL_SECONDS)
 
-    def _ask(self, client: Any) -> str | None:
+    def _connect(self) -> Any:
+        """A client with the credentials as they are now. Raises SettingsError and KafkaException when librdkafka refuses them."""
+        found = self._credentials.current
+        if found.files != self._identity.files:
+            self._client = None
+        elif found.password is not None and found.password != self._identity.password and self._client is not None:
+            self._client.set_sasl_credentials(self._settings.kafka_sasl_username or "", found.password)
+        self._identity = found
+        if self._client is None:
+            # librdkafka's own log lines come from the producer already.
+            config: dict[str, Any] = {
+                **self._settings.kafka_config(),
+                "log_level": 0,
+                "allow.auto.create.topics": False,
+                "reconnect.backoff.max.ms": 2000,
+                "error_cb": self._cause.note,
+            }
+            self._client = AdminClient(config)
+        return self._client
+
+    def _ask(self) -> str | None:
         settings = self._settings
+        try:
+            client = self._connect()
+        except SettingsError as error:
+            return str(error)
+        except KafkaException as error:
+            return f"Kafka: {error.args[0].str()} (IOT_KAFKA_*)"
         try:
             for setting, topic in (
                 ("IOT_KAFKA_TOPIC", settings.kafka_topic),
@@ -61,13 +88,29 @@ class KafkaWatch:
                     continue
                 if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     return f"Kafka: topic {topic} does not exist; create it or set {setting}"
+                if found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    return f"Kafka: {cause(found.error, settings)}"
                 return f"Kafka: topic {topic}: {found.error.str()} ({setting})"
         except KafkaException as error:
-            client.poll(0)  # runs _note
-            reason, self._detail = self._detail or f"{error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)", ""
-            return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {reason}"
+            client.poll(0)  # runs the error callback
+            reason = self._cause.text or f"{error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)"
+            return f"Kafka: no answer from {settings.kafka_bootstrap_servers}: {reason}{self._distrust(reason)}"
+        self._cause.forget()
         return None
 
-    def _note(self, error: Any) -> None:
-        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-            self._detail = f"{error.str()} (IOT_KAFKA_SECURITY_PROTOCOL, IOT_KAFKA_SASL_*, IOT_KAFKA_SSL_*)"
+    def _distrust(self, reason: str) -> str:
+        """What exactly is wrong with the broker's certificate: librdkafka has one sentence for all of it."""
+        if "IOT_KAFKA_SSL_CA_FILE" not in reason:
+            return ""
+        address = urlsplit(f"//{self._settings.kafka_bootstrap_servers.split(',')[0].strip().rpartition('://')[2]}")
+        try:
+            context = ssl.create_default_context(cafile=self._settings.kafka_ssl_ca_file)
+            with (
+                socket.create_connection((address.hostname or "", address.port or 9092), ANSWER_SECONDS) as plain,
+                context.wrap_socket(plain, server_hostname=address.hostname),
+            ):
+                return ""
+        except ssl.SSLCertVerificationError as error:
+            return f": {error.verify_message}"
+        except (OSError, ValueError):
+            return ""

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str | None = Field(None, description="SASL user name.")
     kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_sasl_password_file: Path | None = Field(
+        None, description="File that holds the SASL password, instead of IOT_KAFKA_SASL_PASSWORD; when it changes, the new one is used."
+    )
     kafka_ssl_ca_file: Path | None = Field(None, description="CA certificates (PEM) for Kafka; system CAs unless set.")
     kafka_ssl_cert_file: Path | None = Field(None, description="Client certificate (PEM) for Kafka.")
     kafka_ssl_key_file: Path | None = Field(None, description="Private key (PEM) of the Kafka client certificate.")
@@ -254,14 +257,40 @@ class Settings(BaseSettings):
         return value.expanduser().absolute()
 
     @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.kafka_sasl_password and self.kafka_sasl_password_file:
+            raise ValueError("IOT_KAFKA_SASL_PASSWORD and IOT_KAFKA_SASL_PASSWORD_FILE exclude each other: set one of them")
+        return self
+
+    @model_validator(mode="after")
     def _identity_has_a_source(self) -> Self:
         for name in ("tenant", "project"):
             if f"{{{name}}}" not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
                 raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
         return self
 
+    def kafka_password(self) -> str | None:
+        """The SASL password as it is now: read from IOT_KAFKA_SASL_PASSWORD_FILE at each call if that is set. None without SASL.
+
+        Raises:
+            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
+        """
+        if not self.kafka_security_protocol.startswith("SASL"):
+            return None
+        if self.kafka_sasl_password_file is None:
+            return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
+        try:
+            password = self.kafka_sasl_password_file.read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: can't read {self.kafka_sasl_password_file}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is not UTF-8") from None
+        if not password:
+            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is empty")
+        return password
+
     def kafka_config(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration of the connection: brokers, security, credentials; nothing about roles."""
+        """librdkafka configuration of the connection: brokers, security, credentials. SettingsError: see `kafka_password`."""
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "security.protocol": self.kafka_security_protocol,
@@ -269,7 +298,7 @@ class Settings(BaseSettings):
         optional = {
             "sasl.mechanism": self.kafka_sasl_mechanism,
             "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None,
+            "sasl.password": self.kafka_password(),
             "ssl.ca.location": self.kafka_ssl_ca_file,
             "ssl.certificate.location": self.kafka_ssl_cert_file,
             "ssl.key.location": self.kafka_ssl_key_file,

@@ -152,8 +152,7 @@ class SecuredKafka(OwnKafka):
 
     # -- certificates ------------------------------------------------------------------------------------------
     def replace_server_certificate(self, *, seconds: float = 86_400) -> None:
-        """Put a new certificate into both TLS listeners while they run; new connections see it. Not after the last one has ended:
-        the broker takes no other then."""
+        """Put a new certificate into both TLS listeners while they run, the last one may have ended; new connections see it."""
         before = self._shown()
         write_keystore(self.authority, self.folder, seconds=seconds)
         resource = ConfigResource(ResourceType.BROKER, "1")

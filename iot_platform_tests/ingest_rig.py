@@ -6,6 +6,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from ingest_daemon.credentials import Credentials
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
 from ingest_daemon.settings import Settings
 from ingest_daemon.sink import Sink
@@ -25,19 +26,41 @@ class Script:
         self.producers: list[ScriptedProducer] = []
         self.answer: Callable[[Record], Any] = lambda _record: None
         self.full = False
+        self.unmakable = False  # whether librdkafka refuses the configuration
+        self.fatal_code: int | None = None  # of each new producer
 
     def make(self, config: dict[str, Any], **_options: Any) -> "ScriptedProducer":
+        if self.unmakable:
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG, "ssl.certificate.location failed"))
         self.producers.append(ScriptedProducer(self, config))
+        if self.fatal_code is not None:
+            self.producers[-1].fail(self.fatal_code)
         return self.producers[-1]
 
 
 class ScriptedProducer:
+    """Does as librdkafka does with a fatal error (test_ingest_rights has the real one): poll() raises it, once, before the reports;
+    all that is unfinished has failed as purged, and produce() raises _FATAL, which doesn't call itself fatal."""
+
     def __init__(self, script: Script, config: dict[str, Any]) -> None:
         self.script, self.config = script, config
         self.queue: list[tuple[Record, Any]] = []
         self.purged = False
+        self.fatal: KafkaError | None = None
+        self.raised = False
+        self.password: tuple[str, str] | None = None
+
+    def set_sasl_credentials(self, user: str, password: str) -> None:
+        self.password = user, password
+
+    def fail(self, code: int) -> None:
+        """From now on nothing but a new producer helps."""
+        self.fatal = KafkaError(code, fatal=True)
+        self.purged = True
 
     def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any, headers: list[tuple[str, bytes]]) -> None:
+        if self.fatal is not None:
+            raise KafkaException(KafkaError(KafkaError._FATAL))
         if self.script.full:
             raise BufferError
         if len(value) > self.config["message.max.bytes"]:
@@ -47,6 +70,9 @@ class ScriptedProducer:
         self.queue.append((record, on_delivery))
 
     def poll(self, _timeout: float) -> int:
+        if self.fatal is not None and not self.raised:
+            self.raised = True
+            raise KafkaException(self.fatal)
         queue, self.queue = self.queue, []
         for record, report in queue:
             error = KafkaError(KafkaError._PURGE_QUEUE) if self.purged else self.script.answer(record)
@@ -101,7 +127,11 @@ class Rig:
         self.disk = StepDisk(self.store, lambda: self.now)
         self.in_flight = InFlight()
         self.spool = Spool(self.disk, self.store.last_id, self.store.level, lambda: self.now)
-        self.sink = Sink(self.settings, self.in_flight, self.spool, factory=self.script.make, clock=lambda: self.now)
+        self.credentials = Credentials(self.settings)
+        self.sink = Sink(
+            self.settings, self.in_flight, self.spool,
+            factory=self.script.make, clock=lambda: self.now, credentials=self.credentials,
+        )  # fmt: skip
         self.connection = Connection(connection, self.sink)
         self.acknowledged: list[int] = []
         self.delivered = self.dead_lettered = 0

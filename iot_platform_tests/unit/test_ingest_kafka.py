@@ -1,7 +1,7 @@
 """What a delivery failure leads to: sent again, dead-lettered or a new producer; never settled without a good report.
 
-A real broker can't be told to fail in these ways on demand, so the producer is a scripted one; the good and the
-too-large path run against a real broker in integration/test_ingest_flow.
+The order of events is the test's here, so the producer is a scripted one; the real one and a real broker: integration/test_ingest_flow,
+test_ingest_rights, test_ingest_refusals.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from ingest_daemon.inflight import State
+from ingest_daemon.inflight import Place, State
 from iot_platform_tests.ingest_rig import Record, Rig
 
 
@@ -65,38 +65,116 @@ def test_a_fatal_error_replaces_the_producer_and_loses_nothing(rig: Rig) -> None
     rig.script.answer = lambda _record: "hold"
     rig.send(b"1", b"2")
     rig.turns()
-    fatal = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "fenced", fatal=True)
-    rig.script.producers[0].config["error_cb"](fatal)
+    rig.script.producers[0].fail(KafkaError.INVALID_PRODUCER_EPOCH)
     rig.turns(1)
-    assert len(rig.script.producers) == 2
-    assert rig.script.producers[0].purged
+    assert [rig.in_flight.queue[0].place, len(rig.script.producers)] == [Place.NOWHERE, 1]
+    rig.send(b"3")  # meanwhile
     rig.script.answer = lambda _record: None
     rig.turns(seconds=1)
-    assert rig.values() == [b"1", b"2"]
-    assert rig.delivered == 2
+    assert len(rig.script.producers) == 2
+    assert rig.values() == [b"1", b"2", b"3"]
+    assert (rig.delivered, rig.sink.problems) == (3, [])
 
 
-def test_a_fatal_delivery_report_replaces_the_producer(rig: Rig) -> None:
-    answers = [KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True)]
-    rig.script.answer = lambda _record: answers.pop() if answers else None
+def test_a_producer_that_is_dead_before_poll_says_why_is_replaced(rig: Rig) -> None:
+    rig.script.producers[0].fail(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
     rig.send(b"1")
     rig.turns(seconds=1)
     assert len(rig.script.producers) == 2
     assert (rig.values(), rig.delivered) == ([b"1"], 1)
 
 
-def test_a_small_message_refused_with_its_batch_is_delivered_alone(rig: Rig) -> None:
+def test_without_the_right_to_write_messages_are_spooled_and_producers_come_with_back_off(rig: Rig) -> None:
+    script = rig.script
+    script.fatal_code = KafkaError.CLUSTER_AUTHORIZATION_FAILED
+    script.producers[0].fail(script.fatal_code)
+    for _ in range(120):
+        rig.send(b"x")
+        rig.turns(10, seconds=0.1)
+    assert rig.spooled == 120
+    assert len(rig.acknowledged) == 120
+    assert 5 < len(script.producers) < 15  # in two minutes
+    (problem,) = rig.sink.problems
+    for part in ("lacks the right to WRITE", "IDEMPOTENT_WRITE", "kafka-acls", "--topic iot-messages", "IOT_KAFKA_SECURITY_PROTOCOL"):
+        assert part in problem
+    script.fatal_code = None
+    rig.turns(200, seconds=0.1)
+    assert (rig.delivered, rig.spooled, rig.sink.problems) == (120, 0, [])
+    assert len(rig.values()) == 120
+
+
+def test_a_right_that_is_back_shows_without_traffic(rig: Rig) -> None:
+    rig.script.producers[0].fail(KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    rig.turns(1)
+    assert rig.sink.problems
+    rig.turns(100, seconds=0.1)
+    assert rig.sink.problems == []
+    rig.send(b"1")
+    rig.turns(1)
+    assert rig.store.level.entries == 0
+
+
+def test_a_fatal_error_on_the_way_to_the_dead_letter_topic_is_named_and_tried_again(rig: Rig) -> None:
+    rig.script.answer = lambda record: KafkaError(KafkaError.INVALID_RECORD) if record[0] == "iot-messages" else None
+    rig.send(b"bad")
+    rig.script.fatal_code = KafkaError.CLUSTER_AUTHORIZATION_FAILED
+    rig.turns(300, seconds=0.1)
+    assert (rig.spooled, rig.dead_lettered) == (1, 0)
+    assert "lacks the right to WRITE" in rig.sink.problems[0]
+    assert "IOT_KAFKA_DEAD_LETTER_TOPIC" in rig.sink.problems[0]
+    assert 3 < len(rig.script.producers) < 10
+    rig.send(b"also bad")
+    rig.script.fatal_code = None
+    rig.turns(300, seconds=0.1)
+    assert (rig.spooled, rig.dead_lettered, rig.sink.problems) == (0, 2, [])
+
+
+@pytest.mark.parametrize("also_at_the_end", [False, True])
+def test_leaving_with_a_dead_producer_is_quick(rig: Rig, *, also_at_the_end: bool) -> None:
+    rig.script.answer = lambda _record: "hold"
+    rig.send(b"1")
+    rig.turns(1)
+    rig.script.producers[0].fail(KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    if not also_at_the_end:
+        rig.turns(3)
+    rig.sink.close()
+    assert rig.script.producers[0].queue == []
+
+
+def test_a_batch_refused_for_its_size_goes_again_in_smaller_ones_in_order(rig: Rig) -> None:
+    """The broker takes 100,000 bytes; librdkafka fills batches up to batch.size."""
+
+    def answer(record: Record) -> Any:
+        alone = len(record[1]) > 100_000
+        return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if alone or rig.script.producers[-1].config["batch.size"] > 100_000 else None
+
+    rig.script.answer = answer
+    rig.send(b"1", b"2", b"x" * 300_000, b"3")
+    rig.turns(1)
+    rig.send(b"4")
+    rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else answer(record)
+    rig.turns(20)
+    assert [producer.config["batch.size"] for producer in rig.script.producers[:3]] == [900_000, 225_000, 56_250]
+    assert [value for value in rig.values() if len(value) == 1] == [b"1", b"2", b"3", b"4"]
+    assert (rig.delivered, rig.dead_lettered, rig.spooled) == (4, 1, 0)
+
+
+def test_a_batch_refused_for_one_record_is_sent_again_one_by_one(rig: Rig) -> None:
     seen: list[bytes] = []
 
     def answer(record: Record) -> Any:
         seen.append(record[1])
-        return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if seen.count(record[1]) == 1 else None
+        return KafkaError(KafkaError.INVALID_RECORD) if record[1] == b"bad" or seen.count(record[1]) == 1 else None
 
-    rig.script.answer = answer
-    (message,) = rig.send(b"small")
+    rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else answer(record)
+    rig.send(b"good", b"bad", b"also good")
     rig.turns()
-    assert message.state is State.DELIVERED
-    assert [record[0] for record in rig.script.delivered] == ["iot-messages"]
+    assert (rig.delivered, rig.dead_lettered) == (2, 1)
+    assert {record[1]: record[0] for record in rig.script.delivered} == {
+        b"good": "iot-messages",
+        b"also good": "iot-messages",
+        b"bad": "iot-dead-letter",
+    }
     assert rig.script.producers[1].config["batch.num.messages"] == 1
 
 
@@ -105,12 +183,12 @@ def too_large_for(limits: dict[str, int]) -> Callable[[Record], Any]:
 
 
 def test_a_message_too_large_for_the_topic_is_dead_lettered_whole(rig: Rig) -> None:
-    rig.script.answer = too_large_for({"iot-messages": 10, "iot-dead-letter": 1000})
-    (message,) = rig.send(b"x" * 100)
+    rig.script.answer = too_large_for({"iot-messages": 1_000_000, "iot-dead-letter": 2_000_000})
+    (message,) = rig.send(b"x" * 1_500_000)
     rig.turns()
     assert message.state is State.DEAD_LETTERED
     ((topic, value, key, headers),) = rig.script.delivered
-    assert (topic, value, key) == ("iot-dead-letter", b"x" * 100, b"topic")
+    assert (topic, value, key) == ("iot-dead-letter", b"x" * 1_500_000, b"topic")
     assert dict(headers)["iot"] == b"1/1".ljust(28)
     assert b"too large" in dict(headers)["iot-error"].lower()
 

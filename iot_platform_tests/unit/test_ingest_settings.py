@@ -107,3 +107,40 @@ def test_check_names_a_state_directory_that_cannot_be_written(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-m", "ingest_daemon", "--check"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "IOT_INGEST_STATE_DIR" in done.stderr
+
+
+def test_check_says_what_was_checked(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hush\n")
+    environment = {
+        "IOT_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "IOT_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+        "IOT_KAFKA_SASL_USERNAME": "ingest",
+        "IOT_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password"),
+        "IOT_INGEST_STATE_DIR": str(tmp_path / "state"),
+        "IOT_LOCAL_DIR": str(tmp_path),
+        "PATH": "",
+    }
+    command = [sys.executable, "-m", "ingest_daemon", "--check"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for part in ("settings are valid", str(tmp_path / "state"), "SASL_PLAINTEXT to 127.0.0.1:9092 as ingest", "not checked"):
+        assert part in done.stdout
+    assert "hush" not in done.stdout + done.stderr
+    (tmp_path / "password").write_text("")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "IOT_KAFKA_SASL_PASSWORD_FILE" in done.stderr) == (2, True)
+
+
+def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("one\n")
+    secured = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_password_file": file}
+    for settings in (Settings(**secured), PlatformSettings(**secured)):
+        file.write_text("one\n")
+        assert settings.kafka_config()["sasl.password"] == "one"
+        file.write_text(" two \r\n")
+        assert settings.kafka_config()["sasl.password"] == " two "
+        assert "two" not in repr(settings)
+    for kind in (Settings, PlatformSettings):
+        with pytest.raises(ValueError, match="exclude each other"):
+            kind(**secured, kafka_sasl_password="three")

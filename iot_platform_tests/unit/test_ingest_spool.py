@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_daemon import spool
+from ingest_daemon.credentials import Identity
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import State
 from ingest_daemon.spool_store import Range, Row
@@ -188,9 +189,12 @@ class Kafka(Script):
     def __init__(self) -> None:
         super().__init__()
         self.trouble: dict[bytes, str] = {}
+        self.batch_limit = 10**9
         self.answer = self._answer
 
     def _answer(self, record: Record) -> Any:
+        if self.producers[-1].config["batch.size"] > self.batch_limit:
+            return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
         trouble = self.trouble.get(record[2])
         return KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED) if trouble == "fail" else trouble
 
@@ -240,20 +244,38 @@ class World:
         self.acknowledged |= {value for _, value in self.unacknowledged[:count]}
         del self.unacknowledged[:count]
 
-    def kill(self) -> None:
-        """The round under way is committed or not; what librdkafka has out may have reached Kafka, in order per key."""
-        self.rig.disk.hanging = False
-        if self.data.draw(st.booleans(), label="committed"):
-            self.rig.disk.poll()
+    def reach(self) -> None:
+        """What librdkafka has out may have reached Kafka, in order per key."""
         for producer in self.kafka.producers:
             reached = {key: self.data.draw(st.booleans(), label="reached") for key in KEYS}
             self.kafka.delivered += [record for record, _ in producer.queue if reached[record[2]]]
+
+    def fatal(self) -> None:
+        """The producer ends for good; so do its successors, for a while or not."""
+        self.reach()
+        self.kafka.fatal_code = KafkaError.CLUSTER_AUTHORIZATION_FAILED if self.data.draw(st.booleans(), label="lasting") else None
+        self.kafka.producers[-1].fail(KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+
+    def new_files(self) -> None:
+        """Certificates change, perhaps to ones that librdkafka refuses."""
+        self.kafka.unmakable = self.data.draw(st.booleans(), label="refused")
+        self.rig.credentials.current = Identity(None, b"%d" % self.data.draw(st.integers(0, 3)))
+
+    def kill(self) -> None:
+        """The round under way is committed or not."""
+        self.rig.disk.hanging = False
+        if self.data.draw(st.booleans(), label="committed"):
+            self.rig.disk.poll()
+        self.reach()
+        for producer in self.kafka.producers:
             producer.queue.clear()
+        self.kafka.unmakable = False
         self.rig.close()
         self.start()
 
     def heal(self) -> None:
         self.kafka.trouble.clear()
+        self.kafka.fatal_code, self.kafka.unmakable, self.kafka.batch_limit = None, False, 10**9
         self.disk_full = self.rig.disk.hanging = False
         for _ in range(60):
             before = len(self.rig.acknowledged)
@@ -261,13 +283,15 @@ class World:
             del self.unacknowledged[: len(self.rig.acknowledged) - before]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_any_history_keeps_every_message_in_order(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         world = World(data, Path(folder))
         for _ in range(data.draw(st.integers(1, 60))):
-            match data.draw(st.sampled_from(["send", "send", "turn", "turn", "turn", "trouble", "disk", "kill"])):
+            match data.draw(
+                st.sampled_from(["send", "send", "turn", "turn", "turn", "trouble", "disk", "kill", "fatal", "files", "limit"])
+            ):
                 case "send":
                     for _ in range(data.draw(st.integers(1, 4))):
                         world.sent += 1
@@ -281,6 +305,12 @@ def test_any_history_keeps_every_message_in_order(data: st.DataObject) -> None:
                     world.rig.disk.hanging = data.draw(st.booleans())
                 case "kill":
                     world.kill()
+                case "fatal":
+                    world.fatal()
+                case "files":
+                    world.new_files()
+                case "limit":
+                    world.kafka.batch_limit = data.draw(st.sampled_from([10**9, 300_000, 20_000]))
         world.heal()
         rig = world.rig
         assert not world.unacknowledged
