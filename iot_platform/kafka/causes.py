@@ -76,7 +76,7 @@ class ConnectionCauses:
         text = re.sub(r" \(after \d+ms in state .*\)$", "", seen[code])
         if code == KafkaError._SSL and "certificate verify failed" in text:
             return self._untrusted(text)
-        return f"{text} ({_setting(code, text)})"
+        return f"{text} ({_setting(code, text, self._settings)})"
 
     def _untrusted(self, text: str) -> str:
         """librdkafka says the same of an unknown CA, an ended certificate and a wrong name: a handshake of our own tells them apart."""
@@ -88,11 +88,11 @@ class ConnectionCauses:
         return f"the broker's certificate is not signed by a CA that we trust ({reason or text}): IOT_KAFKA_SSL_CA_FILE"
 
 
-def _setting(code: int, text: str) -> str:
+def _setting(code: int, text: str, settings: Settings) -> str:
     if code == KafkaError._AUTHENTICATION:
         if "mechanism handshake failed" in text:
             return "IOT_KAFKA_SECURITY_PROTOCOL" if "current SASL state" in text else "IOT_KAFKA_SASL_MECHANISM"
-        return "IOT_KAFKA_SASL_USERNAME, IOT_KAFKA_SASL_PASSWORD"
+        return f"IOT_KAFKA_SASL_USERNAME, IOT_KAFKA_SASL_PASSWORD{'_FILE' if settings.kafka_sasl_password_file else ''}"
     if "alert" in text:  # the broker's answer to our certificate: absent, ended, or of a CA that it does not trust
         return f"the broker wants another certificate of ours: {_CLIENT_CERTIFICATE}"
     if code == KafkaError._SSL or "SSL handshake" in text or "SSL connection" in text:

@@ -18,8 +18,9 @@ def test_syncs_are_counted_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path: Path) -> None:
-    found = disk_finding(make_plan(Settings(local_dir=tmp_path / "not" / "yet")))
-    assert f"syncs/s at {tmp_path}:" in found.text
+    plan = make_plan(Settings(local_dir=tmp_path / "not" / "yet"))
+    assert not (tmp_path / "not" / "yet" / "data" / "kafka").exists()
+    assert f"syncs/s at {tmp_path}" in disk_finding(plan).text
 
 
 @pytest.mark.parametrize(
