@@ -89,8 +89,8 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
             Face(
                 "Audit differences",
                 "none",
-                "Open incidents of the rules ledger_continuous and rollup_equals_source, and ingest daemons whose own books do not"
-                " balance. Must be 0."
+                "Open incidents of the rules ledger_continuous, rollup_equals_source and kafka_log_cut, and ingest daemons whose own books"
+                " do not balance. Must be 0."
                 " The whole audit, row by row, is `iot audit`.",
                 "The audit has nothing to compare",
             ),

@@ -8,7 +8,6 @@ from confluent_kafka import Consumer, KafkaError, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError, TransientError
@@ -20,12 +19,13 @@ ERROR_HEADER: Final = "iot-error"
 PART_HEADER: Final = "iot-part"
 
 _CLAIM: Final = """
-UPDATE kafka_offset SET next_offset = %s, updated_at = now()
-WHERE topic = %s AND topic_id = %s AND kafka_partition = %s AND next_offset = %s"""
+UPDATE kafka_offset SET next_offset = %s, updated_at = now(), leader_epoch = coalesce(%s, leader_epoch),
+    record_offset = coalesce(%s, record_offset), record_sha256 = coalesce(%s, record_sha256)
+WHERE topic = %s AND topic_id = %s AND kafka_partition = %s AND log_generation = %s AND next_offset = %s"""
 _ROWS: Final = """
-INSERT INTO dead_letter (topic_id, kafka_partition, kafka_offset, received_at, client_id, connection_number, sequence, topic, reason,
-    part, parts, payload_bytes) VALUES %s"""
-_ROW: Final = "(%s, %s, %s, 'epoch'::timestamptz + %s::interval, %s, %s, %s, %s, %s, %s, %s, %s)"
+INSERT INTO dead_letter (topic_id, kafka_partition, log_generation, kafka_offset, received_at, client_id, connection_number, sequence,
+    topic, reason, part, parts, payload_bytes) VALUES %s"""
+_ROW: Final = "(%s, %s, %s, %s, 'epoch'::timestamptz + %s::interval, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 def import_dead_letters(settings: Settings, connection: Connection) -> list[str]:
@@ -36,9 +36,7 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
     """
     own = settings.model_copy(update={"kafka_topic": settings.kafka_dead_letter_topic})
     identity = offsets.describe(own)
-    with TopicOffsets(own) as topic:
-        log = topic.watermarks(identity.partitions)
-    marks = {partition: offsets.Watermarks(log.begin[partition], log.end[partition]) for partition in identity.partitions}
+    marks = offsets.watermarks(own, identity, identity.partitions)
     notes: list[str] = []
     try:
         rows = offsets.begin(connection, identity, identity.partitions, marks)
@@ -47,8 +45,8 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
         known = offsets.read(connection, identity.topic).values()
         notes = [offsets.accept(connection, identity, row, marks[row.partition], "iot audit") for row in known if row.partition in marks]
         rows = offsets.begin(connection, identity, identity.partitions, marks)
-    if behind := [row for row in rows.values() if row.next_offset < marks[row.partition].high]:
-        _import(own, connection, identity, behind, marks)
+    if moved := {number: row for number, row in rows.items() if row.next_offset != marks[number].high or _is_other(row, marks[number])}:
+        notes += _import(own, connection, identity, moved, marks)
     return [f"dead-letter topic: {text}" for text in notes if text]
 
 
@@ -56,30 +54,48 @@ def _import(
     settings: Settings,
     connection: Connection,
     identity: offsets.TopicIdentity,
-    behind: list[offsets.OffsetRow],
+    rows: dict[int, offsets.OffsetRow],
     marks: dict[int, offsets.Watermarks],
-) -> None:
+) -> list[str]:
+    """Returns notes on logs that were cut: what Kafka has there now is imported, what it lost stays."""
+    from iot_platform.telemetry.log_cut import LogCheck
     from iot_platform.telemetry.source import KafkaSource  # numpy, only where there is something to read
 
     with closing(KafkaSource(settings)) as source:
-        for row in behind:
-            source.assign({row.partition: row.next_offset})
-            _import_partition(source.consumer, connection, identity, row, marks[row.partition].high)
+        verified = LogCheck(source.consumer, connection, identity).go_on(rows, marks, "iot audit")
+        rows |= offsets.read(connection, identity.topic)
+        for partition, start in verified.starts.items():
+            if start.offset < marks[partition].high:
+                source.assign({partition: start})
+                _import_partition(source.consumer, connection, identity, rows[partition], marks[partition].high)
+    return [cut.text for cut in verified.cuts]
+
+
+def _is_other(row: offsets.OffsetRow, mark: offsets.Watermarks) -> bool:
+    """Whether the log may be another one although it ends where it should."""
+    return mark.leader_epoch is not None and mark.leader_epoch != row.verified_epoch
 
 
 def _import_partition(
     consumer: Consumer, connection: Connection, identity: offsets.TopicIdentity, row: offsets.OffsetRow, high: int
 ) -> None:
+    from iot_platform.telemetry.records import last_record
+
     position = row.next_offset
     for messages, following in _batches(consumer, high):
         with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, (following, identity.topic, identity.topic_id, row.partition, position))
+            last = last_record(messages[-1]) if messages else None
+            known = (last and last.leader_epoch, last and last.offset, last and last.sha256)
+            cursor.execute(_CLAIM, (following, *known, identity.topic, identity.topic_id, row.partition, row.log_generation, position))
             if cursor.rowcount != 1:
                 connection.rollback()
                 return  # another audit imports
             if messages:
                 execute_values(
-                    cursor, _ROWS, [(identity.topic_id, row.partition, *_columns(message)) for message in messages], template=_ROW
+                    cursor,
+                    _ROWS,
+                    [(identity.topic_id, row.partition, row.log_generation, *_columns(message)) for message in messages],
+                    template=_ROW,
                 )
         connection.commit()
         position = following

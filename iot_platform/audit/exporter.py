@@ -22,9 +22,11 @@ from iot_platform.audit.run import EVERYTHING, run_audit
 from iot_platform.audit.totals import Totals
 from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
-from iot_platform.resources.accounting import stored_offsets
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings, SettingsError
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.log_cuts import cuts_since
+from iot_platform.telemetry.partition_state import PartitionState, Problem, judge
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,8 @@ class Picture:
     """What the metrics say. Replaced piece by piece by the one thread that looks."""
 
     up: dict[str, bool] = field(default_factory=dict)
-    lag: dict[int, int] = field(default_factory=dict)
+    partitions: dict[int, PartitionState] = field(default_factory=dict)
+    log_cuts: int = 0
     totals: Totals = field(default_factory=Totals)
     audit: AuditResult | None = None
     stepped_at: float = field(default_factory=time.monotonic)
@@ -80,14 +83,12 @@ class Exporter(Collector):
         self.picture.stepped_at = time.monotonic()
 
     def _look_at_lag(self) -> None:
-        with TopicOffsets(self._settings) as topic:
-            marks = topic.watermarks(topic.partitions())
         with closing(connect(self._settings, application_name="iot-metrics")) as connection:
-            stored = stored_offsets(connection, self._settings.kafka_topic)
-        self.picture.lag = {
-            partition: max(0, end - (stored[partition].next_offset if partition in stored else marks.begin[partition]))
-            for partition, end in marks.end.items()
-        }
+            rows = offsets.read(connection, self._settings.kafka_topic)
+            self.picture.log_cuts = len(cuts_since(connection, self._settings.kafka_topic))
+        with TopicOffsets(self._settings) as topic:
+            identity, marks = topic.look()
+        self.picture.partitions = judge(identity, rows, marks)
 
     def _audit(self) -> None:
         now = time.time()
@@ -110,10 +111,23 @@ class Exporter(Collector):
         for server, answers in sorted(seen.up.items()):
             up.add_metric([server], int(answers))
         yield up
-        lag = GaugeMetricFamily("iot_drain_lag_messages", "Messages in Kafka that the database has not taken.", labels=["partition"])
-        for partition, count in sorted(seen.lag.items()):
-            lag.add_metric([str(partition)], count)
+        lag = GaugeMetricFamily(
+            "iot_drain_lag_messages",
+            "Messages in Kafka that the database has not taken; below 0: Kafka has fewer than were drained.",
+            labels=["partition"],
+        )
+        problem = GaugeMetricFamily(
+            "iot_drain_problem", "1 while a partition cannot simply go on at its next offset.", labels=["partition", "problem"]
+        )
+        for partition, state in sorted(seen.partitions.items()):
+            lag.add_metric([str(partition)], state.lag)
+            for name in Problem:
+                problem.add_metric([str(partition), name], int(state.problem is name))
         yield lag
+        yield problem
+        yield CounterMetricFamily(
+            "iot_kafka_log_cuts", "How often Kafka's log turned out to have been cut (ledger, one year, 100 at most).", value=seen.log_cuts
+        )
         yield CounterMetricFamily(
             "iot_stored_messages", "Rows written to message, those marked as duplicates included.", value=seen.totals.stored
         )

@@ -6,15 +6,16 @@ from typing import Any, Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.audit.result import AcceptedLoss, AuditResult, ConnectionRow, DaemonRow, Difference, PartitionRow, Tally
+from iot_platform.audit.result import AcceptedLoss, AuditResult, ConnectionRow, DaemonRow, Difference, Hole, PartitionRow, Tally
+from iot_platform.telemetry.log_cuts import KnownCut
 
 FETCH: Final = 2_000
 _OFFSETS: Final = """
-SELECT kafka_topic, kafka_partition, from_offset, to_offset, expected, found, problem FROM audit_offsets(%(since)s)
-ORDER BY problem IS NOT NULL, kafka_topic, kafka_partition, from_offset"""
+SELECT kafka_topic, kafka_partition, log_generation, from_offset, to_offset, expected, found, problem FROM audit_offsets(%(since)s)
+ORDER BY problem IS NOT NULL, kafka_topic, kafka_partition, log_generation, from_offset"""
 _SEQUENCES: Final = """
 SELECT client_id, connection_number, reported_at, checked_from, checked_to, received, stored, duplicates, quarantined, dead_lettered,
-    in_flight, unacknowledged, missing, repeated, unmarked, problem
+    in_flight, unacknowledged, missing, repeated, unmarked, problem, holes
 FROM audit_sequences(%(since)s, %(window)s) ORDER BY client_id, connection_number"""
 _HOURS: Final = """
 SELECT tenant_id, project_id, hour, messages, stored_messages, duplicates, quarantined, measurements, measurement_conflicts, difference,
@@ -29,28 +30,35 @@ _ACCEPTED: Final = """
 SELECT committed_at, kafka_topic, kafka_partition, from_offset, to_offset, coalesce(detail, ''), run_id FROM ledger
 WHERE kind = 'accepted_loss' AND committed_at >= %(since)s ORDER BY committed_at LIMIT 1000"""
 
+_CUTS: Final = """
+SELECT committed_at, kafka_partition, from_offset, to_offset, log_generation, leader_epoch, coalesce(detail, '') FROM ledger
+WHERE kind = 'log_cut' AND committed_at >= %(since)s ORDER BY committed_at LIMIT 1000"""
+
 Parameters = Mapping[str, Any]
 
 
 def offsets(connection: Connection, parameters: Parameters, result: AuditResult) -> None:
     """First proof: every offset is in message or quarantine, once. Accepted losses are shown with it."""
-    for topic, partition, start, end, expected, found, problem in _rows(connection, _OFFSETS, parameters):
+    for topic, partition, generation, start, end, expected, found, problem in _rows(connection, _OFFSETS, parameters):
         if problem is None:
-            result.partitions.append(PartitionRow(topic, partition, start, end, expected, found))
+            result.partitions.append(PartitionRow(topic, partition, start, end, expected, found, generation))
         else:
-            place = f"partition {partition} offset {start}" + ("" if end - start == 1 else f"-{end - 1}")
+            log = f"partition {partition}" + (f" generation {generation}" if generation else "")
+            place = f"{log} offset {start}" + ("" if end - start == 1 else f"-{end - 1}")
             result.add(Difference("offsets", place, expected, found, problem))
     result.accepted += [AcceptedLoss(*row) for row in _rows(connection, _ACCEPTED, parameters)]
+    result.cuts += [KnownCut(*row) for row in _rows(connection, _CUTS, parameters)]
 
 
 def sequences(connection: Connection, parameters: Parameters, result: AuditResult) -> None:
     """Second proof: every sequence that a daemon brought into Kafka is in message, quarantine or dead_letter."""
     for columns in _rows(connection, _SEQUENCES, parameters):
-        row = ConnectionRow(*columns)
+        row = ConnectionRow(*columns[:-1])
         result.connections.append(row)
         if row.problem is not None:
             place = f"connection {row.number} of {row.client_id}"
-            result.add(Difference("sequences", place, row.missing, 0, f"{place}: {row.problem}"))
+            when = tuple(Hole.of(item) for item in columns[-1] or ())
+            result.add(Difference("sequences", place, row.missing, 0, f"{place}: {row.problem}", when))
 
 
 def daemons(connection: Connection, _parameters: Parameters, result: AuditResult) -> None:

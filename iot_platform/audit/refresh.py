@@ -13,6 +13,7 @@ from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffset
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import DrainError
+from iot_platform.telemetry.partition_state import judge
 
 POLL_SECONDS: Final = 0.2
 
@@ -66,21 +67,27 @@ def _await_drain(settings: Settings, connection: Connection, seconds: float, not
     Raises:
         KafkaUnavailableError, DrainError: Kafka does not say.
     """
-    identity = offsets.describe(settings)
-    with TopicOffsets(settings) as topic:
-        marks = topic.watermarks(identity.partitions)
     give_up = time.monotonic() + seconds
+    ends: dict[int, int] | None = None  # where the log ended when it was first seen to be the one that is drained
     while True:
-        rows = offsets.read(connection, identity.topic)
-        offsets.check_identity(identity, rows)
-        lags = {
-            partition: end - (rows[partition].next_offset if partition in rows else marks.begin[partition])
-            for partition, end in marks.end.items()
-        }
-        result.lag = sum(max(0, lag) for lag in lags.values())
+        rows = offsets.read(connection, settings.kafka_topic)
+        problems: list[str] = []
+        if ends is None:
+            with TopicOffsets(settings) as topic:
+                identity, marks = topic.look()
+            offsets.check_identity(identity, rows)
+            states = judge(identity, rows, marks)
+            problems = [state.text for state in states.values() if state.problem]
+            result.lag = sum(state.wants_run for state in states.values())
+            if not any(state.problem or state.unverified for state in states.values()):
+                ends = {partition: mark.high for partition, mark in marks.items()}
+                begins = {partition: mark.low for partition, mark in marks.items()}
+        else:
+            result.lag = sum(max(0, end - (rows[p].next_offset if p in rows else begins[p])) for p, end in ends.items())
         if not result.lag:
             return True
         if time.monotonic() >= give_up:
+            result.doubts += problems
             result.notes.append(f"{result.lag:,} records in Kafka wait for the drain")
             return False
         note(f"waiting for the drain: {result.lag:,} records")

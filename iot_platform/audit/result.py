@@ -1,27 +1,67 @@
 """What an audit found: the rows of its proofs, and every difference by its exact place."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+
+from iot_platform.telemetry.log_cuts import KnownCut
 
 MAX_KEPT: Final = 1_000
 """Differences that are kept by name, per proof; more are only counted."""
 
 
 @dataclass(frozen=True)
+class Hole:
+    """Sequences `first` to `last` of an MQTT connection that are nowhere, and when their neighbours were received (None: there is none)."""
+
+    first: int
+    last: int
+    after: datetime | None
+    before: datetime | None
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> Self:
+        """From the JSON of audit_sequences."""
+        after, before = (datetime.fromisoformat(item[name]).astimezone(UTC) if item[name] else None for name in ("after", "before"))
+        return cls(item["from"], item["to"], after, before)
+
+    @property
+    def when(self) -> str:
+        """In words, to the second, UTC."""
+        after = f"{self.after:%Y-%m-%d %H:%M:%S}" if self.after else "the connection's beginning"
+        before = f"{self.before:%Y-%m-%d %H:%M:%S}" if self.before else "now"
+        return f"received between {after} and {before} UTC"
+
+
+@dataclass(frozen=True)
 class Difference:
-    """One thing that does not add up. `kind` is the proof that found it: offsets, sequences, accounting or daemon."""
+    """One thing that does not add up. `kind` is the proof that found it: offsets, sequences, accounting or daemon. `holes`: of missing
+    sequences, the first 20 stretches."""
 
     kind: str
     place: str
     expected: int | None
     found: int | None
     text: str
+    holes: tuple[Hole, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        holes = [
+            {
+                "first": hole.first,
+                "last": hole.last,
+                **{name: time and time.isoformat() for name, time in (("after", hole.after), ("before", hole.before))},
+            }
+            for hole in self.holes
+        ]
+        return vars(self) | {"holes": holes}
 
 
 @dataclass(frozen=True)
 class PartitionRow:
-    """Offsets of one Kafka partition that were committed in the window. Fields as in audit_offsets."""
+    """Offsets of one generation of a Kafka partition's log that were committed in the window. Fields as in audit_offsets."""
 
     topic: str
     partition: int
@@ -29,6 +69,7 @@ class PartitionRow:
     to_offset: int
     expected: int
     found: int
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +159,8 @@ class AuditResult:
     """By tenant, project (empty unless one tenant was asked for) and hour."""
     daemons: list[DaemonRow] = field(default_factory=list)
     accepted: list[AcceptedLoss] = field(default_factory=list)
+    cuts: list[KnownCut] = field(default_factory=list)
+    """When Kafka's log turned out to have been cut; what was lost by it is among the missing sequences."""
     lag: int | None = None
     """Records in Kafka that wait for the drain; None if Kafka did not say."""
     differences: list[Difference] = field(default_factory=list)
@@ -155,13 +198,14 @@ class AuditResult:
             "at": self.at.isoformat(),
             "sums": self.sequence_sums(),
             "lag": self.lag,
-            "differences": [vars(item) for item in self.differences],
+            "differences": [item.as_json() for item in self.differences],
             "counts": self.counts,
             "partitions": [vars(row) for row in self.partitions],
             "connections": [vars(row) for row in self.connections],
             "hours": hours,
             "daemons": [vars(row) for row in self.daemons],
             "accepted_losses": [vars(row) for row in self.accepted],
+            "log_cuts": [vars(row) for row in self.cuts],
             "notes": self.notes,
             "doubts": self.doubts,
         }

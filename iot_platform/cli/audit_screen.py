@@ -12,13 +12,16 @@ from iot_platform.audit.result import AuditResult, Tally
 if TYPE_CHECKING:
     from rich.console import Console
 
+SHOWN_HOLES: Final = 5
+"""Stretches of missing sequences that are shown with their times, of each connection."""
 SCREEN: Final = 30
 """Most rows of a table; the rest is summed up."""
 MUST_BE_ZERO: Final = ("difference", "missing")
 _NEXT: Final = {
     "offsets": "An offset in no table: `iot replay --partition P --offsets A:B` restores it while Kafka still holds it.",
-    "sequences": "A sequence that is nowhere never reached the database: if no offset is missing either, it is not in Kafka. "
-    "The ingest daemon's log says what happened then; only its publisher can send it again.",
+    "sequences": "A sequence that is nowhere was acknowledged by the ingest daemon, and is in no table. {why} "
+    "Its bytes are gone unless the publisher still has them; the devices concerned are those that were publishing in these seconds "
+    "(incidents of the rule sequence_gap name those that count their messages).",
     "accounting": "Sums that differ from the rows: were rows or accounting_1h changed by hand? The rows are what counts.",
     "daemon": "The daemon's own counters do not add up: messages left its spool or its state directory by another way. See its log.",
 }
@@ -40,6 +43,8 @@ def show(result: AuditResult, tenant: str | None, console: "Console") -> None:
             style="yellow",
             markup=False,
         )
+    for cut in result.cuts:
+        console.print(f"log cut: {cut.line}", style="yellow", markup=False, soft_wrap=True)
     for text in result.notes:
         console.print(f"note: {text}", style="dim", markup=False)
     for text in result.doubts:
@@ -69,6 +74,9 @@ def _differences(result: AuditResult, console: "Console") -> None:
         named = [item for item in result.differences if item.kind == kind]
         for item in named[:SCREEN]:
             console.print(f"DIFFERENCE {item.text}", style="red", markup=False, soft_wrap=True)
+            for hole in item.holes[:SHOWN_HOLES]:
+                text = f"    {hole.last - hole.first + 1:,} from sequence {hole.first} on: {hole.when}"
+                console.print(text, style="red", markup=False, soft_wrap=True)
         if count > SCREEN:
             console.print(f"… and {count - SCREEN:,} more {kind} differences; --json names {len(named):,}", style="red")
         console.print(f"  → {_remedy(kind, result)}", markup=False, soft_wrap=True)
@@ -78,12 +86,26 @@ def _remedy(kind: str, result: AuditResult) -> str:
     from iot_platform.audit.result import Difference
 
     def command(item: Difference) -> str:
-        _, partition, _, span = item.place.split()
+        *log, _, span = item.place.split()
         first, _, last = span.partition("-")
-        return f"iot replay --partition {partition} --offsets {first}:{int(last or first) + 1}"
+        options = " ".join(f"--{name} {number}" for name, number in zip(log[::2], log[1::2], strict=True))
+        return f"iot replay {options} --offsets {first}:{int(last or first) + 1}"
+
+    if kind == "sequences":
+        return _NEXT[kind].format(why=_why_missing(result))
 
     gone = [item for item in result.differences if item.kind == kind == "offsets" and "in no table" in item.text]
     return f"{_NEXT[kind]} Here: {'; '.join(command(item) for item in gone[:3])}" if gone else _NEXT[kind]
+
+
+def _why_missing(result: AuditResult) -> str:
+    """Why sequences may be missing, as far as the audit's own findings tell."""
+    if any(item.kind == "offsets" for item in result.differences):
+        return "Offsets are missing, too: they may be these messages; restore them first (see there)."
+    if result.cuts:
+        partitions = ", ".join(sorted({str(cut.partition) for cut in result.cuts}))
+        return f"Kafka lost the end of its log (partition {partitions}, see above): what had not been drained by then is gone from Kafka."
+    return "Every drained offset is accounted for, and Kafka's log was not seen to be cut; the ingest daemon's log says what happened then."
 
 
 def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> Table:
@@ -140,7 +162,14 @@ def _numbers(tally: Tally) -> tuple[object, ...]:
 
 def _partitions(result: AuditResult) -> Table:
     rows: list[tuple[object, ...]] = [
-        (str(row.partition), row.topic, f"{row.from_offset}…{row.to_offset - 1}", row.expected, row.found, row.expected - row.found)
+        (
+            f"{row.partition}" + (f" (generation {row.generation})" if row.generation else ""),
+            row.topic,
+            f"{row.from_offset}…{row.to_offset - 1}",
+            row.expected,
+            row.found,
+            row.expected - row.found,
+        )
         for row in sorted(result.partitions, key=lambda row: row.expected == row.found)
     ]
     names = ("partition", "topic", "offsets", "records", "found", "difference")

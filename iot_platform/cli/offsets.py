@@ -7,7 +7,8 @@ import typer
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity, Watermarks
+    from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity
+    from iot_platform.telemetry.partition_state import PartitionState
 
 offsets_app = typer.Typer(
     name="offsets", help="Where each Kafka partition is drained to; what to do when Kafka lost data.", no_args_is_help=True
@@ -16,24 +17,47 @@ offsets_app = typer.Typer(
 
 @offsets_app.command("show")
 def show_command() -> None:
-    """Compare the offsets in the database with Kafka's log, per partition."""
+    """Compare the offsets in the database with Kafka's log, per partition. Exit code 1 if a partition cannot simply go on.
+
+    Where Kafka has as many records as it should, or more, the last drained one is compared byte for byte: a log that was cut and has grown
+    again is found. Such a log needs nobody: the next drain run goes on where it was cut.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    identity, rows, marks = _look()
-    table = Table("partition", "drained to", "log from", "log to", "lag", "state")
-    for partition in identity.partitions:
-        mark, row = marks[partition], rows.get(partition)
-        drained = str(row.next_offset) if row else "-"
-        lag = mark.high - (row.next_offset if row else mark.low)
-        table.add_row(str(partition), drained, str(mark.low), str(mark.high), str(lag), _state(identity, row, mark))
-    Console().print(f"topic {identity.topic} (id {identity.topic_id}, cluster {identity.cluster_id})", highlight=False)
-    Console().print(table)
+    identity, rows, states = _look(verify=True)
+    table = Table("partition", "drained to", "log from", "log to", "lag", "epoch", "generation", "state")
+    for partition, state in states.items():
+        row, mark = rows.get(partition), state.mark
+        edges = (str(mark.low), str(mark.high)) if mark else ("-", "-")
+        epoch = "-" if row is None or row.leader_epoch is None else str(row.leader_epoch)
+        said = state.word or ("ok" if row else "not drained yet")
+        drained = (str(row.next_offset), str(row.log_generation)) if row else ("-", "-")
+        table.add_row(str(partition), drained[0], *edges, str(state.lag), epoch, drained[1], Text(said, "red" if state.problem else ""))
+    console = Console()
+    console.print(f"topic {identity.topic} (id {identity.topic_id}, cluster {identity.cluster_id})", highlight=False)
+    console.print(table)
+    for partition, state in states.items():
+        if state.problem:
+            console.print(Text(f"partition {partition}: {state.text}", "red"), soft_wrap=True)
+    for text in _cuts(identity.topic):
+        console.print(Text(text, "yellow"))
+    if any(state.problem for state in states.values()):
+        raise typer.Exit(1)
 
 
 @offsets_app.command("accept")
 def accept_command(
     partition: Annotated[list[int], typer.Option("--partition", help="Kafka partition; repeat the option for several.")],
+    from_beginning: Annotated[
+        bool,
+        typer.Option(
+            "--from-beginning",
+            help="Take all that Kafka holds of these partitions as new, whatever was drained before: for a log of which nothing is known"
+            " any more. Messages that are stored already are recognised where their rows still exist.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Accept that Kafka lost messages before they were drained, or that the topic is another one, and go on with what it has.
@@ -47,67 +71,76 @@ def accept_command(
     from iot_platform.telemetry import offsets
     from iot_platform.telemetry.errors import DrainError
 
-    identity, rows, marks = _look()
-    if unknown := sorted(set(partition) - rows.keys()):
+    identity, rows, states = _look(verify=False)
+    chosen = sorted(set(partition))
+    if unknown := sorted(set(chosen) - rows.keys()):
         raise CliError(f"partition {unknown[0]} of '{identity.topic}' was never drained: there is nothing to accept")
-    trouble = [rows[number] for number in sorted(set(partition)) if _state(identity, rows[number], marks.get(number)) != "ok"]
+    trouble = [number for number in chosen if states[number].needs_person or from_beginning]
     if not trouble:
+        for number in chosen:
+            if states[number].problem:
+                typer.echo(f"partition {number}: {states[number].text}")
         typer.echo("nothing to accept: these partitions can continue where they are")
         return
-    for row in trouble:
-        typer.echo(f"partition {row.partition}: drained to {row.next_offset}, {_state(identity, row, marks.get(row.partition))}")
+    for number in trouble:
+        typer.echo(f"partition {number}: drained to {rows[number].next_offset}. {states[number].text or 'No problem is known of it.'}")
     if not yes:
         typer.confirm("Give up what is missing and go on with what Kafka has?", abort=True)
     connection = connect(get_settings(), "writer", "iot-offsets")
     try:
-        for row in trouble:
-            if row.partition not in marks:
-                raise CliError(f"the topic has no partition {row.partition} any more: there is nothing to go on with")
-            typer.echo(offsets.accept(connection, identity, row, marks[row.partition], f"iot offsets accept ({getpass.getuser()})"))
+        for number in trouble:
+            if (mark := states[number].mark) is None:
+                raise CliError(f"the topic has no partition {number} any more: there is nothing to go on with")
+            who = f"iot offsets accept ({getpass.getuser()})"
+            typer.echo(offsets.accept(connection, identity, rows[number], mark, who, from_beginning=from_beginning))
     except DrainError as error:
         raise CliError(str(error)) from error
     finally:
         connection.close()
 
 
-def _state(identity: "TopicIdentity", row: "OffsetRow | None", mark: "Watermarks | None") -> str:
-    if row is None:
-        return "not drained yet"
-    if (row.cluster_id, row.topic_id) != (identity.cluster_id, identity.topic_id):
-        return f"topic is another one (was {row.topic_id})"
-    if mark is None:
-        return "partition is gone"
-    if row.next_offset < mark.low:
-        return f"{mark.low - row.next_offset} messages gone"
-    return "log ends before it" if row.next_offset > mark.high else "ok"
+def _look(*, verify: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, PartitionState]]":
+    from contextlib import closing
+    from dataclasses import replace
 
-
-def _look() -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, Watermarks]]":
     from iot_platform.database import DatabaseError, connect
     from iot_platform.database.migrate import require_migrated
     from iot_platform.settings import get_settings
     from iot_platform.telemetry import offsets
     from iot_platform.telemetry.errors import DrainError
+    from iot_platform.telemetry.log_cut import LogCheck
+    from iot_platform.telemetry.partition_state import Problem, judge
     from iot_platform.telemetry.source import KafkaSource
 
     settings = get_settings()
-    source = KafkaSource(settings)
     try:
-        connection = connect(settings, "writer", "iot-offsets")
-        try:
+        with closing(connect(settings, "writer", "iot-offsets")) as connection:
             require_migrated(connection)
+            rows = offsets.read(connection, settings.kafka_topic)
             identity = offsets.describe(settings)
-            return (
-                identity,
-                offsets.read(connection, identity.topic),
-                offsets.watermarks(source.consumer, identity, identity.partitions),
-            )
-        finally:
-            connection.close()
+            marks = offsets.watermarks(settings, identity, identity.partitions)
+            states = judge(identity, rows, marks)
+            if verify:
+                sound = {number: row for number, row in rows.items() if states[number].problem in (None, Problem.LOG_CUT)}
+                with closing(KafkaSource(settings)) as source:
+                    cuts = LogCheck(source.consumer, connection, identity).verify(sound, marks, note=False).cuts
+                for cut in cuts:
+                    text = f"cut at {cut.at}: {cut.text}. The next drain run goes on there by itself"
+                    states[cut.partition] = replace(states[cut.partition], problem=Problem.LOG_CUT, text=text)
+            return identity, rows, states
     except (DatabaseError, DrainError) as error:
         raise CliError(str(error)) from error
-    finally:
-        source.close()
+
+
+def _cuts(topic: str) -> list[str]:
+    from contextlib import closing
+
+    from iot_platform.database import connect
+    from iot_platform.settings import get_settings
+    from iot_platform.telemetry.log_cuts import cuts_since
+
+    with closing(connect(get_settings(), "reader", "iot-offsets")) as connection:
+        return [cut.line for cut in cuts_since(connection, topic)]
 
 
 def register(app: typer.Typer) -> None:

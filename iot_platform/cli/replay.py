@@ -35,6 +35,10 @@ def replay(
     until: Annotated[str | None, typer.Option("--to", help="Received before; no bound unless given.")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Kafka partition, with [b]--offsets[/b].")] = None,
     offsets: Annotated[str | None, typer.Option(help="Kafka offsets A:B, without B itself.")] = None,
+    generation: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --offsets: which of the partition's logs they are of, where Kafka's log was cut; all unless given."),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's, as stored or as the rules of today name it.")] = None,
     project: Annotated[str | None, typer.Option(help="Only this project's.")] = None,
     quarantined: Annotated[bool, typer.Option("--quarantined", help="Only quarantined messages.")] = False,
@@ -62,7 +66,10 @@ def replay(
         raise BadParameter("select by --from and --to, or by --partition and --offsets, not by both")
     if partition is None and not (since or until or kept["quarantined"]):
         raise BadParameter("say what to replay: --from and --to, --partition and --offsets, --quarantined or --reason")
-    selection = _by_time(since, until, kept) if partition is None else _by_offset(partition, offsets or "", kept)
+    if generation is not None and partition is None:
+        raise BadParameter("--generation belongs to --partition and --offsets")
+    kept_too = kept | {"generation": generation}
+    selection = _by_time(since, until, kept) if partition is None else _by_offset(partition, offsets or "", kept_too)
     tally, seconds, run_id = _run(selection, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({"run_id": run_id, "dry_run": dry_run, "seconds": round(seconds, 3), **tally.to_json()}, ensure_ascii=False))

@@ -5,12 +5,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from iot_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.log_cuts import KnownCut
+    from iot_platform.telemetry.partition_state import PartitionState
 
 DEADLINE_SECONDS: Final = 8.0
 HTTP_TIMEOUT_SECONDS: Final = 3.0
@@ -26,8 +31,15 @@ SELECT committed_at, first_received_at, last_received_at, messages + quarantined
 WHERE committed_at > now() - interval '5 min' AND kind = 'drain' AND last_received_at IS NOT NULL
 """
 _QUARANTINE: Final = "SELECT reason, count(*) FROM quarantine WHERE received_at > now() - interval '24 h' GROUP BY 1 ORDER BY 2 DESC, 1"
-_OFFSETS: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
-_RUNS: Final = """{ runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } } }"""
+_LAST_COMMIT: Final = "SELECT extract(epoch FROM now() - max(updated_at))::float8 FROM kafka_offset WHERE topic = %s"
+STILL_SECONDS: Final = 120.0
+"""Records that wait while nothing was committed for so long: the drain does not work. A shift starts within seconds."""
+CUT_PERIOD: Final = timedelta(hours=24)
+"""A log that was cut is told for so long."""
+_RUNS: Final = """{
+  drains: runsOrError(filter: {pipelineName: "drain"}, limit: 10) { ... on Runs { results { runId status endTime } } }
+  runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } }
+}"""
 
 
 @dataclass
@@ -50,8 +62,6 @@ class Status:
     in_flight: int | None = None
     spool: int | None = None
     lag: dict[int, int] | None = None
-    lag_complete: bool = True
-    """Whether every partition has told its end; without that a sum says nothing."""
     kafka_detail: str = ""
     freshness_p50_seconds: float | None = None
     freshness_p95_seconds: float | None = None
@@ -67,7 +77,7 @@ class Status:
         """For machines; keys are the field names."""
         document = asdict(self) | {"healthy": self.healthy}
         document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
-        document["lag_total"] = sum(self.lag.values()) if self.lag is not None and self.lag_complete else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
         return document
 
 
@@ -76,23 +86,48 @@ def collect(settings: Settings) -> Status:
     from iot_platform.local import probes
 
     status = Status()
-    database: dict[str, Any] = {}
-    ends: dict[int, tuple[int, int]] = {}
+    found = _Found()
     tasks: dict[str, Callable[[], None]] = {
         "mqtt": partial(probes.mqtt, settings),
-        "kafka": partial(_kafka, settings, ends, status),
-        "postgresql": partial(_database, settings, status, database),
+        "kafka": partial(_kafka, settings, status),
+        "postgresql": partial(_database, settings, status),
+        "drain": partial(_drain, settings, status, found),
         "ingest": partial(_ingest, settings, status),
-        "dagster": partial(_dagster, settings, status),
+        "dagster": partial(_dagster, settings, status, found),
     }
     failures = _in_parallel(tasks)
     said = {"kafka": status.kafka_detail} | failures
     status.components = [Component(name, "down" if name in failures else "ok", said.get(name, "")) for name in tasks]
+    _judge_drain(status, found)
     status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
-    if ends and "next" in database:
-        following = database["next"]
-        status.lag = {partition: max(0, high - following.get(partition, low)) for partition, (low, high) in sorted(ends.items())}
     return status
+
+
+@dataclass
+class _Found:
+    """What several components together say of the drain."""
+
+    states: "dict[int, PartitionState]" = field(default_factory=dict)
+    cuts: "list[KnownCut]" = field(default_factory=list)
+    last_commit_seconds: float | None = None  # ago
+    drain_runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
+
+
+def _judge_drain(status: Status, found: _Found) -> None:
+    """Records that wait although nobody drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
+    drain = next(component for component in status.components if component.name == "drain")
+    if drain.state != "ok":
+        return
+    waiting = sum(max(0, state.lag) for state in found.states.values())
+    problems = [f"partition {state.partition}: {state.text}" for state in found.states.values() if state.problem]
+    ended = [run for run in found.drain_runs if run["endTime"]]
+    failed = ended and ended[0]["status"] == "FAILURE"
+    still = found.last_commit_seconds
+    if waiting and failed and (still is None or still > time.time() - ended[0]["endTime"]):
+        problems.append(f"{waiting:,} records wait, and the last drain run failed: run {ended[0]['runId']} says why")
+    elif waiting and still is not None and still > STILL_SECONDS:
+        problems.append(f"{waiting:,} records wait, and nothing was committed for {still:,.0f} s: see the runs of the job drain in Dagster")
+    drain.state, drain.detail = ("down", "; ".join(problems)) if problems else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
 
 
 def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
@@ -116,29 +151,39 @@ def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
     return dict(failures)
 
 
-def _kafka(settings: Settings, ends: dict[int, tuple[int, int]], status: Status) -> None:
+def _kafka(settings: Settings, status: Status) -> None:
+    from iot_platform.kafka import leaders
     from iot_platform.local import probes
-    from iot_platform.resources.watermarks import TopicOffsets
 
     probes.kafka(settings)
-    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
-        look = topic.look()
-    ends.update(look.known)
-    if look.waiting:
-        status.lag_complete = False
-        raise LookupError(look.waiting)
-    status.kafka_detail = look.degraded or ""
+    waiting, degraded = leaders.look(settings, HTTP_TIMEOUT_SECONDS)
+    if waiting:
+        raise LookupError(waiting)
+    status.kafka_detail = degraded or ""
 
 
-def _database(settings: Settings, status: Status, found: dict[str, Any]) -> None:
+def _drain(settings: Settings, status: Status, found: "_Found") -> None:
+    from iot_platform.database.connection import connect
+    from iot_platform.telemetry.log_cuts import cuts_since
+    from iot_platform.telemetry.partition_state import look
+
+    with closing(connect(settings, "reader", "iot status")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
+            cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
+            (found.last_commit_seconds,) = cursor.fetchone() or (None,)
+        _, found.states = look(settings, connection)
+        found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
+    status.lag = {partition: state.lag for partition, state in found.states.items()}
+
+
+def _database(settings: Settings, status: Status) -> None:
     from iot_platform.database.connection import connect
 
     connection = connect(settings, "reader", "iot status")
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
-            cursor.execute(_OFFSETS, (settings.kafka_topic,))
-            found["next"] = dict(cursor.fetchall())
             cursor.execute(_LEDGER_RATE)
             status.messages_out_per_second, status.measurements_out_per_second = cursor.fetchone() or (None, None)
             cursor.execute(_FRESHNESS)
@@ -211,11 +256,13 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _dagster(settings: Settings, status: Status) -> None:
+def _dagster(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.local import probes
 
     document = json.loads(_read(f"{settings.dagster_url.rstrip('/')}/graphql", "IOT_DAGSTER_URL", json.dumps({"query": _RUNS}).encode()))
-    status.runs = ((document.get("data") or {}).get("runsOrError") or {}).get("results")
+    data = document.get("data") or {}
+    status.runs = (data.get("runsOrError") or {}).get("results")
+    found.drain_runs = (data.get("drains") or {}).get("results") or []
     probes.dagster(settings.dagster_url)
 
 

@@ -23,8 +23,12 @@ def register(app: typer.Typer) -> None:
 
 
 def trace(
+    *,
     partition: Annotated[int | None, typer.Option(min=0, help="Kafka partition.")] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Kafka offset.")] = None,
+    generation: Annotated[
+        int | None, typer.Option(min=0, help="Which of the partition's logs the offset is of, where Kafka's log was cut or made anew.")
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="MQTT topic; with [b]--last[/b]: its newest message.")] = None,
     last: Annotated[bool, typer.Option("--last", help="The newest message of --topic.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -49,7 +53,7 @@ def trace(
         place = (partition, offset) if topic is None else find_last(settings, topic)
         if place is None or place[0] is None or place[1] is None:
             raise CliError(f"no message of topic {topic}, neither stored nor in flight; it must be the full MQTT topic")
-        found = follow(settings, place[0], place[1])
+        found = follow(settings, place[0], place[1], generation)
     except DatabaseError as error:
         raise CliError(str(error)) from error
     except Error as error:
@@ -87,8 +91,11 @@ def _show(trace: "Trace", console: "Console") -> None:
     from rich.text import Text
 
     colour = {"stored": "green", "quarantined": "yellow", "in flight": "cyan", "accepted loss": "red"}.get(trace.where, "bold red")
+    log: list[str | tuple[str, str]] = [("  generation ", "bold"), str(trace.generation)] if trace.generation else []
     console.print(
-        Text.assemble(("partition ", "bold"), str(trace.partition), ("  offset ", "bold"), str(trace.offset), "  ", (trace.where, colour))
+        Text.assemble(
+            ("partition ", "bold"), str(trace.partition), ("  offset ", "bold"), str(trace.offset), *log, "  ", (trace.where, colour)
+        )
     )
     if trace.record is not None:
         record = dict(trace.record)

@@ -19,22 +19,23 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BATCH: Final = """
 SELECT batch_id, kind, from_offset, to_offset, messages, duplicates, quarantined, measurements, measurement_duplicates,
-       measurement_conflicts, first_received_at, last_received_at, committed_at, run_id, detail
+       measurement_conflicts, first_received_at, last_received_at, committed_at, log_generation, leader_epoch, run_id, detail
 FROM ledger
-WHERE kafka_topic = %s AND kafka_partition = %s AND from_offset <= %s AND to_offset > %s AND kind <> 'replay'
-ORDER BY committed_at DESC LIMIT 1
+WHERE kafka_topic = %s AND kafka_partition = %s AND from_offset <= %s AND to_offset > %s AND kind IN ('drain', 'accepted_loss')
+      AND (%s::int IS NULL OR log_generation = %s)
+ORDER BY log_generation DESC, committed_at DESC LIMIT 1
 """
 _MESSAGE: Final = """
-SELECT received_at, topic, tenant_id, project_id, device_id, time_source, duplicate_of, client_id, connection_number, sequence, packet_id,
-       dup, retain, qos, payload, source_id
+SELECT received_at, topic, tenant_id, project_id, device_id, time_source, duplicate_of, duplicate_of_generation, client_id,
+       connection_number, sequence, packet_id, dup, retain, qos, payload, source_id
 FROM message_named
-WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s ORDER BY received_at DESC LIMIT 1
+WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s AND log_generation = %s ORDER BY received_at DESC LIMIT 1
 """
 _QUARANTINE: Final = """
-SELECT received_at, topic, tenant_id, project_id, reason, detail, duplicate_of, client_id, connection_number, sequence, packet_id,
-       dup, retain, qos, payload, topic_bytes
+SELECT received_at, topic, tenant_id, project_id, reason, detail, duplicate_of, duplicate_of_generation, client_id, connection_number,
+       sequence, packet_id, dup, retain, qos, payload, topic_bytes
 FROM quarantine_named
-WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s ORDER BY received_at DESC LIMIT 1
+WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s AND log_generation = %s ORDER BY received_at DESC LIMIT 1
 """
 _STORED: Final = """
 SELECT m.value, m.value_int, m.value_text
@@ -44,8 +45,8 @@ WHERE s.tenant_id = %s AND s.project_id = %s AND s.device_id = %s AND s.metric =
 _EARLIER: Final = """
 SELECT kafka_offset FROM message
 WHERE source_id = %s AND payload = %s AND duplicate_of IS NULL AND received_at BETWEEN %s AND %s
-      AND kafka_partition = %s AND kafka_offset < %s
-ORDER BY kafka_offset LIMIT 1
+      AND kafka_partition = %s AND record_place(log_generation, kafka_offset) < record_place(%s, %s)
+ORDER BY record_place(log_generation, kafka_offset) LIMIT 1
 """
 _LAST: Final = """
 SELECT kafka_partition, kafka_offset FROM (
@@ -57,12 +58,28 @@ SELECT kafka_partition, kafka_offset FROM (
 """
 
 
+_REPLACED: Final = """
+SELECT 1 FROM ledger l WHERE l.kafka_topic = %(topic)s AND l.kafka_partition = %(partition)s AND l.log_generation > %(generation)s
+    AND l.kind = 'log_cut' AND l.from_offset <= %(offset)s
+UNION ALL
+SELECT 1 FROM ledger l JOIN kafka_offset k ON k.topic = l.kafka_topic AND k.kafka_partition = l.kafka_partition
+WHERE l.kafka_topic = %(topic)s AND l.kafka_partition = %(partition)s AND l.log_generation = %(generation)s AND l.topic_id <> k.topic_id
+LIMIT 1
+"""
+_GENERATIONS: Final = """
+SELECT log_generation, min(first_received_at), max(last_received_at) FROM ledger
+WHERE kafka_topic = %s AND kafka_partition = %s AND from_offset <= %s AND to_offset > %s AND kind = 'drain' GROUP BY 1 ORDER BY 1
+"""
+
+
 @dataclass
 class Trace:
-    """What each station knows of one record; None: it knows nothing, and `notes` says why."""
+    """What each station knows of one record; None: it knows nothing, and `notes` says why. `generation`: of which of the partition's logs
+    the offset is; None: of the newest one that has it."""
 
     partition: int
     offset: int
+    generation: int | None = None
     where: str = "unknown"  # stored, quarantined, in flight, accepted loss, never written, unknown
     record: dict[str, Any] | None = None
     row: dict[str, Any] | None = None
@@ -94,11 +111,11 @@ def find_last(settings: Settings, topic: str) -> tuple[int, int] | None:
     return None
 
 
-def follow(settings: Settings, partition: int, offset: int) -> Trace:
+def follow(settings: Settings, partition: int, offset: int, generation: int | None = None) -> Trace:
     """Everything known of one record."""
     from confluent_kafka import KafkaError, KafkaException
 
-    trace = Trace(partition, offset)
+    trace = Trace(partition, offset, generation=generation)
     try:
         _from_kafka(settings, trace)
     except KafkaException as error:
@@ -218,16 +235,32 @@ def _from_database(settings: Settings, trace: Trace) -> None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = '30s'")
-        trace.batch = _one(connection, _BATCH, (settings.kafka_topic, trace.partition, trace.offset, trace.offset))
+        place = (settings.kafka_topic, trace.partition, trace.offset, trace.offset)
+        others = _all(connection, _GENERATIONS, place)
+        trace.batch = _one(connection, _BATCH, (*place, trace.generation, trace.generation))
         if trace.batch is None:
             _not_committed(connection, settings, trace)
             return
+        generation = trace.generation = trace.batch["log_generation"]
+        for number, first, last in others:
+            if number != generation:
+                trace.notes.append(
+                    f"another record has had this offset, in generation {number} of the partition's log (received {first:%Y-%m-%d %H:%M:%S}"
+                    f" to {last:%H:%M:%S} UTC): --generation {number} shows it"
+                )
+        if _one(
+            connection,
+            _REPLACED,
+            {"topic": settings.kafka_topic, "partition": trace.partition, "generation": generation, "offset": trace.offset},
+        ):
+            trace.record = None
+            trace.notes.append("what Kafka has at this offset today is another record: the log was cut or made anew since")
         if _is_run(trace.batch["run_id"]):
             trace.run_url = f"{settings.dagster_url.rstrip('/')}/runs/{trace.batch['run_id']}"
         if trace.batch["kind"] == "accepted_loss":
             trace.where = "accepted loss"
             return
-        window = (trace.partition, trace.offset, trace.batch["first_received_at"], trace.batch["last_received_at"])
+        window = (trace.partition, trace.offset, trace.batch["first_received_at"], trace.batch["last_received_at"], generation)
         trace.row = _one(connection, _MESSAGE, window)
         if trace.row is not None:
             trace.where = "stored"
@@ -266,9 +299,10 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
         trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
         return
     if row["duplicate_of"] is not None:
-        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}, and has the measurements")
+        other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
+        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
     since = row["received_at"] - timedelta(hours=1)
-    search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.offset)
+    search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.generation, trace.offset)
     earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
     for item in outcome.measurements:
         names = (outcome.tenant, outcome.project, item.device, item.metric)
@@ -289,11 +323,17 @@ def _same(stored: dict[str, Any], want: dict[str, Any]) -> bool:
     return all(stored[name] == want[name] for name in ("value", "value_int", "value_text"))
 
 
-def _one(connection: "Connection", query: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
+def _one(connection: "Connection", query: str, values: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any] | None:
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         row = cursor.fetchone()
         return None if row is None else dict(zip((column.name for column in cursor.description or ()), row, strict=True))
+
+
+def _all(connection: "Connection", query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        return cursor.fetchall()
 
 
 def _is_run(text: str) -> bool:

@@ -14,7 +14,7 @@ import psycopg2
 from iot_platform.database import DatabaseError
 from iot_platform.drills.run import DrillRun
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
-from iot_platform.simulator.comparison import Comparison, Stored, examine, read
+from iot_platform.simulator.comparison import Comparison, Log, Place, Stored, examine, read
 from iot_platform.simulator.record import Published
 
 SETTLE_SECONDS: Final = 240.0
@@ -158,20 +158,20 @@ def recovery_seconds(run: DrillRun, published: Sequence[Published], stored: Stor
     return max(0.0, (max(held_up, default=0) - fault_end_us) / 1e6)
 
 
-def _commit_times(stored: Stored) -> dict[tuple[int, int], int]:
+def _commit_times(stored: Stored) -> dict[Place, int]:
     """When each row was committed, µs since the epoch, by its place; 0 for rows of no batch."""
-    found: dict[tuple[int, int], int] = {}
-    begins: dict[int, list[tuple[int, int]]] = {}
-    for (partition, begin, _, _), committed in zip(stored.ledger, stored.committed_us, strict=True):
-        begins.setdefault(partition, []).append((begin, committed))
-    offsets: dict[int, list[int]] = {}
+    found: dict[Place, int] = {}
+    begins: dict[Log, list[tuple[int, int]]] = {}
+    for (log, begin, _, _), committed in zip(stored.ledger, stored.committed_us, strict=True):
+        begins.setdefault(log, []).append((begin, committed))
+    offsets: dict[Log, list[int]] = {}
     for row in stored.rows:
-        offsets.setdefault(row.place[0], []).append(row.place[1])
-    for partition, several in offsets.items():
-        ranges = np.array(begins.get(partition, [(0, 0)]), dtype=np.int64)
+        offsets.setdefault(row.place[:2], []).append(row.place[2])
+    for log, several in offsets.items():
+        ranges = np.array(begins.get(log, [(0, 0)]), dtype=np.int64)
         index = np.searchsorted(ranges[:, 0], np.array(several, dtype=np.int64), side="right") - 1
         for offset, committed in zip(several, ranges[np.maximum(index, 0), 1], strict=True):
-            found[partition, offset] = int(committed)
+            found[*log, offset] = int(committed)
     return found
 
 

@@ -26,9 +26,10 @@ PARAMETERS: Final[dict[str, dict[str, str]]] = {
     "sequence_gap": {"metrics": "names", "least_steps": "integer"},
     "rollup_equals_source": {"sample": "integer"},
     "ledger_continuous": {},
+    "kafka_log_cut": {},
 }
 """What each rule takes beyond the columns that all have, and of which kind."""
-GLOBAL_ONLY: Final = frozenset({"ledger_continuous"})
+GLOBAL_ONLY: Final = frozenset({"ledger_continuous", "kafka_log_cut"})
 BY_METRIC: Final = frozenset(
     ("range", "rate_of_change", "stuck_value", "type_change", "sequence_gap", "quarantine_rate", "rollup_equals_source")
 )

@@ -21,6 +21,7 @@ RULES: Final = (
     "sequence_gap",
     "rollup_equals_source",
     "ledger_continuous",
+    "kafka_log_cut",
 )
 """In the order in which they are evaluated."""
 

@@ -11,9 +11,10 @@ from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
 _OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _NOTE_WATERMARKS = """
-INSERT INTO kafka_watermark AS w (topic, kafka_partition, high)
-SELECT %(topic)s, n.partition, n.high FROM unnest(%(partitions)s::int[], %(high)s::bigint[]) n (partition, high)
-ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at = excluded.seen_at
+INSERT INTO kafka_watermark AS w (topic, kafka_partition, high, problem)
+SELECT %(topic)s, n.partition, n.high, n.problem
+FROM unnest(%(partitions)s::int[], %(high)s::bigint[], %(problems)s::text[]) n (partition, high, problem)
+ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at = excluded.seen_at, problem = excluded.problem
 RETURNING 1"""
 _SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
@@ -73,9 +74,10 @@ def stored_offsets(connection: Connection, topic: str) -> dict[int, StoredOffset
     return {partition: StoredOffset(offset, at) for partition, offset, at in _rows(connection, _OFFSETS, (topic,))}
 
 
-def note_watermarks(connection: Connection, topic: str, high: Mapping[int, int]) -> None:
-    """Keep where each partition's log ends now, for dashboards."""
-    _rows(connection, _NOTE_WATERMARKS, {"topic": topic, "partitions": list(high), "high": list(high.values())})
+def note_watermarks(connection: Connection, topic: str, high: Mapping[int, int], problems: Mapping[int, str | None]) -> None:
+    """Keep where each partition's log ends now, and what is wrong with it, for dashboards."""
+    values = {"topic": topic, "partitions": list(high), "high": list(high.values()), "problems": [problems.get(p) for p in high]}
+    _rows(connection, _NOTE_WATERMARKS, values)
 
 
 def sessions(connection: Connection, prefix: str) -> set[str]:

@@ -21,10 +21,13 @@ from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.kafka.group_offsets import GroupOffsets
 from iot_platform.resources import shifts
-from iot_platform.resources.accounting import StoredOffset, note_watermarks, sessions, stored_offsets
+from iot_platform.resources.accounting import note_watermarks, sessions
 from iot_platform.resources.dynamic import sync_kafka_partitions
 from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.offsets import OffsetRow
+from iot_platform.telemetry.partition_state import PartitionState, judge
 
 JOB: Final = "drain"
 TICK_SECONDS: Final = 13.5
@@ -45,7 +48,8 @@ class LagWatch:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
         self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
-        self._stored: dict[int, StoredOffset] = {}
+        self._rows: dict[int, OffsetRow] = {}
+        self._states: dict[int, PartitionState] = {}
         self._absent_since: dict[str, float] = {}
         self._noted_at = -NOTE_SECONDS
 
@@ -64,7 +68,7 @@ class LagWatch:
 
     def _look(self) -> tuple[list[dg.RunRequest], list[str], bool]:
         requests, reasons, active = [], [], False
-        self._follow_topic()
+        self._look_at_partitions()
         for shard in range(self._settings.drain_shards):
             mine = shifts.partitions_of_shard(self._partitions, shard, self._settings.drain_shards)
             if not mine:
@@ -77,24 +81,29 @@ class LagWatch:
             reasons.append(f"shard {shard}: {decision.reason}")
             if decision.request:
                 requests.append(self._request(shard, mine, runs))
+        reasons += [f"partition {state.partition}: {state.text}" for state in self._states.values() if state.problem]
         self._note()
         return requests, reasons, active
 
     def _note(self) -> None:
         """Dashboards read PostgreSQL only, Kafka's tools their group; a tick's first look and every few seconds do for the former."""
         if self._end and time.monotonic() - self._noted_at >= NOTE_SECONDS:
-            note_watermarks(self._connection, self._settings.kafka_topic, self._end)
+            problems = {partition: state.text or None for partition, state in self._states.items()}
+            note_watermarks(self._connection, self._settings.kafka_topic, self._end, problems)
             self._noted_at = time.monotonic()
         _group_offsets(self._settings).note(
-            {partition: self._stored[partition].next_offset for partition in self._partitions if partition in self._stored}
+            {partition: self._rows[partition].next_offset for partition in self._partitions if partition in self._rows}
         )
 
-    def _follow_topic(self) -> None:
+    def _look_at_partitions(self) -> None:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
-        partitions = self._topic.partitions()
-        if partitions != self._partitions:
-            self._partitions = partitions
-            sync_kafka_partitions(self._instance, partitions)
+        self._rows = offsets.read(self._connection, self._settings.kafka_topic)
+        identity, marks = self._topic.look()
+        if identity.partitions != self._partitions:
+            self._partitions = identity.partitions
+            sync_kafka_partitions(self._instance, identity.partitions)
+        self._end = {partition: mark.high for partition, mark in marks.items()}
+        self._states = judge(identity, self._rows, marks)
 
     def _wait(self, deadline: float, *, idle: bool) -> None:
         """Until something may have changed: while idle, at the first message (0.2 s); beside a shift, a second."""
@@ -123,15 +132,12 @@ class LagWatch:
     def _view(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
         locked = shard_is_locked(self._connection, shard)
-        self._end = self._topic.end(self._partitions)
-        stored = self._stored = stored_offsets(self._connection, self._settings.kafka_topic)
-        begin = self._topic.begin(tuple(p for p in partitions if p not in stored))
         return shifts.ShardView(
-            lag=sum(lag_of(self._end[p], stored.get(p), begin.get(p, 0)) for p in partitions),
+            lag=sum(self._states[p].wants_run for p in partitions),
             lock_held=locked,
             active=active,
             failures=failures_of(runs),
-            offsets_changed_at=max((stored[p].updated_at for p in partitions if p in stored), default=0.0),
+            offsets_changed_at=max((self._rows[p].updated_at for p in partitions if p in self._rows), default=0.0),
         )
 
     def _request(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> dg.RunRequest:
@@ -150,12 +156,6 @@ class LagWatch:
                 MAX_RETRIES_TAG: "0",
             },
         )
-
-
-def lag_of(end: int, stored: StoredOffset | None, begin: int) -> int:
-    """Records that wait in a partition. A log that ends before what was drained counts as one: a run must look at it and fail loudly."""
-    position = begin if stored is None else stored.next_offset
-    return end - position if end >= position else 1
 
 
 def absent_runs(started: Sequence[RunRecord], alive: Set[str], now: float) -> list[RunRecord]:

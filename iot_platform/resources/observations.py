@@ -2,6 +2,7 @@
 
 import urllib.request
 from collections.abc import Mapping
+from contextlib import closing
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -9,9 +10,10 @@ import dagster as dg
 from prometheus_client.parser import text_string_to_metric_families
 
 from iot_platform.database import connect
-from iot_platform.resources.accounting import stored_offsets
 from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.partition_state import judge
 
 Metadata = Mapping[str, dg.MetadataValue | str | int | float | bool]
 
@@ -53,23 +55,29 @@ def observe_topic(settings: Settings) -> Metadata:
     Raises:
         KafkaUnavailableError, DatabaseError: a server does not answer.
     """
+    with closing(connect(settings, application_name="dagster-observe")) as connection:
+        stored = offsets.read(connection, settings.kafka_topic)
     with TopicOffsets(settings) as topic:
-        marks = topic.watermarks(topic.partitions())
-    connection = connect(settings, application_name="dagster-observe")
-    try:
-        stored = stored_offsets(connection, settings.kafka_topic)
-    finally:
-        connection.close()
-    lags = {p: end - (stored[p].next_offset if p in stored else marks.begin[p]) for p, end in marks.end.items()}
+        identity, marks = topic.look()
+    states = judge(identity, stored, marks)
     rows = [
-        dg.TableRecord({"partition": p, "begin": marks.begin[p], "end": end, "retained": end - marks.begin[p], "lag": lags[p]})
-        for p, end in sorted(marks.end.items())
+        dg.TableRecord(
+            {
+                "partition": p,
+                "begin": mark.low,
+                "end": mark.high,
+                "retained": mark.high - mark.low,
+                "lag": states[p].lag,
+                "problem": states[p].text,
+            }
+        )
+        for p, mark in sorted(marks.items())
     ]
     return {
         "topic": settings.kafka_topic,
         "partitions": len(rows),
-        "messages_ever": sum(marks.end.values()),
-        "messages_retained": sum(end - marks.begin[p] for p, end in marks.end.items()),
-        "lag": sum(lags.values()),
+        "messages_ever": sum(mark.high for mark in marks.values()),
+        "messages_retained": sum(mark.high - mark.low for mark in marks.values()),
+        "lag": sum(state.lag for state in states.values()),
         "offsets": dg.MetadataValue.table(rows),
     }

@@ -11,23 +11,26 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.simulator.message import Expected
 from iot_platform.simulator.record import Published
+from iot_platform.telemetry.records import place_of
 
-Place = tuple[int, int]  # Kafka partition and offset
+Place = tuple[int, int, int]  # Kafka partition, generation of its log, offset
+Log = tuple[int, int]  # Kafka partition, generation
 Content = tuple[bytes, bytes]  # topic and payload
 Series = tuple[str, str, str, str]
 Value = tuple[bytes | None, int | None, str | None]  # the double's bits, so that -0.0 and 0.0 differ
 
 _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
-_IN_SCOPE = "kafka_offset >= %(least)s AND kafka_offset >= coalesce((%(offsets)s::jsonb ->> kafka_partition::text)::bigint, 0)"
+_IN_SCOPE = "record_place(log_generation, kafka_offset) >= coalesce((%(places)s::jsonb ->> kafka_partition::text)::bigint, 0)"
 _MESSAGES = f"""
-SELECT kafka_partition, kafka_offset, topic, payload, duplicate_of, tenant_id, project_id, device_id, time_source,
-       {_MICROSECONDS.format("received_at")}, connection_number, sequence, packet_id, dup
-FROM message_named WHERE {_IN_SCOPE} ORDER BY 1, 2
+SELECT kafka_partition, log_generation, kafka_offset, topic, payload, duplicate_of_generation, duplicate_of,
+       tenant_id, project_id, device_id, time_source, {_MICROSECONDS.format("received_at")}, connection_number, sequence, packet_id, dup
+FROM message_named WHERE {_IN_SCOPE} ORDER BY 1, 2, 3
 """  # noqa: S608 - parts of our own
 _QUARANTINE = f"""
-SELECT kafka_partition, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload, duplicate_of, reason,
+SELECT kafka_partition, log_generation, kafka_offset, coalesce(topic_bytes, convert_to(topic, 'UTF8')), payload,
+       duplicate_of_generation, duplicate_of, reason,
        connection_number, sequence, packet_id, dup
-FROM quarantine_named WHERE {_IN_SCOPE} ORDER BY 1, 2
+FROM quarantine_named WHERE {_IN_SCOPE} ORDER BY 1, 2, 3
 """  # noqa: S608 - as above
 _MEASUREMENTS = f"""
 SELECT tenant_id, project_id, device_id, metric, {_MICROSECONDS.format("time")}, value, value_int, value_text FROM measurement_named
@@ -39,29 +42,33 @@ WHERE %(tenants)s::text[] IS NULL OR tenant_id = ANY(%(tenants)s)
 """  # noqa: S608 - as above
 _COUNTERS = "messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts"
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in _COUNTERS.split(", "))
-_LEDGER = "FROM ledger WHERE kafka_topic = %(topic)s AND from_offset >= coalesce((%(offsets)s::jsonb ->> kafka_partition::text)::bigint, 0)"
+_LEDGER = (
+    "FROM ledger WHERE kafka_topic = %(topic)s AND record_place(log_generation, from_offset)"
+    " >= coalesce((%(places)s::jsonb ->> kafka_partition::text)::bigint, 0)"
+)
 _RANGES = f"""
-SELECT kafka_partition, from_offset, to_offset,
+SELECT kafka_partition, log_generation, from_offset, CASE kind WHEN 'log_cut' THEN from_offset ELSE to_offset END,
        CASE kind WHEN 'accepted_loss' THEN to_offset - from_offset ELSE messages + quarantined + empty_offsets END,
-       CASE kind WHEN 'accepted_loss' THEN to_offset - from_offset ELSE empty_offsets END, {_MICROSECONDS.format("committed_at")}
-{_LEDGER} AND kind <> 'replay' ORDER BY 1, 2
+       CASE kind WHEN 'accepted_loss' THEN to_offset - from_offset ELSE empty_offsets END, {_MICROSECONDS.format("committed_at")}, kind
+{_LEDGER} AND kind <> 'replay' ORDER BY 1, 2, batch_id
 """
-_OFFSETS = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %(topic)s"
+_OFFSETS = "SELECT kafka_partition, log_generation, next_offset FROM kafka_offset WHERE topic = %(topic)s"
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a comparison looks at: everything from these offsets of a Kafka topic on (0 for partitions not named)."""
+    """What a comparison looks at: everything from these places (generation and offset) of a Kafka topic on (the beginning of partitions not
+    named)."""
 
     topic: str
-    offsets: Mapping[int, int] = field(default_factory=dict)
+    places: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     accounting: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def now(cls, connection: Connection, topic: str) -> "Scope":
         """What is stored from now on; meant for a moment at which nothing is under way."""
-        offsets = _all(connection, _OFFSETS, {"topic": topic})
-        return cls(topic, dict(offsets), _sums(connection, "FROM accounting_1h", {}))
+        places = {partition: (generation, offset) for partition, generation, offset in _all(connection, _OFFSETS, {"topic": topic})}
+        return cls(topic, places, _sums(connection, "FROM accounting_1h", {}))
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Row:
 
     place: Place
     content: Content
-    duplicate_of: int | None
+    duplicate_of: tuple[int, int] | None  # generation and offset of the first copy
     reason: str | None
     identity: tuple[str, ...] = ()
     received_us: int = 0
@@ -84,12 +91,12 @@ class Stored:
     rows: list[Row]
     measurements: dict[tuple[Series, int], Value]
     latest: dict[Series, tuple[int, Value]]
-    ledger: list[tuple[int, int, int, int]]  # partition, from, to, offsets accounted for
+    ledger: list[tuple[Log, int, int, int]]  # log, from, to, offsets accounted for
     ledger_sums: dict[str, int]
     accounting_sums: dict[str, int]
-    next_offsets: dict[int, int]
-    first_offsets: dict[int, int] = field(default_factory=dict)
-    absent: dict[int, int] = field(default_factory=dict)  # offsets that have no row, and rightly so
+    next_offsets: dict[Log, int]
+    first_offsets: dict[Log, int] = field(default_factory=dict)
+    absent: dict[Log, int] = field(default_factory=dict)  # offsets that have no row, and rightly so
     committed_us: list[int] = field(default_factory=list)  # of each ledger range
 
 
@@ -132,34 +139,52 @@ def read(connection: Connection, scope: Scope, tenants: Collection[str] | None =
     """Everything in the scope, through the views that people use; measurements of the given tenants only."""
     values = {
         "topic": scope.topic,
-        "offsets": json.dumps({str(partition): offset for partition, offset in scope.offsets.items()}),
-        "least": min(scope.offsets.values(), default=0),
+        "places": json.dumps({str(partition): place_of(*place) for partition, place in scope.places.items()}),
         "tenants": None if tenants is None else list(tenants),
     }
     rows = [
-        Row((part, offset), (topic.encode(), bytes(payload)), copy, None, (tenant, project, device, source), received, tuple(delivery))
-        for part, offset, topic, payload, copy, tenant, project, device, source, received, *delivery in _all(connection, _MESSAGES, values)
+        Row(
+            (part, log, offset),
+            (topic.encode(), bytes(payload)),
+            None if copy is None else (copied_log, copy),
+            None,
+            (tenant, project, device, source),
+            received,
+            tuple(delivery),
+        )
+        for part, log, offset, topic, payload, copied_log, copy, tenant, project, device, source, received, *delivery in _all(
+            connection, _MESSAGES, values
+        )
     ]
     rows += [
-        Row((part, offset), (bytes(topic), bytes(payload)), copy, reason, delivery=tuple(delivery))
-        for part, offset, topic, payload, copy, reason, *delivery in _all(connection, _QUARANTINE, values)
+        Row(
+            (part, log, offset),
+            (bytes(topic), bytes(payload)),
+            None if copy is None else (copied_log, copy),
+            reason,
+            delivery=tuple(delivery),
+        )
+        for part, log, offset, topic, payload, copied_log, copy, reason, *delivery in _all(connection, _QUARANTINE, values)
     ]
     accounting = _sums(connection, "FROM accounting_1h", {})
     ranges = _all(connection, _RANGES, values)
-    absent: Counter[int] = Counter()
-    for partition, _, _, _, empty, _ in ranges:
-        absent[partition] += empty
+    absent: Counter[Log] = Counter()
+    first = {(partition, generation): offset for partition, (generation, offset) in scope.places.items()}
+    for partition, generation, begin, _, _, empty, _, kind in ranges:
+        absent[partition, generation] += empty
+        if kind == "log_cut":
+            first[partition, generation] = begin
     return Stored(
         rows,
         {(tuple(row[:4]), row[4]): _value(row) for row in _all(connection, _MEASUREMENTS, values)},
         {tuple(row[:4]): (row[4], _value(row)) for row in _all(connection, _LATEST, values)},
-        [tuple(row[:4]) for row in ranges],
+        [((row[0], row[1]), *row[2:5]) for row in ranges],
         _sums(connection, _LEDGER, values),
         {name: value - scope.accounting.get(name, 0) for name, value in accounting.items()},
-        dict(_all(connection, _OFFSETS, values)),
-        dict(scope.offsets),
+        {(partition, generation): offset for partition, generation, offset in _all(connection, _OFFSETS, values)},
+        first,
         dict(absent),
-        [row[5] for row in ranges],
+        [row[6] for row in ranges],
     )
 
 
@@ -211,7 +236,7 @@ def _redeliveries(rows: Sequence[Row]) -> list[str]:
     wrong = []
     for row in rows:
         if row.duplicate_of is not None:
-            first = by_place.get((row.place[0], row.duplicate_of))
+            first = by_place.get((row.place[0], *row.duplicate_of))
             if first is None or first.content != row.content or first.place >= row.place:
                 wrong.append((row.place, first))
     return _some("marked as a redelivery of something else", wrong)
@@ -270,22 +295,28 @@ def _accounting(model: Model, stored: Stored) -> list[str]:
 def _ranges(stored: Stored) -> list[str]:
     """Each partition's batches follow each other up to next_offset, and hold as many rows as offsets."""
     problems = []
-    places: dict[int, list[int]] = defaultdict(list)
+    places: dict[Log, list[int]] = defaultdict(list)
     for row in stored.rows:
-        places[row.place[0]].append(row.place[1])
-    following: dict[int, int] = defaultdict(int, stored.first_offsets)
-    for partition, begin, end, accounted in stored.ledger:
-        if begin != following[partition] or end - begin != accounted:
-            problems.append(f"ledger of partition {partition}: [{begin}, {end}) with {accounted} follows {following[partition]}")
-        following[partition] = end
-    for partition, following_offset in stored.next_offsets.items():
-        first = stored.first_offsets.get(partition, 0)
-        if following[partition] != following_offset:
-            problems.append(f"partition {partition}: ledger ends at {following[partition]}, next_offset is {following_offset}")
-        found, wanted = set(places[partition]), following_offset - first - stored.absent.get(partition, 0)
-        if len(found) != len(places[partition]) or len(found) != wanted or not found <= set(range(first, following_offset)):
-            problems.append(f"partition {partition}: {len(places[partition])} rows for {wanted} offsets of [{first}, {following_offset})")
+        places[row.place[:2]].append(row.place[2])
+    following: dict[Log, int] = defaultdict(int, stored.first_offsets)
+    for log, begin, end, accounted in stored.ledger:
+        if begin != following[log] or end - begin != accounted:
+            problems.append(f"ledger of partition {_name(log)}: [{begin}, {end}) with {accounted} follows {following[log]}")
+        following[log] = end
+    for log, next_offset in stored.next_offsets.items():
+        if following[log] != next_offset:
+            problems.append(f"partition {_name(log)}: ledger ends at {following[log]}, next_offset is {next_offset}")
+    for log in {*following, *stored.next_offsets, *places}:
+        first, last = stored.first_offsets.get(log, 0), stored.next_offsets.get(log, following[log])
+        found, wanted = set(places[log]), last - first - stored.absent.get(log, 0)
+        if len(found) != len(places[log]) or len(found) != wanted or not found <= set(range(first, last)):
+            problems.append(f"partition {_name(log)}: {len(places[log])} rows for {wanted} offsets of [{first}, {last})")
     return problems
+
+
+def _name(log: Log) -> str:
+    partition, generation = log
+    return f"{partition} generation {generation}" if generation else str(partition)
 
 
 def _some(what: str, found: Sequence[Any], most: int = 5) -> list[str]:

@@ -13,15 +13,16 @@ from iot_platform.telemetry.catalog import Project
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
-from iot_platform.telemetry.records import Ranges
+from iot_platform.telemetry.records import Generations, LastRecord, Ranges
 
 HOUR_US: Final = 3_600_000_000
 
 _LEDGER: Final = """
-INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, from_offset, to_offset, empty_offsets, messages, duplicates,
-    quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at, last_received_at) VALUES %s"""
+INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, log_generation, leader_epoch, from_offset, to_offset,
+    empty_offsets, messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at,
+    last_received_at) VALUES %s"""
 _TIME: Final = "'epoch'::timestamptz + %s::interval"
-_LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 13)}, {_TIME}, {_TIME})"
+_LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 15)}, {_TIME}, {_TIME})"
 _ACCOUNTING: Final = """
 INSERT INTO accounting_1h AS a (hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined,
     measurements, measurement_duplicates, measurement_conflicts, first_offset, last_offset, last_received_at, last_committed_at) VALUES %s
@@ -62,6 +63,8 @@ class Outcome:
     received_at: npt.NDArray[np.int64]  # [n]
     bad: npt.NDArray[np.bool_]  # [n]
     empty: dict[int, int] = field(default_factory=dict)
+    last: dict[int, LastRecord] = field(default_factory=dict)
+    generations: Generations = field(default_factory=dict)
 
     def by_partition(self) -> dict[int, Counts]:
         """Sums per Kafka partition of the ranges."""
@@ -127,7 +130,22 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
         times = outcome.received_at[outcome.partition == partition]
         edges = (_interval(int(times.min())), _interval(int(times.max()))) if len(times) else (None, None)
         empty = outcome.empty.get(partition, 0)
-        ledger.append((topic, topic_id, run_id, partition, start, end, empty, *_counters(sums[partition]), *edges))
+        epoch = outcome.last[partition].leader_epoch if partition in outcome.last else None
+        ledger.append(
+            (
+                topic,
+                topic_id,
+                run_id,
+                partition,
+                outcome.generations.get(partition, 0),
+                epoch,
+                start,
+                end,
+                empty,
+                *_counters(sums[partition]),
+                *edges,
+            )
+        )
     execute_values(cursor, _LEDGER, ledger, template=_LEDGER_ROW)
     write_hours(cursor, outcome.groups)
 

@@ -21,6 +21,7 @@ from iot_platform.telemetry import offsets
 from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
+from iot_platform.telemetry.log_cut import LogCheck
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.source import KafkaSource
 from iot_platform.telemetry.writer import Writer, WriterRules, is_transient
@@ -71,7 +72,7 @@ class Lane:
         self._halt = halt
         self._on_commit = on_commit
         self._rules = DecodeRules.from_settings(settings)
-        self._done = False
+        self._done = self._late_start_told = False
         self._committed = False
         self._in_doubt: Outcome | None = None
         self.thread = threading.Thread(target=self._run, name=f"drain-lane-{partitions[0]}", daemon=True)
@@ -128,17 +129,28 @@ class Lane:
             require_migrated(connection)
             end_abandoned(connection)
             identity = offsets.describe(self._settings)
-            marks = offsets.watermarks(source.consumer, identity, self.partitions)
+            marks = offsets.watermarks(self._settings, identity, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)
+            marks = offsets.watermarks(self._settings, identity, self.partitions)  # anew: another drain may have gone on meanwhile
             self._settle(connection)
+            verified = LogCheck(source.consumer, connection, identity).go_on(rows, marks, self._run_id)
+            generations = {partition: row.log_generation for partition, row in rows.items()}
+            for cut in verified.cuts:
+                generations[cut.partition] = cut.generation
+                self.state.notes.append(cut.text)
             self._note_late_start(rows)
             self.topic_id = identity.topic_id
             if self._until_caught_up and self._targets is None:
                 self._targets = {partition: mark.high for partition, mark in marks.items()}
-            source.assign({partition: row.next_offset for partition, row in rows.items()})
+            source.assign(verified.starts, generations)
             settings = self._settings
             rules = WriterRules(
-                identity.topic, identity.topic_id, self._run_id, settings.max_series_per_project, settings.ingest_in_flight_window
+                identity.topic,
+                identity.topic_id,
+                self._run_id,
+                settings.max_series_per_project,
+                settings.ingest_in_flight_window,
+                generations,
             )
             self._pump(source, Writer(connection, rules))
         except psycopg2.Error as error:
@@ -210,7 +222,8 @@ class Lane:
 
     def _note_late_start(self, rows: dict[int, offsets.OffsetRow]) -> None:
         late = [f"{row.partition} (offset {row.first_offset})" for row in rows.values() if row.next_offset == row.first_offset > 0]
-        if late and not self.state.notes:
+        if late and not self._late_start_told:
+            self._late_start_told = True
             self.state.notes.append(f"Kafka had deleted the beginning of partition {', '.join(late)} before its first drain")
             log.warning("first drain begins after the beginning of the log", partitions=late)
 
@@ -221,8 +234,11 @@ class Lane:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'drain' AND committed_at > now() - interval '1 day'"
-                " AND (kafka_partition, from_offset, to_offset) IN %s",
-                (self._run_id, tuple((partition, *edges) for partition, edges in outcome.ranges.items())),
+                " AND (kafka_partition, log_generation, from_offset, to_offset) IN %s",
+                (
+                    self._run_id,
+                    tuple((partition, outcome.generations.get(partition, 0), *edges) for partition, edges in outcome.ranges.items()),
+                ),
             )
             row = cursor.fetchone()
         connection.commit()

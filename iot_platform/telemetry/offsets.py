@@ -1,11 +1,12 @@
-"""The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not."""
+"""The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not. Whether
+the log is still the same one: see log_cut.py."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.settings import Settings
@@ -33,10 +34,11 @@ class TopicIdentity:
 
 @dataclass(frozen=True)
 class Watermarks:
-    """The log of one partition holds offsets [low, high)."""
+    """The log of one partition holds offsets [low, high); leader_epoch is the one of its leader now (None: Kafka does not say)."""
 
     low: int
     high: int
+    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class OffsetRow:
     cluster_id: str
     topic_id: str
     first_offset: int
+    log_generation: int = 0
+    leader_epoch: int | None = None
+    verified_epoch: int | None = None
+    record_offset: int | None = None
+    record_sha256: str | None = None  # hexadecimal
+    updated_at: float = 0.0  # seconds since the epoch
 
 
 def describe(settings: Settings) -> TopicIdentity:
@@ -56,44 +64,57 @@ def describe(settings: Settings) -> TopicIdentity:
     Raises:
         TransientError, TopicMissingError.
     """
-    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
     topic = settings.kafka_topic
     try:
-        cluster = admin.describe_cluster(request_timeout=KAFKA_TIMEOUT_SECONDS).result()
-        found = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_TIMEOUT_SECONDS)[topic].result()
+        return identify(AdminClient({**settings.kafka_config(), "log_level": 0}), topic)
     except KafkaException as error:
         if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
             raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
         raise TransientError(f"Kafka at {settings.kafka_bootstrap_servers} does not answer: {error.args[0].str()}") from error
+
+
+def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
+    """Ask Kafka for a topic. Raises KafkaException."""
+    cluster = admin.describe_cluster(request_timeout=timeout_seconds).result()
+    found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_seconds)[topic].result()
     return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
 
 
-def watermarks(consumer: Consumer, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
-    """What the log of each partition holds now.
+def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
+    """What the log of each partition holds now. Blocks at most about 20 s.
 
     Raises:
         TopicMissingError, TransientError.
     """
-    found, topic = {}, identity.topic
-    partitions = tuple(partitions)
+    topic, partitions = identity.topic, tuple(partitions)
     if absent := sorted(set(partitions) - set(identity.partitions)):
         raise TopicMissingError(f"topic '{topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
-    for partition in partitions:
-        try:
-            answer = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=KAFKA_TIMEOUT_SECONDS)
-        except KafkaException as error:
-            raise TransientError(f"Kafka does not say what partition {partition} of '{topic}' holds: {error.args[0].str()}") from error
-        if answer is None:
-            raise TransientError(f"Kafka does not say what partition {partition} of '{topic}' holds: timed out")
-        found[partition] = Watermarks(*answer)
-    return found
+    try:
+        return ask_watermarks(AdminClient({**settings.kafka_config(), "log_level": 0}), topic, partitions)
+    except KafkaException as error:
+        raise TransientError(f"Kafka does not say what the partitions of '{topic}' hold: {error.args[0].str()}") from error
+
+
+def ask_watermarks(
+    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
+) -> dict[int, Watermarks]:
+    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
+    places = [TopicPartition(topic, partition) for partition in partitions]
+    low, high = (
+        admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_seconds)
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    )
+    answers = {place.partition: (low[place].result(), high[place].result()) for place in places}
+    return {partition: Watermarks(first.offset, last.offset, last.leader_epoch) for partition, (first, last) in answers.items()}
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:
     """The rows of kafka_offset for a topic."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT kafka_partition, next_offset, cluster_id, topic_id, first_offset FROM kafka_offset WHERE topic = %s ORDER BY 1",
+            "SELECT kafka_partition, next_offset, cluster_id, topic_id, first_offset, log_generation, leader_epoch, verified_epoch,"
+            " record_offset, encode(record_sha256, 'hex'),"
+            " extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s ORDER BY 1",
             (topic,),
         )
         rows = [OffsetRow(*row) for row in cursor.fetchall()]
@@ -144,7 +165,7 @@ def check_identity(identity: TopicIdentity, rows: dict[int, OffsetRow]) -> None:
 
 
 def check_log(topic: str, rows: dict[int, OffsetRow], marks: dict[int, Watermarks]) -> None:
-    """Compare next offsets with what Kafka's log holds.
+    """Compare next offsets with where Kafka's log begins.
 
     Raises:
         DataGoneError: the message holds the command that accepts it.
@@ -155,45 +176,53 @@ def check_log(topic: str, rows: dict[int, OffsetRow], marks: dict[int, Watermark
             f"Kafka deleted messages of topic '{topic}' before they were drained ({text}). Raise the topic's retention.ms;"
             f" to go on without these messages: {accept_command([row.partition for row in gone])}"
         )
-    if beyond := [row for row in rows.values() if row.next_offset > marks[row.partition].high]:
-        text = "; ".join(f"partition {row.partition}: next {row.next_offset}, log ends at {marks[row.partition].high}" for row in beyond)
-        raise DataGoneError(
-            f"the log of topic '{topic}' ends before what was drained already ({text}): Kafka lost its tail, or was"
-            f" restored from a backup. To continue with what it has now: {accept_command([row.partition for row in beyond])}"
-        )
 
 
-def accept(connection: Connection, identity: TopicIdentity, row: OffsetRow, marks: Watermarks, run_id: str) -> str:
-    """Record a loss and let the partition continue with what Kafka has: from the log's start if the topic is another one or the
-    messages are gone, from its end if the log ends before next_offset. Commits; returns what was done, "" if there was nothing to accept.
+def accept(
+    connection: Connection, identity: TopicIdentity, row: OffsetRow, marks: Watermarks, run_id: str, *, from_beginning: bool = False
+) -> str:
+    """Record a loss and let the partition continue with what Kafka has, from the log's start: the topic is another one, or messages are
+    gone, or (`from_beginning`) somebody wants all of it as new. Commits; returns what was done, "" if there was nothing to accept.
 
     Raises:
         DrainedElsewhereError: a drain moved the offset meanwhile. Look again.
     """
     if (row.cluster_id, row.topic_id) != (identity.cluster_id, identity.topic_id):
-        lost, target = (row.next_offset, row.next_offset), marks.low
+        lost, generation = (row.next_offset, row.next_offset), row.log_generation + 1
         detail = f"topic {row.topic_id} replaced by {identity.topic_id}; what the old one held from offset {row.next_offset} on is unknown"
     elif row.next_offset < marks.low:
-        lost, target = (row.next_offset, marks.low), marks.low
+        lost, generation = (row.next_offset, marks.low), row.log_generation
         detail = f"{marks.low - row.next_offset} messages deleted by Kafka before they were drained"
-    elif row.next_offset > marks.high:
-        lost, target = (marks.high, row.next_offset), marks.high
-        detail = f"log ends at {marks.high}, drained to {row.next_offset}: offsets from {marks.high} on will be used again"
+    elif from_beginning:
+        lost, generation = (row.next_offset, row.next_offset), row.log_generation + 1
+        detail = f"drained to {row.next_offset}; all that Kafka holds from offset {marks.low} on is taken as new"
     else:
         return ""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE kafka_offset SET next_offset = %s, cluster_id = %s, topic_id = %s, updated_at = now(),"
-            " first_offset = least(first_offset, %s) WHERE topic = %s AND kafka_partition = %s AND next_offset = %s AND topic_id = %s",
-            (target, identity.cluster_id, identity.topic_id, target, identity.topic, row.partition, row.next_offset, row.topic_id),
+            "UPDATE kafka_offset SET next_offset = %(low)s, cluster_id = %(cluster_id)s, topic_id = %(topic_id)s, updated_at = now(),"
+            " first_offset = least(first_offset, %(low)s), log_generation = %(generation)s, leader_epoch = NULL, verified_epoch = NULL,"
+            " record_offset = NULL, record_sha256 = NULL WHERE topic = %(topic)s AND kafka_partition = %(partition)s"
+            " AND next_offset = %(next_offset)s AND topic_id = %(old_topic_id)s AND log_generation = %(old_generation)s",
+            {
+                "low": marks.low,
+                "cluster_id": identity.cluster_id,
+                "topic_id": identity.topic_id,
+                "generation": generation,
+                "topic": identity.topic,
+                "partition": row.partition,
+                "next_offset": row.next_offset,
+                "old_topic_id": row.topic_id,
+                "old_generation": row.log_generation,
+            },
         )
         if cursor.rowcount != 1:
             connection.rollback()
             raise DrainedElsewhereError(f"partition {row.partition} moved meanwhile: look at `iot offsets show` again")
         cursor.execute(
-            "INSERT INTO ledger (kind, kafka_topic, topic_id, kafka_partition, from_offset, to_offset, run_id, detail)"
-            " VALUES ('accepted_loss', %s, %s, %s, %s, %s, %s, %s)",
-            (identity.topic, row.topic_id, row.partition, *lost, run_id, detail),
+            "INSERT INTO ledger (kind, kafka_topic, topic_id, kafka_partition, log_generation, leader_epoch, from_offset, to_offset,"
+            " run_id, detail) VALUES ('accepted_loss', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (identity.topic, row.topic_id, row.partition, row.log_generation, row.leader_epoch, *lost, run_id, detail),
         )
     connection.commit()
-    return f"partition {row.partition} continues at offset {target}: {detail}"
+    return f"partition {row.partition} continues at offset {marks.low}: {detail}"

@@ -30,13 +30,13 @@ FROM mqtt_connection c JOIN mqtt_connection_partition p USING (connection_id)
 WHERE c.client_id = %s AND c.connection_number > %s
 GROUP BY c.connection_id ORDER BY c.connection_number LIMIT %s"""
 _STORED: Final = """
-SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload), m.kafka_offset
+SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload), record_place(m.log_generation, m.kafka_offset)
 FROM message m JOIN source s USING (source_id)
 WHERE m.received_at BETWEEN %(first)s AND %(last)s AND m.connection_id = %(connection)s AND m.sequence <= %(window)s
   AND m.kafka_partition = ANY (%(partitions)s) AND m.packet_id = ANY (%(packets)s)
   AND (m.flags & %(dup)s) <> 0 AND m.duplicate_of IS NULL
 UNION ALL
-SELECT q.kafka_partition, q.packet_id, q.topic, q.topic_bytes, sha256(q.payload), q.kafka_offset
+SELECT q.kafka_partition, q.packet_id, q.topic, q.topic_bytes, sha256(q.payload), record_place(q.log_generation, q.kafka_offset)
 FROM quarantine q
 WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(connection)s AND q.sequence <= %(window)s
   AND q.kafka_partition = ANY (%(partitions)s) AND q.packet_id = ANY (%(packets)s)
@@ -56,7 +56,7 @@ class Overtaken:
         """Highest connection number of each (client id, Kafka partition) seen; see Repeats: nobody else commits between our commits."""
 
     def find(self, records: Records, batch: list[Stream], found: npt.NDArray[np.int64], repeated: Container[int]) -> None:
-        """Write the offset of the redelivery that came first into `found` where a record was overtaken. Reads the database only for new
+        """Write the place of the redelivery that came first into `found` where a record was overtaken. Reads the database only for new
         streams, and if connection numbers don't rise."""
         self._learn(records, batch)
         late = [row for row in self._late(records, batch) if found[row] < 0 and row not in repeated]
@@ -68,7 +68,7 @@ class Overtaken:
             stored = self._in_database(records, rows, client, number)
             for row in rows:
                 key = key_of(records, row)
-                before = [offset for later, offset in copies.get(key, ()) if later > number and offset < records.offset[row]]
+                before = [offset for later, offset in copies.get(key, ()) if later > number and offset < records.place_at(row)]
                 if (offset := stored.get(key, min(before, default=-1))) >= 0:
                     found[row] = offset
 
@@ -102,13 +102,13 @@ class Overtaken:
         return sorted(late)
 
     def _in_batch(self, records: Records, found: npt.NDArray[np.int64], packets: set[int]) -> dict[Key, list[tuple[int, int]]]:
-        """Connection number and offset of the DUP records that have no first copy."""
+        """Connection number and place of the DUP records that have no first copy."""
         envelope = records.envelope
         chosen = envelope.readable & (envelope.flags & DUP != 0) & (found < 0) & (envelope.sequence <= self._window)
         copies: dict[Key, list[tuple[int, int]]] = {}
         for row in np.flatnonzero(chosen & np.isin(envelope.packet_id, list(packets))).tolist():
             number = _connection_of(records, row)[1]
-            copies.setdefault(key_of(records, row), []).append((number, int(records.offset[row])))
+            copies.setdefault(key_of(records, row), []).append((number, int(records.place_at(row))))
         return copies
 
     def _in_database(self, records: Records, rows: list[int], client: str, number: int) -> dict[Key, int]:

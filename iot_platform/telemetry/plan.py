@@ -10,16 +10,16 @@ import numpy.typing as npt
 from iot_platform.telemetry.catalog import Catalog, Project
 from iot_platform.telemetry.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
 from iot_platform.telemetry.decode import DecodedBatch, Decoder, Reason
-from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.records import Records, split_place
 from iot_platform.telemetry.redelivery import topic_columns
 from iot_platform.telemetry.repeats import Stream
 
 MESSAGE: Final = """
 COPY message (received_at, kafka_offset, source_id, kafka_partition, time_source, sequence, connection_id, packet_id, flags,
-    duplicate_of, payload) FROM STDIN (FORMAT binary)"""
+    duplicate_of, log_generation, duplicate_of_generation, payload) FROM STDIN (FORMAT binary)"""
 QUARANTINE: Final = """
 COPY quarantine (received_at, kafka_offset, kafka_partition, reason, detail, tenant_id, project_id, sequence, connection_id, packet_id,
-    flags, duplicate_of, topic, topic_bytes, payload) FROM STDIN (FORMAT binary)"""
+    flags, duplicate_of, log_generation, duplicate_of_generation, topic, topic_bytes, payload) FROM STDIN (FORMAT binary)"""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Plan:
     records: Records
     decoded: DecodedBatch
     streams: list[Stream]
-    duplicate_of: npt.NDArray[np.int64]  # [n] -1: none
+    duplicate_of: npt.NDArray[np.int64]  # [n] place of the first copy (see records.place_of); -1: none
     connection_id: npt.NDArray[np.int32]  # [n]
     bad: dict[int, tuple[Reason, str]] = field(default_factory=dict)
     is_bad: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
@@ -58,7 +58,9 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> li
     records, envelope = plan.records, plan.records.envelope
     readable = envelope.readable[rows]
     with_header = None if readable.all() else readable
-    duplicate_of = plan.duplicate_of[rows]
+    generation = records.generation[rows]
+    is_copy = plan.duplicate_of[rows] >= 0
+    copied_generation, copied_offset = split_place(np.maximum(plan.duplicate_of[rows], 0))
     payloads = records.payloads if len(rows) == len(records) else [records.payloads[row] for row in rows.tolist()]
     return encode(
         [
@@ -71,7 +73,9 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> li
             Column("int4", plan.connection_id[rows], with_header),
             Column("int4", envelope.packet_id[rows], with_header),
             Column("int2", envelope.flags[rows], with_header),
-            Column("int8", duplicate_of, duplicate_of >= 0),
+            Column("int8", copied_offset, is_copy),
+            Column("int4", generation),
+            Column("int4", copied_generation, is_copy & (copied_generation != generation)),
             Column("bytes", payloads),
         ],
         len(rows),
@@ -85,7 +89,8 @@ def quarantine_rows(plan: Plan, decoder: Decoder, rows: Iterable[int]) -> list[b
     for row in rows:
         (reason, detail), (tenant, project) = plan.bad[row], project_of(plan, decoder, row)
         topic, topic_bytes = topic_columns(records.topics[row])
-        readable, duplicate_of = bool(envelope.readable[row]), int(plan.duplicate_of[row])
+        readable, generation, is_copy = bool(envelope.readable[row]), int(records.generation[row]), int(plan.duplicate_of[row]) >= 0
+        copied_generation, copied_offset = split_place(np.maximum(plan.duplicate_of[row : row + 1], 0))
         pieces.append(
             encode_row(
                 (
@@ -100,7 +105,9 @@ def quarantine_rows(plan: Plan, decoder: Decoder, rows: Iterable[int]) -> list[b
                     int4(int(plan.connection_id[row])) if readable else None,
                     int4(int(envelope.packet_id[row])) if readable else None,
                     int2(int(envelope.flags[row])) if readable else None,
-                    int8(duplicate_of) if duplicate_of >= 0 else None,
+                    int8(int(copied_offset[0])) if is_copy else None,
+                    int4(generation),
+                    int4(int(copied_generation[0])) if is_copy and int(copied_generation[0]) != generation else None,
                     topic.encode(),
                     topic_bytes,
                     records.payloads[row] or b"",

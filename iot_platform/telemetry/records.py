@@ -1,9 +1,10 @@
 """Kafka records as columns: what the consumer hands to the decoder and the writer."""
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,26 @@ from iot_platform.telemetry.envelope import EARLIEST, HEADER, LATEST, Envelopes,
 
 Ranges = dict[int, tuple[int, int]]
 """Kafka partition → [from offset, to offset)."""
+Generations = Mapping[int, int]
+"""Kafka partition → generation of its log (kafka_offset.log_generation); 0 for one that is not named."""
+GENERATION_BITS: Final = 44
+"""A place is an offset (below 2^44) with its generation above it: later logs have higher places, and the first log's are its offsets."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRecord:
+    """What a partition's last drained record is known by: its offset, Kafka's leader epoch (None: not known) and its digest."""
+
+    offset: int
+    leader_epoch: int | None
+    sha256: bytes
 
 
 @dataclass(slots=True)
 class Records:
     """n records of some partitions, in offset order within each. `ranges` is what a commit of them moves; it may hold empty
-    stretches that Kafka has no record for (transaction markers, compaction): `empty` counts their offsets, per partition."""
+    stretches that Kafka has no record for (transaction markers, compaction): `empty` counts their offsets, per partition. `generation` says
+    of which log of its partition each record is, `last` what the last record of each partition is known by."""
 
     topics: list[bytes | None]
     payloads: list[bytes | None]
@@ -27,7 +42,18 @@ class Records:
     offset: npt.NDArray[np.int64]
     envelope: Envelopes
     ranges: Ranges
+    generation: npt.NDArray[np.int32]
     empty: dict[int, int] = field(default_factory=dict)
+    last: dict[int, LastRecord] = field(default_factory=dict)
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """[n] where each record is in its partition: see place_of."""
+        return self.offset | self.generation.astype(np.int64) << GENERATION_BITS
+
+    def place_at(self, row: int) -> int:
+        """Where a record is in its partition: see place_of."""
+        return place_of(int(self.generation[row]), int(self.offset[row]))
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -42,17 +68,55 @@ class DecodedRecords:
     decoder: Decoder
 
 
-def to_records(messages: Sequence[Message], ranges: Ranges, empty: dict[int, int] | None = None) -> Records:
+def place_of(generation: int, offset: int) -> int:
+    """An offset of a generation of a partition's log as one number, in the order of both."""
+    return generation << GENERATION_BITS | offset
+
+
+def split_place(place: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Generations and offsets of places (none may be negative)."""
+    return (place >> GENERATION_BITS).astype(np.int32), place & (1 << GENERATION_BITS) - 1
+
+
+def to_records(
+    messages: Sequence[Message], ranges: Ranges, empty: dict[int, int] | None = None, generations: Generations | None = None
+) -> Records:
     """Columns of consumed messages (no errors among them)."""
+    partition = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
     return Records(
         topics=list(map(Message.key, messages)),
         payloads=list(map(Message.value, messages)),
-        partition=np.fromiter(map(Message.partition, messages), np.int32, len(messages)),
+        partition=partition,
         offset=np.fromiter(map(Message.offset, messages), np.int64, len(messages)),
         envelope=unpack([_header(message.headers()) for message in messages], lambda row: _kafka_time(messages[row])),
         ranges=ranges,
+        generation=_generation(partition, generations or {}),
         empty=empty or {},
+        last={int(number): last_record(messages[np.flatnonzero(partition == number)[-1]]) for number in np.unique(partition)},
     )
+
+
+def digest(message: Message) -> bytes:
+    """SHA-256 over Kafka's timestamp, key, our header and value: a record written again has another timestamp (LogAppendTime)."""
+    found = hashlib.sha256(b"%d:%d" % message.timestamp())
+    for part in (message.key(), _header(message.headers()), message.value()):
+        data = part.encode() if isinstance(part, str) else part
+        found.update(b"-" if data is None else b"%d:" % len(data) + data)
+    return found.digest()
+
+
+def last_record(message: Message) -> LastRecord:
+    """What this record is known by later."""
+    epoch = message.leader_epoch()
+    return LastRecord(message.offset() or 0, None if epoch is None or epoch < 0 else epoch, digest(message))
+
+
+def _generation(partition: npt.NDArray[np.int32], generations: Generations) -> npt.NDArray[np.int32]:
+    generation = np.zeros(len(partition), np.int32)
+    for number, later in generations.items():
+        if later:
+            generation[partition == number] = later
+    return generation
 
 
 def _header(headers: Any) -> bytes | None:

@@ -23,12 +23,14 @@ FROM mqtt_connection c JOIN mqtt_connection_partition p USING (connection_id)
 WHERE c.client_id = %s AND c.connection_number < %s
 GROUP BY c.connection_id ORDER BY c.connection_number DESC LIMIT %s"""
 _STORED: Final = """
-SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload), coalesce(m.duplicate_of, m.kafka_offset)
+SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload),
+    record_place(coalesce(m.duplicate_of_generation, m.log_generation), coalesce(m.duplicate_of, m.kafka_offset))
 FROM message m JOIN source s USING (source_id)
 WHERE m.received_at BETWEEN %(first)s AND %(last)s AND m.connection_id = %(connection)s AND m.sequence > %(after)s
   AND m.kafka_partition = ANY (%(partitions)s) AND m.packet_id = ANY (%(packets)s)
 UNION ALL
-SELECT q.kafka_partition, q.packet_id, q.topic, q.topic_bytes, sha256(q.payload), coalesce(q.duplicate_of, q.kafka_offset)
+SELECT q.kafka_partition, q.packet_id, q.topic, q.topic_bytes, sha256(q.payload),
+    record_place(coalesce(q.duplicate_of_generation, q.log_generation), coalesce(q.duplicate_of, q.kafka_offset))
 FROM quarantine q
 WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(connection)s AND q.sequence > %(after)s
   AND q.kafka_partition = ANY (%(partitions)s) AND q.packet_id = ANY (%(packets)s)"""
@@ -47,9 +49,9 @@ class Redelivery:
         self._overtaken = Overtaken(connection, window)
 
     def find(self, records: Records, batch: list[Stream]) -> npt.NDArray[np.int64]:
-        """For each record the Kafka offset (same partition) of its first copy, or -1. Reads the database only if there are DUP records,
-        sequences or connection numbers that don't rise, and once for each new stream; everything earlier of the partition must be
-        committed."""
+        """For each record the place (see records.place_of; same partition) of its first copy, or -1. Reads the database only if there are
+        DUP records, sequences or connection numbers that don't rise, and once for each new stream; everything earlier of the partition must
+        be committed."""
         found = np.full(len(records), -1, np.int64)
         repeated = self._repeats.find(records, batch)
         for row, offset in repeated.offset.items():
@@ -57,7 +59,7 @@ class Redelivery:
         self._find_redelivered(records, found, repeated.row)
         self._overtaken.find(records, batch, found, repeated.row)
         for row, first in repeated.row.items():
-            found[row] = found[first] if found[first] >= 0 else records.offset[first]
+            found[row] = found[first] if found[first] >= 0 else records.place_at(first)
         return found
 
     def committed(self, records: Records, batch: list[Stream]) -> None:
@@ -89,7 +91,7 @@ class Redelivery:
             for other in candidates.get(key, ()):
                 earlier = envelope.connections[envelope.connection[other]]
                 if other < row and earlier[1] < number and envelope.sequence[other] > last[earlier] - self._window:
-                    found[row] = found[other] if found[other] >= 0 else records.offset[other]
+                    found[row] = found[other] if found[other] >= 0 else records.place_at(other)
                     break
 
     def _last_sequences(self, records: Records) -> dict[MqttConnection, int]:

@@ -19,13 +19,13 @@ WHERE connection_id = ANY (%s) AND kafka_partition = ANY (%s)"""
 _STORED: Final = """
 SET LOCAL enable_seqscan = off;  -- the BRIN index, whatever the statistics of a young chunk say
 SELECT m.sequence, (extract(epoch FROM m.received_at) * 1000000)::bigint, s.topic, NULL, sha256(m.payload),
-    coalesce(m.duplicate_of, m.kafka_offset)
+    record_place(coalesce(m.duplicate_of_generation, m.log_generation), coalesce(m.duplicate_of, m.kafka_offset))
 FROM message m JOIN source s USING (source_id)
 WHERE m.received_at BETWEEN %(first)s AND %(last)s AND m.connection_id = %(connection)s AND m.kafka_partition = %(partition)s
   AND m.sequence = ANY (%(sequences)s)
 UNION ALL
 SELECT q.sequence, (extract(epoch FROM q.received_at) * 1000000)::bigint, q.topic, q.topic_bytes, sha256(q.payload),
-    coalesce(q.duplicate_of, q.kafka_offset)
+    record_place(coalesce(q.duplicate_of_generation, q.log_generation), coalesce(q.duplicate_of, q.kafka_offset))
 FROM quarantine q
 WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(connection)s AND q.kafka_partition = %(partition)s
   AND q.sequence = ANY (%(sequences)s)"""
@@ -58,7 +58,7 @@ def streams(records: Records, ids: npt.NDArray[np.int32]) -> Iterator[Stream]:
 class Repeated:
     """Rows of a batch that repeat an earlier record, and where that is."""
 
-    offset: dict[int, int] = field(default_factory=dict)  # committed: Kafka offset of the first copy
+    offset: dict[int, int] = field(default_factory=dict)  # committed: place of the first copy
     row: dict[int, int] = field(default_factory=dict)  # in the same batch: its row, always a smaller one
 
 

@@ -118,11 +118,23 @@ class Replay:
         if (row := self._offsets.get(partition)) is None:
             known = ", ".join(map(str, sorted(self._offsets)))
             raise ReplayError(f"partition {partition} of topic '{self._settings.kafka_topic}' was never drained; there are: {known}")
-        parts = replay_selection.by_offset(reading, self._settings, self._selection, row)
-        asked = min(self._selection.last, row.next_offset) - max(self._selection.first, row.first_offset)
+        logs = replay_selection.logs(reading, self._settings, row)
+        if (wanted := self._selection.generation) is not None:
+            logs = [each for each in logs if each.generation == wanted]
+            if not logs:
+                raise ReplayError(
+                    f"partition {partition} has no log of generation {wanted}; the one that is drained now has {row.log_generation}"
+                )
+        elif len(logs) > 1:
+            several = ", ".join(str(each.generation) for each in logs)
+            self.tally.notes.append(
+                f"the log of partition {partition} was cut: generations {several} are replayed; --generation chooses one"
+            )
+        parts = [part for each in logs for part in replay_selection.by_offset(reading, self._settings, self._selection, each)]
+        asked = sum(max(0, min(self._selection.last, each.end) - max(self._selection.first, each.begin)) for each in logs)
         if self._selection.last > row.next_offset:
             self.tally.notes.append(f"partition {partition} is drained to offset {row.next_offset}: what follows needs no replay")
-        if uncovered := max(0, asked) - sum(part.last - part.first for part in parts):
+        if uncovered := asked - sum(part.last - part.first for part in parts):
             self.tally.notes.append(f"{uncovered} of the offsets are an accepted loss, or older than the ledger: left alone")
         return parts
 
@@ -176,10 +188,13 @@ class Replay:
         self._shelf = self._shelf or KafkaShelf(self._settings, self._offsets)
         if reason := self._shelf.reason_against(partition):
             return self._give_up(partition, wanted, reason)
+        if (wanted >= part.kafka_to).any():
+            self._give_up(partition, wanted[wanted >= part.kafka_to], f"Kafka's log was cut at {part.kafka_to} since")
+            wanted = wanted[wanted < part.kafka_to]
         low = self._shelf.low(partition)
         if (wanted < low).any():
             self._give_up(partition, wanted[wanted < low], f"Kafka's log begins at {low}")
-        for records, passed in self._shelf.fetch(partition, wanted[wanted >= low], self._stop.is_set):
+        for records, passed in self._shelf.fetch(partition, part.generation, wanted[wanted >= low], self._stop.is_set):
             self._write(held(records, counted=part.counted), replace(self._place, offset=int(passed[-1]) + 1))
         return None
 
@@ -214,11 +229,13 @@ class Replay:
             self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
             settings = self._settings
             rules = WriterRules(settings.kafka_topic, "", self.run_id, settings.max_series_per_project, settings.ingest_in_flight_window)
-            topic_ids = {row.partition: row.topic_id for row in self._offsets.values()}
-            self._writer = ReplayWriter(self._writing, rules, self._selection, topic_ids, dry_run=self._dry_run)
+            self._writer = ReplayWriter(self._writing, rules, self._selection, self._topic_ids(), dry_run=self._dry_run)
             self._reading = connect(self._settings, "writer", f"iot-{self.run_id} reads"[:63])
             replay_rows.session(self._reading)
         return self._reading
+
+    def _topic_ids(self) -> dict[int, str]:
+        return {row.partition: row.topic_id for row in self._offsets.values()}
 
     def _settle(self, connection: Connection) -> None:
         """Count the batch whose COMMIT was not answered, if the ledger has it; else it is repeated."""
@@ -228,7 +245,7 @@ class Replay:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'replay' AND committed_at > now() - interval '1 day'"
-                " AND (kafka_partition, from_offset, to_offset) IN %s",
+                " AND (log_generation, kafka_partition, from_offset, to_offset) IN %s",
                 (self.run_id, tuple(keys)),
             )
             row = cursor.fetchone()

@@ -15,10 +15,10 @@ from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.replay_plan import Bools, Work
 
 _LEDGER: Final = """
-INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, detail, kafka_partition, from_offset, to_offset, messages, duplicates,
-    quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at, last_received_at) VALUES %s"""
+INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, detail, log_generation, kafka_partition, from_offset, to_offset, messages,
+    duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at, last_received_at) VALUES %s"""
 _TIME: Final = "'epoch'::timestamptz + %s::interval"
-_LEDGER_ROW: Final = f"('replay', {', '.join(['%s'] * 13)}, {_TIME}, {_TIME})"
+_LEDGER_ROW: Final = f"('replay', {', '.join(['%s'] * 14)}, {_TIME}, {_TIME})"
 _COUNTED: Final = """
 SELECT (extract(epoch FROM a.hour) * 1000000)::bigint, a.tenant_id, a.project_id, a.kafka_partition, a.messages, a.duplicates,
     a.quarantined, a.measurements, a.measurement_duplicates, a.measurement_conflicts
@@ -26,8 +26,8 @@ FROM accounting_1h a
 JOIN (VALUES %s) v (hour, tenant_id, project_id, kafka_partition) USING (hour, tenant_id, project_id, kafka_partition)"""
 _KEY: Final = f"({_TIME}, %s, %s, %s)"
 
-LedgerKey = tuple[int, int, int]
-"""Kafka partition, from_offset, to_offset."""
+LedgerKey = tuple[int, int, int, int]
+"""Generation of the log, Kafka partition, from_offset, to_offset."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,26 @@ class Names:
 
 
 def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
-    """Add what changed to ledger (one row for each partition) and accounting_1h, inside the caller's transaction; returns the keys of the
-    ledger's rows, none if nothing changed. Restored records that a drain's batch counted are only named."""
+    """Add what changed to ledger (one row for each partition's log) and accounting_1h, inside the caller's transaction; returns the keys of
+    the ledger's rows, none if nothing changed. Restored records that a drain's batch counted are only named."""
     touched = work.leave | work.update | work.restore | work.stored & work.added
     records = work.plan.records
-    groups = _changes(work) if touched.any() else []
+    groups: list[Group] = []
+    rows: list[tuple[Any, ...]] = []
+    for generation in np.unique(records.generation[touched]).tolist():
+        of_log = records.generation == generation
+        changes = _changes(work, of_log)
+        groups = merged([*groups, *changes], [])
+        rows += _rows(names, work, touched & of_log, changes, generation)
+    if rows:
+        execute_values(cursor, _LEDGER, rows, template=_LEDGER_ROW)
+        accounting.write_hours(cursor, _bounded(cursor, groups))
+    return [row[4:8] for row in rows]
+
+
+def _rows(names: Names, work: Work, touched: Bools, groups: list[Group], generation: int) -> list[tuple[Any, ...]]:
+    """Rows of ledger for the touched records, which are of one generation."""
+    records = work.plan.records
     sums = {int(partition): Counts() for partition in np.unique(records.partition[touched])}
     for group in groups:
         sums[group.partition].add(group)
@@ -52,14 +67,11 @@ def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
     for partition, counts in sorted(sums.items()):
         mine = touched & (records.partition == partition)
         offset, times = records.offset[mine], records.envelope.received_at[mine]
-        place = (partition, int(offset.min()), int(offset.max()) + 1)
+        place = (generation, partition, int(offset.min()), int(offset.max()) + 1)
         edges = (_interval(int(times.min())), _interval(int(times.max())))
         named = (names.topic, names.topic_ids.get(partition, ""), names.run_id, _detail(work, mine))
         rows.append((*named, *place, *(getattr(counts, name) for name in COUNTERS), *edges))
-    if rows:
-        execute_values(cursor, _LEDGER, rows, template=_LEDGER_ROW)
-        accounting.write_hours(cursor, _bounded(cursor, groups))
-    return [row[4:7] for row in rows]
+    return rows
 
 
 def _detail(work: Work, mine: Bools) -> str | None:
@@ -68,22 +80,22 @@ def _detail(work: Work, mine: Bools) -> str | None:
     return "; ".join(f"{what} {int(mask.sum())}" for what, mask in parts.items() if mask.any()) or None
 
 
-def _changes(work: Work) -> list[Group]:
-    """What was counted before goes, what is true now comes."""
+def _changes(work: Work, mine: Bools) -> list[Group]:
+    """Of these records, what was counted before goes, what is true now comes."""
     everyone = np.arange(len(work.held))
     now = np.array([work.catalog.project_index(project) for project in work.projects(everyone)], np.int32)
     before = np.array([work.catalog.project_index(project) for project in work.held.project], np.int32)
     before_them = work.stored | work.restore & work.removed if work.held.counted else work.stored
-    added = _groups(work, before_them & work.added, now, bad=False, outcomes=(INSERTED,))
+    added = _groups(work, mine & before_them & work.added, now, bad=False, outcomes=(INSERTED,))
     for group in added:  # the drain counted these messages, and their duplicates and conflicts
         group.messages = group.duplicates = 0
-    moved = _groups(work, work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
-    new = [*moved, *added, *_groups(work, work.update, now, bad=True)]
+    moved = _groups(work, mine & work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
+    new = [*moved, *added, *_groups(work, mine & work.update, now, bad=True)]
     if not work.held.counted:
         is_bad = work.plan.is_bad
-        new += _groups(work, work.restore & ~is_bad, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
-        new += _groups(work, work.restore & is_bad, now, bad=True)
-    return merged(new, _groups(work, work.leave | work.update, before, bad=True))
+        new += _groups(work, mine & work.restore & ~is_bad, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
+        new += _groups(work, mine & work.restore & is_bad, now, bad=True)
+    return merged(new, _groups(work, mine & (work.leave | work.update), before, bad=True))
 
 
 def _groups(work: Work, mask: Bools, project: Any, *, bad: bool, outcomes: tuple[int, ...] = ()) -> list[Group]:

@@ -76,9 +76,9 @@ class Work:
         return [project_of(self.plan, self.catalog.decoder, row) for row in rows.tolist()]
 
     def places(self, mask: Bools) -> list[tuple[int, int]]:
-        """Kafka partition and offset of the masked records."""
+        """Kafka partition and place (see records.place_of) of the masked records."""
         records = self.plan.records
-        return list(zip(records.partition[mask].tolist(), records.offset[mask].tolist(), strict=True))
+        return list(zip(records.partition[mask].tolist(), records.places[mask].tolist(), strict=True))
 
     def tally(self) -> Tally:
         """Counts of everything that was decided, and of the measurements."""
@@ -104,9 +104,11 @@ class Work:
         tally.reasons.update(Counter((held.reason[row], STORED) for row in np.flatnonzero(self.leave).tolist()))
         tally.projects = Counter(self.projects(np.flatnonzero(self.leave | self.restore & ~plan.is_bad | self.stored & added)))
         bad = np.flatnonzero(self.staying | self.refused)[:SAMPLES].tolist()
-        places = self.places(self.staying | self.refused)
+        records = plan.records
+        places = zip(records.partition[bad].tolist(), records.offset[bad].tolist(), strict=True)
         tally.samples = [
-            Sample(*place, str(plan.bad[row][0]), detail_text(plan.bad[row][1])) for row, place in zip(bad, places, strict=False)
+            Sample(partition, offset, str(plan.bad[row][0]), detail_text(plan.bad[row][1]))
+            for row, (partition, offset) in zip(bad, places, strict=False)
         ]
         return tally
 

@@ -15,7 +15,7 @@ from iot_platform.telemetry.replay_rows import Held
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
 _DELETED: Final = """
-SELECT d.tenant_id, o.topic_id, o.kafka_partition, max(o.next_offset)
+SELECT d.tenant_id, o.topic_id, o.kafka_partition, max(record_place(o.log_generation, o.next_offset))
 FROM tenant_deletion d JOIN tenant_deletion_offset o USING (deletion_id) GROUP BY 1, 2, 3"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True)
 class Removed:
     """`horizon`: records received before it (µs) may have been removed by the policies for everybody. `offsets`: by tenant and partition,
-    where the records begin that are not of a deleted tenant."""
+    the place (see records.place_of) where the records begin that are not of a deleted tenant."""
 
     horizon: int = EARLIEST
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -54,5 +54,5 @@ class Removed:
             records = held.records
             for row in np.flatnonzero(held.restored).tolist():
                 tenant, _ = project_of(plan, catalog.decoder, row)
-                found[row] = records.offset[row] < self.offsets.get((tenant, int(records.partition[row])), 0)
+                found[row] = records.place_at(row) < self.offsets.get((tenant, int(records.partition[row])), 0)
         return found

@@ -16,7 +16,7 @@ from iot_platform.telemetry.errors import TopicMissingError, TransientError
 from iot_platform.telemetry.records import Records
 from iot_platform.telemetry.replay_rows import Held
 from iot_platform.telemetry.replay_selection import Slice
-from iot_platform.telemetry.source import KafkaSource
+from iot_platform.telemetry.source import KafkaSource, Start
 
 SILENCE_SECONDS: Final = 30.0
 NEAR: Final = 1_000
@@ -25,15 +25,15 @@ NEAR: Final = 1_000
 _PRESENT: Final = """
 SELECT kafka_offset FROM message
 WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
-  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
+  AND kafka_partition = %(partition)s AND log_generation = %(generation)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
 UNION ALL
 SELECT kafka_offset FROM quarantine
 WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
-  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
+  AND kafka_partition = %(partition)s AND log_generation = %(generation)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s
 UNION ALL
 SELECT kafka_offset FROM removed_record
 WHERE received_at BETWEEN 'epoch'::timestamptz + %(start)s::interval AND 'epoch'::timestamptz + %(end)s::interval
-  AND kafka_partition = %(partition)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s"""
+  AND kafka_partition = %(partition)s AND log_generation = %(generation)s AND kafka_offset >= %(first)s AND kafka_offset < %(last)s"""
 
 Offsets = npt.NDArray[np.int64]
 
@@ -45,6 +45,7 @@ def missing(connection: Connection, part: Slice) -> Offsets:
         "start": f"{part.start} microseconds",
         "end": f"{part.end} microseconds",
         "partition": part.partition,
+        "generation": part.generation,
         "first": part.first,
         "last": part.last,
     }
@@ -87,20 +88,20 @@ class KafkaShelf:
         Raises:
             TransientError: Kafka does not answer.
         """
-        return offsets.watermarks(self._source.consumer, offsets.describe(self._settings), (partition,))[partition].low
+        return offsets.watermarks(self._settings, offsets.describe(self._settings), (partition,))[partition].low
 
-    def fetch(self, partition: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
+    def fetch(self, partition: int, generation: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
         """The records of these offsets (ascending, none below `low`), where Kafka has one; with each batch the wanted offsets up to there.
 
         Raises:
             TransientError: Kafka does not answer.
         """
         for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > NEAR) + 1) if len(wanted) else ():
-            yield from self._run(partition, run, stopped)
+            yield from self._run(partition, generation, run, stopped)
 
-    def _run(self, partition: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
+    def _run(self, partition: int, generation: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
         source, begin, end = self._source, int(wanted[0]), int(wanted[-1]) + 1
-        source.assign({partition: begin})
+        source.assign({partition: Start(begin)}, {partition: generation})
         deadline = time.monotonic() + SILENCE_SECONDS
         while begin < end and not stopped():
             records = source.read(stopped)
@@ -131,6 +132,7 @@ def take(records: Records, rows: npt.NDArray[np.intp]) -> Records:
         offset=records.offset[rows],
         envelope=chosen,
         ranges={},
+        generation=records.generation[rows],
     )
 
 

@@ -13,7 +13,7 @@ from iot_platform.database.deadline import BoundedConnection
 from iot_platform.settings import Settings
 from iot_platform.telemetry.catalog import Project
 from iot_platform.telemetry.envelope import Envelopes
-from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.records import Records, split_place
 from iot_platform.telemetry.replay_selection import Selection, Slice
 
 SORT_SECONDS: Final = 600
@@ -22,36 +22,41 @@ FETCH: Final = 512
 """Rows per fetch: bounds how far a batch can overshoot its bytes."""
 
 Key = tuple[int, int, int]
-"""Receive time (µs), Kafka partition, offset: the order of reading."""
+"""Receive time (µs), Kafka partition, place (see records.place_of): the order of reading."""
 
 _ROWS: Final = """
-SELECT (extract(epoch FROM received_at) * 1000000)::bigint, kafka_partition, kafka_offset, sequence, duplicate_of, connection_id, packet_id,
-    flags, topic, topic_bytes, payload, reason, detail, tenant_id, project_id
+SELECT (extract(epoch FROM received_at) * 1000000)::bigint, kafka_partition, record_place(log_generation, kafka_offset), sequence,
+    record_place(coalesce(duplicate_of_generation, log_generation), duplicate_of), connection_id, packet_id, flags, topic, topic_bytes,
+    payload, reason, detail, tenant_id, project_id
 FROM (
-    SELECT m.received_at, m.kafka_partition, m.kafka_offset, m.sequence, m.duplicate_of, m.connection_id, m.packet_id, m.flags, s.topic,
-        NULL::bytea AS topic_bytes, m.payload, NULL AS reason, NULL AS detail, s.tenant_id, s.project_id
+    SELECT m.received_at, m.kafka_partition, m.log_generation, m.kafka_offset, m.sequence, m.duplicate_of, m.duplicate_of_generation,
+        m.connection_id, m.packet_id, m.flags, s.topic, NULL::bytea AS topic_bytes, m.payload, NULL AS reason, NULL AS detail,
+        s.tenant_id, s.project_id
     FROM message m JOIN source s USING (source_id)
     WHERE NOT %(quarantined)s
         AND m.received_at >= 'epoch'::timestamptz + %(start)s::interval AND m.received_at < 'epoch'::timestamptz + %(end)s::interval
         AND (%(partition)s::int IS NULL
-            OR m.kafka_partition = %(partition)s AND m.kafka_offset >= %(first)s AND m.kafka_offset < %(last)s)
-        AND (m.received_at, m.kafka_partition, m.kafka_offset)
-            > ('epoch'::timestamptz + %(after_time)s::interval, %(after_partition)s::int, %(after_offset)s::bigint)
+            OR m.kafka_partition = %(partition)s AND m.log_generation = %(generation)s
+                AND m.kafka_offset >= %(first)s AND m.kafka_offset < %(last)s)
+        AND (m.received_at, m.kafka_partition, record_place(m.log_generation, m.kafka_offset))
+            > ('epoch'::timestamptz + %(after_time)s::interval, %(after_partition)s::int, %(after_place)s::bigint)
         AND (%(tenant)s::text IS NULL OR s.tenant_id = %(tenant)s) AND (%(project)s::text IS NULL OR s.project_id = %(project)s)
     UNION ALL
-    SELECT q.received_at, q.kafka_partition, q.kafka_offset, q.sequence, q.duplicate_of, q.connection_id, q.packet_id, q.flags, q.topic,
-        q.topic_bytes, q.payload, q.reason, q.detail, q.tenant_id, q.project_id
+    SELECT q.received_at, q.kafka_partition, q.log_generation, q.kafka_offset, q.sequence, q.duplicate_of, q.duplicate_of_generation,
+        q.connection_id, q.packet_id, q.flags, q.topic, q.topic_bytes, q.payload, q.reason, q.detail,
+        q.tenant_id, q.project_id
     FROM quarantine q
     WHERE q.received_at >= 'epoch'::timestamptz + %(start)s::interval AND q.received_at < 'epoch'::timestamptz + %(end)s::interval
         AND (%(partition)s::int IS NULL
-            OR q.kafka_partition = %(partition)s AND q.kafka_offset >= %(first)s AND q.kafka_offset < %(last)s)
-        AND (q.received_at, q.kafka_partition, q.kafka_offset)
-            > ('epoch'::timestamptz + %(after_time)s::interval, %(after_partition)s::int, %(after_offset)s::bigint)
+            OR q.kafka_partition = %(partition)s AND q.log_generation = %(generation)s
+                AND q.kafka_offset >= %(first)s AND q.kafka_offset < %(last)s)
+        AND (q.received_at, q.kafka_partition, record_place(q.log_generation, q.kafka_offset))
+            > ('epoch'::timestamptz + %(after_time)s::interval, %(after_partition)s::int, %(after_place)s::bigint)
         AND (%(reasons)s::text[] IS NULL OR q.reason = ANY (%(reasons)s))
         AND (%(tenant)s::text IS NULL OR q.tenant_id IN (%(tenant)s, ''))
         AND (%(project)s::text IS NULL OR q.project_id IN (%(project)s, ''))
 ) stored
-ORDER BY received_at, kafka_partition, kafka_offset"""
+ORDER BY received_at, kafka_partition, record_place(log_generation, kafka_offset)"""
 
 
 @dataclass(slots=True)
@@ -62,7 +67,7 @@ class Held:
     in_quarantine: npt.NDArray[np.bool_]
     restored: npt.NDArray[np.bool_]
     connection_id: npt.NDArray[np.int32]  # 0: unknown
-    duplicate_of: npt.NDArray[np.int64]  # -1: none
+    duplicate_of: npt.NDArray[np.int64]  # place of the first copy; -1: none
     reason: list[str]
     detail: list[str]
     project: list[Project]
@@ -92,11 +97,12 @@ def read(connection: Connection, settings: Settings, selection: Selection, part:
         "start": f"{part.start if after is None else after[0]} microseconds",
         "end": f"{part.end} microseconds",
         "partition": part.partition,
+        "generation": part.generation,
         "first": part.first,
         "last": part.last,
         "after_time": f"{0 if after is None else after[0]} microseconds",
         "after_partition": -1 if after is None else after[1],
-        "after_offset": -1 if after is None else after[2],
+        "after_place": -1 if after is None else after[2],
     }
     cursor = connection.cursor(name="replay_rows")
     try:
@@ -121,10 +127,11 @@ def read(connection: Connection, settings: Settings, selection: Selection, part:
 def held(rows: list[tuple[Any, ...]]) -> Held:
     """Rows of the query as columns, in offset order within each partition as a drain has them."""
     rows = sorted(rows, key=itemgetter(1, 2))
-    received, partition, offset, sequence, copies, connection, packet, flags, topics, topic_bytes, payloads, reasons, details, *names = zip(
+    received, partition, place, sequence, copies, connection, packet, flags, topics, topic_bytes, payloads, reasons, details, *names = zip(
         *rows, strict=True
     )
     count = len(rows)
+    generation, offset = split_place(np.array(place, np.int64))
     envelope = Envelopes(
         readable=np.array([value is not None for value in sequence], np.bool_),
         received_at=np.array(received, np.int64),
@@ -138,9 +145,10 @@ def held(rows: list[tuple[Any, ...]]) -> Held:
         topics=[bytes(exact) if exact is not None else text.encode() for text, exact in zip(topics, topic_bytes, strict=True)],
         payloads=list(map(bytes, payloads)),
         partition=np.array(partition, np.int32),
-        offset=np.array(offset, np.int64),
+        offset=offset,
         envelope=envelope,
         ranges={},
+        generation=generation,
     )
     return Held(
         records=records,

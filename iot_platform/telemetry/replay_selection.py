@@ -11,6 +11,8 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
 from iot_platform.telemetry.offsets import OffsetRow
 
+NO_END: Final = 1 << 62
+"""As an offset: beyond all."""
 SLICE_ROWS: Final = 50_000
 """About how many rows one reading transaction sorts."""
 HOUR_US: Final = 3_600_000_000
@@ -32,16 +34,21 @@ _BATCHES: Final = """
 SELECT kind, from_offset, to_offset, empty_offsets, (extract(epoch FROM first_received_at) * 1000000)::bigint,
     (extract(epoch FROM last_received_at) * 1000000)::bigint
 FROM ledger
-WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind <> 'replay' AND from_offset < %s AND to_offset > %s
+WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND log_generation = %s AND kind IN ('drain', 'accepted_loss')
+    AND from_offset < %s AND to_offset > %s
 ORDER BY from_offset, batch_id"""
-_BEGINNING: Final = (
-    "SELECT min(from_offset) FROM ledger WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind <> 'replay'"
-)
+_BEGINNING: Final = """
+SELECT min(from_offset) FROM ledger
+WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND log_generation = %s AND kind IN ('drain', 'accepted_loss')"""
+_CUTS: Final = """
+SELECT log_generation, from_offset, to_offset FROM ledger
+WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind = 'log_cut' ORDER BY log_generation"""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Records received in [start, end) (µs), or those of one Kafka partition with offsets in [first, last); of them only the given tenant's
+    """Records received in [start, end) (µs), or those of one Kafka partition with offsets in [first, last), of one generation of its log or
+    (None) of every one; of them only the given tenant's
     and project's (as stored, or as the rules of today name them), only quarantined ones, only those with one of the reasons."""
 
     start: int = EARLIEST
@@ -49,6 +56,7 @@ class Selection:
     partition: int | None = None
     first: int = 0
     last: int = 0
+    generation: int | None = None
     tenant: str | None = None
     project: str | None = None
     quarantined: bool = False
@@ -79,7 +87,7 @@ class Selection:
 class Slice:
     """Rows with start ≤ receive time < end (µs), and of one partition the offsets [first, last) if that is what was selected. `records`
     is an estimate for the progress bar. `empty`: how many of the offsets Kafka has no record for; None: unknown. `counted`: a drain's batch
-    covers them, so that its row of ledger counted what they became."""
+    covers them, so that its row of ledger counted what they became. `kafka_to`: from there on Kafka has other records by now."""
 
     start: int
     end: int
@@ -89,6 +97,8 @@ class Slice:
     last: int = 0
     empty: int | None = None
     counted: bool = True
+    generation: int = 0
+    kafka_to: int = NO_END
 
 
 def by_time(connection: Connection, selection: Selection) -> list[Slice]:
@@ -106,24 +116,50 @@ def by_time(connection: Connection, selection: Selection) -> list[Slice]:
     return slices
 
 
-def by_offset(connection: Connection, settings: Settings, selection: Selection, row: OffsetRow) -> list[Slice]:
-    """Slices of the offsets that are drained, in their order: those of batches, and those that the ledger leaves out between its batches.
-    Accepted losses are in none, nor is what was before the ledger's oldest batch."""
-    place = (settings.kafka_topic, row.topic_id, row.partition)
+@dataclass(frozen=True)
+class Log:
+    """One generation of a partition's log: offsets [begin, end) of it were drained, and Kafka still has those below kafka_to."""
+
+    topic_id: str
+    partition: int
+    generation: int
+    begin: int
+    end: int
+    kafka_to: int = NO_END
+
+
+def logs(connection: Connection, settings: Settings, row: OffsetRow) -> list[Log]:
+    """The logs that the partition of this topic has had, first one first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CUTS, (settings.kafka_topic, row.topic_id, row.partition))
+        cuts = cursor.fetchall()
+    connection.rollback()
+    found, begin = [], row.first_offset
+    for number, (generation, at, end) in enumerate(cuts):
+        kafka_to = min(later for _, later, _ in cuts[number:])
+        found.append(Log(row.topic_id, row.partition, generation - 1, begin, end, kafka_to))
+        begin = at
+    return [*found, Log(row.topic_id, row.partition, row.log_generation, begin, row.next_offset)]
+
+
+def by_offset(connection: Connection, settings: Settings, selection: Selection, log: Log) -> list[Slice]:
+    """Slices of the offsets of a log that are drained, in their order: those of batches, and those that the ledger leaves out between its
+    batches. Accepted losses are in none, nor is what was before the ledger's oldest batch."""
+    place = (settings.kafka_topic, log.topic_id, log.partition, log.generation)
     with connection.cursor() as cursor:
         cursor.execute(_BEGINNING, place)
         found = cursor.fetchone()
     position = max(selection.first, found[0]) if found is not None and found[0] is not None else selection.last
-    end = min(selection.last, row.next_offset)
+    end = min(selection.last, log.end)
     slices: list[Slice] = []
     gathered: list[_Batch] = []
     for batch in (*_batches(connection, (*place, end, selection.first)), _Batch("end", end, end, 0, None, None)):
         full = bool(gathered) and gathered[-1].end - gathered[0].first >= settings.drain_batch_records
         if gathered and (full or batch.kind != "drain" or batch.first != gathered[-1].end):
-            slices.append(_slice(selection, gathered))
+            slices.append(_slice(selection, log, gathered))
             gathered = []
         if batch.first > position:
-            slices.append(Slice(0, 0, batch.first - position, row.partition, position, batch.first, counted=False))
+            slices.append(_left_out(log, position, batch.first))
         if batch.kind == "drain":
             gathered.append(batch)
         position = max(position, batch.end)
@@ -147,7 +183,11 @@ def _batches(connection: Connection, parameters: tuple[object, ...]) -> Iterator
     connection.rollback()
 
 
-def _slice(selection: Selection, batches: list[_Batch]) -> Slice:
+def _left_out(log: Log, first: int, last: int) -> Slice:
+    return Slice(0, 0, last - first, log.partition, first, last, counted=False, generation=log.generation, kafka_to=log.kafka_to)
+
+
+def _slice(selection: Selection, log: Log, batches: list[_Batch]) -> Slice:
     first, last = max(batches[0].first, selection.first), min(batches[-1].end, selection.last)
     starts = [batch.first_received for batch in batches if batch.first_received is not None]
     ends = [batch.last_received for batch in batches if batch.last_received is not None]
@@ -160,4 +200,6 @@ def _slice(selection: Selection, batches: list[_Batch]) -> Slice:
         first=first,
         last=last,
         empty=sum(batch.empty for batch in batches) if whole else None,
+        generation=log.generation,
+        kafka_to=log.kafka_to,
     )

@@ -27,32 +27,32 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
 # In all three: the times as a range of constants too, or TimescaleDB would look into every chunk.
 _TAKE: Final = """
 DELETE FROM quarantine q
-USING unnest(%(received_at)s::bigint[], %(partition)s::int[], %(offset)s::bigint[]) v (received_at, kafka_partition, kafka_offset)
+USING unnest(%(received_at)s::bigint[], %(partition)s::int[], %(place)s::bigint[]) v (received_at, kafka_partition, place)
 WHERE q.received_at BETWEEN 'epoch'::timestamptz + %(first)s::interval AND 'epoch'::timestamptz + %(last)s::interval
     AND q.received_at = 'epoch'::timestamptz + v.received_at * interval '1 microsecond'
-    AND q.kafka_partition = v.kafka_partition AND q.kafka_offset = v.kafka_offset
-RETURNING q.kafka_partition, q.kafka_offset"""
+    AND q.kafka_partition = v.kafka_partition AND record_place(q.log_generation, q.kafka_offset) = v.place
+RETURNING q.kafka_partition, record_place(q.log_generation, q.kafka_offset)"""
 _UPDATE: Final = """
 UPDATE quarantine q SET reason = v.reason, detail = v.detail, tenant_id = v.tenant_id, project_id = v.project_id
-FROM unnest(%(received_at)s::bigint[], %(partition)s::int[], %(offset)s::bigint[], %(reason)s::text[], %(detail)s::text[],
-    %(tenant)s::text[], %(project)s::text[]) v (received_at, kafka_partition, kafka_offset, reason, detail, tenant_id, project_id)
+FROM unnest(%(received_at)s::bigint[], %(partition)s::int[], %(place)s::bigint[], %(reason)s::text[], %(detail)s::text[],
+    %(tenant)s::text[], %(project)s::text[]) v (received_at, kafka_partition, place, reason, detail, tenant_id, project_id)
 WHERE q.received_at BETWEEN 'epoch'::timestamptz + %(first)s::interval AND 'epoch'::timestamptz + %(last)s::interval
     AND q.received_at = 'epoch'::timestamptz + v.received_at * interval '1 microsecond'
-    AND q.kafka_partition = v.kafka_partition AND q.kafka_offset = v.kafka_offset
-RETURNING q.kafka_partition, q.kafka_offset"""
+    AND q.kafka_partition = v.kafka_partition AND record_place(q.log_generation, q.kafka_offset) = v.place
+RETURNING q.kafka_partition, record_place(q.log_generation, q.kafka_offset)"""
 _PRESENT: Final = """
-SELECT t.kafka_partition, t.kafka_offset FROM (
-    SELECT received_at, kafka_partition, kafka_offset FROM message
+SELECT t.kafka_partition, t.place FROM (
+    SELECT received_at, kafka_partition, record_place(log_generation, kafka_offset) AS place FROM message
     WHERE received_at BETWEEN 'epoch'::timestamptz + %(first)s::interval AND 'epoch'::timestamptz + %(last)s::interval
         AND kafka_offset = ANY (%(offset)s)
     UNION ALL
-    SELECT received_at, kafka_partition, kafka_offset FROM quarantine
+    SELECT received_at, kafka_partition, record_place(log_generation, kafka_offset) AS place FROM quarantine
     WHERE received_at BETWEEN 'epoch'::timestamptz + %(first)s::interval AND 'epoch'::timestamptz + %(last)s::interval
         AND kafka_offset = ANY (%(offset)s)
 ) t
-JOIN unnest(%(received_at)s::bigint[], %(partition)s::int[], %(offset)s::bigint[]) v (received_at, kafka_partition, kafka_offset)
+JOIN unnest(%(received_at)s::bigint[], %(partition)s::int[], %(place)s::bigint[]) v (received_at, kafka_partition, place)
     ON t.received_at = 'epoch'::timestamptz + v.received_at * interval '1 microsecond'
-    AND t.kafka_partition = v.kafka_partition AND t.kafka_offset = v.kafka_offset"""
+    AND t.kafka_partition = v.kafka_partition AND t.place = v.place"""
 
 
 class ReplayWriter:
@@ -104,7 +104,7 @@ class ReplayWriter:
             plan.connection_id = ids[records.envelope.connection]
             plan.streams = list(streams(records, ids))
             first = Redelivery(self._connection, self._rules.in_flight_window).find(records, plan.streams)
-            plan.duplicate_of = np.where(first < records.offset, first, -1)  # later copies name this one, or the same first one
+            plan.duplicate_of = np.where(first < records.places, first, -1)  # later copies name this one, or the same first one
         return plan
 
     def _commit(self, work: Work, catalog: Catalog) -> Tally | None:
@@ -173,4 +173,5 @@ def _keys(work: Work, mask: Bools) -> dict[str, object]:
         "received_at": times.tolist(),
         "partition": records.partition[mask].tolist(),
         "offset": records.offset[mask].tolist(),
+        "place": records.places[mask].tolist(),
     }

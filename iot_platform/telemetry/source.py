@@ -1,14 +1,15 @@
 """Consumes assigned Kafka partitions in batches bounded by count, bytes and time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import TransientError
-from iot_platform.telemetry.records import Ranges, Records, to_records
+from iot_platform.telemetry.records import Generations, Ranges, Records, to_records
 
 SLICE: Final = 512
 """Messages per consume() call: bounds how far a batch can overshoot its bytes (by 512 messages of Kafka's largest size)."""
@@ -31,26 +32,50 @@ CONSUMER: Final[dict[str, str | int | float | bool]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to begin in a partition. With the leader epoch of the record before it, Kafka refuses an offset of a log that was cut."""
+
+    offset: int
+    leader_epoch: int | None = None
+
+    def place(self, topic: str, partition: int) -> TopicPartition:
+        """For `assign`."""
+        if self.leader_epoch is None:
+            return TopicPartition(topic, partition, self.offset)
+        return TopicPartition(topic, partition, self.offset, leader_epoch=self.leader_epoch)
+
+
 class KafkaSource:
     """Reads partitions from given offsets. Owned by one thread; `close` it from the same one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.consumer = Consumer({**settings.kafka_config(), **CONSUMER}, logger=None)
+        self.consumer = Consumer({**settings.kafka_config(), **CONSUMER, "error_cb": self._on_error}, logger=None)
         self.position: dict[int, int] = {}
+        self._generations: Generations = {}
+        self._was_away = False
         self._empty: dict[int, int] = {}
         self._bytes_per_message = 256.0
 
-    def assign(self, offsets: dict[int, int]) -> None:
-        """Begin at these offsets (partition → next offset)."""
-        self.position = dict(offsets)
-        self.consumer.assign([TopicPartition(self._settings.kafka_topic, partition, offset) for partition, offset in offsets.items()])
+    def assign(self, starts: Mapping[int, Start], generations: Generations | None = None) -> None:
+        """Begin there (by partition); `generations` are noted on the records."""
+        self.position = {partition: start.offset for partition, start in starts.items()}
+        self._generations = generations or {}
+        self._was_away = False
+        self.consumer.assign([start.place(self._settings.kafka_topic, partition) for partition, start in starts.items()])
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Called from within consume()."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._was_away = True
 
     def read(self, stopped: Callable[[], bool]) -> Records | None:
         """The next records: as many as fit a batch, or what came within the commit interval, or None if nothing came.
 
         Raises:
-            TransientError: Kafka refuses an offset or a partition. Whoever opens anew finds out why.
+            TransientError: Kafka refuses an offset or a partition, or has records again after it was away: it may have come back with
+                another log. Whoever opens anew finds out.
         """
         limit, size_limit = self._settings.drain_batch_records, self._settings.drain_batch_bytes
         deadline = time.monotonic() + self._settings.drain_commit_interval_seconds
@@ -64,6 +89,8 @@ class KafkaSource:
             got = self.consumer.consume(room, timeout=max(wait, 0))
             if got:
                 messages = self._events(got)
+                if messages and self._was_away:
+                    raise TransientError("Kafka was away: whether its log is still the one that was drained must be seen again")
                 batch += messages
                 size += self._measure(messages)
             if wait <= 0:
@@ -71,7 +98,7 @@ class KafkaSource:
         ranges: Ranges = {
             partition: (start[partition], position) for partition, position in self.position.items() if position > start[partition]
         }
-        return to_records(batch, ranges, self._empty) if ranges else None
+        return to_records(batch, ranges, self._empty, self._generations) if ranges else None
 
     def close(self) -> None:
         """Give up the assignment; never blocks for long, and nothing is committed to Kafka."""

@@ -1,7 +1,7 @@
 """Writes one decoded batch: everything of it in one transaction that begins with a compare-and-set on the offsets."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,14 +18,17 @@ from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
 from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
 from iot_platform.telemetry.quality_notes import note_unpunctual
-from iot_platform.telemetry.records import DecodedRecords, Records
+from iot_platform.telemetry.records import DecodedRecords, Generations, Records
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
 
 _CLAIM: Final = """
-UPDATE kafka_offset o SET next_offset = v.to_offset, updated_at = now()
-FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) v (kafka_partition, from_offset, to_offset)
-WHERE o.topic = %s AND o.topic_id = %s AND o.kafka_partition = v.kafka_partition AND o.next_offset = v.from_offset"""
+UPDATE kafka_offset o SET next_offset = v.to_offset, updated_at = now(), leader_epoch = coalesce(v.leader_epoch, o.leader_epoch),
+    record_offset = coalesce(v.record_offset, o.record_offset), record_sha256 = coalesce(v.record_sha256, o.record_sha256)
+FROM unnest(%s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bytea[])
+    v (kafka_partition, log_generation, from_offset, to_offset, leader_epoch, record_offset, record_sha256)
+WHERE o.topic = %s AND o.topic_id = %s AND o.kafka_partition = v.kafka_partition AND o.log_generation = v.log_generation
+    AND o.next_offset = v.from_offset"""
 _CONNECTION: Final = """
 INSERT INTO mqtt_connection_partition AS c (connection_id, kafka_partition, last_sequence, first_received_at, last_received_at) VALUES %s
 ON CONFLICT (connection_id, kafka_partition) DO UPDATE SET last_sequence = greatest(c.last_sequence, excluded.last_sequence),
@@ -43,6 +46,7 @@ class WriterRules:
     run_id: str
     max_series_per_project: int
     in_flight_window: int
+    generations: Generations = field(default_factory=dict)
 
 
 class Writer:
@@ -117,7 +121,11 @@ class Writer:
         """The compare-and-set, first of all: whoever wins it owns the offsets."""
         partitions = list(records.ranges)
         starts, ends = zip(*records.ranges.values(), strict=True)
-        cursor.execute(_CLAIM, (partitions, list(starts), list(ends), self._rules.topic, self._rules.topic_id))
+        generations = [self._rules.generations.get(partition, 0) for partition in partitions]
+        last = [records.last.get(partition) for partition in partitions]
+        epochs = [item and item.leader_epoch for item in last]
+        tips = [item and item.offset for item in last], [item and item.sha256 for item in last]
+        cursor.execute(_CLAIM, (partitions, generations, list(starts), list(ends), epochs, *tips, self._rules.topic, self._rules.topic_id))
         if cursor.rowcount != len(partitions):
             self._connection.rollback()
             raise DrainedElsewhereError(f"{len(partitions) - cursor.rowcount} of partitions {partitions} were drained by somebody else")
@@ -137,7 +145,17 @@ class Writer:
             measurement_outcome=result,
         )
         reasons = Counter(str(reason) for reason, _ in plan.bad.values())
-        return Outcome(records.ranges, groups, reasons, records.partition, envelope.received_at, plan.is_bad, records.empty)
+        return Outcome(
+            records.ranges,
+            groups,
+            reasons,
+            records.partition,
+            envelope.received_at,
+            plan.is_bad,
+            records.empty,
+            records.last,
+            self._rules.generations,
+        )
 
 
 def note_connections(cursor: Cursor, plan: Plan) -> None:

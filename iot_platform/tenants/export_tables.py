@@ -81,9 +81,11 @@ TABLES: Final = (
             "project_id": pl.String,
             "device_id": pl.String,
             "kafka_partition": pl.Int32,
+            "log_generation": pl.Int32,
             "kafka_offset": pl.Int64,
             "payload": pl.Binary,
             "duplicate_of": pl.Int64,
+            "duplicate_of_generation": pl.Int32,
             "time_source": pl.String,
             "client_id": pl.String,
             "connection_number": pl.Int64,
@@ -93,9 +95,10 @@ TABLES: Final = (
             "retain": pl.Boolean,
             "qos": pl.Int16,
         },
-        "SELECT received_at, topic, project_id, device_id, kafka_partition, kafka_offset, payload, duplicate_of, time_source, client_id,"
-        " connection_number, sequence, packet_id, dup, retain, qos FROM message_named WHERE tenant_id = %(tenant)s"
-        " AND received_at >= %(start)s AND received_at < %(end)s ORDER BY received_at, kafka_partition, kafka_offset",
+        "SELECT received_at, topic, project_id, device_id, kafka_partition, log_generation, kafka_offset, payload, duplicate_of,"
+        " duplicate_of_generation, time_source, client_id, connection_number, sequence, packet_id, dup, retain, qos FROM message_named"
+        " WHERE tenant_id = %(tenant)s AND received_at >= %(start)s AND received_at < %(end)s"
+        " ORDER BY received_at, kafka_partition, log_generation, kafka_offset",
         time="received_at",
         chunks="message",
     ),
@@ -125,17 +128,19 @@ TABLES: Final = (
             "reason": pl.String,
             "detail": pl.String,
             "kafka_partition": pl.Int32,
+            "log_generation": pl.Int32,
             "kafka_offset": pl.Int64,
             "payload": pl.Binary,
             "duplicate_of": pl.Int64,
+            "duplicate_of_generation": pl.Int32,
             "topic_bytes": pl.Binary,
             "client_id": pl.String,
             "connection_number": pl.Int64,
             "sequence": pl.Int64,
         },
-        "SELECT received_at, topic, project_id, reason, detail, kafka_partition, kafka_offset, payload, duplicate_of, topic_bytes,"
-        " client_id, connection_number, sequence FROM quarantine_named WHERE tenant_id = %(tenant)s"
-        " AND received_at >= %(start)s AND received_at < %(end)s ORDER BY received_at, kafka_partition, kafka_offset",
+        "SELECT received_at, topic, project_id, reason, detail, kafka_partition, log_generation, kafka_offset, payload, duplicate_of,"
+        " duplicate_of_generation, topic_bytes, client_id, connection_number, sequence FROM quarantine_named WHERE tenant_id = %(tenant)s"
+        " AND received_at >= %(start)s AND received_at < %(end)s ORDER BY received_at, kafka_partition, log_generation, kafka_offset",
         time="received_at",
         chunks="quarantine",
     ),

@@ -27,10 +27,10 @@ def perfect(published: list[Published]) -> Stored:
         want = item.message.expected
         identity = () if want.reason else (want.tenant, want.project, want.device, want.time_source)
         content = (item.message.topic.encode(), item.message.payload)
-        rows.append(Row((0, offset), content, None, want.reason, identity, START_US + offset))
+        rows.append(Row((0, 0, offset), content, None, want.reason, identity, START_US + offset))
         if want.reason is None:
             model.add(want, START_US + offset)
-    rows.append(replace(rows[-1], place=(0, len(rows)), duplicate_of=len(rows) - 1))
+    rows.append(replace(rows[-1], place=(0, 0, len(rows)), duplicate_of=(0, len(rows) - 1)))
     latest: dict[Series, tuple[int, Value]] = {}
     for (series, time_us), value in sorted(model.measurements.items(), key=lambda item: item[0][1]):
         latest[series] = (time_us, value)
@@ -43,7 +43,7 @@ def perfect(published: list[Published]) -> Stored:
         "measurement_duplicates": model.duplicates,
         "measurement_conflicts": model.conflicts,
     }
-    return Stored(rows, dict(model.measurements), latest, [(0, 0, len(rows), len(rows))], sums, dict(sums), {0: len(rows)})
+    return Stored(rows, dict(model.measurements), latest, [((0, 0), 0, len(rows), len(rows))], sums, dict(sums), {(0, 0): len(rows)})
 
 
 def first_message(stored: Stored) -> int:
@@ -55,7 +55,7 @@ def lose_a_row(stored: Stored) -> None:
 
 
 def store_a_row_twice(stored: Stored) -> None:
-    stored.rows.append(replace(stored.rows[3], place=(0, len(stored.rows))))
+    stored.rows.append(replace(stored.rows[3], place=(0, 0, len(stored.rows))))
 
 
 def change_a_byte(stored: Stored) -> None:
@@ -64,11 +64,11 @@ def change_a_byte(stored: Stored) -> None:
 
 
 def mark_a_redelivery_of_another(stored: Stored) -> None:
-    stored.rows[-1] = replace(stored.rows[-1], duplicate_of=0)
+    stored.rows[-1] = replace(stored.rows[-1], duplicate_of=(0, 0))
 
 
 def mark_a_first_copy(stored: Stored) -> None:
-    stored.rows[5] = replace(stored.rows[5], duplicate_of=4)
+    stored.rows[5] = replace(stored.rows[5], duplicate_of=(0, 4))
 
 
 def give_another_reason(stored: Stored) -> None:
@@ -102,7 +102,7 @@ def keep_an_old_latest(stored: Stored) -> None:
 
 def leave_a_gap_in_the_ledger(stored: Stored) -> None:
     end = stored.ledger[0][2]
-    stored.ledger[:] = [(0, 0, 10, 10), (0, 11, end, end - 11)]
+    stored.ledger[:] = [((0, 0), 0, 10, 10), ((0, 0), 11, end, end - 11)]
 
 
 def miscount(stored: Stored) -> None:

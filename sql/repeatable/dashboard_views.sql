@@ -17,7 +17,7 @@ SELECT committed_at, kafka_partition, kind, from_offset, to_offset, messages, du
        measurement_conflicts, first_received_at, last_received_at,
        extract(epoch FROM committed_at - first_received_at)::double precision AS oldest_seconds,
        extract(epoch FROM committed_at - last_received_at)::double precision AS newest_seconds,
-       run_id, detail
+       run_id, detail, log_generation, leader_epoch
 FROM ledger;
 COMMENT ON VIEW batch_named IS
     'One row is one batch of the ledger. oldest_seconds and newest_seconds: from receipt by the ingest daemon to commit, of its first and its last message.';
@@ -30,7 +30,7 @@ COMMENT ON VIEW traffic_1h IS 'One row sums one project''s records of one Kafka 
 
 CREATE OR REPLACE VIEW partition_progress AS
 SELECT topic, kafka_partition, k.next_offset, k.updated_at AS committed_at, b.last_received_at, b.oldest_seconds, b.newest_seconds, b.messages,
-       greatest(w.high - coalesce(k.next_offset, 0), 0) AS lag, w.seen_at AS lag_seen_at
+       w.high - coalesce(k.next_offset, 0) AS lag, w.seen_at AS lag_seen_at, w.problem
 FROM kafka_offset k
 FULL JOIN kafka_watermark w USING (topic, kafka_partition)
 LEFT JOIN LATERAL (
@@ -38,11 +38,13 @@ LEFT JOIN LATERAL (
            extract(epoch FROM l.committed_at - l.last_received_at)::double precision AS newest_seconds, l.messages + l.quarantined AS messages
     FROM ledger l
     WHERE l.kafka_partition = k.kafka_partition AND l.kind = 'drain' AND l.kafka_topic = k.topic AND l.topic_id = k.topic_id
+      AND l.log_generation = k.log_generation
     ORDER BY l.from_offset DESC LIMIT 1
 ) b ON true;
 COMMENT ON VIEW partition_progress IS
     'One row is one Kafka partition: how far the drain is, and how old the messages of its last batch were when they were committed, and how many records
-    waited in Kafka when Dagster''s sensor kafka_lag last looked (null: it has not looked yet).';
+    waited in Kafka when Dagster''s sensor kafka_lag last looked (null: it has not looked yet; negative: Kafka has fewer records than were drained,
+    and problem says why).';
 
 CREATE OR REPLACE VIEW quality_incident_named AS
 SELECT incident_id, opened_at, closed_at, last_seen_at, rule, severity, tenant_id, project_id, device_id, metric, message, value, threshold, flaps,

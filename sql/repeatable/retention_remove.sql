@@ -9,12 +9,12 @@ BEGIN
     EXECUTE format($sql$
         WITH gone AS (%s),
         edge AS MATERIALIZED (  -- batches across the horizon: what they lose is named, so that the rest of them can still be proved
-            SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
-            WHERE kind = 'drain' AND committed_at >= day_before($5) AND first_received_at < $5 AND last_received_at >= $5 GROUP BY 1
+            SELECT kafka_partition, log_generation, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
+            WHERE kind = 'drain' AND committed_at >= day_before($5) AND first_received_at < $5 AND last_received_at >= $5 GROUP BY 1, 2
         ), named AS (
-            INSERT INTO removed_record (received_at, kafka_offset, sequence, kafka_partition, connection_id, marked, quarantined)
-            SELECT g.received_at, g.kafka_offset, g.sequence, g.kafka_partition, g.connection_id, g.duplicate_of IS NOT NULL, $6
-            FROM gone g LEFT JOIN edge e USING (kafka_partition) WHERE g.received_at >= $5 OR e.ranges @> g.kafka_offset
+            INSERT INTO removed_record (received_at, kafka_offset, sequence, kafka_partition, connection_id, marked, quarantined, log_generation)
+            SELECT g.received_at, g.kafka_offset, g.sequence, g.kafka_partition, g.connection_id, g.duplicate_of IS NOT NULL, $6, g.log_generation
+            FROM gone g LEFT JOIN edge e USING (kafka_partition, log_generation) WHERE g.received_at >= $5 OR e.ranges @> g.kafka_offset
         ), passed AS (
             INSERT INTO mqtt_connection_removed AS r (connection_id, last_sequence)
             SELECT g.connection_id, max(g.sequence) FROM gone g WHERE g.connection_id IS NOT NULL AND g.received_at < $5 GROUP BY 1 ORDER BY 1
@@ -125,7 +125,7 @@ BEGIN
     CASE retention_remove_chunk.table_name
     WHEN 'message', 'quarantine' THEN
         SELECT n.rows, n.newest INTO rows, newest FROM retention_note_records(
-            format('SELECT received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of FROM %s', chunk),
+            format('SELECT received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation FROM %s', chunk),
             retention_remove_chunk.table_name = 'quarantine', greatest(audit_horizon(), place.range_end), place.range_start, place.range_end, '', '') n;
     WHEN 'measurement' THEN
         EXECUTE format('SELECT jsonb_object_agg(series_id, rows), sum(rows)::bigint, max(newest) FROM
@@ -135,10 +135,11 @@ BEGIN
         EXECUTE format('SELECT count(*), max(%I) FROM %s', place.time_column, chunk) INTO rows, newest;
         IF retention_remove_chunk.table_name = 'ledger' THEN
             EXECUTE format($sql$
-                INSERT INTO ledger_removed (kafka_topic, topic_id, kafka_partition, to_offset)
-                SELECT DISTINCT ON (kafka_topic, topic_id, kafka_partition) kafka_topic, topic_id, kafka_partition, to_offset
-                FROM %s WHERE kind <> 'replay' ORDER BY kafka_topic, topic_id, kafka_partition, batch_id DESC
-                ON CONFLICT (kafka_topic, topic_id, kafka_partition) DO UPDATE SET to_offset = excluded.to_offset $sql$, chunk);
+                INSERT INTO ledger_removed (kafka_topic, topic_id, kafka_partition, log_generation, to_offset)
+                SELECT DISTINCT ON (kafka_topic, topic_id, kafka_partition, log_generation) kafka_topic, topic_id, kafka_partition, log_generation,
+                       CASE kind WHEN 'log_cut' THEN from_offset ELSE to_offset END
+                FROM %s WHERE kind <> 'replay' ORDER BY kafka_topic, topic_id, kafka_partition, log_generation, batch_id DESC
+                ON CONFLICT (kafka_topic, topic_id, kafka_partition, log_generation) DO UPDATE SET to_offset = excluded.to_offset $sql$, chunk);
         END IF;
     END CASE;
     rows := coalesce(rows, 0);
@@ -203,7 +204,7 @@ BEGIN
     IF name IN ('message', 'quarantine') THEN
         SELECT n.rows, n.newest INTO rows, newest FROM retention_note_records(
             format('DELETE FROM %s WHERE received_at >= $1 AND received_at < $2 AND %s
-                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of', place.relation, filter),
+                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation', place.relation, filter),
             name = 'quarantine', CASE tenant WHEN '' THEN greatest(audit_horizon(), done_to) ELSE audit_horizon() END, span_from, done_to, tenant, project) n;
     ELSIF name = 'measurement' THEN
         EXECUTE format('WITH gone AS (DELETE FROM %s WHERE time >= $1 AND time < $2 AND %s RETURNING series_id, time)
@@ -241,11 +242,11 @@ DECLARE
 BEGIN
     PERFORM retention_begin();
     WITH edge AS MATERIALIZED (
-        SELECT kafka_partition, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
-        WHERE kind = 'drain' AND committed_at >= day_before(horizon) AND first_received_at < horizon AND last_received_at >= horizon GROUP BY 1
+        SELECT kafka_partition, log_generation, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
+        WHERE kind = 'drain' AND committed_at >= day_before(horizon) AND first_received_at < horizon AND last_received_at >= horizon GROUP BY 1, 2
     ), gone AS (
         DELETE FROM removed_record WHERE ctid = ANY (ARRAY(
-            SELECT d.ctid FROM removed_record d LEFT JOIN edge e USING (kafka_partition)
+            SELECT d.ctid FROM removed_record d LEFT JOIN edge e USING (kafka_partition, log_generation)
             WHERE d.received_at < horizon AND (e.ranges @> d.kafka_offset) IS NOT TRUE LIMIT max_rows)) RETURNING connection_id, sequence
     ), passed AS (
         INSERT INTO mqtt_connection_removed AS r (connection_id, last_sequence)

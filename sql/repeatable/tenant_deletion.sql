@@ -48,8 +48,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(lock_key('catalog'));  -- no drain or replay is inside its transaction; those that come see the new generation
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL FOR UPDATE;
     UPDATE catalog_generation SET generation = generation + 1;
-    INSERT INTO tenant_deletion_offset (deletion_id, topic_id, kafka_partition, next_offset)
-        SELECT deletion, k.topic_id, k.kafka_partition, k.next_offset FROM kafka_offset k ON CONFLICT DO NOTHING;
+    INSERT INTO tenant_deletion_offset (deletion_id, topic_id, kafka_partition, next_offset, log_generation)
+        SELECT deletion, k.topic_id, k.kafka_partition, k.next_offset, k.log_generation FROM kafka_offset k ON CONFLICT DO NOTHING;
     UPDATE tenant_deletion SET cut_at = clock_timestamp(), projects = ARRAY(SELECT p.project_id FROM project p WHERE p.tenant_id = tenant ORDER BY 1),
         last_series_id = coalesce((SELECT max(s.series_id) FROM series s), 0), last_source_id = coalesce((SELECT max(s.source_id) FROM source s), 0)
         WHERE deletion_id = deletion;
@@ -153,7 +153,8 @@ BEGIN
             WHERE s.deletion_id = $3 AND s.series_id BETWEEN %s AND %s))', first_id, last_id)
         ELSE 'tenant_id = $4' END;
     IF name = 'quarantine' THEN  -- what came after the cut is the new tenant's
-        filter := filter || ' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = $3 AND o.kafka_partition = t.kafka_partition AND t.kafka_offset < o.next_offset)';
+        filter := filter || ' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = $3 AND o.kafka_partition = t.kafka_partition
+            AND (t.log_generation, t.kafka_offset) < (o.log_generation, o.next_offset))';
     ELSIF place.owner = 'names' THEN
         filter := filter || format(' AND %I <= (SELECT d.cut_at FROM tenant_deletion d WHERE d.deletion_id = $3)', place.time_column);
     END IF;
@@ -168,7 +169,7 @@ BEGIN
         filter := replace(replace(filter, '$3', deletion::text), '$4', quote_literal(tenant));
         SELECT n.rows INTO rows FROM retention_note_records(
             format('DELETE FROM %s t WHERE received_at >= $1 AND received_at < $2 AND %s
-                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of', place.relation, filter),
+                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation', place.relation, filter),
             name = 'quarantine', audit_horizon(), span_from, done_to, '', '') n;
     ELSE
         EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s AND ($4 IS NOT NULL)', place.time_column, tenant_deletion_relation(name), filter)

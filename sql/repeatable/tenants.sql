@@ -149,7 +149,8 @@ SELECT m.received_at,
        CASE WHEN m.source_id = s.source_id THEN CASE m.time_source WHEN 1 THEN 'payload' ELSE 'receive' END END AS time_source,
        CASE WHEN m.source_id = s.source_id THEN (m.flags & 1) <> 0 END AS dup,
        CASE WHEN m.source_id = s.source_id THEN (m.flags & 2) <> 0 END AS retain,
-       CASE WHEN m.source_id = s.source_id THEN ((m.flags >> 2) & 3)::smallint END AS qos
+       CASE WHEN m.source_id = s.source_id THEN ((m.flags >> 2) & 3)::smallint END AS qos,
+       CASE WHEN m.source_id = s.source_id THEN m.log_generation END AS log_generation
 FROM public.message m
 JOIN public.source s ON s.source_id = m.source_id
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
@@ -158,7 +159,7 @@ COMMENT ON VIEW tenant.message IS 'One row is one message of the tenant that ask
 CREATE OR REPLACE VIEW tenant.quarantine WITH (security_barrier) AS
 SELECT q.received_at, q.topic || '' AS topic, (SELECT tenant.current_tenant()) AS tenant_id, q.project_id || '' AS project_id,
        q.reason || '' AS reason, q.detail || '' AS detail, q.kafka_partition + 0 AS kafka_partition, q.kafka_offset + 0 AS kafka_offset,
-       q.payload || ''::bytea AS payload, q.duplicate_of + 0 AS duplicate_of
+       q.payload || ''::bytea AS payload, q.duplicate_of + 0 AS duplicate_of, q.log_generation + 0 AS log_generation
 FROM public.quarantine q
 WHERE q.tenant_id = (SELECT tenant.current_tenant());
 COMMENT ON VIEW tenant.quarantine IS 'One row is one quarantined message whose topic names the tenant that asks.';

@@ -10,7 +10,8 @@ SELECT m.received_at, s.topic, s.tenant_id, s.project_id, s.device_id, m.kafka_p
        CASE m.time_source WHEN 1 THEN 'payload' ELSE 'receive' END AS time_source,
        c.client_id, c.connection_number, m.sequence, m.packet_id,
        (m.flags & 1) <> 0 AS dup, (m.flags & 2) <> 0 AS retain, ((m.flags >> 2) & 3)::smallint AS qos,
-       m.source_id, m.connection_id
+       m.source_id, m.connection_id, m.log_generation,
+       CASE WHEN m.duplicate_of IS NOT NULL THEN coalesce(m.duplicate_of_generation, m.log_generation) END AS duplicate_of_generation
 FROM message m
 JOIN source s USING (source_id)
 LEFT JOIN mqtt_connection c USING (connection_id);
@@ -20,7 +21,8 @@ CREATE OR REPLACE VIEW quarantine_named AS
 SELECT q.received_at, q.topic, q.tenant_id, q.project_id, q.reason, q.detail, q.kafka_partition, q.kafka_offset, q.payload, q.duplicate_of,
        q.topic_bytes, c.client_id, c.connection_number, q.sequence, q.packet_id,
        (q.flags & 1) <> 0 AS dup, (q.flags & 2) <> 0 AS retain, ((q.flags >> 2) & 3)::smallint AS qos,
-       q.connection_id
+       q.connection_id, q.log_generation,
+       CASE WHEN q.duplicate_of IS NOT NULL THEN coalesce(q.duplicate_of_generation, q.log_generation) END AS duplicate_of_generation
 FROM quarantine q
 LEFT JOIN mqtt_connection c USING (connection_id);
 COMMENT ON VIEW quarantine_named IS 'One row is one quarantined message with its MQTT details.';

@@ -84,7 +84,7 @@ ORDER BY 1
 
 -- name: partitions
 SELECT kafka_partition, next_offset, lag, messages AS last_batch, oldest_seconds AS behind_seconds, last_received_at AS newest_received_at, committed_at,
-       extract(epoch FROM clock_timestamp() - committed_at) AS idle_seconds, lag_seen_at
+       extract(epoch FROM clock_timestamp() - committed_at) AS idle_seconds, lag_seen_at, problem
 FROM partition_progress
 ORDER BY kafka_partition
 
@@ -104,7 +104,7 @@ FROM audit_daemon
 ORDER BY client_id
 
 -- name: differences
-SELECT (SELECT count(*) FROM quality_open WHERE rule IN ('ledger_continuous', 'rollup_equals_source')) AS "ledger and rollups",
+SELECT (SELECT count(*) FROM quality_open WHERE rule IN ('ledger_continuous', 'rollup_equals_source', 'kafka_log_cut')) AS "ledger and rollups",
        (SELECT count(*) FROM audit_daemon WHERE problem IS NOT NULL) AS "ingest daemons"
 
 -- name: incidents

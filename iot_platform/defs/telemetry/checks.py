@@ -4,6 +4,7 @@ import dagster as dg
 
 from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit
 from iot_platform.resources.checks import evaluate_brake
+from iot_platform.resources.partition_checks import GOES_ON, evaluate_partitions
 from iot_platform.resources.platform import PlatformResource
 
 
@@ -19,6 +20,13 @@ def every_sequence_is_contiguous(context: dg.AssetCheckExecutionContext, platfor
     """Every message that an ingest daemon numbered and wrote to Kafka is in message, quarantine or dead_letter: no MQTT connection has a
     hole. The daemons' own counters add up."""
     return evaluate_audit(platform.settings(), context.instance, SEQUENCES)
+
+
+@dg.asset_check(asset="message", name=GOES_ON)
+def every_partition_can_go_on(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Every Kafka partition can be drained on at its next offset: the topic is the one that was drained, no record was deleted before it
+    was drained, and the log does not end before what was drained. Fails with the command that ends it."""
+    return evaluate_partitions(platform.settings())
 
 
 @dg.asset_check(asset="quarantine")

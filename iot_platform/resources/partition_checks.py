@@ -1,0 +1,39 @@
+"""The asset check that looks at Kafka itself: whether every partition can simply go on where it was drained to."""
+
+from contextlib import closing
+from typing import Final
+
+import dagster as dg
+
+from iot_platform.database import connect
+from iot_platform.settings import Settings
+from iot_platform.telemetry.errors import DrainError
+from iot_platform.telemetry.partition_state import look
+
+GOES_ON: Final = "every_partition_can_go_on"
+
+
+def evaluate_partitions(settings: Settings) -> dg.AssetCheckResult:
+    """Ask Kafka and the database now. Kafka that does not answer, or has no such topic, fails the check, too: nothing is drained then.
+
+    Raises:
+        DatabaseError, psycopg2.Error: the database does not answer.
+    """
+    texts: dict[str, str] = {}
+    lag = 0
+    try:
+        with closing(connect(settings, application_name="dagster-check")) as connection:
+            _, states = look(settings, connection)
+    except DrainError as error:
+        texts["Kafka"] = str(error)
+    else:
+        lag = sum(state.lag for state in states.values())
+        texts = {f"partition {state.partition}": state.text for state in states.values() if state.problem}
+    return dg.AssetCheckResult(
+        check_name=GOES_ON,
+        asset_key="message",
+        passed=not texts,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"lag": lag, "problems": len(texts)},
+        description="; ".join(f"{where}: {text}" for where, text in texts.items()) or None,
+    )
