@@ -80,7 +80,8 @@ def check_topics(settings: Settings) -> tuple[list[TopicState], list[Finding]]:
     with _Kafka(settings) as kafka:
         states = kafka.read([])
         if missing := [name for name in kafka.wanted if name not in states]:
-            raise TopicError(f"Kafka has no topic {', '.join(missing)}: `iot topics create` makes it")
+            hidden = "" if settings.kafka_security_protocol == "PLAINTEXT" else " (or our user may not DESCRIBE it, and it is hidden)"
+            raise TopicError(f"Kafka has no topic {', '.join(missing)}{hidden}: `iot topics create` makes it")
         return list(states.values()), [finding for state in states.values() for finding in judge(state, settings)]
 
 

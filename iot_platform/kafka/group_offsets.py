@@ -16,7 +16,12 @@ from iot_platform.settings import Settings
 NOTE_SECONDS: Final = 60.0
 """Kafka forgets a group's offsets after a week without a commit: also when nothing moved they are noted again."""
 REQUEST_SECONDS: Final = 10.0
+PASSING_SECONDS: Final = 5.0
 OFF: Final = "off"
+# The coordinator is just starting, or moving to another broker: nothing to tell anybody.
+_PASSING: Final = frozenset(
+    {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError._WAIT_COORD}
+)
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +73,9 @@ class GroupOffsets:
             self._said = None
 
     def _failed(self, error: KafkaError) -> None:
+        if error.code() in _PASSING:
+            self._due = self._clock() + PASSING_SECONDS
+            return
         if error.code() == self._said:
             return
         self._said = error.code()

@@ -31,8 +31,8 @@ def refused_right(settings: Settings, error: KafkaError, right: Right) -> str:
     if error.code() not in _REFUSALS:
         return ""
     user = settings.kafka_sasl_username or ("of our certificate" if settings.kafka_ssl_cert_file else "ANONYMOUS")
-    operations = " and ".join(operation.upper() for operation in right.operations)
-    return f"user {user} may not {operations} {right.kind} {right.name} ({error.str()}). Run: {acl_command(settings, right)}"
+    operations = ", ".join(operation.upper() for operation in right.operations)
+    return f"user {user} may not {operations} the {right.kind} {right.name} ({error.str()}). Run: {acl_command(settings, right)}"
 
 
 def acl_command(settings: Settings, right: Right) -> str:

@@ -9,6 +9,8 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -64,13 +66,14 @@ def describe(settings: Settings) -> TopicIdentity:
     Raises:
         TransientError, TopicMissingError.
     """
-    topic = settings.kafka_topic
+    causes, topic = ConnectionCauses(settings), settings.kafka_topic
+    admin = AdminClient({**causes.config, "log_level": 0})
     try:
-        return identify(AdminClient({**settings.kafka_config(), "log_level": 0}), topic)
+        return identify(admin, topic)
     except KafkaException as error:
         if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
             raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-        raise TransientError(f"Kafka at {settings.kafka_bootstrap_servers} does not answer: {error.args[0].str()}") from error
+        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
 
 
 def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
