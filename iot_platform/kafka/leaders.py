@@ -1,4 +1,4 @@
-"""Offsets asked of the partitions' leaders, where librdkafka has no error for a leader that is silent, and no words for one that is missing."""
+"""Offsets asked of the leaders: librdkafka has no error for a leader that is silent, and no words for one that is missing."""
 
 from collections.abc import Collection
 from typing import Any, Final

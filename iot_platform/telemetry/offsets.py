@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
@@ -102,13 +103,11 @@ def ask_watermarks(
     admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
 ) -> dict[int, Watermarks]:
     """Ask Kafka what the log of each partition holds. Raises KafkaException."""
-    places = [TopicPartition(topic, partition) for partition in partitions]
     low, high = (
-        admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_seconds)
+        leaders.list_offsets(admin, topic, partitions, spec, timeout_seconds)
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
     )
-    answers = {place.partition: (low[place].result(), high[place].result()) for place in places}
-    return {partition: Watermarks(first.offset, last.offset, last.leader_epoch) for partition, (first, last) in answers.items()}
+    return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in partitions}
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:
