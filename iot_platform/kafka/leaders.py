@@ -9,7 +9,16 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from ingest_daemon.partitions import degraded, silent, unavailable
 from iot_platform.settings import Settings
 
-_NO_LEADER: Final = (KafkaError._NOENT, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._UNKNOWN_PARTITION, KafkaError._TIMED_OUT)
+_NO_LEADER: Final = frozenset(
+    {
+        KafkaError._NOENT,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)
 
 
 def list_offsets(
