@@ -4,8 +4,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+# A leader that was just elected, or is none any more: it says so itself, and passes within seconds.
+_NOT_YET = frozenset({KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
 
 
 def silent(admin: Any, metadata: Any, topic: str, seconds: float) -> list[int]:
@@ -22,7 +25,16 @@ def silent(admin: Any, metadata: Any, topic: str, seconds: float) -> list[int]:
         return []
     wanted = {TopicPartition(topic, number): OffsetSpec.latest() for number in led}  # type: ignore[no-untyped-call]
     answers = admin.list_offsets(wanted, request_timeout=seconds)
-    return sorted(item.partition for item, answer in answers.items() if answer.result().offset < 0)
+    return sorted(item.partition for item, answer in answers.items() if _is_silent(answer))
+
+
+def _is_silent(answer: Any) -> bool:
+    try:
+        return bool(answer.result().offset < 0)
+    except KafkaException as error:
+        if error.args[0].code() in _NOT_YET:
+            return True
+        raise
 
 
 def unavailable(metadata: Any, topic: str, not_answering: Collection[int] = ()) -> str | None:

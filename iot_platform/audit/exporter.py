@@ -87,7 +87,7 @@ class Exporter(Collector):
             rows = offsets.read(connection, self._settings.kafka_topic)
             self.picture.log_cuts = len(cuts_since(connection, self._settings.kafka_topic))
         with TopicOffsets(self._settings) as topic:
-            identity, marks = topic.look().complete()
+            identity, marks = topic.look()
         self.picture.partitions = judge(identity, rows, marks)
 
     def _audit(self) -> None:

@@ -74,7 +74,7 @@ def _await_drain(settings: Settings, connection: Connection, seconds: float, not
         problems: list[str] = []
         if ends is None:
             with TopicOffsets(settings) as topic:
-                identity, marks = topic.look().complete()
+                identity, marks = topic.look()
             offsets.check_identity(identity, rows)
             states = judge(identity, rows, marks)
             problems = [state.text for state in states.values() if state.problem]

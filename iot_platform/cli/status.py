@@ -92,8 +92,7 @@ def _figures(status: "Status") -> list[tuple[str, str]]:
     lag = "–"
     if status.lag is not None:
         each = ", ".join(f"{partition}: {records:,}" for partition, records in status.lag.items())
-        total = f"{sum(status.lag.values()):,}" if status.lag_complete else "unknown"
-        lag = f"{total} messages ({each}{'' if status.lag_complete else ', others unknown'})"
+        lag = f"{sum(status.lag.values()):,} messages ({each})"
     quarantine = "–"
     if status.quarantine_24h is not None:
         each = ", ".join(f"{reason} {count:,}" for reason, count in status.quarantine_24h.items())

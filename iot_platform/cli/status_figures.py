@@ -62,8 +62,6 @@ class Status:
     in_flight: int | None = None
     spool: int | None = None
     lag: dict[int, int] | None = None
-    lag_complete: bool = True
-    """Whether every partition has told its end; without that a sum says nothing."""
     kafka_detail: str = ""
     freshness_p50_seconds: float | None = None
     freshness_p95_seconds: float | None = None
@@ -79,7 +77,7 @@ class Status:
         """For machines; keys are the field names."""
         document = asdict(self) | {"healthy": self.healthy}
         document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
-        document["lag_total"] = sum(self.lag.values()) if self.lag is not None and self.lag_complete else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
         return document
 
 
@@ -154,35 +152,28 @@ def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
 
 
 def _kafka(settings: Settings, status: Status) -> None:
+    from iot_platform.kafka import leaders
     from iot_platform.local import probes
-    from iot_platform.resources.watermarks import TopicOffsets
 
     probes.kafka(settings)
-    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
-        look = topic.look()
-    if look.waiting:
-        raise LookupError(look.waiting)
-    status.kafka_detail = look.degraded or ""
+    waiting, degraded = leaders.look(settings, HTTP_TIMEOUT_SECONDS)
+    if waiting:
+        raise LookupError(waiting)
+    status.kafka_detail = degraded or ""
 
 
 def _drain(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.database.connection import connect
-    from iot_platform.resources.watermarks import TopicOffsets
-    from iot_platform.telemetry import offsets
     from iot_platform.telemetry.log_cuts import cuts_since
-    from iot_platform.telemetry.partition_state import judge
+    from iot_platform.telemetry.partition_state import look
 
     with closing(connect(settings, "reader", "iot status")) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
             cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
             (found.last_commit_seconds,) = cursor.fetchone() or (None,)
+        _, found.states = look(settings, connection)
         found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
-        rows = offsets.read(connection, settings.kafka_topic)
-    with TopicOffsets(settings, HTTP_TIMEOUT_SECONDS) as topic:
-        look = topic.look()
-    found.states = judge(look.identity, rows, look.marks)
-    status.lag_complete = not look.waiting
     status.lag = {partition: state.lag for partition, state in found.states.items()}
 
 

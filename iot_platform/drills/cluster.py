@@ -27,9 +27,9 @@ SAID_SECONDS: Final = 240.0
 OUTAGE_SECONDS: Final = 20.0
 _PAUSE: Final = """
 SELECT coalesce(extract(epoch FROM max(pause)), 0) FROM (
-    SELECT committed_at - lag(committed_at) OVER (ORDER BY committed_at) AS pause FROM ledger
-    WHERE batch_id > %s AND kind = 'drain' AND committed_at >= %s
-) pauses
+    SELECT committed_at, committed_at - lag(committed_at) OVER (ORDER BY committed_at) AS pause FROM ledger
+    WHERE batch_id > %s AND kind = 'drain'
+) pauses WHERE committed_at >= %s
 """
 _TICKS: Final = """
 SELECT tick_body FROM dagster.job_ticks WHERE timestamp >= %s AND status = 'FAILURE' AND tick_body LIKE '%%kafka_lag%%' ORDER BY id DESC

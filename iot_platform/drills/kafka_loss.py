@@ -140,7 +140,7 @@ def _recreate(run: DrillRun) -> None:
         try:
             ensure_topics(run.settings)
             with TopicOffsets(run.settings) as offsets:
-                return len(offsets.look().complete()[0].partitions) == PARTITIONS
+                return len(offsets.look()[0].partitions) == PARTITIONS
         except (KafkaUnavailableError, KafkaException):
             return False
 

@@ -98,7 +98,7 @@ class LagWatch:
     def _look_at_partitions(self) -> None:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
         self._rows = offsets.read(self._connection, self._settings.kafka_topic)
-        identity, marks = self._topic.look().complete()
+        identity, marks = self._topic.look()
         if identity.partitions != self._partitions:
             self._partitions = identity.partitions
             sync_kafka_partitions(self._instance, identity.partitions)

@@ -58,7 +58,7 @@ def observe_topic(settings: Settings) -> Metadata:
     with closing(connect(settings, application_name="dagster-observe")) as connection:
         stored = offsets.read(connection, settings.kafka_topic)
     with TopicOffsets(settings) as topic:
-        identity, marks = topic.look().complete()
+        identity, marks = topic.look()
     states = judge(identity, stored, marks)
     rows = [
         dg.TableRecord(

@@ -1,15 +1,15 @@
 """The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not. Whether
 the log is still the same one: see log_cut.py."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from ingest_daemon.partitions import unavailable
+from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
@@ -96,33 +96,20 @@ def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable
     causes = ConnectionCauses(settings)
     admin = AdminClient({**causes.config, "log_level": 0})
     try:
-        found = ask_watermarks(admin, topic, partitions)
-        if silent := sorted(set(partitions) - set(found)):
-            metadata = admin.list_topics(topic, timeout=KAFKA_TIMEOUT_SECONDS)
-            raise TransientError(f"Kafka: {unavailable(metadata, topic, silent) or f'partition {silent[0]} of {topic} is silent'}")
+        return ask_watermarks(admin, topic, partitions)
     except KafkaException as error:
         raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
-    return found
 
 
 def ask_watermarks(
-    admin: AdminClient, topic: str, partitions: Collection[int], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
+    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
 ) -> dict[int, Watermarks]:
-    """Ask Kafka what the log of each partition holds; one whose leader is silent is missing: librdkafka has no error for that, but a
-    negative offset. Raises KafkaException."""
-    if not partitions:
-        return {}
-    places = [TopicPartition(topic, partition) for partition in partitions]
+    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
     low, high = (
-        admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_seconds)
+        leaders.list_offsets(admin, topic, partitions, spec, timeout_seconds)
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
     )
-    answers = {place.partition: (low[place].result(), high[place].result()) for place in places}
-    return {
-        partition: Watermarks(first.offset, last.offset, last.leader_epoch)
-        for partition, (first, last) in answers.items()
-        if first.offset >= 0 and last.offset >= 0
-    }
+    return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in partitions}
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:
