@@ -22,7 +22,7 @@ from ingest_daemon.spool_store import Level, Row
 
 PROBE_ROWS = 100
 SAMPLE_SECONDS = 2.0
-HANDOVER_SECONDS = 10.0  # how long a producer with outdated certificates may take to finish
+HANDOVER_SECONDS = 10.0  # how long a producer with outdated certificates may take to finish, while brokers accept them
 REFUSED_SECONDS = 5.0  # between attempts to use certificates that librdkafka refuses
 
 log = structlog.get_logger("ingest.kafka")
@@ -311,7 +311,7 @@ class Sink:
             self._failures.going_on = False
             self._spool.rewind()
         if self._renew_by:
-            if len(self._channel) and self._clock() < self._renew_by:
+            if len(self._channel) and self._clock() < self._renew_by and not self._channel.cause:
                 return False
             if not self._renew() or self._failures.going_on:
                 return False
