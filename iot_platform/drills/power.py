@@ -25,7 +25,7 @@ ROLL_MS: Final = 20_000  # so that a cut meets new files, too
 KAFKA_HOST: Final = ("kafka", "postgresql", "dagster-code", "dagster-daemon")
 AUTOSAVE_SECONDS: Final = 10.0  # of the local stack's Mosquitto
 FORGOTTEN_SECONDS: Final = 30.0  # what waited for delivery at the save before a cut was published less long before it
-PATIENCE_SECONDS: Final = 300.0
+PATIENCE_SECONDS: Final = 600.0  # a Dagster run starts in seconds, on a busy machine in minutes
 ANSWER_SECONDS: Final = 30
 _FORGET_FAILURES: Final = "DELETE FROM dagster.runs WHERE status = 'FAILURE'"
 
