@@ -81,7 +81,7 @@ def check_writable(folder: Path) -> None:
 def check(settings: Settings) -> None:
     """Print what can be checked without a server. Raises SettingsError."""
     check_writable(settings.ingest_state_dir)
-    Channel(settings)  # librdkafka checks its options, password and certificates are read; it says nothing on the wire worth waiting for
+    Channel(settings)  # librdkafka checks its options, password and certificates; no answer is waited for
     user = settings.kafka_sasl_username or settings.kafka_ssl_cert_file or "nobody in particular"
     print(
         "settings are valid",

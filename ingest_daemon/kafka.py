@@ -157,8 +157,9 @@ class Channel:
 
     def set_password(self, password: str) -> None:
         """Authenticate with this from now on; open connections stay."""
-        for producer in filter(None, (self._producer, self._next)):
-            producer.set_sasl_credentials(self._settings.kafka_sasl_username or "", password)
+        for producer in (self._producer, self._next):
+            if producer is not None:  # an idle one is falsy
+                producer.set_sasl_credentials(self._settings.kafka_sasl_username or "", password)
 
     def discard(self) -> None:
         """Report every unfinished record as failed; bounded. Raises KafkaStuckError when librdkafka won't."""

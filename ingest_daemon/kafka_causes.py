@@ -42,7 +42,7 @@ def _missing_right(code: int, settings: Settings) -> str:
         f"kafka-acls --bootstrap-server {settings.kafka_bootstrap_servers} --add --allow-principal 'User:{user}' "
         f"--operation Write --operation Describe {' '.join(f'--topic {topic}' for topic in topics)}"
     )
-    return f"the Kafka user '{user}' lacks {missing} ({setting}); grant it: {remedy}"
+    return f"the Kafka user '{user}' lacks {missing} ({setting}); grant it as an administrator: {remedy}"
 
 
 def _user(settings: Settings) -> tuple[str, str]:

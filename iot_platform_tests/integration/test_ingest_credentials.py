@@ -48,10 +48,15 @@ def test_a_wrong_password_is_named_and_the_right_one_taken_over(passage: Passage
     assert "IOT_KAFKA_BOOTSTRAP_SERVERS" not in passage.problems()
     password_file.write_text("secret-1")
     passage.check()
+    passage.kafka.set_password(passage.user, "secret-2")  # while nothing flows
+    passage.await_problem("IOT_KAFKA_SASL_PASSWORD_FILE")
+    password_file.write_text("secret-2")
+    passage.publish(100)
+    passage.check()
     log = daemon.log.read_text()
     assert "kafka_connection_refused" in log
     assert "kafka_unreachable" not in log
-    assert "secret-1" not in log
+    assert "secret-" not in log
 
 
 def test_a_password_changed_while_messages_flow(passage: Passage, password_file: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from ingest_daemon.credentials import Identity
 from ingest_daemon.inflight import Place, State
 from iot_platform_tests.ingest_rig import Record, Rig
 
@@ -127,6 +128,45 @@ def test_a_fatal_error_on_the_way_to_the_dead_letter_topic_is_named_and_tried_ag
     rig.script.fatal_code = None
     rig.turns(300, seconds=0.1)
     assert (rig.spooled, rig.dead_lettered, rig.sink.problems) == (0, 2, [])
+
+
+def test_a_new_password_goes_to_producers_that_are_idle_too(rig: Rig) -> None:
+    rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else KafkaError(KafkaError.INVALID_RECORD)
+    rig.send(b"bad")
+    rig.turns()
+    rig.credentials.current = Identity("new", rig.credentials.current.files)
+    rig.turns(1)
+    assert [producer.password for producer in rig.script.producers] == [("", "new")] * 2
+
+
+def test_new_certificates_bring_a_new_producer_once_the_present_one_has_finished(rig: Rig) -> None:
+    rig.script.answer = lambda _record: "hold"
+    rig.send(b"1")
+    rig.turns(1)
+    rig.credentials.current = Identity(None, b"new")
+    rig.turns(1)
+    rig.send(b"2")
+    rig.turns(5, seconds=0.1)
+    assert [len(producer) for producer in rig.script.producers] == [1, 0]
+    rig.script.answer = lambda _record: None
+    rig.turns(5)
+    assert rig.values() == [b"1", b"2"]
+    assert [record[1] for record in rig.script.records] == [b"1", b"2"]
+    assert (rig.delivered, rig.sink.problems) == (2, [])
+
+
+def test_certificates_that_librdkafka_refuses_leave_the_present_producer_at_work(rig: Rig) -> None:
+    rig.script.unmakable = True
+    rig.credentials.current = Identity(None, b"half written")
+    for _ in range(3):
+        rig.send(b"x")
+        rig.turns(10, seconds=1)
+    assert (rig.delivered, rig.store.level.entries, len(rig.script.producers)) == (3, 0, 1)
+    rig.script.unmakable = False
+    rig.turns(10, seconds=1)
+    rig.send(b"y")
+    rig.turns()
+    assert (rig.delivered, len(rig.script.producers)) == (4, 2)
 
 
 @pytest.mark.parametrize("also_at_the_end", [False, True])
