@@ -49,12 +49,12 @@ def ensure_topics(settings: Settings, *, own: bool = False) -> list[str]:
     """
     with _Kafka(settings) as kafka:
         made = kafka.create()
-        states = _once_known(kafka.read)(made)
+        states = _once_known(kafka.read)(kafka.wanted)
         mine = set(states) if own else set(made)
         changes = [change for change in kafka.changes(states.values(), follow_flush=own) if change.topic in mine]
         if changes:
             kafka.apply(changes)
-            states = kafka.read(made)
+            states = kafka.read(kafka.wanted)
         said = [f"topic {change.topic}: {change.setting}={change.new or 'default'} set, was {change.old}" for change in changes if own]
         return said + require_safe(settings, states.values())
 
@@ -78,7 +78,7 @@ def check_topics(settings: Settings) -> tuple[list[TopicState], list[Finding]]:
         TopicError: one does not exist, or Kafka does not answer.
     """
     with _Kafka(settings) as kafka:
-        states = kafka.read([])
+        states = kafka.read(())
         if missing := [name for name in kafka.wanted if name not in states]:
             hidden = "" if settings.kafka_security_protocol == "PLAINTEXT" else " (or our user may not DESCRIBE it, and it is hidden)"
             raise TopicError(f"Kafka has no topic {', '.join(missing)}{hidden}: `iot topics create` makes it")
@@ -166,26 +166,29 @@ class _Kafka:
             raise RuntimeError("used outside its `with`")
         return self._admin
 
-    def read(self, made: list[str]) -> dict[str, TopicState]:
-        """The topics that exist; those just made have to."""
+    def read(self, expected: Iterable[str]) -> dict[str, TopicState]:
+        """The topics that exist; the expected ones have to."""
         states = read_topics(self._client, self.wanted)
-        if any(name not in states for name in made):
+        if any(name not in states for name in expected):
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         return states
 
     def create(self) -> list[str]:
-        """Names of the topics that were missing and are there now."""
+        """Names of the topics that were missing and that we made."""
         existing = self._client.list_topics(timeout=TIMEOUT_SECONDS).topics
         missing = [topic for name, topic in self.wanted.items() if name not in existing]
         if not missing:
             return []
+        made = []
         for name, future in self._client.create_topics(missing, operation_timeout=TIMEOUT_SECONDS).items():
             try:
                 future.result(TIMEOUT_SECONDS + 5)
+                made.append(name)
             except KafkaException as error:
+                # Somebody else's, even if this broker did not know of it a moment ago: never ours to alter.
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise TopicError(self._not_created(name, error.args[0])) from error
-        return [topic.topic for topic in missing]
+        return made
 
     def _not_created(self, name: str, error: KafkaError) -> str:
         if error.code() in _REFUSED_CONFIG:

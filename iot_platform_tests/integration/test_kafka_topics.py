@@ -128,6 +128,24 @@ def test_the_local_stack_mends_its_own_topics(mine: Settings) -> None:
     assert state(mine).config["flush.messages"].source != "topic", "IOT_KAFKA_FLUSH=false has no effect on the local stack"
 
 
+def test_a_topic_that_this_broker_did_not_know_of_yet_is_not_ours(mine: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody made it a moment ago: creating it is answered with "exists", and it may not be altered."""
+    make(mine)
+    listed = AdminClient.list_topics
+    blind = iter([True])
+
+    def late(admin: AdminClient, *arguments: object, **named: object) -> object:
+        found = listed(admin, *arguments, **named)
+        if next(blind, False):
+            found.topics = {}
+        return found
+
+    monkeypatch.setattr("iot_platform.kafka_admin.AdminClient", type("Late", (AdminClient,), {"list_topics": late}))
+    with pytest.raises(TopicError, match=r"flush\.messages"):
+        ensure_topics(mine)
+    assert state(mine).config["flush.messages"].source != "topic"
+
+
 def test_create_leaves_existing_topics_alone(mine: Settings, cli: Cli) -> None:
     assert cli("check").exit_code != 0
     made = cli("create")
