@@ -1,5 +1,6 @@
 """Three Kafka nodes for drills, each broker and controller, and what each partition's replicas are doing."""
 
+import random
 import re
 import subprocess
 import time
@@ -46,12 +47,12 @@ class Eligible:
 class KafkaCluster:
     """The nodes, kafka-1 to kafka-3, on ports of their own. They come up only together: a quorum is two of three."""
 
-    def __init__(self, folder: Path, cache_dir: Path, settings: Settings, ports: Iterable[int]) -> None:
-        """`settings` carry all ports as bootstrap servers."""
+    def __init__(self, folder: Path, cache_dir: Path, settings: Settings, host: str, ports: Iterable[int]) -> None:
+        """`settings` carry all addresses as bootstrap servers."""
         self.settings = settings
         quorum = Quorum(tuple(free_ports(BROKERS)), new_cluster_id())
         self.servers = tuple(
-            KafkaServer(folder, cache_dir, port, settings, HEAP, name_of(number), node_id=number, quorum=quorum)
+            KafkaServer(folder, cache_dir, port, settings, HEAP, name_of(number), node_id=number, quorum=quorum, host=host)
             for number, port in enumerate(ports, 1)
         )
 
@@ -81,6 +82,12 @@ class KafkaCluster:
             [*tool, self.settings.kafka_bootstrap_servers], check=True, capture_output=True, text=True, timeout=TOGETHER_SECONDS
         )
         return {int(found[2]): Eligible(_numbers(found[3]), _numbers(found[4])) for found in _DESCRIBED.finditer(shown.stdout)}
+
+
+def own_loopback() -> str:
+    """A loopback address that nothing else uses: another program that looks for a port while a broker is dead must not get the broker's,
+    or our clients would talk to it."""
+    return "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))  # noqa: S311 - an address, no secret
 
 
 def name_of(number: int) -> str:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from iot_platform.cli.status_figures import counters
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
-from iot_platform.drills.kafka_cluster import REPLICAS, KafkaCluster
+from iot_platform.drills.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
 from iot_platform.drills.memory import MemorySampler, run_workers
 from iot_platform.drills.proxy import LOOPBACK, Proxy
 from iot_platform.drills.wire import LostPubacks, PostgresFaults
@@ -79,8 +79,9 @@ class DrillStack:
         self.mosquitto = MosquittoServer(self.folder, mqtt)
         self._passwords = Passwords.load(self.folder / "data" / "passwords.json")
         self.postgresql = PostgresqlServer(self.folder, cache, postgresql, self._passwords)
-        self.settings = self._settings(kafka)
-        self.cluster = None if brokers == 1 else KafkaCluster(self.folder, cache, self.settings, kafka)
+        host = LOOPBACK if brokers == 1 else own_loopback()
+        self.settings = self._settings([f"{host}:{port}" for port in kafka])
+        self.cluster = None if brokers == 1 else KafkaCluster(self.folder, cache, self.settings, host, kafka)
         self._kafkas: tuple[KafkaServer, ...] = (
             self.cluster.servers
             if self.cluster
@@ -375,14 +376,14 @@ class DrillStack:
         passed = {name: value for name, value in program.environment.items() if not name.startswith("IOT_") or name == "IOT_LOCAL_STACK"}
         return replace(program, fingerprint="", environment={**passed, **exports(self.program_settings), **environment})
 
-    def _settings(self, kafka: Sequence[int]) -> Settings:
+    def _settings(self, kafka: Sequence[str]) -> Settings:
         """Defaults, whatever the user has set; servers of our own."""
         defaults: dict[str, Any] = {name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
         http, dagster = free_ports(2)
         url = self.postgresql.url
         own = {
             "mqtt_url": self.mosquitto.url,
-            "kafka_bootstrap_servers": ",".join(f"{LOOPBACK}:{port}" for port in kafka),
+            "kafka_bootstrap_servers": ",".join(kafka),
             "kafka_replication_factor": 1 if len(kafka) == 1 else REPLICAS,
             "kafka_partitions": PARTITIONS,
             "database_url": url("iot_writer"),

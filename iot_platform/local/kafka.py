@@ -43,6 +43,8 @@ class KafkaServer:
     """Further listeners for clients that come through a proxy, which must hear the proxy's address: (port, the proxy's port)."""
     node_id: int = 1
     quorum: Quorum | None = None
+    host: str = LOOPBACK
+    """An address of 127.0.0.0/8."""
 
     @property
     def log_dir(self) -> Path:
@@ -52,7 +54,7 @@ class KafkaServer:
     @property
     def bootstrap_servers(self) -> str:
         """Value for IOT_KAFKA_BOOTSTRAP_SERVERS."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def missing_packages(self) -> dict[str, str]:
         """See Server."""
@@ -169,7 +171,7 @@ class KafkaServer:
 
     def _config(self) -> str:
         controllers = self.quorum.controller_ports if self.quorum else (self._controller_port(),)
-        voters = ",".join(f"{number}@{LOOPBACK}:{port}" for number, port in enumerate(controllers, 1))
+        voters = ",".join(f"{number}@{self.host}:{port}" for number, port in enumerate(controllers, 1))
         controller = controllers[self.node_id - 1]
         replicas = min(3, len(controllers))
         in_sync = max(1, replicas - 1)
@@ -181,8 +183,8 @@ class KafkaServer:
 process.roles=broker,controller
 node.id={self.node_id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://{LOOPBACK}:{self.port}{listeners},CONTROLLER://{LOOPBACK}:{controller}
-advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port}{advertised}
+listeners=PLAINTEXT://{self.host}:{self.port}{listeners},CONTROLLER://{self.host}:{controller}
+advertised.listeners=PLAINTEXT://{self.host}:{self.port}{advertised}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 log.dirs={self._data}
