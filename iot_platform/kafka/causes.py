@@ -40,9 +40,10 @@ class ConnectionCauses:
     @property
     def config(self) -> dict[str, Any]:
         """librdkafka configuration of the connection, with the callback."""
-        return {**self._settings.kafka_config(), "error_cb": self._note}
+        return {**self._settings.kafka_config(), "error_cb": self.note}
 
-    def _note(self, error: KafkaError) -> None:
+    def note(self, error: KafkaError) -> None:
+        """The callback, for a client that has one of its own around it."""
         self._seen[error.code()] = error.str()
 
     def explain(

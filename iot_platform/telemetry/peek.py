@@ -38,6 +38,8 @@ def peek(consumer: Consumer, topic: str, starts: Mapping[int, Start]) -> dict[in
                 continue
             if (error := message.error()) is None:
                 found[partition] = message
+            elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                continue  # see KafkaSource
             elif error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
                 found[partition] = Nothing(error.str())
             else:

@@ -7,6 +7,8 @@ from typing import Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import TransientError
 from iot_platform.telemetry.records import Generations, Ranges, Records, to_records
@@ -51,7 +53,8 @@ class KafkaSource:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.consumer = Consumer({**settings.kafka_config(), **CONSUMER, "error_cb": self._on_error}, logger=None)
+        self._causes = ConnectionCauses(settings)
+        self.consumer = Consumer({**self._causes.config, **CONSUMER, "error_cb": self._on_error}, logger=None)
         self.position: dict[int, int] = {}
         self._generations: Generations = {}
         self._was_away = False
@@ -67,6 +70,7 @@ class KafkaSource:
 
     def _on_error(self, error: KafkaError) -> None:
         """Called from within consume()."""
+        self._causes.note(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._was_away = True
 
@@ -123,9 +127,11 @@ class KafkaSource:
         for event in got if len(messages) < len(got) else ():
             if (error := event.error()) is None:
                 continue
+            if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                continue  # librdkafka looks for the group's coordinator by itself; who assigns partitions needs none
             partition, offset = event.partition(), event.offset()
             if error.code() != KafkaError._PARTITION_EOF:
-                raise _transient(error, partition)
+                raise self._transient(error, partition)
             if partition is not None and offset is not None and offset > self.position.get(partition, offset):
                 self._skip(partition, offset)
         return messages
@@ -135,8 +141,8 @@ class KafkaSource:
         self._empty[partition] = self._empty.get(partition, 0) + offset - self.position[partition]
         self.position[partition] = offset
 
-
-def _transient(error: KafkaError, partition: int | None) -> TransientError:
-    failure = TransientError(f"Kafka: {error.str()} (partition {partition})")
-    failure.__cause__ = KafkaException(error)
-    return failure
+    def _transient(self, error: KafkaError, partition: int | None) -> TransientError:
+        text = self._causes.explain(error, needs=reading(self._settings.kafka_topic))
+        failure = TransientError(f"{text} (partition {partition})")
+        failure.__cause__ = KafkaException(error)
+        return failure
