@@ -104,7 +104,7 @@ def last_broker_missing(run: DrillRun) -> None:
             started = time.monotonic()
             run.stack.start(name_of(last), ready=False)
             led = run.await_true("every partition has a leader", lambda: not _leaderless(run), IN_SYNC_SECONDS, since=started)
-            run.stack.await_ready(name_of(last))
+            run.stack.await_ready(name_of(last), IN_SYNC_SECONDS)
             run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
         run.note(f"leaders {led:.1f} s after the start of broker {last}, in sync after {run.faults[-1].ended - started:.1f} s")
     run.fleet.finish()
@@ -142,7 +142,7 @@ def _kill_and_start(run: DrillRun, number: int) -> None:
         ready = time.monotonic() - elected
         run.await_stored(run.stored() + RATE)
         _check_degraded(run, number)
-        run.stack.start(name_of(number))
+        _start(run, [number])
         back = run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
     run.note(
         f"broker {number}: others led after {election:.1f} s; then the drain's next commit after {resumed:.1f} s, the daemon ready after"
@@ -158,7 +158,7 @@ def _restart(run: DrillRun, number: int) -> None:
         stopped = time.monotonic() - began
         run.await_true("the others lead all partitions", lambda: _led_without(run, number), ELECTION_SECONDS)
         _check_degraded(run, number)
-        run.stack.start(name_of(number))
+        _start(run, [number])
         run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
     run.note(f"broker {number}: stopped in {stopped:.1f} s, back in sync {time.monotonic() - began - stopped:.1f} s later")
 
@@ -184,7 +184,7 @@ def _start(run: DrillRun, numbers: Iterable[int]) -> None:
     for name in names:
         run.stack.start(name, ready=False)
     for name in names:
-        run.stack.await_ready(name)
+        run.stack.await_ready(name, IN_SYNC_SECONDS)
 
 
 def _cluster(run: DrillRun) -> KafkaCluster:
