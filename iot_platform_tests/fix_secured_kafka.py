@@ -1,5 +1,6 @@
 """A Kafka with access control for tests: SASL/SCRAM over TLS, mutual TLS, and ACLs, without which nobody may do anything."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -163,6 +164,20 @@ class SecuredKafka(OwnKafka):
             )
         _all(self.admin.incremental_alter_configs([resource]))
         eventually(lambda: before.isdisjoint(self._shown()), what="the broker keeps its certificate")
+
+    def await_ended(self) -> None:
+        """Until the listeners' certificate has ended."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        host, port = self.sasl_servers.split(":")
+
+        def ended() -> bool:
+            try:
+                with socket.create_connection((host, int(port)), 5) as plain, context.wrap_socket(plain, server_hostname=host):
+                    return False
+            except ssl.SSLCertVerificationError as error:
+                return "expired" in error.verify_message
+
+        eventually(ended)
 
     def _shown(self) -> set[str]:
         """The certificates that the listeners show."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from confluent_kafka.admin import AdminClient
-
 from iot_platform.drills.kafka_log import cut_log
 from iot_platform.local.server import start
+from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform_tests.fix_stack import Servers
 
@@ -61,11 +60,13 @@ class KafkaDisk:
             (self._data_dir / ".kafka_cleanshutdown").unlink(missing_ok=True)
 
     def _await_leaders(self) -> None:
-        admin = AdminClient({**self.settings.kafka_config(), "log_level": 0})
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            topic = admin.list_topics(timeout=10).topics.get(self.settings.kafka_topic)
-            if topic is not None and topic.partitions and all(part.leader >= 0 for part in topic.partitions.values()):
+            try:
+                with TopicOffsets(self.settings) as topic:
+                    topic.look()
+            except KafkaUnavailableError:
+                time.sleep(0.1)
+            else:
                 return
-            time.sleep(0.1)
-        raise AssertionError("Kafka has no leaders for the test's topic")
+        raise AssertionError("the leaders of the test's topic do not answer")

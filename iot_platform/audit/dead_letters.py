@@ -62,7 +62,7 @@ def _import(
     from iot_platform.telemetry.source import KafkaSource  # numpy, only where there is something to read
 
     with closing(KafkaSource(settings)) as source:
-        verified = LogCheck(source.consumer, connection, identity).go_on(rows, marks, "iot audit")
+        verified = LogCheck(settings, source.consumer, connection, identity).go_on(rows, marks, "iot audit")
         rows |= offsets.read(connection, identity.topic)
         for partition, start in verified.starts.items():
             if start.offset < marks[partition].high:

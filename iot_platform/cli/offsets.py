@@ -40,7 +40,7 @@ def show_command() -> None:
     console.print(table)
     for partition, state in states.items():
         if state.problem:
-            console.print(Text(f"partition {partition}: {state.text}", "red"), soft_wrap=True)
+            console.print(Text(f"partition {partition}: {state.word}: {state.text}", "red"), soft_wrap=True)
     for text in _cuts(identity.topic):
         console.print(Text(text, "yellow"))
     if any(state.problem for state in states.values()):

@@ -144,9 +144,16 @@ class Drain:
             identity = offsets.describe(self._settings)
         except TransientError:
             return  # the lanes notice, if it lasts
-        if known and known != {identity.topic_id}:
+        if known and known != {identity.topic_id} and self._is_still_another(known):
             raise TopicRecreatedError(f"topic '{identity.topic}' was deleted and created anew during this drain; see `iot offsets show`")
         self._unfit = not self._shift.fits(identity.partitions)
+
+    def _is_still_another(self, known: set[str]) -> bool:
+        """A second look: a person is only called for a topic that stays another one."""
+        try:
+            return known != {offsets.describe(self._settings).topic_id}
+        except TransientError:
+            return False
 
     def _committed(self, outcome: Outcome) -> None:
         with self._lock:

@@ -133,7 +133,7 @@ class Lane:
             rows = offsets.begin(connection, identity, self.partitions, marks)
             marks = offsets.watermarks(self._settings, identity, self.partitions)  # anew: another drain may have gone on meanwhile
             self._settle(connection)
-            verified = LogCheck(source.consumer, connection, identity).go_on(rows, marks, self._run_id)
+            verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, marks, self._run_id)
             generations = {partition: row.log_generation for partition, row in rows.items()}
             for cut in verified.cuts:
                 generations[cut.partition] = cut.generation

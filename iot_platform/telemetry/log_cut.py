@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, KafkaException, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.telemetry.errors import DataGoneError, DrainedElsewhereError, accept_command
-from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity, Watermarks
-from iot_platform.telemetry.peek import Nothing, peek
+from iot_platform.settings import Settings
+from iot_platform.telemetry.errors import DataGoneError, DrainedElsewhereError, TransientError, accept_command
+from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity, Watermarks, describe, watermarks
+from iot_platform.telemetry.peek import PATIENCE_SECONDS, Nothing, peek
 from iot_platform.telemetry.records import LastRecord, last_record
 from iot_platform.telemetry.source import Start
 from iot_platform.telemetry.stored_record import StoredRecords
@@ -83,7 +84,8 @@ class Verified:
 class LogCheck:
     """Verifies the logs of a topic's partitions. Uses the consumer's assignment, and commits."""
 
-    def __init__(self, consumer: Consumer, connection: Connection, identity: TopicIdentity) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer, connection: Connection, identity: TopicIdentity) -> None:
+        self._settings = settings
         self._consumer = consumer
         self._connection = connection
         self._identity = identity
@@ -95,9 +97,11 @@ class LogCheck:
         Raises:
             DataGoneError: nothing in the database says where a log parts from what was drained. A person decides.
             DrainedElsewhereError: another drain went on meanwhile. Look again.
-            TransientError: Kafka does not answer.
+            TransientError: Kafka does not answer, or contradicts itself.
         """
         found = self.verify(rows, marks)
+        if found.cuts:
+            self._confirm(found.cuts, rows)
         for cut in found.cuts:
             self._record(cut, marks[cut.partition], run_id)
             log.error(
@@ -140,6 +144,29 @@ class LogCheck:
             else:
                 found.cuts.append(_cut(row, mark, self._parting(row, mark, min(probe, mark.high), _hint(answer))))
         return found
+
+    def _confirm(self, cuts: list[LogCut], rows: Mapping[int, OffsetRow]) -> None:
+        """Look a second time, and make sure of who answers: what is asked of Kafka goes over several connections, and behind an address
+        (a port that a dead broker left, a name that was moved) there may be another cluster for a while.
+
+        Raises:
+            TransientError: it is not the same as before.
+        """
+        try:
+            cluster = self._consumer.list_topics(self._topic, timeout=PATIENCE_SECONDS).cluster_id
+        except KafkaException as error:
+            raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from error
+        again = describe(self._settings)
+        if cluster != again.cluster_id or again != self._identity:
+            raise TransientError(
+                f"Kafka contradicts itself about topic '{self._topic}': {again} and cluster {cluster}, before {self._identity}. Do all of"
+                " IOT_KAFKA_BOOTSTRAP_SERVERS belong to one cluster?"
+            )
+        numbers = [cut.partition for cut in cuts]
+        marks = watermarks(self._settings, again, numbers)
+        second = self.verify({number: rows[number] for number in numbers}, marks)
+        if [(cut.partition, cut.at) for cut in second.cuts] != [(cut.partition, cut.at) for cut in cuts]:
+            raise TransientError(f"Kafka's log of topic '{self._topic}' looks another one at each look; it is looked at again")
 
     def _is_the_one(self, answer: Message, probe: int, row: OffsetRow) -> bool:
         """Whether the record at the probe's place is the one that was drained. Where Kafka has none there any more, its epochs decide, and

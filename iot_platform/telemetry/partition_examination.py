@@ -29,7 +29,7 @@ def examine(
     sound = {number: row for number, row in rows.items() if states[number].problem in (None, Problem.LOG_CUT)}
     if closely and sound:
         with closing(KafkaSource(settings)) as source:
-            cuts = LogCheck(source.consumer, connection, identity).verify(sound, marks, note=False).cuts
+            cuts = LogCheck(settings, source.consumer, connection, identity).verify(sound, marks, note=False).cuts
         for cut in cuts:
             text = f"cut at {cut.at}: {cut.text}. The next drain run goes on there by itself"
             states[cut.partition] = replace(states[cut.partition], problem=Problem.LOG_CUT, text=text)

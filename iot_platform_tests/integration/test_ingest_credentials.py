@@ -132,6 +132,7 @@ def test_half_written_certificates_leave_the_present_ones_in_use(passage: Passag
 def test_an_ended_broker_certificate_is_named(passage: Passage, password_file: Path) -> None:
     passage.kafka.replace_server_certificate(seconds=3)
     try:
+        passage.kafka.await_ended()  # a connection that is open already would stay
         passage.start()
         passage.await_problem("IOT_KAFKA_SSL_CA_FILE", "certificate has expired")
     finally:
