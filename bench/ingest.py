@@ -31,7 +31,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-WINDOW = 2000
+WINDOW = 10_000  # the daemon's default
 
 
 def session(mqtt_url: str, client_id: str, *, clean: bool = False, v5: bool = True) -> Client:
@@ -207,7 +207,9 @@ def main() -> None:
     for number in range(options.rounds):
         for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
             topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
-            for future in admin.create_topics([NewTopic(made, 6, 1) for made in (topic, f"{topic}-dead")]).values():
+            for future in admin.create_topics(
+                [NewTopic(made, 6, 1, config={"flush.messages": "1"}) for made in (topic, f"{topic}-dead")]
+            ).values():
                 future.result(20)
             prepare(options.mqtt, topic, topic, options.messages, v5=name == "daemon" or options.bare_mqtt == "5")
             if name == "bare":

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--disk", type=Path, required=True)
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--window", type=int, default=2000, help="IOT_INGEST_IN_FLIGHT_WINDOW")
+    parser.add_argument("--window", type=int, default=10_000, help="IOT_INGEST_IN_FLIGHT_WINDOW")
     options = parser.parse_args()
     admin = AdminClient({"bootstrap.servers": options.kafka})
     names = {kind: f"bench-flush-{kind}-{time.time_ns()}" for kind in TOPICS}

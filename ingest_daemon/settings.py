@@ -88,10 +88,11 @@ class Settings(BaseSettings):
         description="How long the broker keeps messages for a daemon that is away; at least a day.",
     )
     ingest_in_flight_window: int = Field(
-        2000,
+        10_000,
         ge=1,
         le=65535,
-        description="Most messages received but not yet in Kafka. Full: the broker holds the rest (MQTT receive maximum).",
+        description="Most messages received but not yet in Kafka. Full: the broker holds the rest (MQTT receive maximum). "
+        "A disk that syncs slowly wants a large one: Kafka syncs once a batch.",
     )
     ingest_in_flight_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="Most payload bytes received but not yet in Kafka. Full: reading from the broker pauses."

@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         description="Finished Dagster runs older than this are purged daily; each asset partition keeps its newest materialization.",
     )
     ingest_in_flight_window: int = Field(
-        2000,
+        10_000,
         ge=1,
         le=65535,
         description="The ingest daemon's in-flight window: a redelivered message's first copy is looked for that far back.",

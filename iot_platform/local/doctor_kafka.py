@@ -9,7 +9,7 @@ from iot_platform.local.plan import Plan
 from iot_platform.settings import Settings
 
 SLOW_SYNCS: Final = 100.0
-"""Below it an answer takes tens of milliseconds, and the estimate falls to about 10,000 messages a second."""
+"""Below it an answer takes tens of milliseconds, and the estimate falls to about 55,000 messages a second."""
 SYNCS_PER_BATCH: Final = 3
 """Kafka syncs the log and two indexes of a partition when it flushes it."""
 

@@ -79,7 +79,7 @@ allow_anonymous true
 persistence_location {data}/
 autosave_interval 10
 max_queued_messages 1000000
-max_inflight_messages 2000
+max_inflight_messages 10000
 persistent_client_expiration 14d
 set_tcp_nodelay true
 log_dest stdout
