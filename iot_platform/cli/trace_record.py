@@ -66,6 +66,7 @@ SELECT 1 FROM ledger l JOIN kafka_offset k ON k.topic = l.kafka_topic AND k.kafk
 WHERE l.kafka_topic = %(topic)s AND l.kafka_partition = %(partition)s AND l.log_generation = %(generation)s AND l.topic_id <> k.topic_id
 LIMIT 1
 """
+_WAITS: Final = "SELECT 1 FROM kafka_offset WHERE topic = %s AND kafka_partition = %s AND next_offset <= %s"
 _GENERATIONS: Final = """
 SELECT log_generation, min(first_received_at), max(last_received_at) FROM ledger
 WHERE kafka_topic = %s AND kafka_partition = %s AND from_offset <= %s AND to_offset > %s AND kind = 'drain' GROUP BY 1 ORDER BY 1
@@ -237,17 +238,18 @@ def _from_database(settings: Settings, trace: Trace) -> None:
             cursor.execute("SET statement_timeout = '30s'")
         place = (settings.kafka_topic, trace.partition, trace.offset, trace.offset)
         others = _all(connection, _GENERATIONS, place)
-        trace.batch = _one(connection, _BATCH, (*place, trace.generation, trace.generation))
+        waiting = trace.generation is None and trace.record is not None and _one(connection, _WAITS, place[:3]) is not None
+        trace.batch = None if waiting else _one(connection, _BATCH, (*place, trace.generation, trace.generation))
+        if waiting:
+            for number, first, last in others:
+                trace.notes.append(_other(number, first, last))
         if trace.batch is None:
             _not_committed(connection, settings, trace)
             return
         generation = trace.generation = trace.batch["log_generation"]
         for number, first, last in others:
             if number != generation:
-                trace.notes.append(
-                    f"another record has had this offset, in generation {number} of the partition's log (received {first:%Y-%m-%d %H:%M:%S}"
-                    f" to {last:%H:%M:%S} UTC): --generation {number} shows it"
-                )
+                trace.notes.append(_other(number, first, last))
         if _one(
             connection,
             _REPLACED,
@@ -272,6 +274,13 @@ def _from_database(settings: Settings, trace: Trace) -> None:
             trace.notes.append("its batch is in the ledger, its row is not: deleted by retention, or an offset without a message")
     finally:
         connection.close()
+
+
+def _other(generation: int, first: datetime, last: datetime) -> str:
+    return (
+        f"another record has had this offset, in generation {generation} of the partition's log (received {first:%Y-%m-%d %H:%M:%S}"
+        f" to {last:%H:%M:%S} UTC): --generation {generation} shows it"
+    )
 
 
 def _not_committed(connection: "Connection", settings: Settings, trace: Trace) -> None:

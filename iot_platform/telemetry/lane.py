@@ -137,6 +137,8 @@ class Lane:
             generations = {partition: row.log_generation for partition, row in rows.items()}
             for cut in verified.cuts:
                 generations[cut.partition] = cut.generation
+                if self._targets is not None:  # what was wanted of the old log is not there any more
+                    self._targets[cut.partition] = marks[cut.partition].high
                 self.state.notes.append(cut.text)
             self._note_late_start(rows)
             self.topic_id = identity.topic_id

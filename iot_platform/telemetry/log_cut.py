@@ -101,7 +101,7 @@ class LogCheck:
         """
         found = self.verify(rows, marks)
         if found.cuts:
-            self._confirm(found.cuts, rows)
+            self._confirm(found.cuts, rows, marks)
         for cut in found.cuts:
             self._record(cut, marks[cut.partition], run_id)
             log.error(
@@ -124,30 +124,55 @@ class LogCheck:
             DataGoneError, TransientError: as go_on.
         """
         found = Verified()
-        probes = {partition: _probe(row, marks[partition]) for partition, row in rows.items()}
-        starts = {partition: Start(offset, rows[partition].leader_epoch) for partition, offset in probes.items() if offset is not None}
+        drained = {number: row for number, row in rows.items() if _last_place(row) >= marks[number].low}
+        starts = {number: Start(row.next_offset - 1, _epoch_of_tail(row)) for number, row in drained.items()}
+        starts |= {
+            number: Start(_last_place(row), row.leader_epoch) for number, row in drained.items() if row.next_offset > marks[number].high
+        }
         answers = peek(self._consumer, self._topic, starts)
-        for partition, row in rows.items():
-            mark, probe = marks[partition], probes[partition]
-            answer = answers.get(partition)
-            if probe is None and row.next_offset > mark.high:
-                found.cuts.append(_cut(row, mark, mark.low if row.next_offset == row.first_offset else mark.high))
-            elif probe is None:
-                found.starts[partition] = Start(row.next_offset)
-                if note:
-                    self._note(row, mark, None)
-            elif isinstance(answer, Message) and self._is_the_one(answer, probe, row):
-                seen = last_record(answer) if answer.offset() == probe else None
-                found.starts[partition] = Start(row.next_offset, seen.leader_epoch if seen else row.leader_epoch)
-                if note:
-                    self._note(row, mark, seen)
-            else:
-                found.cuts.append(_cut(row, mark, self._parting(row, mark, min(probe, mark.high), _hint(answer))))
+        for number, row in rows.items():
+            mark = marks[number]
+            cut_at, record = self._judge(row, mark, answers.get(number))
+            if cut_at is not None:
+                found.cuts.append(_cut(row, mark, cut_at))
+                continue
+            is_tail = record is not None and record.offset == row.next_offset - 1
+            found.starts[number] = Start(row.next_offset, record.leader_epoch if record is not None and is_tail else None)
+            if note:
+                self._note(row, mark, record)
         return found
 
-    def _confirm(self, cuts: list[LogCut], rows: Mapping[int, OffsetRow]) -> None:
-        """Look a second time, and make sure of who answers: what is asked of Kafka goes over several connections, and behind an address
-        (a port that a dead broker left, a name that was moved) there may be another cluster for a while.
+    def _judge(self, row: OffsetRow, mark: Watermarks, answer: Message | Nothing | None) -> tuple[int | None, LastRecord | None]:
+        """Where the log was cut (None: it was not), and the last record, where it was seen to be the one that was drained.
+
+        Raises:
+            DataGoneError, TransientError: as go_on.
+        """
+        if answer is None:  # nothing was drained yet, or Kafka has it no more
+            if row.next_offset <= mark.high:
+                return None, None
+            return (mark.low if row.next_offset == row.first_offset else mark.high), None
+        if row.next_offset > mark.high:
+            if isinstance(answer, Message) and self._is_the_one(answer, row):
+                return mark.high, None
+            return self._parting(row, mark, min(_last_place(row), mark.high), _hint(answer)), None
+        if isinstance(answer, Nothing) and answer.refused:
+            return self._parting(row, mark, row.next_offset - 1, _hint(answer)), None
+        if isinstance(answer, Message) and answer.offset() == row.next_offset - 1:
+            if self._is_the_one(answer, row):
+                return None, last_record(answer)
+            return self._parting(row, mark, row.next_offset - 1, None), None
+        # Kafka has no record at the last drained offset (a transaction marker, say): the last one before it tells.
+        if (place := row.record_offset) is None or not mark.low <= place < row.next_offset - 1:
+            return None, None
+        before = peek(self._consumer, self._topic, {row.partition: Start(place, row.leader_epoch)})[row.partition]
+        if isinstance(before, Message) and self._is_the_one(before, row):
+            return None, None
+        return self._parting(row, mark, place, _hint(before)), None
+
+    def _confirm(self, cuts: list[LogCut], rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> None:
+        """Look a second time, not across a change of leaders, and make sure of who answers: what is asked of Kafka goes over several
+        connections, and behind an address (a port that a dead broker left, a name that was moved) there may be another cluster for a while.
 
         Raises:
             TransientError: it is not the same as before.
@@ -163,17 +188,15 @@ class LogCheck:
                 " IOT_KAFKA_BOOTSTRAP_SERVERS belong to one cluster?"
             )
         numbers = [cut.partition for cut in cuts]
-        marks = watermarks(self._settings, again, numbers)
-        second = self.verify({number: rows[number] for number in numbers}, marks)
-        if [(cut.partition, cut.at) for cut in second.cuts] != [(cut.partition, cut.at) for cut in cuts]:
+        later = watermarks(self._settings, again, numbers)
+        second = self.verify({number: rows[number] for number in numbers}, later)
+        changed = any(later[number].leader_epoch != marks[number].leader_epoch for number in numbers)
+        if changed or [(cut.partition, cut.at) for cut in second.cuts] != [(cut.partition, cut.at) for cut in cuts]:
             raise TransientError(f"Kafka's log of topic '{self._topic}' looks another one at each look; it is looked at again")
 
-    def _is_the_one(self, answer: Message, probe: int, row: OffsetRow) -> bool:
-        """Whether the record at the probe's place is the one that was drained. Where Kafka has none there any more, its epochs decide, and
-        they raised no objection. What the database has no trace of is believed."""
-        if answer.offset() != probe:
-            return True
-        if row.record_sha256 is not None and row.record_offset == probe:
+    def _is_the_one(self, answer: Message, row: OffsetRow) -> bool:
+        """Whether a record is the one that was drained at its place; what the database has no trace of is believed."""
+        if answer.offset() == row.record_offset and row.record_sha256 is not None:
             return last_record(answer).sha256.hex() == row.record_sha256
         return StoredRecords(self._connection, self._identity, row).has(answer) is not False
 
@@ -219,8 +242,9 @@ class LogCheck:
         return low
 
     def _note(self, row: OffsetRow, mark: Watermarks, record: LastRecord | None) -> None:
-        """Keep the epoch at which the log was seen to go on, and what a record that an earlier release drained is known by."""
-        new = record if row.record_sha256 is None else None
+        """Keep the epoch at which the log was seen to go on, and what a last record that an earlier release drained is known by."""
+        known = row.record_sha256 is not None and record is not None and record.offset == row.record_offset
+        new = None if known else record
         if row.verified_epoch == mark.leader_epoch and new is None:
             return
         values = {
@@ -261,12 +285,15 @@ class LogCheck:
         self._connection.commit()
 
 
-def _probe(row: OffsetRow, mark: Watermarks) -> int | None:
-    """The offset of the last drained record, where Kafka should still have it."""
-    offset = row.record_offset
-    if offset is None and row.next_offset > row.first_offset:
-        offset = row.next_offset - 1  # drained by a release that did not note records
-    return offset if offset is not None and offset >= mark.low else None
+def _last_place(row: OffsetRow) -> int:
+    """Where the last drained record is; -1: none was drained, as far as is known."""
+    if row.record_offset is not None:
+        return row.record_offset
+    return row.next_offset - 1 if row.next_offset > row.first_offset else -1  # drained by a release that did not note records
+
+
+def _epoch_of_tail(row: OffsetRow) -> int | None:
+    return row.leader_epoch if row.record_offset == row.next_offset - 1 else None
 
 
 def _cut(row: OffsetRow, mark: Watermarks, at: int) -> LogCut:

@@ -15,9 +15,11 @@ PATIENCE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Nothing:
-    """Kafka has no record there, in its own words: the log ends before, or it is another one than the leader epoch says."""
+    """Kafka has no record there, in its own words. `refused`: the offset is beyond the log, or the log is another one than the leader epoch
+    says; else nothing follows up to the log's end."""
 
     reason: str
+    refused: bool
 
 
 def peek(consumer: Consumer, topic: str, starts: Mapping[int, Start]) -> dict[int, Message | Nothing]:
@@ -41,7 +43,7 @@ def peek(consumer: Consumer, topic: str, starts: Mapping[int, Start]) -> dict[in
             elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                 continue  # see KafkaSource
             elif error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
-                found[partition] = Nothing(error.str())
+                found[partition] = Nothing(error.str(), error.code() == KafkaError._AUTO_OFFSET_RESET)
             else:
                 raise TransientError(f"Kafka: {error.str()} (partition {partition})")
         if len(found) < len(starts) and time.monotonic() > give_up:

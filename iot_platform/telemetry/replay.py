@@ -186,7 +186,7 @@ class Replay:
         if not len(wanted):
             return None
         self._shelf = self._shelf or KafkaShelf(self._settings, self._offsets)
-        if reason := self._shelf.reason_against(partition):
+        if reason := self._shelf.reason_against(partition, reading):
             return self._give_up(partition, wanted, reason)
         if (wanted >= part.kafka_to).any():
             self._give_up(partition, wanted[wanted >= part.kafka_to], f"Kafka's log was cut at {part.kafka_to} since")

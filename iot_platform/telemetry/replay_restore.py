@@ -13,6 +13,7 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.errors import TopicMissingError, TransientError
+from iot_platform.telemetry.log_cut import LogCheck
 from iot_platform.telemetry.records import Records
 from iot_platform.telemetry.replay_rows import Held
 from iot_platform.telemetry.replay_selection import Slice
@@ -67,8 +68,8 @@ class KafkaShelf:
         self._source = KafkaSource(settings)
         self._rows = rows
 
-    def reason_against(self, partition: int) -> str:
-        """Why nothing of the partition can be restored; "" if it can.
+    def reason_against(self, partition: int, connection: Connection) -> str:
+        """Why nothing of the partition can be restored; "" if it can. Rolls back.
 
         Raises:
             TransientError: Kafka does not answer.
@@ -80,7 +81,12 @@ class KafkaShelf:
             return str(error)
         if (identity.cluster_id, identity.topic_id) != (row.cluster_id, row.topic_id):
             return f"topic '{identity.topic}' is not the one that was drained (topic id {identity.topic_id}, drained: {row.topic_id})"
-        return "" if partition in identity.partitions else f"topic '{identity.topic}' has no partition {partition} any more"
+        if partition not in identity.partitions:
+            return f"topic '{identity.topic}' has no partition {partition} any more"
+        marks = offsets.watermarks(self._settings, identity, (partition,))
+        check = LogCheck(self._settings, self._source.consumer, connection, identity)
+        cuts = check.verify({partition: row}, marks, note=False).cuts if row.next_offset >= marks[partition].low else []
+        return f"Kafka's log was cut at {cuts[0].at}, which no drain has seen yet: repeat this after one" if cuts else ""
 
     def low(self, partition: int) -> int:
         """The first offset that Kafka still holds.

@@ -1,7 +1,7 @@
 """What a replay works on: stored records by receive time or by Kafka offsets, cut into slices that are read one after the other."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -40,9 +40,10 @@ ORDER BY from_offset, batch_id"""
 _BEGINNING: Final = """
 SELECT min(from_offset) FROM ledger
 WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND log_generation = %s AND kind IN ('drain', 'accepted_loss')"""
-_CUTS: Final = """
-SELECT log_generation, from_offset, to_offset FROM ledger
-WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind = 'log_cut' ORDER BY log_generation"""
+_LOGS: Final = """
+SELECT log_generation, min(from_offset), max(CASE kind WHEN 'log_cut' THEN from_offset ELSE to_offset END),
+    min(from_offset) FILTER (WHERE kind = 'log_cut')
+FROM ledger WHERE kafka_topic = %s AND topic_id = %s AND kafka_partition = %s AND kind <> 'replay' GROUP BY 1 ORDER BY 1"""
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,21 @@ class Log:
 
 
 def logs(connection: Connection, settings: Settings, row: OffsetRow) -> list[Log]:
-    """The logs that the partition of this topic has had, first one first."""
+    """The logs that the partition of this topic has had, first one first; one that was taken over from its beginning (`iot offsets accept
+    --from-beginning`) has put all that was before it out of Kafka's reach, as far as anybody knows."""
     with connection.cursor() as cursor:
-        cursor.execute(_CUTS, (settings.kafka_topic, row.topic_id, row.partition))
-        cuts = cursor.fetchall()
+        cursor.execute(_LOGS, (settings.kafka_topic, row.topic_id, row.partition))
+        found = {generation: (begin, end, cut) for generation, begin, end, cut in cursor.fetchall()}
     connection.rollback()
-    found, begin = [], row.first_offset
-    for number, (generation, at, end) in enumerate(cuts):
-        kafka_to = min(later for _, later, _ in cuts[number:])
-        found.append(Log(row.topic_id, row.partition, generation - 1, begin, end, kafka_to))
-        begin = at
-    return [*found, Log(row.topic_id, row.partition, row.log_generation, begin, row.next_offset)]
+    begin, _, cut = found.get(row.log_generation, (row.next_offset, row.next_offset, None))
+    last = Log(row.topic_id, row.partition, row.log_generation, min(begin, row.next_offset), row.next_offset)
+    logs, kafka_to = [last], NO_END
+    for generation in sorted((number for number in found if number < row.log_generation), reverse=True):
+        kafka_to = min(kafka_to, cut if cut is not None else 0)
+        begin, end, cut = found[generation]
+        logs.append(Log(row.topic_id, row.partition, generation, begin, end, kafka_to))
+    logs.reverse()
+    return [replace(logs[0], begin=min(row.first_offset, logs[0].begin)), *logs[1:]]
 
 
 def by_offset(connection: Connection, settings: Settings, selection: Selection, log: Log) -> list[Slice]:

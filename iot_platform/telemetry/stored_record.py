@@ -1,5 +1,6 @@
 """Whether a Kafka record is the one that the database has for its partition and offset."""
 
+import hashlib
 from typing import Any, Final
 
 from confluent_kafka import Message
@@ -29,6 +30,11 @@ SELECT (extract(epoch FROM r.received_at) * 1000000)::bigint, r.sequence, c.clie
 ) r LEFT JOIN mqtt_connection c USING (connection_id)"""
 
 
+_LETTER: Final = """
+SELECT (extract(epoch FROM received_at) * 1000000)::bigint, sequence, client_id, connection_number, NULL FROM dead_letter
+WHERE topic_id = %s AND kafka_partition = %s AND kafka_offset = %s AND log_generation <= %s ORDER BY log_generation DESC LIMIT 1"""
+
+
 class StoredRecords:
     """What was drained of one partition, in any generation of its log: of an offset the latest one that covers it counts."""
 
@@ -41,18 +47,18 @@ class StoredRecords:
         """True: this very record is stored for its offset, or (its row is beyond retention) was received while the batch of that offset
         was. False: another one is. None: nothing is known of that offset."""
         records = to_records([message], {})
-        received = int(records.envelope.received_at[0])
+        received, readable = int(records.envelope.received_at[0]), bool(records.envelope.readable[0])
         offset = int(records.offset[0])
         try:
-            if (batch := self._batch(offset)) is None:
-                return None
-            generation, first, last = batch
-            row = self._stored(offset, generation, first, last)
+            rows = self._letters(offset) if (batch := self._batch(offset)) is None else self._stored(offset, *batch)
         finally:
             self._connection.rollback()
-        if row is None:
-            return bool(first <= received <= last)
-        return row == self._identity(message, received, row)
+        if rows:
+            return any(row == _identity(message, received, row) for row in rows)
+        if batch is None or not readable:  # without our header the time may be of any clock
+            return None
+        _, first, last = batch
+        return first <= received <= last
 
     def _batch(self, offset: int) -> tuple[int, int, int] | None:
         """Generation, and first and last receive time (µs), of the drained batch that covers an offset."""
@@ -64,7 +70,14 @@ class StoredRecords:
                     return generation, found[1], found[2]
         return None
 
-    def _stored(self, offset: int, generation: int, first: int, last: int) -> tuple[Any, ...] | None:
+    def _letters(self, offset: int) -> list[tuple[Any, ...]]:
+        """What was imported of the dead-letter topic; other topics have none."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_LETTER, (self._row.topic_id, self._row.partition, offset, self._row.log_generation))
+            return cursor.fetchall()
+
+    def _stored(self, offset: int, generation: int, first: int, last: int) -> list[tuple[Any, ...]]:
+        """Rows of that place: several, where topics of other names have had the same partition."""
         with self._connection.cursor() as cursor:
             cursor.execute(
                 _ROW,
@@ -76,19 +89,17 @@ class StoredRecords:
                     "offset": offset,
                 },
             )
-            found = cursor.fetchone()
-        return None if found is None else (*found[:-1], None if found[-1] is None else bytes(found[-1]))
+            return [(*row[:-1], None if row[-1] is None else bytes(row[-1])) for row in cursor.fetchall()]
 
-    @staticmethod
-    def _identity(message: Message, received: int, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The columns of _ROW as this message has them; the payload only where the row still has one."""
-        import hashlib
 
-        envelope = to_records([message], {}).envelope
-        value = message.value()
-        data = value.encode() if isinstance(value, str) else value or b""
-        payload = None if row[-1] is None else hashlib.sha256(data).digest()
-        if not envelope.readable[0]:
-            return received, None, None, None, payload
-        client, number = envelope.connections[0]
-        return received, int(envelope.sequence[0]), client, number, payload
+def _identity(message: Message, received: int, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The columns of _ROW as this message has them; the payload only where the row still has one, the time only
+    where it is in our header."""
+    envelope = to_records([message], {}).envelope
+    value = message.value()
+    data = value.encode() if isinstance(value, str) else value or b""
+    payload = None if row[-1] is None else hashlib.sha256(data).digest()
+    if not envelope.readable[0]:
+        return row[0], None, None, None, payload
+    client, number = envelope.connections[0]
+    return received, int(envelope.sequence[0]), client, number, payload

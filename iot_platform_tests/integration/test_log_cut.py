@@ -5,17 +5,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from typer.testing import CliRunner
 
 from iot_platform.audit import run_audit
+from iot_platform.audit.dead_letters import import_dead_letters
 from iot_platform.cli.main import app
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform.telemetry.partition_state import Problem, look
-from iot_platform_tests.drain_feed import Feed, drain, query
+from iot_platform_tests.drain_feed import TOPIC, Feed, drain, query
 from iot_platform_tests.fix_ingest import eventually
 from iot_platform_tests.fix_stack import Servers
 from iot_platform_tests.kafka_log_damage import KafkaDisk
@@ -216,3 +217,62 @@ def test_records_deleted_below_the_last_drained_one(settings: Settings, disk: Ka
     drain(settings)
     assert numbers(settings) == [*range(10), *range(100, 105)]
     assert query(settings, LEDGER) == []
+
+
+def test_a_drain_until_caught_up_ends_after_a_cut(settings: Settings, disk: KafkaDisk) -> None:
+    """What it was to reach in the old log is not there any more."""
+    fill(settings, 0, 20)
+    drain(settings)
+    fill(settings, 20, 30)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'iot-drain by hand%%' AND wait_event_type = 'Lock'"
+    thread = threading.Thread(target=Drain(settings, Shift((0, 1), "by hand", until_caught_up=True)).run)
+    with closing(connect(settings)) as lock:
+        with lock.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM kafka_offset FOR UPDATE")
+        thread.start()
+        eventually(lambda: query(settings, waits) == [(1,)])
+        disk.cut(0, at=10)
+        lock.rollback()
+    thread.join(90)
+    assert not thread.is_alive()
+    ((next_offset, generation),) = query(settings, "SELECT next_offset, log_generation FROM kafka_offset WHERE kafka_partition = 0")
+    assert (next_offset, generation) == (10, 1)
+    assert numbers(settings) in (list(range(20)), list(range(50)))  # a batch that was read before the cut is stored, or not
+
+
+def test_a_marker_at_the_end_is_no_cut(settings: Settings) -> None:
+    """The offset before next_offset has no record: nothing was lost, however often a drain looks, and whatever it knows of the last one."""
+    producer = Producer({**settings.kafka_config(), "transactional.id": f"marker-{settings.kafka_topic}", "log_level": 0})
+    producer.init_transactions(30)
+    for number in range(3):
+        producer.begin_transaction()
+        producer.produce(settings.kafka_topic, b'{"n": %d}' % number, TOPIC.encode(), 0)
+        producer.commit_transaction(30)
+    for forget in (False, True):
+        for _ in range(2):
+            drain(settings)
+            if forget:
+                query(settings, "UPDATE kafka_offset SET record_offset = NULL, record_sha256 = NULL, leader_epoch = NULL")
+    assert query(settings, LEDGER) == []
+    assert numbers(settings) == [0, 1, 2]
+
+
+def test_a_dead_letter_topic_that_was_cut(settings: Settings, disk: KafkaDisk) -> None:
+    dead = settings.model_copy(update={"kafka_topic": settings.kafka_dead_letter_topic})
+    its_disk = KafkaDisk(disk.servers, dead)
+
+    def letters(first: int, count: int) -> None:
+        feed = Feed(dead)
+        for number in range(first, first + count):
+            feed.send(b"%d" % number, sequence=number)
+            feed.flush()
+
+    letters(1, 10)
+    with closing(connect(settings)) as connection:
+        assert import_dead_letters(settings, connection) == []
+        its_disk.cut(0, at=6)
+        letters(101, 3)
+        (note,) = import_dead_letters(settings, connection)
+        assert "parts at offset 6" in note
+        assert import_dead_letters(settings, connection) == []
+    assert query(settings, "SELECT sequence FROM dead_letter ORDER BY 1") == [(n,) for n in (*range(1, 11), 101, 102, 103)]

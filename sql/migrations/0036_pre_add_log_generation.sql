@@ -35,6 +35,7 @@ ALTER TABLE ledger ADD CONSTRAINT ledger_kind_check CHECK (kind IN ('drain', 're
 COMMENT ON COLUMN ledger.kind IS
     'drain: a batch. replay: changes by `iot replay`. accepted_loss: by `iot offsets accept`. log_cut: Kafka''s log was cut at from_offset, it had been drained to to_offset; log_generation is that of the log that begins there.';
 COMMENT ON COLUMN ledger.leader_epoch IS 'Leader epoch of the batch''s last record; of a log_cut: of the last record drained before it. Null: not known.';
+CREATE INDEX ledger_log_generation_idx ON ledger (kafka_partition, log_generation, from_offset) WHERE log_generation > 0;
 CREATE INDEX ledger_log_cut_idx ON ledger (kafka_partition) WHERE kind = 'log_cut';
 
 ALTER TABLE ledger_removed ADD COLUMN log_generation integer NOT NULL DEFAULT 0;
