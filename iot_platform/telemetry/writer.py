@@ -24,6 +24,7 @@ from iot_platform.telemetry.repeats import streams
 
 _CLAIM: Final = """
 UPDATE kafka_offset o SET next_offset = v.to_offset, updated_at = now(), leader_epoch = coalesce(v.leader_epoch, o.leader_epoch),
+    verified_epoch = coalesce(v.leader_epoch, o.verified_epoch),
     record_offset = coalesce(v.record_offset, o.record_offset), record_sha256 = coalesce(v.record_sha256, o.record_sha256)
 FROM unnest(%s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bytea[])
     v (kafka_partition, log_generation, from_offset, to_offset, leader_epoch, record_offset, record_sha256)
