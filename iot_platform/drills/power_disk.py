@@ -14,7 +14,7 @@ import os
 import select
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, cast
@@ -143,7 +143,8 @@ def power_disk(
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    cast("IO[str]", process.stdin).close()
+    with suppress(BrokenPipeError):  # it has ended by itself
+        cast("IO[str]", process.stdin).close()
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

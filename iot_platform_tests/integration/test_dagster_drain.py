@@ -129,7 +129,7 @@ def test_what_a_killed_run_left_untold_is_healed(settings: Settings, instance: d
 
 
 def test_a_shift_waits_for_its_predecessor_and_ends_when_idle(settings: Settings, instance: dg.DagsterInstance) -> None:
-    settings = settings.model_copy(update={"drain_idle_seconds": 1.0})
+    settings = settings.model_copy(update={"drain_idle_seconds": 3.0})
     feed = Feed(settings)
     feed.send(GOOD)
     feed.flush()

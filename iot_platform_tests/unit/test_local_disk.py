@@ -26,8 +26,8 @@ def test_a_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path: P
 @pytest.mark.parametrize(
     ("rate", "more", "state", "words"),
     [
-        (600.0, {}, "ok", "about 200 batches or at most 66,667 messages a second"),
-        (30.0, {}, "note", "at most 3,333 messages a second"),
+        (600.0, {}, "ok", "about 200 batches or at most 333,333 messages a second"),
+        (30.0, {}, "note", "at most 16,667 messages a second"),
         (600.0, {"kafka_flush": False}, "note", "a power cut may lose acknowledged messages"),
         (600.0, {"kafka_bootstrap_servers": "kafka.example:9092"}, "note", "can't be measured from here"),
     ],
