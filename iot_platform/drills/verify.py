@@ -216,6 +216,8 @@ def _audit(run: DrillRun, verdict: Verdict) -> None:
     verdict.problems += [f"audit: {difference.text}" for difference in unexpected[:5]]
     if not result.ok and not result.differences:
         verdict.problems.append("the audit failed without naming a difference")
+    for text in [*result.notes, *result.doubts]:
+        run.note(f"audit: {text}")
     missing = result.sequence_sums()["missing"]
     if run.unknown_losses and missing != verdict.lost:
         verdict.problems.append(f"the audit misses {missing} messages, but {verdict.lost} were lost: {run.unknown_losses}")
