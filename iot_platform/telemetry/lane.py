@@ -128,10 +128,12 @@ class Lane:
             connection = connect(self._settings, "writer", f"iot-drain {self._run_id}"[:63])
             require_migrated(connection)
             end_abandoned(connection)
+            before = offsets.read(connection, self._settings.kafka_topic)
             identity = offsets.describe(self._settings)
             marks = offsets.watermarks(self._settings, identity, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)
-            marks = offsets.watermarks(self._settings, identity, self.partitions)  # anew: another drain may have gone on meanwhile
+            if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
+                marks = offsets.watermarks(self._settings, identity, self.partitions)
             self._settle(connection)
             verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, marks, self._run_id)
             generations = {partition: row.log_generation for partition, row in rows.items()}
