@@ -195,41 +195,41 @@ def bare_copy(settings: Settings, lanes: Batches, together: bool) -> float:
 
 def measure(settings: Settings, name: str, make: Callable[[random.Random, int, int], Row], count: int, rounds: int) -> None:
     own = settings.model_copy(update={"kafka_topic": f"bench-drain-{name}-{os.getpid()}"})
-    admin = AdminClient({**settings.kafka_config(), "log_level": 3})
-    new = NewTopic(own.kafka_topic, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
-    admin.create_topics([new])[own.kafka_topic].result(30)
-    capture = Path(f"/tmp/bench-drain-{os.getpid()}.capture")  # noqa: S108 - removed below
-    try:
-        size = produce(own, make, count)
-        with database(own, f"bench_{os.getpid()}") as target:
-            drain(target, capture)
-        lanes = read_capture(capture)
-        results, ratios, bare = [], [], []
-        for number in range(rounds):
-            with database(own, f"bench_{os.getpid()}_{number}") as target:
-                results.append(drain(target))
-            with database(own, f"bench_{os.getpid()}_{number}b") as target:
-                one = bare_copy(target, lanes, together=False)
-            with database(own, f"bench_{os.getpid()}_{number}c") as target:
-                several = bare_copy(target, lanes, together=True)
-            bare.append((count / one, count / several))
-            ratios.append(one / results[-1]["seconds"])
-            took = {"drain": results[-1]["seconds"], "bare": one, "bare in lanes": several}
-            print(f"  round {number + 1}: " + ", ".join(f"{what} {count / seconds:,.0f}/s" for what, seconds in took.items()))
-    finally:
-        capture.unlink(missing_ok=True)
-        admin.delete_topics([own.kafka_topic])[own.kafka_topic].result(30)
-    assert all(result["messages"] == count for result in results)
-    seconds = statistics.median(result["seconds"] for result in results)
-    print(
-        f"{name}: {count:,} messages of {size:.0f} B, {results[0]['measurements'] / count:.2f} measurements each,"
-        f" {results[0]['duplicates']} repeated:"
-        f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
-        f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
-        f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
-        f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message,"
-        f" {max(result['resident_mb'] for result in results):.0f} MB resident"
-    )
+    with AdminClient({**settings.kafka_config(), "log_level": 3}) as admin:
+        new = NewTopic(own.kafka_topic, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
+        admin.create_topics([new])[own.kafka_topic].result(30)
+        capture = Path(f"/tmp/bench-drain-{os.getpid()}.capture")  # noqa: S108 - removed below
+        try:
+            size = produce(own, make, count)
+            with database(own, f"bench_{os.getpid()}") as target:
+                drain(target, capture)
+            lanes = read_capture(capture)
+            results, ratios, bare = [], [], []
+            for number in range(rounds):
+                with database(own, f"bench_{os.getpid()}_{number}") as target:
+                    results.append(drain(target))
+                with database(own, f"bench_{os.getpid()}_{number}b") as target:
+                    one = bare_copy(target, lanes, together=False)
+                with database(own, f"bench_{os.getpid()}_{number}c") as target:
+                    several = bare_copy(target, lanes, together=True)
+                bare.append((count / one, count / several))
+                ratios.append(one / results[-1]["seconds"])
+                took = {"drain": results[-1]["seconds"], "bare": one, "bare in lanes": several}
+                print(f"  round {number + 1}: " + ", ".join(f"{what} {count / seconds:,.0f}/s" for what, seconds in took.items()))
+        finally:
+            capture.unlink(missing_ok=True)
+            admin.delete_topics([own.kafka_topic])[own.kafka_topic].result(30)
+        assert all(result["messages"] == count for result in results)
+        seconds = statistics.median(result["seconds"] for result in results)
+        print(
+            f"{name}: {count:,} messages of {size:.0f} B, {results[0]['measurements'] / count:.2f} measurements each,"
+            f" {results[0]['duplicates']} repeated:"
+            f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
+            f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
+            f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
+            f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message,"
+            f" {max(result['resident_mb'] for result in results):.0f} MB resident"
+        )
 
 
 def main() -> None:

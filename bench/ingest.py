@@ -202,43 +202,45 @@ def main() -> None:
     if options.bare:
         print(json.dumps(bare(options.mqtt, options.kafka, *options.bare, options.messages, v5=options.bare_mqtt == "5")))
         return
-    admin = AdminClient({"bootstrap.servers": options.kafka})
-    results: dict[str, list[dict[str, float]]] = {"bare": [], "daemon": []}
-    for number in range(options.rounds):
-        for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
-            topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
-            for future in admin.create_topics(
-                [NewTopic(made, 6, 1, config={"flush.messages": "1"}) for made in (topic, f"{topic}-dead")]
-            ).values():
-                future.result(20)
-            prepare(options.mqtt, topic, topic, options.messages, v5=name == "daemon" or options.bare_mqtt == "5")
-            if name == "bare":
-                arguments = ["--mqtt", options.mqtt, "--kafka", options.kafka, "--messages", str(options.messages)]
-                arguments += ["--bare-mqtt", options.bare_mqtt, "--bare", topic, topic]
-                out = subprocess.run([sys.executable, "-m", "bench.ingest", *arguments], check=True, capture_output=True, text=True).stdout
-                result = json.loads(out)
-            else:
-                result = daemon(options.mqtt, options.kafka, topic, topic, options.messages)
-            assert stored(options.kafka, topic) == options.messages
-            results[name].append(result)
-            print(
-                f"{name:7} {result['per_second']:9,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
-                flush=True,
+    with AdminClient({"bootstrap.servers": options.kafka}) as admin:
+        results: dict[str, list[dict[str, float]]] = {"bare": [], "daemon": []}
+        for number in range(options.rounds):
+            for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
+                topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
+                for future in admin.create_topics(
+                    [NewTopic(made, 6, 1, config={"flush.messages": "1"}) for made in (topic, f"{topic}-dead")]
+                ).values():
+                    future.result(20)
+                prepare(options.mqtt, topic, topic, options.messages, v5=name == "daemon" or options.bare_mqtt == "5")
+                if name == "bare":
+                    arguments = ["--mqtt", options.mqtt, "--kafka", options.kafka, "--messages", str(options.messages)]
+                    arguments += ["--bare-mqtt", options.bare_mqtt, "--bare", topic, topic]
+                    out = subprocess.run(
+                        [sys.executable, "-m", "bench.ingest", *arguments], check=True, capture_output=True, text=True
+                    ).stdout
+                    result = json.loads(out)
+                else:
+                    result = daemon(options.mqtt, options.kafka, topic, topic, options.messages)
+                assert stored(options.kafka, topic) == options.messages
+                results[name].append(result)
+                print(
+                    f"{name:7} {result['per_second']:9,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
+                    flush=True,
+                )
+                cleaner = session(options.mqtt, topic, clean=True)
+                cleaner.reconnect()
+                while not cleaner.is_connected():
+                    cleaner.loop(0.1)
+                cleaner.disconnect()
+                for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
+                    future.result(20)
+        median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
+        ratio = median["daemon"]["per_second"] / median["bare"]["per_second"]
+        print(
+            json.dumps(
+                {"messages": options.messages, "rounds": options.rounds, "median": median, "ratio_per_second": round(ratio, 2)}, indent=1
             )
-            cleaner = session(options.mqtt, topic, clean=True)
-            cleaner.reconnect()
-            while not cleaner.is_connected():
-                cleaner.loop(0.1)
-            cleaner.disconnect()
-            for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
-                future.result(20)
-    median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
-    ratio = median["daemon"]["per_second"] / median["bare"]["per_second"]
-    print(
-        json.dumps(
-            {"messages": options.messages, "rounds": options.rounds, "median": median, "ratio_per_second": round(ratio, 2)}, indent=1
         )
-    )
 
 
 if __name__ == "__main__":

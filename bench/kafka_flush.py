@@ -60,36 +60,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=int, default=10_000, help="IOT_INGEST_IN_FLIGHT_WINDOW")
     options = parser.parse_args()
-    admin = AdminClient({"bootstrap.servers": options.kafka})
-    names = {kind: f"bench-flush-{kind}-{time.time_ns()}" for kind in TOPICS}
-    made = admin.create_topics(
-        [NewTopic(names[kind], PARTITIONS, 1, config=config) for kind, config in TOPICS.items()], operation_timeout=15
-    )
-    for future in made.values():
-        future.result(20)
-    client = producer(options.kafka)
-    rates: dict[str, list[float]] = {kind: [] for kind in TOPICS}
-    latencies: dict[str, list[float]] = {kind: [] for kind in TOPICS}
-    try:
-        for kind in TOPICS:
-            fast(client, names[kind], 20_000, options.window)  # warm
-        for number in range(options.rounds):
-            for kind in list(TOPICS) if number % 2 == 0 else reversed(TOPICS):
-                rates[kind].append(fast(client, names[kind], options.messages, options.window))
-                latencies[kind] += alone(client, names[kind], 200)
-        document = {
-            "syncs_per_second": round(syncs_per_second(options.disk)),
-            "messages_per_second": {kind: [round(rate) for rate in found] for kind, found in rates.items()},
-            "ratio": round(statistics.median(rates["with"]) / statistics.median(rates["without"]), 3),
-            "one_message_milliseconds": {
-                kind: {"p50": round(statistics.median(found), 2), "p99": round(statistics.quantiles(found, n=100)[98], 2)}
-                for kind, found in latencies.items()
-            },
-        }
-        print(json.dumps(document))
-    finally:
-        for future in admin.delete_topics(list(names.values())).values():
-            future.result(30)
+    with AdminClient({"bootstrap.servers": options.kafka}) as admin:
+        names = {kind: f"bench-flush-{kind}-{time.time_ns()}" for kind in TOPICS}
+        made = admin.create_topics(
+            [NewTopic(names[kind], PARTITIONS, 1, config=config) for kind, config in TOPICS.items()], operation_timeout=15
+        )
+        for future in made.values():
+            future.result(20)
+        client = producer(options.kafka)
+        rates: dict[str, list[float]] = {kind: [] for kind in TOPICS}
+        latencies: dict[str, list[float]] = {kind: [] for kind in TOPICS}
+        try:
+            for kind in TOPICS:
+                fast(client, names[kind], 20_000, options.window)  # warm
+            for number in range(options.rounds):
+                for kind in list(TOPICS) if number % 2 == 0 else reversed(TOPICS):
+                    rates[kind].append(fast(client, names[kind], options.messages, options.window))
+                    latencies[kind] += alone(client, names[kind], 200)
+            document = {
+                "syncs_per_second": round(syncs_per_second(options.disk)),
+                "messages_per_second": {kind: [round(rate) for rate in found] for kind, found in rates.items()},
+                "ratio": round(statistics.median(rates["with"]) / statistics.median(rates["without"]), 3),
+                "one_message_milliseconds": {
+                    kind: {"p50": round(statistics.median(found), 2), "p99": round(statistics.quantiles(found, n=100)[98], 2)}
+                    for kind, found in latencies.items()
+                },
+            }
+            print(json.dumps(document))
+        finally:
+            for future in admin.delete_topics(list(names.values())).values():
+                future.result(30)
 
 
 if __name__ == "__main__":

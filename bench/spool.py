@@ -156,20 +156,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the spool is made, on the disk to measure; default: a temporary folder")
     options = parser.parse_args()
     topic = f"bench-spool-{os.getpid()}"
-    admin = AdminClient({"bootstrap.servers": options.kafka})
-    for future in admin.create_topics([NewTopic(name, 6, 1) for name in (topic, f"{topic}-dead")]).values():
-        future.result(20)
-    try:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            print(json.dumps(run(options, Path(folder), topic), indent=1))
-    finally:
-        cleaner = session(options.mqtt, topic, clean=True)
-        cleaner.reconnect()
-        while not cleaner.is_connected():
-            cleaner.loop(0.1)
-        cleaner.disconnect()
-        for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
+    with AdminClient({"bootstrap.servers": options.kafka}) as admin:
+        for future in admin.create_topics([NewTopic(name, 6, 1) for name in (topic, f"{topic}-dead")]).values():
             future.result(20)
+        try:
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                print(json.dumps(run(options, Path(folder), topic), indent=1))
+        finally:
+            cleaner = session(options.mqtt, topic, clean=True)
+            cleaner.reconnect()
+            while not cleaner.is_connected():
+                cleaner.loop(0.1)
+            cleaner.disconnect()
+            for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
+                future.result(20)
 
 
 if __name__ == "__main__":

@@ -57,12 +57,13 @@ class KafkaWatch:
                 (log.warning if problem else log.info)("kafka_not_ready" if problem else "kafka_ready", problem=problem)
                 self.problem = problem
             self._stop.wait(1.0 if problem else INTERVAL_SECONDS)
+        self._disconnect()
 
     def _connect(self) -> Any:
         """A client with the credentials as they are now. Raises SettingsError and KafkaException when librdkafka refuses them."""
         found = self._credentials.current
         if found.files != self._identity.files:
-            self._client = None
+            self._disconnect()
         elif found.password is not None and found.password != self._identity.password and self._client is not None:
             self._client.set_sasl_credentials(self._settings.kafka_sasl_username or "", found.password)
         self._identity = found
@@ -77,6 +78,13 @@ class KafkaWatch:
             }
             self._client = AdminClient(config)
         return self._client
+
+    def _disconnect(self) -> None:
+        """Ends the client here and now: one that the garbage collector finds in a thread of librdkafka ends the process."""
+        client, self._client = self._client, None
+        if client is not None:
+            with client:
+                pass
 
     def _ask(self) -> str | None:
         settings = self._settings

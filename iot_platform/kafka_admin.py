@@ -156,9 +156,10 @@ class _Kafka:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        admin, self._admin = self._admin, None
-        if isinstance(error, KafkaException):
-            raise TopicError(self._causes.explain(error, admin.poll if admin else None, reading(self._settings.kafka_topic))) from error
+        admin, self._admin = self._client, None
+        with admin:
+            if isinstance(error, KafkaException):
+                raise TopicError(self._causes.explain(error, admin.poll, reading(self._settings.kafka_topic))) from error
 
     @property
     def _client(self) -> AdminClient:

@@ -87,9 +87,9 @@ def _lose(settings: Settings, feed: Feed) -> None:
     for _ in range(3):
         feed.send(b"{}", partition=1)
     feed.flush()
-    admin = AdminClient(settings.kafka_config())
-    for future in admin.delete_records([TopicPartition(settings.kafka_topic, 1, before + 3)]).values():
-        future.result(30)
+    with AdminClient(settings.kafka_config()) as admin:
+        for future in admin.delete_records([TopicPartition(settings.kafka_topic, 1, before + 3)]).values():
+            future.result(30)
     with closing(connect(settings)) as connection:
         identity = offsets.describe(settings)
         marks = offsets.watermarks(settings, identity, identity.partitions)

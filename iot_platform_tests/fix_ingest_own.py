@@ -91,9 +91,9 @@ class OwnKafka:
         return True
 
     def create(self, *names: str) -> None:
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
-            future.result(60)  # it may just have been paused
+        with AdminClient({"bootstrap.servers": self.bootstrap_servers}) as admin:
+            for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
+                future.result(60)  # it may just have been paused
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)

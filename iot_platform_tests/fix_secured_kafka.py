@@ -100,6 +100,12 @@ class SecuredKafka(OwnKafka):
         """A client that may do everything."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers})
 
+    def close(self) -> None:
+        if "admin" in vars(self):
+            with self.admin:
+                pass
+        super().close()
+
     # -- who connects: the fields kafka_* of both settings classes ---------------------------------------------
     def sasl(self, user: str, password: str) -> dict[str, Any]:
         """Settings of a client that shows a password."""

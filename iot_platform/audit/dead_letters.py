@@ -36,8 +36,7 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
         DrainError, KafkaUnavailableError: Kafka does not answer, or has no such topic.
     """
     own = settings.model_copy(update={"kafka_topic": settings.kafka_dead_letter_topic})
-    identity = offsets.describe(own)
-    marks = offsets.watermarks(own, identity, identity.partitions)
+    identity, marks = offsets.look(own)
     notes: list[str] = []
     try:
         rows = offsets.begin(connection, identity, identity.partitions, marks)

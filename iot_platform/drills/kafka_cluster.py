@@ -98,7 +98,8 @@ def name_of(number: int) -> str:
 def brokers(settings: Settings) -> frozenset[int]:
     """Numbers of the brokers that the cluster takes for alive; none when it does not answer."""
     try:
-        return frozenset(_admin(settings).list_topics(timeout=ANSWER_SECONDS).brokers)
+        with _admin(settings) as admin:
+            return frozenset(admin.list_topics(timeout=ANSWER_SECONDS).brokers)
     except KafkaException:
         return frozenset()
 
@@ -106,7 +107,8 @@ def brokers(settings: Settings) -> frozenset[int]:
 def replicas(settings: Settings, topic: str) -> dict[int, Replicas]:
     """By partition, as the cluster believes; empty when it does not answer."""
     try:
-        found = _admin(settings).list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
+        with _admin(settings) as admin:
+            found = admin.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
     except KafkaException:
         return {}
     return {

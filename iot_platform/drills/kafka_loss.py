@@ -122,9 +122,9 @@ def kafka_topic_recreated_undrained(run: DrillRun) -> None:
 
 def _recreate(run: DrillRun) -> None:
     """The daemon must be down: what it sends meanwhile would wait, but the tally of what is lost must be exact."""
-    admin = AdminClient({**run.settings.kafka_config(), "log_level": 0})
-    topic = run.settings.kafka_topic
-    admin.delete_topics([topic])[topic].result(ANSWER_SECONDS)
+    with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+        topic = run.settings.kafka_topic
+        admin.delete_topics([topic])[topic].result(ANSWER_SECONDS)
 
     def gone() -> bool:
         try:
@@ -162,10 +162,10 @@ def kafka_records_deleted(run: DrillRun) -> None:
         following = _following(run)
         run.stack.kill_for_good("postgresql")
         run.await_true("records wait", lambda: all(end > following[p] + WAITING + 50 for p, end in _ends(run).items()), PATIENCE_SECONDS)
-        admin = AdminClient({**run.settings.kafka_config(), "log_level": 0})
-        wanted = [TopicPartition(run.settings.kafka_topic, p, offset + WAITING) for p, offset in following.items()]
-        for future in admin.delete_records(wanted).values():
-            future.result(ANSWER_SECONDS)
+        with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+            wanted = [TopicPartition(run.settings.kafka_topic, p, offset + WAITING) for p, offset in following.items()]
+            for future in admin.delete_records(wanted).values():
+                future.result(ANSWER_SECONDS)
         run.stack.start("postgresql")
         now = _following(run)
         run.expect_lost(sum(offset + WAITING - now[p] for p, offset in following.items()), "Kafka deleted them before they were drained")

@@ -139,9 +139,9 @@ def _set(run: DrillRun, name: str, value: str | None) -> None:
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     entry = ConfigEntry(name, value or "", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, run.settings.kafka_topic, incremental_configs=[entry])
-    admin = AdminClient({**run.settings.kafka_config(), "log_level": 0})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(ANSWER_SECONDS)
+    with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(ANSWER_SECONDS)
 
 
 def _tell(run: DrillRun, host: PowerHost) -> None:

@@ -33,8 +33,7 @@ def partitions_added(run: DrillRun) -> None:
     run.stack.restart(INGEST)
     run.fleet.start(rate=400)
     run.await_stored(500, PATIENCE_SECONDS)
-    with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"):
-        admin = _admin(run)
+    with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"), _admin(run) as admin:
         made = admin.create_partitions([NewPartitions(run.settings.kafka_topic, 2 * PARTITIONS)])
         made[run.settings.kafka_topic].result(ANSWER_SECONDS)
     seconds = run.await_true(
@@ -78,9 +77,9 @@ def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
             "enough records wait", lambda: all(end >= following[p] + DELETED[p] + 50 for p, end in topic.end(partitions).items()), 60
         )
     wanted = [TopicPartition(run.settings.kafka_topic, partition, following[partition] + count) for partition, count in DELETED.items()]
-    admin = _admin(run)
-    for future in admin.delete_records(wanted).values():
-        future.result(ANSWER_SECONDS)
+    with _admin(run) as admin:
+        for future in admin.delete_records(wanted).values():
+            future.result(ANSWER_SECONDS)
     return {partition: (following[partition], following[partition] + count - 1) for partition, count in DELETED.items()}
 
 

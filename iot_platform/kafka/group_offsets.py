@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class GroupOffsets:
-    """Of one process, used by one thread at a time. Keeps a Kafka connection of its own."""
+    """Of one process, used by one thread at a time. Keeps a Kafka connection of its own: `close` it."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
@@ -52,6 +52,13 @@ class GroupOffsets:
             self._answer = self._ask(offsets)
         except KafkaException as error:  # a certificate file that can't be read
             self._failed(error.args[0])
+
+    def close(self) -> None:
+        """Give up the connection, and what is not answered yet."""
+        admin, self._admin, self._answer = self._admin, None, None
+        if admin is not None:
+            with admin:
+                pass
 
     def _ask(self, offsets: Mapping[int, int]) -> "Future[Any]":
         if self._admin is None:

@@ -63,10 +63,10 @@ def look(settings: Settings, seconds: float) -> tuple[str | None, str | None]:
         KafkaException: no broker answers at all.
     """
     options: dict[str, Any] = {**settings.kafka_config(), "log_level": 0}
-    admin = AdminClient(options)
-    metadata = admin.list_topics(settings.kafka_topic, timeout=seconds)
-    missing = silent(admin, metadata, settings.kafka_topic, seconds)
-    return unavailable(metadata, settings.kafka_topic, missing), degraded(metadata, settings.kafka_topic)
+    with AdminClient(options) as admin:
+        metadata = admin.list_topics(settings.kafka_topic, timeout=seconds)
+        missing = silent(admin, metadata, settings.kafka_topic, seconds)
+        return unavailable(metadata, settings.kafka_topic, missing), degraded(metadata, settings.kafka_topic)
 
 
 def _not_available(text: str) -> KafkaException:

@@ -50,12 +50,16 @@ def kafka(settings: Settings) -> None:
 
     from iot_platform.kafka.causes import ConnectionCauses
 
-    causes, client = ConnectionCauses(settings), None
+    causes = ConnectionCauses(settings)
     try:
         client = AdminClient({**causes.config, "log_level": 0, "reconnect.backoff.max.ms": 500}, logger=_silent())
-        metadata = client.list_topics(timeout=_TIMEOUT_SECONDS)
     except KafkaException as error:
-        raise NotReadyError(causes.explain(error, client.poll if client else None)) from error
+        raise NotReadyError(causes.explain(error)) from error
+    with client:
+        try:
+            metadata = client.list_topics(timeout=_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise NotReadyError(causes.explain(error, client.poll)) from error
     if not metadata.brokers:
         raise NotReadyError(f"{settings.kafka_bootstrap_servers} knows no broker")
 

@@ -44,7 +44,7 @@ class TopicOffsets:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        del self._admin  # librdkafka closes its connections when the handle goes
+        self._admin.__exit__(kind, error, trace)
 
     def partitions(self) -> tuple[int, ...]:
         """Numbers of the topic's partitions, ascending.

@@ -129,8 +129,7 @@ class Lane:
             require_migrated(connection)
             end_abandoned(connection)
             before = offsets.read(connection, self._settings.kafka_topic)
-            identity = offsets.describe(self._settings)
-            marks = offsets.watermarks(self._settings, identity, self.partitions)
+            identity, marks = offsets.look(self._settings, self.partitions)
             rows = offsets.begin(connection, identity, self.partitions, marks)
             if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
                 marks = offsets.watermarks(self._settings, identity, self.partitions)

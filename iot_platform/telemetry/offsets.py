@@ -1,7 +1,8 @@
 """The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not. Whether
 the log is still the same one: see log_cut.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,14 +68,19 @@ def describe(settings: Settings) -> TopicIdentity:
     Raises:
         TransientError, TopicMissingError.
     """
-    causes, topic = ConnectionCauses(settings), settings.kafka_topic
-    admin = AdminClient({**causes.config, "log_level": 0})
-    try:
-        return identify(admin, topic)
-    except KafkaException as error:
-        if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
-            raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
+    with _asking(settings) as admin:
+        return identify(admin, settings.kafka_topic)
+
+
+def look(settings: Settings, partitions: Iterable[int] | None = None) -> tuple[TopicIdentity, dict[int, Watermarks]]:
+    """The topic, and what the logs of these of its partitions (None: of all) hold now, over one connection. Blocks at most about 40 s.
+
+    Raises:
+        TransientError, TopicMissingError.
+    """
+    with _asking(settings) as admin:
+        identity = identify(admin, settings.kafka_topic)
+        return identity, _watermarks(admin, identity, identity.partitions if partitions is None else partitions)
 
 
 def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
@@ -90,15 +96,28 @@ def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable
     Raises:
         TopicMissingError, TransientError.
     """
-    topic, partitions = identity.topic, tuple(partitions)
-    if absent := sorted(set(partitions) - set(identity.partitions)):
-        raise TopicMissingError(f"topic '{topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
-    causes = ConnectionCauses(settings)
-    admin = AdminClient({**causes.config, "log_level": 0})
-    try:
-        return ask_watermarks(admin, topic, partitions)
-    except KafkaException as error:
-        raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
+    with _asking(settings) as admin:
+        return _watermarks(admin, identity, partitions)
+
+
+def _watermarks(admin: AdminClient, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
+    wanted = tuple(partitions)
+    if absent := sorted(set(wanted) - set(identity.partitions)):
+        raise TopicMissingError(f"topic '{identity.topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
+    return ask_watermarks(admin, identity.topic, wanted)
+
+
+@contextmanager
+def _asking(settings: Settings) -> Iterator[AdminClient]:
+    """A client for the length of a question; Kafka's errors become ours."""
+    causes, topic = ConnectionCauses(settings), settings.kafka_topic
+    with AdminClient({**causes.config, "log_level": 0}) as admin:
+        try:
+            yield admin
+        except KafkaException as error:
+            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
+                raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
+            raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
 
 
 def ask_watermarks(

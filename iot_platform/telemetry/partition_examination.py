@@ -23,8 +23,7 @@ def examine(
         DrainError, psycopg2.Error.
     """
     rows = offsets.read(connection, settings.kafka_topic)
-    identity = offsets.describe(settings)
-    marks = offsets.watermarks(settings, identity, identity.partitions)
+    identity, marks = offsets.look(settings)
     states = judge(identity, rows, marks)
     sound = {number: row for number, row in rows.items() if states[number].problem in (None, Problem.LOG_CUT)}
     if closely and sound:

@@ -69,8 +69,8 @@ def look(settings: Settings, connection: Connection) -> tuple[TopicIdentity, dic
         TopicMissingError, TransientError, psycopg2.Error.
     """
     rows = offsets.read(connection, settings.kafka_topic)
-    identity = offsets.describe(settings)
-    return identity, judge(identity, rows, offsets.watermarks(settings, identity, identity.partitions))
+    identity, marks = offsets.look(settings)
+    return identity, judge(identity, rows, marks)
 
 
 def judge(identity: TopicIdentity, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> dict[int, PartitionState]:

@@ -94,7 +94,7 @@ class KafkaShelf:
         Raises:
             TransientError: Kafka does not answer.
         """
-        return offsets.watermarks(self._settings, offsets.describe(self._settings), (partition,))[partition].low
+        return offsets.look(self._settings, (partition,))[1][partition].low
 
     def fetch(self, partition: int, generation: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
         """The records of these offsets (ascending, none below `low`), where Kafka has one; with each batch the wanted offsets up to there.

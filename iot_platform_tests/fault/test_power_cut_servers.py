@@ -83,9 +83,9 @@ def set_flush(settings: Settings, value: str | None) -> None:
     entries = [ConfigEntry("flush.messages", value or "", incremental_operation=operation)]
     entries.append(ConfigEntry("segment.bytes", str(1 << 20), incremental_operation=AlterConfigOpType.SET))  # so that segments end, too
     resource = ConfigResource(ResourceType.TOPIC, settings.kafka_topic, incremental_configs=entries)
-    admin = AdminClient(settings.kafka_config())
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(60)
+    with AdminClient(settings.kafka_config()) as admin:
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(60)
 
 
 def produce(settings: Settings, first: int) -> list[int]:

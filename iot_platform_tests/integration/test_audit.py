@@ -340,11 +340,11 @@ def test_transaction_markers_are_no_loss(told: Settings) -> None:
 def test_a_topic_made_anew_and_an_accepted_loss(told: Settings, accountant: Accountant) -> None:
     """Offsets begin again: the same partition and offset twice, one row for each topic. What was accepted is shown, and no difference."""
     assert audit(told).ok
-    admin = AdminClient(told.kafka_config())
-    admin.delete_topics([told.kafka_topic])[told.kafka_topic].result(30)
-    deadline = threading.Event()
-    while told.kafka_topic in admin.list_topics(timeout=10).topics:
-        deadline.wait(0.1)
+    with AdminClient(told.kafka_config()) as admin:
+        admin.delete_topics([told.kafka_topic])[told.kafka_topic].result(30)
+        deadline = threading.Event()
+        while told.kafka_topic in admin.list_topics(timeout=10).topics:
+            deadline.wait(0.1)
     ensure_topics(told)
     result = audit(told)
     assert result.ok

@@ -118,9 +118,9 @@ def test_trace_shows_quarantine_and_what_kafka_has_forgotten(settings: Settings)
     feed.send(b"{}")
     feed.flush()
     drain(settings)
-    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
-    for future in admin.delete_records([TopicPartition(settings.kafka_topic, 0, 1)]).values():
-        future.result()
+    with AdminClient({**settings.kafka_config(), "log_level": 0}) as admin:
+        for future in admin.delete_records([TopicPartition(settings.kafka_topic, 0, 1)]).values():
+            future.result()
     found = answer(settings, "trace", "--partition", "0", "--offset", "0")
     assert (found["where"], found["record"], found["row"]["reason"]) == ("quarantined", None, "not_utf8")
     assert "gone from Kafka" in found["notes"][0]

@@ -247,8 +247,8 @@ def test_a_recreated_topic_fails_and_says_what_to_run(settings: Settings, instan
     feed.send(GOOD)
     feed.flush()
     assert materialize(settings, instance).success
-    admin = AdminClient(settings.kafka_config())
-    admin.delete_topics([settings.kafka_topic])[settings.kafka_topic].result()
+    with AdminClient(settings.kafka_config()) as admin:
+        admin.delete_topics([settings.kafka_topic])[settings.kafka_topic].result()
     _await_recreated(settings)
     result = materialize(settings, instance, key="0")
     assert not result.success
@@ -268,8 +268,9 @@ def _await_recreated(settings: Settings) -> None:
         except Exception:  # the deletion is not through yet
             time.sleep(0.2)
             continue
-        if settings.kafka_topic in AdminClient(settings.kafka_config()).list_topics(timeout=5).topics:
-            return
+        with AdminClient(settings.kafka_config()) as admin:
+            if settings.kafka_topic in admin.list_topics(timeout=5).topics:
+                return
     raise AssertionError("the topic did not come back")
 
 

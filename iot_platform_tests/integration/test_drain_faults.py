@@ -269,9 +269,9 @@ def test_data_that_kafka_deleted_is_an_error_until_accepted(settings: Settings, 
     fill(feed, 100)
     drain(settings)
     fill(feed, 100, first=100)
-    client = admin(settings)
-    for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 80)]).values():
-        future.result(30)
+    with admin(settings) as client:
+        for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 80)]).values():
+            future.result(30)
     with pytest.raises(DataGoneError, match=r"partition 0: offsets 50\.\.79.*iot offsets accept --partition 0$"):
         drain(settings)
     assert "30 messages gone" in iot(settings, "offsets", "show", monkeypatch=monkeypatch, code=1)
@@ -286,11 +286,11 @@ def test_data_that_kafka_deleted_is_an_error_until_accepted(settings: Settings, 
 def test_a_recreated_topic_is_an_error_until_accepted(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(feed, 100)
     drain(settings)
-    client = admin(settings)
-    client.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
-    with pytest.raises(TopicMissingError, match="IOT_KAFKA_TOPIC"):
-        drain_until_missing(settings)
-    client.create_topics([NewTopic(settings.kafka_topic, 2)])[settings.kafka_topic].result(30)
+    with admin(settings) as client:
+        client.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
+        with pytest.raises(TopicMissingError, match="IOT_KAFKA_TOPIC"):
+            drain_until_missing(settings)
+        client.create_topics([NewTopic(settings.kafka_topic, 2)])[settings.kafka_topic].result(30)
     other = Feed(settings)
     fill(other, 300)
     with pytest.raises(TopicRecreatedError, match=r"iot offsets accept --partition 0 --partition 1$"):

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import dagster as dg
 import pytest
@@ -43,13 +44,13 @@ def own(settings: Settings) -> Settings:
 def noted(settings: Settings, group: str | None = None) -> dict[int, int]:
     """What the group has of the test's topic."""
     wanted = ConsumerGroupTopicPartitions(group or settings.kafka_drain_group)
-    admin = AdminClient(settings.kafka_config())  # named: without it, it is gone before it answers
-    try:
-        answer = admin.list_consumer_group_offsets([wanted])[wanted.group_id].result(10)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
-            raise
-        return {}  # the cluster's first group
+    with AdminClient(settings.kafka_config()) as admin:
+        try:
+            answer = admin.list_consumer_group_offsets([wanted])[wanted.group_id].result(10)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                raise
+            return {}  # the cluster's first group
     return {item.partition: item.offset for item in answer.topic_partitions if item.topic == settings.kafka_topic}
 
 
@@ -82,9 +83,9 @@ def test_kafkas_own_tool_shows_the_lag(
     lag_watch.watch(own, instance)
     assert noted(own) == {0: 25, 1: 25}, "more than once a minute"
     clock = [0.0]
-    later = GroupOffsets(own, lambda: clock[0])
-    later.note({0: 25, 1: 32})
-    eventually(lambda: noted(own) == {0: 25, 1: 32})
+    with closing(GroupOffsets(own, lambda: clock[0])) as later:
+        later.note({0: 25, 1: 32})
+        eventually(lambda: noted(own) == {0: 25, 1: 32})
     assert lag_by_kafkas_tool(servers, own)[1] == (32, 32, 0)
 
 
@@ -94,31 +95,30 @@ def test_the_drains_own_consumers_do_not_hinder_it(settings: Settings) -> None:
     feed = Feed(settings)
     feed.send(b'{"n": 1}')
     feed.flush()
-    group = GroupOffsets(settings)
-    source = KafkaSource(settings)
-    try:
+    with closing(GroupOffsets(settings)) as group, closing(KafkaSource(settings)) as source:
         source.assign({0: Start(0), 1: Start(0)})
         eventually(lambda: source.read(lambda: False) is not None)
         with capture_logs() as logs:
             group.note({0: 1, 1: 0})
             eventually(lambda: noted(settings) == {0: 1, 1: 0})
             group.note({})
-    finally:
-        source.close()
     assert logs == []
 
 
 def test_off_leaves_nothing(own: Settings, instance: dg.DagsterInstance) -> None:
-    admin = AdminClient(own.kafka_config())
+    def groups() -> set[str]:
+        with AdminClient(own.kafka_config()) as admin:
+            return {group.group_id for group in admin.list_consumer_groups().result(10).valid}
+
     drain(own)
-    before = {group.group_id for group in admin.list_consumer_groups().result(10).valid}
+    before = groups()
     off = own.model_copy(update={"kafka_drain_group": "off"})
     feed = Feed(own)
     feed.send(b'{"n": 1}')
     feed.flush()
     assert isinstance(lag_watch.watch(off, instance), dg.SensorResult)
     assert lag_watch._group_offsets(off)._admin is None
-    assert {group.group_id for group in admin.list_consumer_groups().result(10).valid} == before
+    assert groups() == before
 
 
 def test_a_group_with_members_is_told_once(own: Settings) -> None:
@@ -161,8 +161,7 @@ def test_a_missing_right_on_the_group_is_named_once(secured_kafka: SecuredKafka)
 def told_over(settings: Settings, *, minutes: int) -> list[dict[str, object]]:
     """What is logged when offsets are noted for so many minutes, each answer awaited."""
     clock = [0.0]
-    group = GroupOffsets(settings, lambda: clock[0])
-    with capture_logs() as logs:
+    with closing(GroupOffsets(settings, lambda: clock[0])) as group, capture_logs() as logs:
         for _ in range(minutes):
             group.note({0: 3})
             eventually(lambda: group.note({}) or group._answer is None, seconds=20, what="no answer")  # type: ignore[func-returns-value]

@@ -21,8 +21,8 @@ def test_a_shift_ends_when_the_topic_gets_partitions_that_it_is_not_made_for(set
     thread.start()
     try:
         eventually(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)])
-        admin = AdminClient(settings.kafka_config())
-        admin.create_partitions([NewPartitions(settings.kafka_topic, 4)])[settings.kafka_topic].result(30)
+        with AdminClient(settings.kafka_config()) as admin:
+            admin.create_partitions([NewPartitions(settings.kafka_topic, 4)])[settings.kafka_topic].result(30)
         thread.join(60)
         assert not thread.is_alive()
     finally:

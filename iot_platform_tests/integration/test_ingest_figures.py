@@ -22,9 +22,9 @@ COUNT = 15_000
 @pytest.fixture
 def daemon(servers: Servers, tmp_path: Path) -> Iterator[Daemon]:
     """Between the two, and so impatient with Kafka that it spools all the time."""
-    admin = AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers})
-    for future in admin.create_topics([NewTopic(name, 3, 1) for name in (TOPIC, f"{TOPIC}-dead")]).values():
-        future.result(20)
+    with AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers}) as admin:
+        for future in admin.create_topics([NewTopic(name, 3, 1) for name in (TOPIC, f"{TOPIC}-dead")]).values():
+            future.result(20)
     made = Daemon(
         tmp_path,
         mqtt_url=servers.mqtt_url,

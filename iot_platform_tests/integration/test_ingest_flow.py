@@ -21,9 +21,9 @@ def topics(servers: Servers, request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 def create(servers: Servers, *names: str) -> None:
-    admin = AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers})
-    for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
-        future.result(20)
+    with AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers}) as admin:
+        for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
+            future.result(20)
 
 
 @pytest.fixture

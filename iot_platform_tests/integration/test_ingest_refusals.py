@@ -24,25 +24,30 @@ class Topic:
         self.name = f"{daemon.environment['IOT_KAFKA_TOPIC']}-own"
         self.dead = daemon.environment["IOT_KAFKA_DEAD_LETTER_TOPIC"]
         self.config = {name.replace("_", "."): value for name, value in config.items()}
-        self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
         daemon.environment["IOT_KAFKA_TOPIC"] = self.name
         daemon.environment["IOT_INGEST_IN_FLIGHT_WINDOW"] = "2000"
         self.create()
 
     def create(self) -> None:
         def made() -> bool:
-            future = self.admin.create_topics([NewTopic(self.name, 2, 1, config=self.config)])[self.name]
-            return future.exception(30) is None  # one that is being deleted exists for a moment more
+            with self._admin() as admin:
+                future = admin.create_topics([NewTopic(self.name, 2, 1, config=self.config)])[self.name]
+                return future.exception(30) is None  # one that is being deleted exists for a moment more
 
         eventually(made)
 
     def delete(self) -> None:
-        self.admin.delete_topics([self.name])[self.name].result(30)
+        with self._admin() as admin:
+            admin.delete_topics([self.name])[self.name].result(30)
 
     def alter(self, name: str, value: str) -> None:
         resource = ConfigResource(ResourceType.TOPIC, self.name)
         resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
-        self.admin.incremental_alter_configs([resource])[resource].result(30)
+        with self._admin() as admin:
+            admin.incremental_alter_configs([resource])[resource].result(30)
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
 
     def values(self, count: int) -> list[bytes]:
         """What it holds once there are so many, in the order of the log."""

@@ -40,20 +40,20 @@ def cli(mine: Settings, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 def make(settings: Settings, **config: str) -> None:
     """Somebody else's topics: the message topic with Kafka's defaults but for these settings."""
-    admin = AdminClient(settings.kafka_config())
-    topics = [
-        NewTopic(settings.kafka_topic, 2, 1, config={key.replace("_", "."): value for key, value in config.items()}),
-        NewTopic(settings.kafka_dead_letter_topic, 1, 1, config={**SAFE, "retention.ms": "-1"}),
-    ]
-    for future in admin.create_topics(topics, operation_timeout=15).values():
-        future.result(20)
+    with AdminClient(settings.kafka_config()) as admin:
+        topics = [
+            NewTopic(settings.kafka_topic, 2, 1, config={key.replace("_", "."): value for key, value in config.items()}),
+            NewTopic(settings.kafka_dead_letter_topic, 1, 1, config={**SAFE, "retention.ms": "-1"}),
+        ]
+        for future in admin.create_topics(topics, operation_timeout=15).values():
+            future.result(20)
 
 
 def alter(settings: Settings, name: str, value: str) -> None:
-    admin = AdminClient(settings.kafka_config())
-    resource = ConfigResource(ResourceType.TOPIC, settings.kafka_topic)
-    resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
-    admin.incremental_alter_configs([resource])[resource].result(20)
+    with AdminClient(settings.kafka_config()) as admin:
+        resource = ConfigResource(ResourceType.TOPIC, settings.kafka_topic)
+        resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
+        admin.incremental_alter_configs([resource])[resource].result(20)
 
 
 def state(settings: Settings) -> TopicState:

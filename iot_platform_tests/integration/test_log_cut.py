@@ -210,9 +210,9 @@ def test_records_deleted_below_the_last_drained_one(settings: Settings, disk: Ka
 
     fill(settings, 0, 10)
     drain(settings)
-    client = AdminClient(settings.kafka_config())
-    for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 10)]).values():
-        future.result(30)
+    with AdminClient(settings.kafka_config()) as client:
+        for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 10)]).values():
+            future.result(30)
     fill(settings, 100, 5)
     drain(settings)
     assert numbers(settings) == [*range(10), *range(100, 105)]
@@ -228,7 +228,7 @@ def test_a_drain_until_caught_up_ends_after_a_cut(settings: Settings, disk: Kafk
         feed.send(bytes(900_000))  # all together more than a consumer fetches ahead
     feed.flush()
     waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'iot-drain by hand%%' AND wait_event_type = 'Lock'"
-    slow = settings.model_copy(update={"drain_batch_bytes": 2_000_000})
+    slow = settings.model_copy(update={"drain_batch_records": 5})
     thread = threading.Thread(target=Drain(slow, Shift((0, 1), "by hand", until_caught_up=True)).run)
     with closing(connect(settings)) as lock:
         with lock.cursor() as cursor:
