@@ -14,9 +14,11 @@ from iot_platform.telemetry.records import Records, split_place
 from iot_platform.telemetry.redelivery import topic_columns
 from iot_platform.telemetry.repeats import Stream
 
-MESSAGE: Final = """
+_MESSAGE: Final = """
 COPY message (received_at, kafka_offset, source_id, kafka_partition, time_source, sequence, connection_id, packet_id, flags,
-    duplicate_of, log_generation, duplicate_of_generation, payload) FROM STDIN (FORMAT binary)"""
+    duplicate_of,{generations} payload) FROM STDIN (FORMAT binary)"""
+_FIRST_LOG: Final = _MESSAGE.format(generations="")
+_LATER_LOG: Final = _MESSAGE.format(generations=" log_generation, duplicate_of_generation,")
 QUARANTINE: Final = """
 COPY quarantine (received_at, kafka_offset, kafka_partition, reason, detail, tenant_id, project_id, sequence, connection_id, packet_id,
     flags, duplicate_of, log_generation, duplicate_of_generation, topic, topic_bytes, payload) FROM STDIN (FORMAT binary)"""
@@ -51,35 +53,36 @@ class Plan:
             self.is_bad[row] = True
 
 
-def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> list[bytes]:
-    """Good records as rows of MESSAGE; `rows` ascend."""
+def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tuple[str, list[bytes]]:
+    """Good records for table message: the COPY statement and its rows; `rows` ascend."""
     if not len(rows):
-        return []
+        return _FIRST_LOG, []
     records, envelope = plan.records, plan.records.envelope
     readable = envelope.readable[rows]
     with_header = None if readable.all() else readable
-    generation = records.generation[rows]
-    is_copy = plan.duplicate_of[rows] >= 0
-    copied_generation, copied_offset = split_place(np.maximum(plan.duplicate_of[rows], 0))
+    place_of_first, is_copy = plan.duplicate_of[rows], plan.duplicate_of[rows] >= 0
+    is_first_log = not records.generation.any()  # the usual case is spared two columns: what came first is of no later log
+    generations: list[Column] = []
+    if not is_first_log:
+        generation = records.generation[rows]
+        copied_generation, place_of_first = split_place(np.maximum(place_of_first, 0))
+        generations = [Column("int4", generation), Column("int4", copied_generation, is_copy & (copied_generation != generation))]
     payloads = records.payloads if len(rows) == len(records) else [records.payloads[row] for row in rows.tolist()]
-    return encode(
-        [
-            Column("timestamptz", envelope.received_at[rows]),
-            Column("int8", records.offset[rows]),
-            Column("int4", catalog.source_id[plan.decoded.source_index[rows]]),
-            Column("int4", records.partition[rows]),
-            Column("int2", plan.decoded.time_source[rows]),
-            Column("int8", envelope.sequence[rows], with_header),
-            Column("int4", plan.connection_id[rows], with_header),
-            Column("int4", envelope.packet_id[rows], with_header),
-            Column("int2", envelope.flags[rows], with_header),
-            Column("int8", copied_offset, is_copy),
-            Column("int4", generation),
-            Column("int4", copied_generation, is_copy & (copied_generation != generation)),
-            Column("bytes", payloads),
-        ],
-        len(rows),
-    )
+    columns = [
+        Column("timestamptz", envelope.received_at[rows]),
+        Column("int8", records.offset[rows]),
+        Column("int4", catalog.source_id[plan.decoded.source_index[rows]]),
+        Column("int4", records.partition[rows]),
+        Column("int2", plan.decoded.time_source[rows]),
+        Column("int8", envelope.sequence[rows], with_header),
+        Column("int4", plan.connection_id[rows], with_header),
+        Column("int4", envelope.packet_id[rows], with_header),
+        Column("int2", envelope.flags[rows], with_header),
+        Column("int8", place_of_first, is_copy),
+        *generations,
+        Column("bytes", payloads),
+    ]
+    return _FIRST_LOG if is_first_log else _LATER_LOG, encode(columns, len(rows))
 
 
 def quarantine_rows(plan: Plan, decoder: Decoder, rows: Iterable[int]) -> list[bytes]:

@@ -92,7 +92,7 @@ def to_records(
         ranges=ranges,
         generation=_generation(partition, generations or {}),
         empty=empty or {},
-        last={int(number): last_record(messages[np.flatnonzero(partition == number)[-1]]) for number in np.unique(partition)},
+        last={number: last_record(messages[rows[-1]]) for number in ranges if len(rows := np.flatnonzero(partition == number))},
     )
 
 

@@ -11,7 +11,7 @@ from iot_platform.telemetry import replay_books
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
-from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
+from iot_platform.telemetry.plan import QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
 from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.redelivery import Redelivery
 from iot_platform.telemetry.repeats import streams
@@ -147,8 +147,9 @@ class ReplayWriter:
 
 def _write_rows(cursor: Cursor, work: Work) -> None:
     plan = work.plan
-    if messages := message_rows(plan, work.catalog, np.flatnonzero((work.leave | work.restore) & ~plan.is_bad)):
-        copy(cursor, MESSAGE, messages)
+    copy_messages, messages = message_rows(plan, work.catalog, np.flatnonzero((work.leave | work.restore) & ~plan.is_bad))
+    if messages:
+        copy(cursor, copy_messages, messages)
     if quarantine := quarantine_rows(plan, work.catalog.decoder, np.flatnonzero(work.restore & plan.is_bad).tolist()):
         copy(cursor, QUARANTINE, quarantine)
 

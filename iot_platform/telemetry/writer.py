@@ -16,7 +16,7 @@ from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
-from iot_platform.telemetry.plan import MESSAGE, QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
+from iot_platform.telemetry.plan import QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
 from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.records import DecodedRecords, Generations, Records
 from iot_platform.telemetry.redelivery import Redelivery
@@ -88,14 +88,14 @@ class Writer:
         """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
         values = select(plan.decoded, plan.measured, catalog)
-        messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
+        copy_messages, messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
         quarantine = quarantine_rows(plan, batch.decoder, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
             if not catalog.hold(cursor):
                 return None
             if messages:
-                copy(cursor, MESSAGE, messages)
+                copy(cursor, copy_messages, messages)
             if quarantine:
                 copy(cursor, QUARANTINE, quarantine)
             result, latest = self._measurements.write(values, catalog)
