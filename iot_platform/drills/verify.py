@@ -14,9 +14,10 @@ import psycopg2
 
 from iot_platform.database import DatabaseError
 from iot_platform.drills.run import DrillRun
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.simulator.comparison import Comparison, Log, Place, Stored, examine, read
 from iot_platform.simulator.record import Published
+from iot_platform.telemetry.errors import DrainError
+from iot_platform.telemetry.partition_state import look
 
 SETTLE_SECONDS: Final = 240.0
 QUIET_LOOKS: Final = 3
@@ -110,13 +111,9 @@ def _state(run: DrillRun) -> State:
 
 
 def _lag(run: DrillRun) -> int | None:
-    with suppress(psycopg2.Error, DatabaseError, KafkaUnavailableError):
-        with TopicOffsets(run.settings) as topic:
-            end = topic.end(topic.partitions())
-        with run.database() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s", (run.settings.kafka_topic,))
-            following = dict(cursor.fetchall())
-        return sum(max(0, offset - int(following.get(partition, 0))) for partition, offset in end.items())
+    """Records that wait for the drain; one at least in each partition of which no drain has seen yet that its log still goes on."""
+    with suppress(psycopg2.Error, DatabaseError, DrainError), run.database() as connection:
+        return sum(state.wants_run for state in look(run.settings, connection)[1].values())
     return None
 
 

@@ -10,10 +10,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
+from iot_platform.telemetry.partition_state import judge
 
 BEHIND: Final = timedelta(seconds=120)
 _NOW: Final = "SELECT clock_timestamp()"
-_OFFSETS: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
 _RECEIVED: Final = """
 SELECT max(l.last_received_at) FROM ledger l
 WHERE l.kind = 'drain' AND l.committed_at > now() - interval '7 days' AND l.last_received_at <= %s"""
@@ -30,31 +31,25 @@ class Horizon:
 
 
 def find_horizon(settings: Settings, connection: Connection) -> Horizon:
-    """Ask Kafka for the drain's lag, and the ingest daemons (if any ever reported) whether they receive. Without lag the horizon is now,
-    else what was received last. Blocks some seconds at most; commits."""
+    """Ask Kafka what waits for the drain, and the ingest daemons (if any ever reported) whether they receive. Where nothing waits the
+    horizon is now, else what was received last; where a partition cannot simply go on (another topic, a log that was cut), something waits.
+    Blocks some seconds at most; commits."""
     now = _one(connection, _NOW)
-    lag = _lag(settings, connection)
-    received = now if lag == 0 else _one(connection, _RECEIVED, now) or now
-    if lag is None:
-        return Horizon(received, live=False, reason="Kafka does not answer")
+    rows = offsets.read(connection, settings.kafka_topic)
+    try:
+        with TopicOffsets(settings) as topic:
+            identity, marks = topic.look()
+        states = judge(identity, rows, marks)
+    except KafkaUnavailableError:
+        return Horizon(_one(connection, _RECEIVED, now) or now, live=False, reason="Kafka does not answer")
+    waiting = sum(state.wants_run for state in states.values())
+    received = (waiting and _one(connection, _RECEIVED, now)) or now
     if now - received > BEHIND:
-        return Horizon(received, live=False, reason=f"{lag:,} records in Kafka wait for the drain")
+        problems = [f"partition {state.partition}: {state.text}" for state in states.values() if state.problem]
+        return Horizon(received, live=False, reason=problems[0] if problems else f"{waiting:,} records in Kafka wait for the drain")
     if _one(connection, _DAEMONS) and (silent := _not_ready(settings)):
         return Horizon(received, live=False, reason=f"the ingest daemon at {silent} is not ready")
     return Horizon(received, live=True)
-
-
-def _lag(settings: Settings, connection: Connection) -> int | None:
-    try:
-        with TopicOffsets(settings) as topic:
-            marks = topic.watermarks(topic.partitions())
-    except KafkaUnavailableError:
-        return None
-    with connection.cursor() as cursor:
-        cursor.execute(_OFFSETS, (settings.kafka_topic,))
-        stored: dict[int, int] = dict(cursor.fetchall())
-    connection.commit()
-    return sum(max(0, end - stored.get(partition, marks.begin[partition])) for partition, end in marks.end.items())
 
 
 def _not_ready(settings: Settings) -> str | None:

@@ -9,7 +9,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
-_OFFSETS = "SELECT kafka_partition, next_offset, extract(epoch FROM updated_at)::float8 FROM kafka_offset WHERE topic = %s"
 _NOTE_WATERMARKS = """
 INSERT INTO kafka_watermark AS w (topic, kafka_partition, high, problem)
 SELECT %(topic)s, n.partition, n.high, n.problem
@@ -59,19 +58,6 @@ class Figures(Counts):
             self.offsets[partition] = (min(mine[0], first), max(mine[1], last))
         times = [time for time in (self.last_received_at, other.last_received_at) if time is not None]
         self.last_received_at = max(times, default=None)
-
-
-@dataclass(frozen=True)
-class StoredOffset:
-    """next_offset of a partition, and when it last moved (seconds since the epoch)."""
-
-    next_offset: int
-    updated_at: float
-
-
-def stored_offsets(connection: Connection, topic: str) -> dict[int, StoredOffset]:
-    """What the database has taken from each partition; a partition never drained is missing."""
-    return {partition: StoredOffset(offset, at) for partition, offset, at in _rows(connection, _OFFSETS, (topic,))}
 
 
 def note_watermarks(connection: Connection, topic: str, high: Mapping[int, int], problems: Mapping[int, str | None]) -> None:

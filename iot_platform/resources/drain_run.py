@@ -18,7 +18,7 @@ from sqlalchemy.pool import Pool
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.resources import shifts
-from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, stored_offsets, tenant_figures
+from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, tenant_figures
 from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluation_of
 from iot_platform.resources.dynamic import ProjectKeys
@@ -28,6 +28,7 @@ from iot_platform.resources.partition_keys import project_key
 from iot_platform.resources.signals import stop_on_signals
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class _DrainRun:
 
     def _reached(self, connection: Connection, partitions: tuple[int, ...], goal: dict[int, int]) -> bool:
         """Whether others drained up to the goal. Beyond it only counts within what Kafka holds: else the topic is another one."""
-        stored = stored_offsets(connection, self.settings.kafka_topic)
+        stored = offsets.read(connection, self.settings.kafka_topic)
         if not all(p in stored and stored[p].next_offset >= goal[p] for p in partitions):
             return False
         if all(stored[p].next_offset == goal[p] for p in partitions):
@@ -221,7 +222,7 @@ class _DrainRun:
         """By hand: each chosen partition's materialization shows sums since the beginning, even if nothing waited for it."""
         with closing(connect(self.settings, application_name="dagster-drain")) as connection:
             sums = partition_figures(connection, list(self.partitions))
-            stored = stored_offsets(connection, self.settings.kafka_topic)
+            stored = offsets.read(connection, self.settings.kafka_topic)
         for partition in self.partitions:
             metadata: Metadata = {"next_offset": stored[partition].next_offset if partition in stored else 0}
             if partition in sums:

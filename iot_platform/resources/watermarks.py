@@ -1,7 +1,6 @@
 """Where the Kafka topic begins and ends, asked without joining any consumer group."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,20 +11,11 @@ from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
-from iot_platform.telemetry.offsets import TopicIdentity, ask_watermarks, identify
-from iot_platform.telemetry.offsets import Watermarks as OffsetWatermarks
+from iot_platform.telemetry.offsets import TopicIdentity, Watermarks, ask_watermarks, identify
 
 
 class KafkaUnavailableError(Exception):
     """Kafka did not answer, or the topic is missing; the message names the setting to look at. Retry later."""
-
-
-@dataclass(frozen=True)
-class Watermarks:
-    """First and next offset of every partition of the topic."""
-
-    begin: dict[int, int]
-    end: dict[int, int]
 
 
 class TopicOffsets:
@@ -65,18 +55,18 @@ class TopicOffsets:
         return tuple(sorted(topic.partitions))
 
     def end(self, partitions: tuple[int, ...]) -> dict[int, int]:
-        """The offset that the next record of each partition will get."""
-        return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        """The offset that the next record of each partition will get.
 
-    def begin(self, partitions: tuple[int, ...]) -> dict[int, int]:
-        """The oldest offset that each partition still holds."""
-        return self._offsets(partitions, OffsetSpec.earliest()) if partitions else {}  # type: ignore[no-untyped-call]
+        Raises:
+            KafkaUnavailableError: see there.
+        """
+        try:
+            answers = leaders.list_offsets(self._admin, self._topic, partitions, OffsetSpec.latest(), self._timeout)  # type: ignore[no-untyped-call]
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        return {partition: answer.offset for partition, answer in answers.items()}
 
-    def watermarks(self, partitions: tuple[int, ...]) -> Watermarks:
-        """First and next offset of each partition."""
-        return Watermarks(begin=self.begin(partitions), end=self.end(partitions))
-
-    def look(self) -> tuple[TopicIdentity, dict[int, OffsetWatermarks]]:
+    def look(self) -> tuple[TopicIdentity, dict[int, Watermarks]]:
         """Which topic it is, and what the log of each partition holds.
 
         Raises:
@@ -87,13 +77,6 @@ class TopicOffsets:
             return identity, ask_watermarks(self._admin, self._topic, identity.partitions, self._timeout)
         except KafkaException as error:
             raise self._unavailable(error) from error
-
-    def _offsets(self, partitions: tuple[int, ...], spec: OffsetSpec) -> dict[int, int]:
-        try:
-            answers = leaders.list_offsets(self._admin, self._topic, partitions, spec, self._timeout)
-        except KafkaException as error:
-            raise self._unavailable(error) from error
-        return {partition: answer.offset for partition, answer in answers.items()}
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
         code = error.args[0].code()

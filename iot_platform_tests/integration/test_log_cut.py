@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from iot_platform.audit import run_audit
 from iot_platform.audit.dead_letters import import_dead_letters
 from iot_platform.cli.main import app
 from iot_platform.database import connect
+from iot_platform.quality import horizon
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.errors import DataGoneError
@@ -242,6 +244,19 @@ def test_a_drain_until_caught_up_ends_after_a_cut(settings: Settings, disk: Kafk
     ((next_offset, generation),) = query(settings, "SELECT next_offset, log_generation FROM kafka_offset WHERE kafka_partition = 0")
     assert (next_offset, generation) == (10, 1)
     assert numbers(settings) == list(range(20))
+
+
+def test_a_cut_log_is_no_proof_that_devices_are_silent(settings: Settings, disk: KafkaDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka holds less than was drained: no lag, and yet nobody knows what has come since."""
+    fill(settings, 0, 20)
+    drain(settings)
+    with closing(connect(settings)) as connection:
+        assert horizon.find_horizon(settings, connection).live
+        disk.cut(0, at=5)
+        monkeypatch.setattr(horizon, "BEHIND", timedelta(0))
+        found = horizon.find_horizon(settings, connection)
+    assert not found.live
+    assert "partition 0" in found.reason
 
 
 def test_a_marker_at_the_end_is_no_cut(settings: Settings) -> None:
