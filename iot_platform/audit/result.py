@@ -13,25 +13,27 @@ MAX_KEPT: Final = 1_000
 
 @dataclass(frozen=True)
 class Hole:
-    """Sequences `first` to `last` of an MQTT connection that are nowhere, and when their neighbours were received (None: there is none)."""
+    """Sequences `first` to `last` of an MQTT connection that are nowhere, and when their neighbours were received (None: there is none).
+    `topics`: up to five of the ten messages on either side; those of the missing ones are not known."""
 
     first: int
     last: int
     after: datetime | None
     before: datetime | None
+    topics: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> Self:
         """From the JSON of audit_sequences."""
         after, before = (datetime.fromisoformat(item[name]).astimezone(UTC) if item[name] else None for name in ("after", "before"))
-        return cls(item["from"], item["to"], after, before)
+        return cls(item["from"], item["to"], after, before, tuple(item["topics"]))
 
     @property
-    def when(self) -> str:
-        """In words, to the second, UTC."""
+    def where(self) -> str:
+        """In words: between which times (to the second, UTC), among which topics."""
         after = f"{self.after:%Y-%m-%d %H:%M:%S}" if self.after else "the connection's beginning"
         before = f"{self.before:%Y-%m-%d %H:%M:%S}" if self.before else "now"
-        return f"received between {after} and {before} UTC"
+        return f"received between {after} and {before} UTC" + (f", among messages of {', '.join(self.topics)}" if self.topics else "")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Difference:
             {
                 "first": hole.first,
                 "last": hole.last,
+                "topics": list(hole.topics),
                 **{name: time and time.isoformat() for name, time in (("after", hole.after), ("before", hole.before))},
             }
             for hole in self.holes

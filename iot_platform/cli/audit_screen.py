@@ -75,7 +75,7 @@ def _differences(result: AuditResult, console: "Console") -> None:
         for item in named[:SCREEN]:
             console.print(f"DIFFERENCE {item.text}", style="red", markup=False, soft_wrap=True)
             for hole in item.holes[:SHOWN_HOLES]:
-                text = f"    {hole.last - hole.first + 1:,} from sequence {hole.first} on: {hole.when}"
+                text = f"    {hole.last - hole.first + 1:,} from sequence {hole.first} on: {hole.where}"
                 console.print(text, style="red", markup=False, soft_wrap=True)
         if count > SCREEN:
             console.print(f"… and {count - SCREEN:,} more {kind} differences; --json names {len(named):,}", style="red")

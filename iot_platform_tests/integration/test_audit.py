@@ -18,7 +18,7 @@ from iot_platform.audit.proofs import PROOFS
 from iot_platform.kafka_admin import ensure_topics
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
-from iot_platform_tests.drain_feed import QOS1, Feed, backdate_ledger, drain, query
+from iot_platform_tests.drain_feed import QOS1, TOPIC, Feed, backdate_ledger, drain, query
 from iot_platform_tests.fix_audit import Accountant
 
 RECEIVED_AT = 1_790_000_000_000_000
@@ -201,6 +201,10 @@ def test_a_lost_spool_entry(told: Settings, accountant: Accountant) -> None:
     result = audit(told)
     assert texts(result) == ["connection 1 of ingest: sequence 41-43 are nowhere", "connection 2 of ingest: sequence 1-2 are nowhere"]
     assert result.sequence_sums()["missing"] == 5
+    (after_others, alone) = (hole for item in result.differences for hole in item.holes)
+    ((last_received,),) = query(told, "SELECT max(received_at) FROM message WHERE sequence = 40")
+    assert (after_others.after, after_others.before, after_others.topics) == (last_received, None, (TOPIC,))
+    assert (alone.after, alone.before, alone.topics) == (None, None, ())
 
 
 def test_in_flight_and_unacknowledged_are_no_loss(told: Settings, accountant: Accountant) -> None:

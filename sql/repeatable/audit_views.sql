@@ -327,18 +327,18 @@ BEGIN
                least(b.high, greatest(b.hole_to, CASE WHEN b.highest IS NULL OR b.high > b.highest THEN b.high END, b.lowest - 1)) AS high
         FROM bounded b
     ), hole AS (
-        SELECT x.client_id, x.connection_number, h.a, h.b, h.after, h.before FROM suspect x CROSS JOIN LATERAL (
+        SELECT x.connection_id, x.client_id, x.connection_number, h.a, h.b, h.after, h.before FROM suspect x CROSS JOIN LATERAL (
             SELECT coalesce(lag(f.sequence) OVER w, x.low - 1) + 1 AS a, f.sequence AS b, lag(f.received_at) OVER w AS after, f.received_at AS before FROM (
                 SELECT m.sequence, m.received_at FROM message m WHERE m.received_at BETWEEN x.first_received_at AND x.last_received_at
-                  AND m.connection_id = x.connection_id AND m.sequence BETWEEN x.low AND x.high
+                  AND m.connection_id = x.connection_id AND m.sequence BETWEEN x.low - 1 AND x.high
                 UNION ALL
                 SELECT q.sequence, q.received_at FROM quarantine q WHERE q.received_at BETWEEN x.first_received_at AND x.last_received_at
-                  AND q.connection_id = x.connection_id AND q.sequence BETWEEN x.low AND x.high
+                  AND q.connection_id = x.connection_id AND q.sequence BETWEEN x.low - 1 AND x.high
                 UNION ALL
                 SELECT r.sequence, r.received_at FROM removed_record r WHERE r.received_at BETWEEN x.first_received_at AND x.last_received_at
-                  AND r.connection_id = x.connection_id AND r.sequence BETWEEN x.low AND x.high
+                  AND r.connection_id = x.connection_id AND r.sequence BETWEEN x.low - 1 AND x.high
                 UNION ALL
-                SELECT d.sequence, NULL FROM letter d WHERE d.client_id = x.client_id AND d.connection_number = x.connection_number AND d.sequence BETWEEN x.low AND x.high
+                SELECT d.sequence, NULL FROM letter d WHERE d.client_id = x.client_id AND d.connection_number = x.connection_number AND d.sequence BETWEEN x.low - 1 AND x.high
                 UNION ALL
                 SELECT x.high + 1, (SELECT min(m.received_at) FROM message m WHERE m.received_at BETWEEN x.first_received_at AND x.last_received_at
                   AND m.connection_id = x.connection_id AND m.sequence > x.high)
@@ -347,7 +347,13 @@ BEGIN
     ), lost AS (
         SELECT h.client_id, h.connection_number, sum(h.b - h.a)::bigint AS missing,
                string_agg(audit_text(h.a, h.b), ', ' ORDER BY h.a) FILTER (WHERE h.number <= 20) || CASE WHEN count(*) > 20 THEN ', …' ELSE '' END AS places,
-               jsonb_agg(jsonb_build_object('from', h.a, 'to', h.b - 1, 'after', h.after, 'before', h.before) ORDER BY h.a) FILTER (WHERE h.number <= 20) AS holes
+               jsonb_agg(jsonb_build_object('from', h.a, 'to', h.b - 1, 'after', h.after, 'before', h.before, 'topics', (  -- of the neighbours
+                   SELECT coalesce(jsonb_agg(n.topic ORDER BY n.topic), '[]') FROM (
+                       SELECT DISTINCT s.topic FROM message m JOIN source s USING (source_id)
+                       WHERE m.connection_id = h.connection_id AND m.sequence BETWEEN h.a - 10 AND h.b + 9
+                         AND (m.received_at BETWEEN h.after - interval '1 second' AND h.after + interval '1 second'
+                              OR m.received_at BETWEEN h.before - interval '1 second' AND h.before + interval '1 second')
+                       ORDER BY 1 LIMIT 5) n)) ORDER BY h.a) FILTER (WHERE h.number <= 20) AS holes
         FROM (SELECT *, row_number() OVER (PARTITION BY client_id, connection_number ORDER BY a) AS number FROM hole) h
         GROUP BY h.client_id, h.connection_number
     )
@@ -386,7 +392,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION audit_sequences(timestamptz, integer) IS
-    'Second proof. One row for each MQTT connection that brought or reported something since: sequences checked_from to checked_to must be in message, quarantine or dead_letter. Of a connection that was never reported, the last in_flight_window sequences are not checked. holes: of the missing ones, the first 20 stretches, each with the receive times of its neighbours (null: none).';
+    'Second proof. One row for each MQTT connection that brought or reported something since: sequences checked_from to checked_to must be in message, quarantine or dead_letter. Of a connection that was never reported, the last in_flight_window sequences are not checked. holes: of the missing ones, the first 20 stretches, each with the receive times of its neighbours (null: none) and up to 5 topics of the ten on either side.';
 
 CREATE OR REPLACE VIEW audit_offset AS SELECT * FROM audit_offsets(now() - interval '24 hours');
 COMMENT ON VIEW audit_offset IS 'One row is one Kafka partition or one difference: audit_offsets of the last 24 hours.';
