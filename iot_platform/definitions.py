@@ -9,8 +9,8 @@ from iot_platform.defs.ingestion.schedules import observe_ingestion, observe_ing
 from iot_platform.defs.maintenance import compression, retention
 from iot_platform.defs.maintenance.jobs import purge_dagster_history
 from iot_platform.defs.maintenance.schedules import purge_dagster_history_schedule
+from iot_platform.defs.telemetry import checks
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
-from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.defs.telemetry.jobs import check_telemetry, drain
 from iot_platform.defs.telemetry.schedules import check_telemetry_schedule
 from iot_platform.defs.telemetry.sensors import kafka_lag, new_projects
@@ -23,11 +23,10 @@ STAGES = (rollups, quality, retention, compression)
 @dg.definitions
 def defs() -> dg.Definitions:
     """Stages ingestion → telemetry → rollups → quality → maintenance. Nothing is read from environment or network here."""
-    checks = [every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good]
     schedules = [observe_ingestion_schedule, check_telemetry_schedule, purge_dagster_history_schedule]
     return dg.Definitions(
         assets=[ingestion_sources, drained_tables, project, tenant, *(item for stage in STAGES for item in stage.ASSETS)],
-        asset_checks=[*checks, *rollups.CHECKS, *compression.CHECKS],
+        asset_checks=[*checks.CHECKS, *rollups.CHECKS, *compression.CHECKS],
         jobs=[observe_ingestion, drain, check_telemetry, purge_dagster_history, *(item for stage in STAGES for item in stage.JOBS)],
         sensors=[kafka_lag, new_projects],
         schedules=[*schedules, *(item for stage in STAGES for item in stage.SCHEDULES)],

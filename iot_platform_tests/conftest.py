@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import pytest
 
 from iot_platform_tests.fix_audit import accountant, told
@@ -16,6 +17,9 @@ from iot_platform_tests.fix_tenants import two_tenants
 KEPT = ("IOT_CACHE_DIR", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
 for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is no fault
+hypothesis.settings.load_profile("any machine")
 
 __all__ = [
     "accountant",

@@ -1,4 +1,5 @@
-"""The asset check that looks at Kafka itself: whether every partition can simply go on where it was drained to."""
+"""The asset checks that look at Kafka itself: whether every partition can go on where it was drained to, and whether the topics' settings
+keep what was acknowledged."""
 
 from contextlib import closing
 from typing import Final
@@ -6,11 +7,13 @@ from typing import Final
 import dagster as dg
 
 from iot_platform.database import connect
+from iot_platform.kafka_admin import TopicError, check_topics, remedy
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DrainError
 from iot_platform.telemetry.partition_state import look
 
 GOES_ON: Final = "every_partition_can_go_on"
+KEEPS: Final = "topics_keep_what_was_acknowledged"
 
 
 def evaluate_partitions(settings: Settings) -> dg.AssetCheckResult:
@@ -36,4 +39,26 @@ def evaluate_partitions(settings: Settings) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"lag": lag, "problems": len(texts)},
         description="; ".join(f"{where}: {text}" for where, text in texts.items()) or None,
+    )
+
+
+def evaluate_topics(settings: Settings) -> dg.AssetCheckResult:
+    """Ask Kafka for the effective settings of both topics now: what `iot topics check` refuses fails the check. What we may not read, or
+    a Kafka that does not answer, is only a warning: other checks tell whether the drain goes on."""
+    texts: list[str] = []
+    severity, warnings = dg.AssetCheckSeverity.ERROR, 0
+    try:
+        _, findings = check_topics(settings)
+    except TopicError as error:
+        texts, severity = [str(error)], dg.AssetCheckSeverity.WARN
+    else:
+        texts = [f"{finding.line}. {remedy(settings, finding)}" for finding in findings if finding.state == "refused"]
+        warnings = len(findings) - len(texts)
+    return dg.AssetCheckResult(
+        check_name=KEEPS,
+        asset_key="message",
+        passed=not texts,
+        severity=severity,
+        metadata={"problems": len(texts), "warnings": warnings},
+        description="; ".join(texts) or None,
     )

@@ -84,6 +84,8 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
     assert checks == {
         "message:every_offset_is_accounted_for",
         "message:every_sequence_is_contiguous",
+        "message:every_partition_can_go_on",
+        "message:topics_keep_what_was_acknowledged",
         "quarantine:messages_are_mostly_good",
         "measurement_1h:rollup_equals_measurement",
         "retention_removed:retention_is_possible",

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable
 
+import dagster as dg
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from typer.testing import CliRunner, Result
@@ -13,6 +14,7 @@ from iot_platform.cli.main import app
 from iot_platform.kafka.topic_state import TopicState
 from iot_platform.kafka_admin import TopicError, check_topics, ensure_topics
 from iot_platform.local.doctor_kafka import topic_findings
+from iot_platform.resources.partition_checks import evaluate_topics
 from iot_platform.settings import Settings
 from iot_platform_tests.fix_stack import Servers
 
@@ -144,6 +146,18 @@ def test_a_topic_that_this_broker_did_not_know_of_yet_is_not_ours(mine: Settings
     with pytest.raises(TopicError, match=r"flush\.messages"):
         ensure_topics(mine)
     assert state(mine).config["flush.messages"].source != "topic"
+
+
+def test_the_check_in_dagster_names_what_mends_it(mine: Settings) -> None:
+    make(mine, **{key.replace(".", "_"): value for key, value in SAFE.items() if key != "flush.messages"})
+    found = evaluate_topics(mine)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "flush.messages" in (found.description or "")
+    assert "iot topics apply" in (found.description or "")
+    alter(mine, "flush.messages", "1")
+    assert evaluate_topics(mine).passed
+    away = evaluate_topics(mine.model_copy(update={"kafka_topic": f"{mine.kafka_topic}-away"}))
+    assert (away.passed, away.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def test_create_leaves_existing_topics_alone(mine: Settings, cli: Cli) -> None:

@@ -1,10 +1,12 @@
 """Claims about the drained tables, each named by what it proves. Shifts evaluate them too; here they run by hand and on schedule."""
 
+from typing import Final
+
 import dagster as dg
 
 from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit
 from iot_platform.resources.checks import evaluate_brake
-from iot_platform.resources.partition_checks import GOES_ON, evaluate_partitions
+from iot_platform.resources.partition_checks import GOES_ON, KEEPS, evaluate_partitions, evaluate_topics
 from iot_platform.resources.platform import PlatformResource
 
 
@@ -29,7 +31,23 @@ def every_partition_can_go_on(platform: PlatformResource) -> dg.AssetCheckResult
     return evaluate_partitions(platform.settings())
 
 
+@dg.asset_check(asset="message", name=KEEPS)
+def topics_keep_what_was_acknowledged(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Neither Kafka topic, the one for dead letters included, has a setting in force that can lose an acknowledged message: retention
+    shorter than the outage budget, compaction, no sync on a single replica, unclean elections. Fails with the command that mends it."""
+    return evaluate_topics(platform.settings())
+
+
 @dg.asset_check(asset="quarantine")
 def messages_are_mostly_good(platform: PlatformResource) -> dg.AssetCheckResult:
     """Poison brake: fails while over 5 % of the last 5 minutes' records, or 1,000 in a row, are in quarantine. Nothing stops."""
     return evaluate_brake(platform.settings())
+
+
+CHECKS: Final = (
+    every_offset_is_accounted_for,
+    every_sequence_is_contiguous,
+    every_partition_can_go_on,
+    topics_keep_what_was_acknowledged,
+    messages_are_mostly_good,
+)
