@@ -181,9 +181,10 @@ class _Kafka:
         if not missing:
             return []
         made = []
-        for name, future in self._client.create_topics(missing, operation_timeout=TIMEOUT_SECONDS).items():
+        asked = self._client.create_topics(missing, operation_timeout=TIMEOUT_SECONDS, request_timeout=TIMEOUT_SECONDS + 5)
+        for name, future in asked.items():
             try:
-                future.result(TIMEOUT_SECONDS + 5)
+                future.result()
                 made.append(name)
             except KafkaException as error:
                 # Somebody else's, even if this broker did not know of it a moment ago: never ours to alter.
@@ -223,9 +224,10 @@ class _Kafka:
             operation = AlterConfigOpType.DELETE if change.new is None else AlterConfigOpType.SET
             resource = resources.setdefault(change.topic, ConfigResource(ResourceType.TOPIC, change.topic))
             resource.add_incremental_config(ConfigEntry(change.setting, change.new, incremental_operation=operation))
-        for resource, future in self._client.incremental_alter_configs(list(resources.values())).items():
+        asked = self._client.incremental_alter_configs(list(resources.values()), request_timeout=TIMEOUT_SECONDS)
+        for resource, future in asked.items():
             try:
-                future.result(TIMEOUT_SECONDS)
+                future.result()
             except KafkaException as error:
                 wanted = ", ".join(f"{item.setting}={item.new or 'default'}" for item in changes if item.topic == resource.name)
                 why = self._causes.explain(error, self._client.poll, Right(("AlterConfigs",), "topic", resource.name))

@@ -15,6 +15,9 @@ from iot_platform.drills.kafka_cluster import BROKERS, KafkaCluster, name_of, re
 from iot_platform.drills.registry import drill
 from iot_platform.drills.run import DrillError, DrillRun
 from iot_platform.drills.stack import INGEST
+from iot_platform.local.doctor_drain import drain_findings
+from iot_platform.local.doctor_kafka import topic_findings
+from iot_platform.resources.watermarks import KafkaUnavailableError
 from iot_platform.settings import Settings
 
 RATE: Final = 200
@@ -67,6 +70,7 @@ def two_brokers_killed(run: DrillRun) -> None:
             run.check(_confirmed(run) == confirmed, f"Kafka confirmed {_confirmed(run) - confirmed} messages with one copy only")
             run.check(_figure(run, "iot_ingest_spool_messages") > spooled, "the spool did not grow")
             _check_status(run, gone)
+            _check_doctor(run, gone)
             _await_drain_says(run, gone)
             _start(run, gone)
             back = run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
@@ -277,6 +281,14 @@ def _check_status(run: DrillRun, gone: Iterable[int]) -> None:
     run.note(f"iot status said of Kafka: {said}")
 
 
+def _check_doctor(run: DrillRun, gone: Iterable[int]) -> None:
+    """`iot doctor` says that a broker is gone, in words, whichever of its questions Kafka leaves unanswered."""
+    findings = [*topic_findings(run.settings), *drain_findings(run.settings)]
+    said = [f"{item.what}: {item.text}" for item in findings if item.state == "bad"]
+    run.check(_names(said, gone), f"`iot doctor` does not name the brokers that are gone: {findings}")
+    run.note(f"iot doctor said: {'; '.join(said)}")
+
+
 def _await_drain_says(run: DrillRun, gone: Iterable[int]) -> None:
     """The sensor kafka_lag, which requests the drain's shifts, fails with a reason that a person understands."""
 
@@ -291,10 +303,10 @@ def _await_drain_says(run: DrillRun, gone: Iterable[int]) -> None:
 
 
 def _reason(tick: str) -> str:
-    """The innermost error of a sensor's tick, one line."""
+    """Our own error in a sensor's tick, between Dagster's around it and librdkafka's below; one line, empty where there is none."""
     error = json.loads(tick).get("error") or {}
-    while error.get("cause"):
-        error = error["cause"]
+    while error and KafkaUnavailableError.__name__ not in str(error.get("message")):
+        error = error.get("cause") or {}
     return str(error.get("message", "")).strip().split("\n")[0]
 
 

@@ -69,7 +69,7 @@ def read_topics(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicStat
 def _config(admin: AdminClient, topic: str) -> dict[str, Value]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
-        entries = admin.describe_configs([resource])[resource].result(TIMEOUT_SECONDS)
+        entries = admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS)[resource].result()
     except KafkaException as error:
         if error.args[0].code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
             return {}

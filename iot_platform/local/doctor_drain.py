@@ -14,10 +14,10 @@ CUT_PERIOD: Final = timedelta(days=7)
 
 
 def drain_findings(settings: Settings) -> Iterator[Finding]:
-    """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when a server does not answer,
-    which another finding says."""
+    """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when the database does not
+    answer, which another finding says. Leaders that are silent while Kafka answers are only seen here."""
     from iot_platform.database import DatabaseError, connect
-    from iot_platform.telemetry.errors import DataGoneError, DrainError
+    from iot_platform.telemetry.errors import DrainError
     from iot_platform.telemetry.log_cuts import cuts_since
     from iot_platform.telemetry.partition_examination import examine
 
@@ -25,10 +25,10 @@ def drain_findings(settings: Settings) -> Iterator[Finding]:
         with closing(connect(settings, "writer", "iot-doctor")) as connection:
             cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
             _, _, states = examine(settings, connection)
-    except DataGoneError as error:
+    except DrainError as error:
         yield Finding("drain", "bad", str(error))
         return
-    except (DatabaseError, DrainError, psycopg2.Error):
+    except (DatabaseError, psycopg2.Error):
         return
     for cut in cuts:
         yield Finding("Kafka's log", "note", cut.line)
