@@ -15,8 +15,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
+from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
-from iot_platform.kafka.rights import Right, connection_options, reading
+from iot_platform.kafka.rights import Right, connection_options
 from iot_platform.kafka.topic_rules import Finding, dead_letter_config, judge, message_config
 from iot_platform.kafka.topic_state import TIMEOUT_SECONDS, TopicState, read_topics
 from iot_platform.settings import Settings
@@ -159,7 +160,8 @@ class _Kafka:
         admin, self._admin = self._client, None
         with admin:
             if isinstance(error, KafkaException):
-                raise TopicError(self._causes.explain(error, admin.poll, reading(self._settings.kafka_topic))) from error
+                topic = self._settings.kafka_topic
+                raise TopicError(leaders.reason(admin, topic, error, self._causes, TIMEOUT_SECONDS)) from error
 
     @property
     def _client(self) -> AdminClient:

@@ -1,14 +1,18 @@
 """Offsets asked of the leaders: librdkafka has no error for a leader that is silent, and no words for one that is missing."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_daemon.partitions import degraded, silent, unavailable
+from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 
+LOOK_SECONDS: Final = 3.0
 _NO_LEADER: Final = frozenset(
     {
         KafkaError._NOENT,
@@ -54,6 +58,16 @@ def waiting(admin: AdminClient, topic: str, seconds: float) -> str | None:
     """
     metadata = admin.list_topics(topic, timeout=seconds)
     return unavailable(metadata, topic, silent(admin, metadata, topic, seconds))
+
+
+def reason(admin: AdminClient, topic: str, error: KafkaException, causes: ConnectionCauses, seconds: float) -> str:
+    """Why a request about the topic failed, one sentence: the brokers that it waits for, where Kafka answers in part (a request to a
+    controller or a coordinator that is gone only times out), else what the causes know. Blocks for a few seconds at most."""
+    if error.args[0].code() == KafkaError._TIMED_OUT:
+        with suppress(KafkaException):
+            if text := waiting(admin, topic, min(seconds, LOOK_SECONDS)):
+                return f"Kafka: {text}"
+    return causes.explain(error, admin.poll, reading(topic))
 
 
 def look(settings: Settings, seconds: float) -> tuple[str | None, str | None]:

@@ -1,6 +1,5 @@
 """Where the Kafka topic begins and ends, asked without joining any consumer group."""
 
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +8,6 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
-from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.offsets import TopicIdentity, Watermarks, ask_watermarks, identify
 
@@ -79,11 +77,6 @@ class TopicOffsets:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
-        code = error.args[0].code()
-        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return KafkaUnavailableError(f"Kafka has no topic {self._topic} (IOT_KAFKA_TOPIC). `iot up` creates it on the local Kafka.")
-        if code == KafkaError._TIMED_OUT:  # of a request to a controller that is gone, for example
-            with suppress(KafkaException):
-                if text := leaders.waiting(self._admin, self._topic, self._timeout):
-                    return KafkaUnavailableError(f"Kafka: {text}")
-        return KafkaUnavailableError(self._causes.explain(error, self._admin.poll, reading(self._topic)))
+        return KafkaUnavailableError(leaders.reason(self._admin, self._topic, error, self._causes, self._timeout))

@@ -12,7 +12,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
-from iot_platform.kafka.rights import reading
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -117,7 +116,8 @@ def _asking(settings: Settings) -> Iterator[AdminClient]:
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-            raise TransientError(causes.explain(error, admin.poll, reading(topic))) from error
+            why = leaders.reason(admin, topic, error, causes, KAFKA_TIMEOUT_SECONDS)
+            raise TransientError(why) from error
 
 
 def ask_watermarks(
