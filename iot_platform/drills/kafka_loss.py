@@ -7,7 +7,6 @@ import sys
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from iot_platform.drills.kafka_log import cut_log
 from iot_platform.drills.registry import drill
@@ -122,7 +121,7 @@ def kafka_topic_recreated_undrained(run: DrillRun) -> None:
 
 def _recreate(run: DrillRun) -> None:
     """The daemon must be down: what it sends meanwhile would wait, but the tally of what is lost must be exact."""
-    with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+    with run.kafka_admin() as admin:
         topic = run.settings.kafka_topic
         admin.delete_topics([topic])[topic].result(ANSWER_SECONDS)
 
@@ -162,7 +161,7 @@ def kafka_records_deleted(run: DrillRun) -> None:
         following = _following(run)
         run.stack.kill_for_good("postgresql")
         run.await_true("records wait", lambda: all(end > following[p] + WAITING + 50 for p, end in _ends(run).items()), PATIENCE_SECONDS)
-        with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+        with run.kafka_admin() as admin:
             wanted = [TopicPartition(run.settings.kafka_topic, p, offset + WAITING) for p, offset in following.items()]
             for future in admin.delete_records(wanted).values():
                 future.result(ANSWER_SECONDS)

@@ -3,7 +3,6 @@
 from typing import Final
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -139,7 +138,7 @@ def _set(run: DrillRun, name: str, value: str | None) -> None:
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     entry = ConfigEntry(name, value or "", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, run.settings.kafka_topic, incremental_configs=[entry])
-    with AdminClient({**run.settings.kafka_config(), "log_level": 0}) as admin:
+    with run.kafka_admin() as admin:
         for future in admin.incremental_alter_configs([resource]).values():
             future.result(ANSWER_SECONDS)
 

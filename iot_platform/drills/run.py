@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg2
+from confluent_kafka.admin import AdminClient
 
 from iot_platform.database import connect
 from iot_platform.drills.fleet import Fleet
@@ -151,6 +152,10 @@ class DrillRun:
             yield connection
         finally:
             connection.close()
+
+    def kafka_admin(self) -> AdminClient:
+        """A client of the drill's Kafka, for a `with`."""
+        return AdminClient({**self.settings.kafka_config(), "log_level": 0})
 
     # -- the verdict -------------------------------------------------------------------------------------------
     def note(self, text: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from typing import Final
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from iot_platform.drills.registry import drill
 from iot_platform.drills.run import DrillError, DrillRun
@@ -33,7 +33,7 @@ def partitions_added(run: DrillRun) -> None:
     run.stack.restart(INGEST)
     run.fleet.start(rate=400)
     run.await_stored(500, PATIENCE_SECONDS)
-    with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"), _admin(run) as admin:
+    with run.fault(f"{PARTITIONS} partitions become {2 * PARTITIONS}"), run.kafka_admin() as admin:
         made = admin.create_partitions([NewPartitions(run.settings.kafka_topic, 2 * PARTITIONS)])
         made[run.settings.kafka_topic].result(ANSWER_SECONDS)
     seconds = run.await_true(
@@ -77,7 +77,7 @@ def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
             "enough records wait", lambda: all(end >= following[p] + DELETED[p] + 50 for p, end in topic.end(partitions).items()), 60
         )
     wanted = [TopicPartition(run.settings.kafka_topic, partition, following[partition] + count) for partition, count in DELETED.items()]
-    with _admin(run) as admin:
+    with run.kafka_admin() as admin:
         for future in admin.delete_records(wanted).values():
             future.result(ANSWER_SECONDS)
     return {partition: (following[partition], following[partition] + count - 1) for partition, count in DELETED.items()}
@@ -102,10 +102,6 @@ def _accept(run: DrillRun) -> None:
         raise DrillError(f"iot offsets accept: {done.stdout}{done.stderr}")
     for line in done.stdout.splitlines():
         run.note(line)
-
-
-def _admin(run: DrillRun) -> AdminClient:
-    return AdminClient({**run.settings.kafka_config(), "log_level": 0})
 
 
 def _count(run: DrillRun, query: str, *values: object) -> int:

@@ -23,7 +23,7 @@ from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_aud
 from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluation_of
 from iot_platform.resources.dynamic import ProjectKeys
 from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
-from iot_platform.resources.partition_checks import evaluate_partitions, evaluate_topics
+from iot_platform.resources.partition_checks import evaluate_partitions
 from iot_platform.resources.partition_keys import project_key
 from iot_platform.resources.signals import stop_on_signals
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
@@ -237,7 +237,6 @@ class _DrainRun:
             if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
                 self.context.log_event(evaluation_of(evaluate_brake(self.settings)))
                 self.context.log_event(evaluation_of(evaluate_partitions(self.settings)))
-                self.context.log_event(evaluation_of(evaluate_topics(self.settings)))
             with closing(connect(self.settings, application_name=shifts.session_name(self.context.run.run_id))) as connection:
                 self._heal(connection)
             if shifts.SHARD_TAG in self.context.run.tags:

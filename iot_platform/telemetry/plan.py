@@ -60,12 +60,13 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tu
     records, envelope = plan.records, plan.records.envelope
     readable = envelope.readable[rows]
     with_header = None if readable.all() else readable
-    place_of_first, is_copy = plan.duplicate_of[rows], plan.duplicate_of[rows] >= 0
+    copied = plan.duplicate_of[rows]
+    is_copy = copied >= 0
     is_first_log = not records.generation.any()  # the usual case is spared two columns: what came first is of no later log
     generations: list[Column] = []
     if not is_first_log:
         generation = records.generation[rows]
-        copied_generation, place_of_first = split_place(np.maximum(place_of_first, 0))
+        copied_generation, copied = split_place(np.maximum(copied, 0))
         generations = [Column("int4", generation), Column("int4", copied_generation, is_copy & (copied_generation != generation))]
     payloads = records.payloads if len(rows) == len(records) else [records.payloads[row] for row in rows.tolist()]
     columns = [
@@ -78,7 +79,7 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tu
         Column("int4", plan.connection_id[rows], with_header),
         Column("int4", envelope.packet_id[rows], with_header),
         Column("int2", envelope.flags[rows], with_header),
-        Column("int8", place_of_first, is_copy),
+        Column("int8", copied, is_copy),
         *generations,
         Column("bytes", payloads),
     ]

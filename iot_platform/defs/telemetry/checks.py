@@ -1,4 +1,5 @@
-"""Claims about the drained tables, each named by what it proves. Shifts evaluate them too; here they run by hand and on schedule."""
+"""Claims about the drained tables, each named by what it proves. They run by hand and on schedule; shifts evaluate all but the topics'
+settings, too, which a shift does not change."""
 
 from typing import Final
 
