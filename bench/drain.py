@@ -219,17 +219,17 @@ def measure(settings: Settings, name: str, make: Callable[[random.Random, int, i
         finally:
             capture.unlink(missing_ok=True)
             admin.delete_topics([own.kafka_topic])[own.kafka_topic].result(30)
-        assert all(result["messages"] == count for result in results)
-        seconds = statistics.median(result["seconds"] for result in results)
-        print(
-            f"{name}: {count:,} messages of {size:.0f} B, {results[0]['measurements'] / count:.2f} measurements each,"
-            f" {results[0]['duplicates']} repeated:"
-            f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
-            f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
-            f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
-            f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message,"
-            f" {max(result['resident_mb'] for result in results):.0f} MB resident"
-        )
+    assert all(result["messages"] == count for result in results)
+    seconds = statistics.median(result["seconds"] for result in results)
+    print(
+        f"{name}: {count:,} messages of {size:.0f} B, {results[0]['measurements'] / count:.2f} measurements each,"
+        f" {results[0]['duplicates']} repeated:"
+        f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
+        f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
+        f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
+        f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message,"
+        f" {max(result['resident_mb'] for result in results):.0f} MB resident"
+    )
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ import tempfile
 import time
 import urllib.request
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +52,25 @@ def session(mqtt_url: str, client_id: str, *, clean: bool = False, v5: bool = Tr
     # Without it the plain loop's one write per PUBACK waits for TCP acknowledgements, and it is slower by half.
     client.on_socket_open = lambda _client, _data, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
+
+
+@contextmanager
+def topics(mqtt_url: str, kafka: str, topic: str, config: dict[str, str]) -> Iterator[None]:
+    """A run's topic and its dead-letter topic; both, and the MQTT session of that name, are gone afterwards."""
+    names = [topic, f"{topic}-dead"]
+    with AdminClient({"bootstrap.servers": kafka}) as admin:
+        for future in admin.create_topics([NewTopic(name, 6, 1, config=config) for name in names]).values():
+            future.result(20)
+        try:
+            yield
+        finally:
+            cleaner = session(mqtt_url, topic, clean=True)
+            cleaner.reconnect()
+            while not cleaner.is_connected():
+                cleaner.loop(0.1)
+            cleaner.disconnect()
+            for future in admin.delete_topics(names).values():
+                future.result(20)
 
 
 def prepare(mqtt_url: str, client_id: str, topic: str, count: int, *, v5: bool) -> None:
@@ -202,45 +223,32 @@ def main() -> None:
     if options.bare:
         print(json.dumps(bare(options.mqtt, options.kafka, *options.bare, options.messages, v5=options.bare_mqtt == "5")))
         return
-    with AdminClient({"bootstrap.servers": options.kafka}) as admin:
-        results: dict[str, list[dict[str, float]]] = {"bare": [], "daemon": []}
-        for number in range(options.rounds):
-            for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
-                topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
-                for future in admin.create_topics(
-                    [NewTopic(made, 6, 1, config={"flush.messages": "1"}) for made in (topic, f"{topic}-dead")]
-                ).values():
-                    future.result(20)
+    results: dict[str, list[dict[str, float]]] = {"bare": [], "daemon": []}
+    for number in range(options.rounds):
+        for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
+            topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
+            with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"}):
                 prepare(options.mqtt, topic, topic, options.messages, v5=name == "daemon" or options.bare_mqtt == "5")
                 if name == "bare":
                     arguments = ["--mqtt", options.mqtt, "--kafka", options.kafka, "--messages", str(options.messages)]
                     arguments += ["--bare-mqtt", options.bare_mqtt, "--bare", topic, topic]
-                    out = subprocess.run(
-                        [sys.executable, "-m", "bench.ingest", *arguments], check=True, capture_output=True, text=True
-                    ).stdout
-                    result = json.loads(out)
+                    command = [sys.executable, "-m", "bench.ingest", *arguments]
+                    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 else:
                     result = daemon(options.mqtt, options.kafka, topic, topic, options.messages)
                 assert stored(options.kafka, topic) == options.messages
-                results[name].append(result)
-                print(
-                    f"{name:7} {result['per_second']:9,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
-                    flush=True,
-                )
-                cleaner = session(options.mqtt, topic, clean=True)
-                cleaner.reconnect()
-                while not cleaner.is_connected():
-                    cleaner.loop(0.1)
-                cleaner.disconnect()
-                for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
-                    future.result(20)
-        median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
-        ratio = median["daemon"]["per_second"] / median["bare"]["per_second"]
-        print(
-            json.dumps(
-                {"messages": options.messages, "rounds": options.rounds, "median": median, "ratio_per_second": round(ratio, 2)}, indent=1
+            results[name].append(result)
+            print(
+                f"{name:7} {result['per_second']:9,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
+                flush=True,
             )
+    median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
+    ratio = median["daemon"]["per_second"] / median["bare"]["per_second"]
+    print(
+        json.dumps(
+            {"messages": options.messages, "rounds": options.rounds, "median": median, "ratio_per_second": round(ratio, 2)}, indent=1
         )
+    )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from confluent_kafka.admin import AdminClient, NewTopic
-
-from bench.ingest import metrics, process_cpu, session, stored
+from bench.ingest import metrics, process_cpu, stored, topics
 from iot_platform.local.ports import free_ports
 
 PUBLISHERS = 4
@@ -156,20 +154,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the spool is made, on the disk to measure; default: a temporary folder")
     options = parser.parse_args()
     topic = f"bench-spool-{os.getpid()}"
-    with AdminClient({"bootstrap.servers": options.kafka}) as admin:
-        for future in admin.create_topics([NewTopic(name, 6, 1) for name in (topic, f"{topic}-dead")]).values():
-            future.result(20)
-        try:
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                print(json.dumps(run(options, Path(folder), topic), indent=1))
-        finally:
-            cleaner = session(options.mqtt, topic, clean=True)
-            cleaner.reconnect()
-            while not cleaner.is_connected():
-                cleaner.loop(0.1)
-            cleaner.disconnect()
-            for future in admin.delete_topics([topic, f"{topic}-dead"]).values():
-                future.result(20)
+    with topics(options.mqtt, options.kafka, topic, {}), tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        print(json.dumps(run(options, Path(folder), topic), indent=1))
 
 
 if __name__ == "__main__":

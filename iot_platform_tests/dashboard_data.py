@@ -5,9 +5,6 @@ import zlib
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-
 from iot_platform.audit.refresh import refresh
 from iot_platform.database import connect
 from iot_platform.quality.evaluate import evaluate
@@ -19,7 +16,7 @@ from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform.telemetry import offsets
-from iot_platform_tests.drain_feed import TOPIC, Feed, drain, query
+from iot_platform_tests.drain_feed import TOPIC, Feed, delete_records, drain, query
 from iot_platform_tests.fix_audit import Accountant
 
 TENANT, PROJECT = TOPIC.split("/")[-2:]
@@ -87,11 +84,8 @@ def _lose(settings: Settings, feed: Feed) -> None:
     for _ in range(3):
         feed.send(b"{}", partition=1)
     feed.flush()
-    with AdminClient(settings.kafka_config()) as admin:
-        for future in admin.delete_records([TopicPartition(settings.kafka_topic, 1, before + 3)]).values():
-            future.result(30)
+    delete_records(settings, 1, before + 3)
     with closing(connect(settings)) as connection:
-        identity = offsets.describe(settings)
-        marks = offsets.watermarks(settings, identity, identity.partitions)
+        identity, marks = offsets.look(settings)
         row = offsets.read(connection, identity.topic)[1]
         assert offsets.accept(connection, identity, row, marks[1], "test")

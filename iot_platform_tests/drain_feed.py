@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg2
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.settings import Settings
@@ -15,6 +16,18 @@ from iot_platform.telemetry.drain import Drain, Progress, Shift
 
 TOPIC = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624"
 QOS1, QOS1_DUP = 0x32, 0x3A
+
+
+def kafka_admin(settings: Settings) -> AdminClient:
+    """A client of the test's Kafka, for a `with`."""
+    return AdminClient({**settings.kafka_config(), "log_level": 0})
+
+
+def delete_records(settings: Settings, partition: int, before: int) -> None:
+    """Let Kafka delete the topic's records below an offset."""
+    with kafka_admin(settings) as admin:
+        for future in admin.delete_records([TopicPartition(settings.kafka_topic, partition, before)]).values():
+            future.result(30)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -116,6 +117,13 @@ def publish(
         eventually(lambda: not client.want_write())
     client.disconnect()
     client.loop_stop()
+
+
+def create_topics(bootstrap_servers: str, *names: str, partitions: int = 2) -> None:
+    """Create topics with Kafka's own settings; it may just have been resumed, so that takes a while."""
+    with AdminClient({"bootstrap.servers": bootstrap_servers}) as admin:
+        for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+            future.result(60)
 
 
 def forget(mqtt_url: str, client_id: str) -> None:

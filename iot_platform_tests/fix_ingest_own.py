@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from iot_platform.local import probes
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_ingest import Daemon, eventually
+from iot_platform_tests.fix_ingest import Daemon, create_topics, eventually
 
 
 class Broker:
@@ -91,9 +90,7 @@ class OwnKafka:
         return True
 
     def create(self, *names: str) -> None:
-        with AdminClient({"bootstrap.servers": self.bootstrap_servers}) as admin:
-            for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
-                future.result(60)  # it may just have been paused
+        create_topics(self.bootstrap_servers, *names)
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)

@@ -374,8 +374,7 @@ def accept(settings: Settings) -> None:
     from iot_platform.database import connect
 
     connection = connect(settings)
-    identity = offsets.describe(settings)
-    marks = offsets.watermarks(settings, identity, identity.partitions)
+    identity, marks = offsets.look(settings)
     for row in offsets.read(connection, identity.topic).values():
         offsets.accept(connection, identity, row, marks[row.partition], "test")
     connection.close()

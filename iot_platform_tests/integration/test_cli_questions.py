@@ -9,11 +9,8 @@ import sys
 import time
 from typing import Any
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.drain_feed import TOPIC, Feed, drain
+from iot_platform_tests.drain_feed import TOPIC, Feed, delete_records, drain
 
 RUN_ID = "6f9f0dcb-5b1f-4d36-9d5c-0f6d34a1a0b1"
 
@@ -118,9 +115,7 @@ def test_trace_shows_quarantine_and_what_kafka_has_forgotten(settings: Settings)
     feed.send(b"{}")
     feed.flush()
     drain(settings)
-    with AdminClient({**settings.kafka_config(), "log_level": 0}) as admin:
-        for future in admin.delete_records([TopicPartition(settings.kafka_topic, 0, 1)]).values():
-            future.result()
+    delete_records(settings, 0, 1)
     found = answer(settings, "trace", "--partition", "0", "--offset", "0")
     assert (found["where"], found["record"], found["row"]["reason"]) == ("quarantined", None, "not_utf8")
     assert "gone from Kafka" in found["notes"][0]

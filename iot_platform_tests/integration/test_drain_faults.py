@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
@@ -20,7 +20,7 @@ from iot_platform.settings import Settings, exports
 from iot_platform.telemetry import accounting, measurements
 from iot_platform.telemetry.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
+from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
 from iot_platform_tests.drain_process import POINTS
 from iot_platform_tests.fix_stack import Servers
 
@@ -262,17 +262,11 @@ def iot(settings: Settings, *arguments: str, monkeypatch: pytest.MonkeyPatch, co
     return result.output
 
 
-def admin(settings: Settings) -> AdminClient:
-    return AdminClient({**settings.kafka_config(), "log_level": 0})
-
-
 def test_data_that_kafka_deleted_is_an_error_until_accepted(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(feed, 100)
     drain(settings)
     fill(feed, 100, first=100)
-    with admin(settings) as client:
-        for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 80)]).values():
-            future.result(30)
+    delete_records(settings, 0, 80)
     with pytest.raises(DataGoneError, match=r"partition 0: offsets 50\.\.79.*iot offsets accept --partition 0$"):
         drain(settings)
     assert "30 messages gone" in iot(settings, "offsets", "show", monkeypatch=monkeypatch, code=1)
@@ -287,7 +281,7 @@ def test_data_that_kafka_deleted_is_an_error_until_accepted(settings: Settings, 
 def test_a_recreated_topic_is_an_error_until_accepted(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(feed, 100)
     drain(settings)
-    with admin(settings) as client:
+    with kafka_admin(settings) as client:
         client.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
         with pytest.raises(TopicMissingError, match="IOT_KAFKA_TOPIC"):
             drain_until_missing(settings)

@@ -41,9 +41,9 @@ def own(settings: Settings) -> Settings:
     return settings.model_copy(update={"kafka_drain_group": f"drain-of-test-{next(_numbers)}"})
 
 
-def noted(settings: Settings, group: str | None = None) -> dict[int, int]:
+def noted(settings: Settings) -> dict[int, int]:
     """What the group has of the test's topic. (An AdminClient ends the process when it asks while the group's coordinator loads.)"""
-    with closing(Consumer({**settings.kafka_config(), "group.id": group or settings.kafka_drain_group})) as consumer:
+    with closing(Consumer({**settings.kafka_config(), "group.id": settings.kafka_drain_group})) as consumer:
         found = consumer.committed([TopicPartition(settings.kafka_topic, partition) for partition in range(2)], timeout=20)
     return {item.partition: item.offset for item in found if item.offset >= 0}
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
-from iot_platform_tests.fix_ingest import Daemon, eventually, forget, publish, read_all
+from iot_platform_tests.fix_ingest import Daemon, create_topics, eventually, forget, publish, read_all
 from iot_platform_tests.fix_stack import Servers
 
 TOPIC = "accounting"
@@ -22,9 +21,7 @@ COUNT = 15_000
 @pytest.fixture
 def daemon(servers: Servers, tmp_path: Path) -> Iterator[Daemon]:
     """Between the two, and so impatient with Kafka that it spools all the time."""
-    with AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers}) as admin:
-        for future in admin.create_topics([NewTopic(name, 3, 1) for name in (TOPIC, f"{TOPIC}-dead")]).values():
-            future.result(20)
+    create_topics(servers.kafka_bootstrap_servers, TOPIC, f"{TOPIC}-dead", partitions=3)
     made = Daemon(
         tmp_path,
         mqtt_url=servers.mqtt_url,

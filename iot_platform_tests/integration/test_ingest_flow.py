@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from iot_platform_tests.fix_ingest import Daemon, Record, await_records, eventually, forget, publish, read_all
+from iot_platform_tests.fix_ingest import Daemon, Record, await_records, create_topics, eventually, forget, publish, read_all
 from iot_platform_tests.fix_stack import Servers
 
 
@@ -18,12 +17,6 @@ def topics(servers: Servers, request: pytest.FixtureRequest) -> tuple[str, str]:
     """A topic of the test's own and its dead-letter topic, not created yet."""
     name = request.node.name.replace("[", "-").replace("]", "")
     return name, f"{name}-dead"
-
-
-def create(servers: Servers, *names: str) -> None:
-    with AdminClient({"bootstrap.servers": servers.kafka_bootstrap_servers}) as admin:
-        for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
-            future.result(20)
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ def records_of(servers: Servers, topic: str, count: int) -> list[Record]:
 
 
 def test_every_message_arrives_whole(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     before = time.time_ns() // 1000
     messages = [
@@ -80,7 +73,7 @@ def test_every_message_arrives_whole(servers: Servers, topics: tuple[str, str], 
 
 
 def test_messages_of_an_absence_are_kept_and_a_retained_one_comes_once(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     retained = f"{topics[0]}/state"
     publish(servers.mqtt_url, [(retained, b"snapshot")], retain=True)
     try:
@@ -100,7 +93,7 @@ def test_messages_of_an_absence_are_kept_and_a_retained_one_comes_once(servers: 
 
 
 def test_a_changed_topic_filter_replaces_the_former_subscription(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     publish(servers.mqtt_url, [(f"{topics[0]}/old/1", b"x")])
     records_of(servers, topics[0], 1)
@@ -116,7 +109,7 @@ def test_a_changed_topic_filter_replaces_the_former_subscription(servers: Server
 
 
 def test_kill_9_in_the_middle_loses_nothing_and_marks_what_comes_again(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     messages = [(f"{topics[0]}/t{number % 7}/p{number % 13}", b'{"n": %d}' % number) for number in range(20_000)]
     publisher = threading.Thread(target=publish, args=(servers.mqtt_url, messages))
@@ -150,7 +143,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_marks_what_comes_again(servers: 
 
 
 def test_order_of_a_source_is_kept(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     publish(servers.mqtt_url, [(f"{topics[0]}/{number % 5}", b"%d" % number) for number in range(5000)])
     records = records_of(servers, topics[0], 5000)
@@ -162,7 +155,7 @@ def test_order_of_a_source_is_kept(servers: Servers, topics: tuple[str, str], da
 
 
 def test_what_kafka_refuses_is_kept_whole_in_the_dead_letter_topic(servers: Servers, topics: tuple[str, str], daemon: Daemon) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     huge = random.Random(1).randbytes(3_000_000)
     small = [(f"{topics[0]}/small", b"%d" % number) for number in range(20)]
@@ -186,7 +179,7 @@ def test_what_kafka_refuses_is_kept_whole_in_the_dead_letter_topic(servers: Serv
 def test_a_missing_topic_is_named_and_nothing_is_acknowledged_until_it_exists(
     servers: Servers, topics: tuple[str, str], daemon: Daemon
 ) -> None:
-    create(servers, topics[1])
+    create_topics(servers.kafka_bootstrap_servers, topics[1])
     daemon.start(ready=False)
     eventually(lambda: "IOT_KAFKA_TOPIC" in daemon.probe("readyz")[1])
     assert daemon.probe("readyz")[0] == 503
@@ -194,7 +187,7 @@ def test_a_missing_topic_is_named_and_nothing_is_acknowledged_until_it_exists(
     eventually(lambda: daemon.metric("mqtt_connected") == 1)
     publish(servers.mqtt_url, [(f"{topics[0]}/a", b"1")])
     eventually(lambda: daemon.metric("messages_in_flight") == 1)
-    create(servers, topics[0])
+    create_topics(servers.kafka_bootstrap_servers, topics[0])
     assert [record.value for record in records_of(servers, topics[0], 1)] == [b"1"]
     eventually(lambda: daemon.probe("readyz")[0] == 200)
 
@@ -202,7 +195,7 @@ def test_a_missing_topic_is_named_and_nothing_is_acknowledged_until_it_exists(
 def test_a_second_daemon_with_the_same_client_id_is_told_so(
     servers: Servers, topics: tuple[str, str], daemon: Daemon, tmp_path: Path
 ) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.start()
     other = Daemon(tmp_path)
     other.environment = {**daemon.environment, "IOT_INGEST_HTTP_PORT": str(other.port)}
@@ -218,7 +211,7 @@ def test_a_second_daemon_with_the_same_client_id_is_told_so(
 
 
 def test_members_of_a_shared_group_divide_the_messages(servers: Servers, topics: tuple[str, str], daemon: Daemon, tmp_path: Path) -> None:
-    create(servers, *topics)
+    create_topics(servers.kafka_bootstrap_servers, *topics)
     daemon.environment["IOT_INGEST_SHARED_GROUP"] = "fleet"
     other = Daemon(tmp_path / "other")
     (tmp_path / "other").mkdir()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from iot_platform.audit import run_audit
@@ -18,7 +18,7 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform.telemetry.partition_state import Problem, look
-from iot_platform_tests.drain_feed import TOPIC, Feed, drain, query
+from iot_platform_tests.drain_feed import TOPIC, Feed, delete_records, drain, query
 from iot_platform_tests.fix_ingest import eventually
 from iot_platform_tests.fix_stack import Servers
 from iot_platform_tests.kafka_log_damage import KafkaDisk
@@ -208,13 +208,9 @@ def test_nothing_is_known_any_more(settings: Settings, disk: KafkaDisk, monkeypa
 
 def test_records_deleted_below_the_last_drained_one(settings: Settings, disk: KafkaDisk) -> None:
     """Retention took the record that would be compared: the drain goes on all the same."""
-    from confluent_kafka.admin import AdminClient
-
     fill(settings, 0, 10)
     drain(settings)
-    with AdminClient(settings.kafka_config()) as client:
-        for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 10)]).values():
-            future.result(30)
+    delete_records(settings, 0, 10)
     fill(settings, 100, 5)
     drain(settings)
     assert numbers(settings) == [*range(10), *range(100, 105)]

@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner, Result
 
 from iot_platform.cli.main import app
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay import Replay, Selection, Tally
-from iot_platform_tests.drain_feed import Feed, check_books, drain, query
+from iot_platform_tests.drain_feed import Feed, check_books, delete_records, drain, kafka_admin, query
 
 PLANT = "plant/{tenant}/line/{project}/{device...}"
 TABLES = ("message", "quarantine", "measurement", "series_latest", "ledger", "accounting_1h", "series", "source", "project")
@@ -259,29 +258,23 @@ def test_offsets_that_no_batch_covers_come_back_and_are_counted(settings: Settin
     assert contents(settings) == before
 
 
-def admin(settings: Settings) -> AdminClient:
-    return AdminClient({**settings.kafka_config(), "log_level": 0})
-
-
 def test_offsets_that_cannot_come_back_are_named(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         feed.send(b'{"n": %d}' % number)
     feed.flush()
     drain(settings)
     query(settings, "DELETE FROM message WHERE kafka_offset IN (2, 3, 15)")
-    with admin(settings) as client:
-        for future in client.delete_records([TopicPartition(settings.kafka_topic, 0, 10)]).values():
-            future.result(30)
+    delete_records(settings, 0, 10)
     result = iot(settings, monkeypatch, "--partition", "0", "--offsets", "0:20")
     assert result.exit_code == 1
     assert "2 offsets from 2 to 3 are in neither table and cannot be restored (Kafka's log begins at 10)" in result.output
     assert query(settings, "SELECT count(*) FROM message") == [(18,)]
     query(settings, "DELETE FROM message WHERE kafka_offset = 12")
-    with admin(settings) as client:
+    with kafka_admin(settings) as client:
         client.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
     result = iot(settings, monkeypatch, "--partition", "0", "--offsets", "12:13")
     assert (result.exit_code, "has no topic" in result.output or "does not answer" in result.output) == (1, True)
-    with admin(settings) as client:
+    with kafka_admin(settings) as client:
         client.create_topics([NewTopic(settings.kafka_topic, 2)])[settings.kafka_topic].result(30)
     for number in range(20):
         feed.send(b'{"other": %d}' % number)

@@ -154,6 +154,6 @@ class Histories(RuleBasedStateMachine):
 
 def test_any_history_ends_in_exact_rollups(feed: RollupFeed, settings: Settings) -> None:
     Histories.feed, Histories.settings, Histories.compressed = feed, settings, 0
-    allowed: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
+    allowed: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
     run_state_machine_as_test(Histories, settings=hypothesis_settings(max_examples=25, stateful_step_count=12, **allowed))
     assert feed.tables or Histories.compressed >= 5

@@ -53,13 +53,13 @@ def assert_agrees(records: Records, rules: DecodeRules = RULES) -> None:
             assert repr(found) == repr(decode_one(rules, topic, payload, received)), (topic, payload)
 
 
-@settings(max_examples=300 * EXAMPLES, deadline=None)
+@settings(max_examples=300 * EXAMPLES)
 @given(topic=st.binary() | st.sampled_from(TOPICS), payload=st.binary() | st.none())
 def test_any_bytes_are_classified(topic: bytes | None, payload: bytes | None) -> None:
     assert_classified(topic, payload)
 
 
-@settings(max_examples=300 * EXAMPLES, deadline=None)
+@settings(max_examples=300 * EXAMPLES)
 @given(st.text(max_size=60), st.integers(-(2**63), 2**63 - 1))
 def test_any_topic_below_the_root_and_any_receive_time_are_classified(levels: str, received_at: int) -> None:
     topic = b"mtic/msg/client/realtime/" + levels.encode("utf-8", "surrogatepass")
@@ -70,14 +70,14 @@ def test_any_topic_below_the_root_and_any_receive_time_are_classified(levels: st
         assert "/".join(part or "" for part in named) == levels
 
 
-@settings(max_examples=500 * EXAMPLES, deadline=None)
+@settings(max_examples=500 * EXAMPLES)
 @given(json_values)
 def test_any_json_is_classified(document: object) -> None:
     assert_classified(TOPIC, json.dumps(document).encode())
     assert_classified(TOPIC, json.dumps({"ts": document, "a": document}).encode())
 
 
-@settings(max_examples=500 * EXAMPLES, deadline=None)
+@settings(max_examples=500 * EXAMPLES)
 @given(
     st.text() | st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?\Z")
 )
@@ -86,7 +86,7 @@ def test_any_text_is_a_time_or_none(text: str) -> None:
     assert micros is None or isinstance(micros, int)
 
 
-@settings(max_examples=300 * EXAMPLES, deadline=None)
+@settings(max_examples=300 * EXAMPLES)
 @given(st.datetimes(), st.integers(-23 * 60 - 59, 23 * 60 + 59), st.sampled_from("T "), st.sampled_from(["", ":"]))
 def test_iso_times_are_read_as_written(moment: datetime, offset: int, separator: str, colon: str) -> None:
     sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
@@ -95,7 +95,7 @@ def test_iso_times_are_read_as_written(moment: datetime, offset: int, separator:
     assert parse_time(text, RULES.zone) == expected
 
 
-@settings(max_examples=50 * EXAMPLES, deadline=None)
+@settings(max_examples=50 * EXAMPLES)
 @given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.from_regex(r"\A[0-9]{1,9}\Z")), min_size=1, max_size=50))
 def test_fractions_of_seconds_are_rounded_exactly_or_left_to_the_plain_decoder(written: list[tuple[int, str]]) -> None:
     tokens = [f"{seconds}.{fraction}" for seconds, fraction in written]
@@ -103,13 +103,13 @@ def test_fractions_of_seconds_are_rounded_exactly_or_left_to_the_plain_decoder(w
         assert micros in (NO_TIME, parse_time(Real(token), UTC))
 
 
-@settings(max_examples=25 * EXAMPLES, deadline=None)
+@settings(max_examples=25 * EXAMPLES)
 @given(st.integers(0, 2**32))
 def test_columns_agree_with_the_plain_decoder_on_odd_batches(seed: int) -> None:
     assert_agrees(batch(seed))
 
 
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@settings(max_examples=3 * EXAMPLES)
 @given(st.integers(0, 2**32))
 def test_columns_agree_with_the_plain_decoder_on_mutated_fleets(seed: int) -> None:
     random = Random(seed)
@@ -117,7 +117,7 @@ def test_columns_agree_with_the_plain_decoder_on_mutated_fleets(seed: int) -> No
     assert_agrees(Records.of([(topic, mutate(random, payload) if random.random() < 0.1 else payload) for topic, payload in messages]))
 
 
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@settings(max_examples=3 * EXAMPLES)
 @given(st.integers(0, 2**32))
 def test_columns_agree_with_the_plain_decoder_on_mutated_vectors(seed: int) -> None:
     random = Random(seed)
@@ -205,7 +205,7 @@ def test_columns_agree_with_the_plain_decoder_whatever_the_host_clock_says(recei
     assert_agrees(records, rules)
 
 
-@settings(max_examples=20 * EXAMPLES, deadline=None)
+@settings(max_examples=20 * EXAMPLES)
 @given(st.lists(st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)), min_size=8, max_size=60), st.sampled_from("T "))  # noqa: DTZ001
 def test_local_times_of_a_column_are_those_of_the_plain_decoder(moments: list[datetime], separator: str) -> None:
     for name in ("Europe/Berlin", "Asia/Shanghai", "Australia/Lord_Howe", "UTC"):

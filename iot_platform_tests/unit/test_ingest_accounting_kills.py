@@ -315,4 +315,4 @@ class DaemonLife(RuleBasedStateMachine):
 
 
 TestDaemonLife = DaemonLife.TestCase
-TestDaemonLife.settings = limits(max_examples=60, stateful_step_count=40, deadline=None)
+TestDaemonLife.settings = limits(max_examples=60, stateful_step_count=40)

@@ -283,7 +283,7 @@ class World:
             del self.unacknowledged[: len(self.rig.acknowledged) - before]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_history_keeps_every_message_in_order(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:

@@ -119,7 +119,7 @@ def packets(draw: st.DrawFn) -> bytes:
     return publish(first, topic, draw(st.integers(1, 65535)), payload, some_properties(draw))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(packets(), max_size=8), st.data())
 def test_contract_equal_to_pahos_own_parsing(stream: list[bytes], data: st.DataObject) -> None:
     theirs = pahos_reading(b"".join(stream), len(stream))
@@ -174,7 +174,7 @@ def test_what_is_no_agreed_publish_ends_the_connection(wire: Wire, data: bytes) 
     assert wire.seen == []
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_messages_control_or_a_protocol_error(data: bytes) -> None:
     wire = Wire()
