@@ -1,0 +1,119 @@
+"""This checkout against an earlier one, alternated in one run: the drain from a backlog in Kafka, or the ingest daemon from a backlog at
+the broker. The other checkout needs its own .venv (`make bootstrap` in it), and runs its own code on its own defaults.
+
+    python -m bench.before_after drain ../before --kind flat --messages 400000 --rounds 15
+    python -m bench.before_after ingest ../before --messages 150000 --rounds 8
+
+Servers as for bench.drain and bench.ingest. The ingest daemon of this checkout writes to topics with flush.messages=1, the other one to
+topics with Kafka's own settings. The first round warms up and is not counted. Prints, per figure, the medians, their ratio (above 1: this
+checkout is faster or needs less) and the median of the ratios of the pairs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from bench import drain
+from bench.ingest import topics
+from iot_platform.settings import get_settings
+
+HERE = Path(__file__).parents[1]
+Result = dict[str, float]
+
+# What runs in either checkout: its own bench module on a topic that is there already.
+DRAIN = """
+import json, sys
+from bench import drain
+from iot_platform.settings import get_settings
+own = get_settings().model_copy(update={"kafka_topic": sys.argv[1]})
+with drain.database(own, sys.argv[2]) as target:
+    print(json.dumps(drain.drain(target)))
+"""
+INGEST = """
+import json, sys
+from bench import ingest
+mqtt, kafka, topic, count = sys.argv[1:4] + [int(sys.argv[4])]
+ingest.prepare(mqtt, topic, topic, count, v5=True)
+print(json.dumps(ingest.daemon(mqtt, kafka, topic, topic, count)))
+"""
+
+
+def run(checkout: Path, code: str, *arguments: str) -> Result:
+    """Run code with a checkout's packages; the last line that it prints is the result."""
+    python = sys.executable if checkout == HERE else str(checkout / ".venv" / "bin" / "python")
+    done = subprocess.run([python, "-c", code, *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{checkout}: {done.stderr[-2000:]}")
+    result: Result = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def compare(before: Path, rounds: int, once: Callable[[Path, str], Result]) -> dict[str, list[Result]]:
+    """Results by "before" and "now" of so many rounds and one more to warm up; who begins changes with each round."""
+    checkouts = {"before": before, "now": HERE}
+    results: dict[str, list[Result]] = {name: [] for name in checkouts}
+    for number in range(rounds + 1):
+        for name in ("before", "now") if number % 2 else ("now", "before"):
+            result = once(checkouts[name], f"{os.getpid()}_{number}_{name}")
+            if number:
+                results[name].append(result)
+    return results
+
+
+def show(results: dict[str, list[Result]], figures: dict[str, bool]) -> None:
+    """One line for each figure; those that are True are better when they are larger."""
+    for figure, more_is_better in figures.items():
+        before, now = ([result[figure] for result in results[name]] for name in ("before", "now"))
+        turn = 1 if more_is_better else -1
+        ratio = (statistics.median(now) / statistics.median(before)) ** turn
+        pairs = statistics.median((new / old) ** turn for old, new in zip(before, now, strict=True))
+        medians = f"before {statistics.median(before):,.2f}, now {statistics.median(now):,.2f}"
+        print(f"{figure:12} {medians}, ratio {ratio:.3f}, of pairs {pairs:.3f}")
+
+
+def compare_drain(options: argparse.Namespace) -> None:
+    settings = get_settings()
+    topic = f"bench-before-after-{os.getpid()}"
+    with AdminClient(settings.kafka_config()) as admin:
+        new = NewTopic(topic, drain.PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
+        admin.create_topics([new])[topic].result(30)
+        try:
+            make = {"flat": drain.flat, "mix": drain.mix}[options.kind]
+            drain.produce(settings.model_copy(update={"kafka_topic": topic}), make, options.messages)
+            found = compare(options.before, options.rounds, lambda checkout, name: run(checkout, DRAIN, topic, f"bench_{name}"))
+        finally:
+            admin.delete_topics([topic])[topic].result(30)
+    show(found, {"seconds": False, "cpu": False, "resident_mb": False})
+
+
+def compare_ingest(options: argparse.Namespace) -> None:
+    def once(checkout: Path, name: str) -> Result:
+        topic = f"bench-before-after-{name}"
+        with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"} if checkout == HERE else {}):
+            return run(checkout, INGEST, options.mqtt, options.kafka, topic, str(options.messages))
+
+    show(compare(options.before, options.rounds, once), {"per_second": True, "cpu_us": False, "resident_mb": False})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["drain", "ingest"])
+    parser.add_argument("before", type=lambda text: Path(text).resolve(), help="the earlier checkout")
+    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--kind", choices=["flat", "mix"], default="flat", help="of the drain's messages")
+    parser.add_argument("--mqtt", default=os.environ.get("IOT_MQTT_URL", "mqtt://127.0.0.1:1883"))
+    parser.add_argument("--kafka", default=os.environ.get("IOT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
+    options = parser.parse_args()
+    (compare_drain if options.what == "drain" else compare_ingest)(options)
+
+
+if __name__ == "__main__":
+    main()
