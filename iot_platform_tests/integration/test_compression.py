@@ -17,8 +17,8 @@ from iot_platform.compression.run import compress
 from iot_platform.database import connect
 from iot_platform.resources.compression import compress_chunks, evaluate_compressed, evaluate_disk
 from iot_platform.settings import Settings
-from iot_platform_tests.community_feed import fill
-from iot_platform_tests.drain_feed import query
+from iot_platform_tests.support.feeds.community import fill
+from iot_platform_tests.support.feeds.drain import query
 
 ROWS = "SELECT time, series_id, value, value_int, value_text FROM measurement ORDER BY 2, 1"
 MINUTE = timedelta(minutes=1)

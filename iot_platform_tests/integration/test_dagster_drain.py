@@ -22,7 +22,7 @@ from iot_platform.resources.drain_run import pool_storage
 from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, check_books, query
+from iot_platform_tests.support.feeds.drain import Feed, check_books, query
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic

@@ -20,9 +20,9 @@ from iot_platform.settings import Settings, exports
 from iot_platform.telemetry import accounting, measurements
 from iot_platform.telemetry.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
-from iot_platform_tests.drain_process import POINTS
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.children.drain import POINTS
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
+from iot_platform_tests.support.servers.stack import Servers
 
 COUNT = 6000
 
@@ -60,7 +60,7 @@ def test_kill_at_any_point(settings: Settings, feed: Feed, point: str) -> None:
     fill(feed)
     environment = {**os.environ, **exports(settings), "IOT_DRAIN_BATCH_RECORDS": "200"}
     for number in (1, 4, 9):
-        command = [sys.executable, "-m", "iot_platform_tests.drain_process", point, str(number)]
+        command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", point, str(number)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     drain(settings)

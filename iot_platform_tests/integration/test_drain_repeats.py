@@ -14,7 +14,7 @@ from iot_platform.settings import Settings, exports
 from iot_platform.telemetry import accounting
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError
-from iot_platform_tests.drain_feed import TOPIC, Feed, Sent, check_books, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, Sent, check_books, drain, query
 
 NEVER = "9999"
 
@@ -39,7 +39,7 @@ def measured(settings: Settings, metric: str = "n") -> list[float]:
 
 
 def drain_in_another_process(settings: Settings, *, kill_at: tuple[str, str] = ("before_claim", NEVER)) -> int:
-    command = [sys.executable, "-m", "iot_platform_tests.drain_process", *kill_at]
+    command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", *kill_at]
     environment = {**os.environ, **exports(settings)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).returncode
 

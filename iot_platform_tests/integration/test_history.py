@@ -28,8 +28,8 @@ from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
 from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform.tenants.deletion import delete_tenant
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.rollup_feed import RollupFeed, days, hours
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.rollups import RollupFeed, days, hours
 
 END_US = 1_764_000_000_000_000
 SMALL = HistoryOptions(7, END_US - 6 * DAY_US, END_US, tenants=2, projects=3, series=60, measurements=9_000)

@@ -17,9 +17,9 @@ from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffset
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import TransientError
-from iot_platform_tests.certificates import Authority, Pair
-from iot_platform_tests.fix_ingest import eventually
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
+from iot_platform_tests.support.servers.certificates import Authority, Pair
+from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 USER, PASSWORD = "causes", "the right one"
 

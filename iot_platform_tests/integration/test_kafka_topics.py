@@ -16,7 +16,7 @@ from iot_platform.kafka_admin import TopicError, check_topics, ensure_topics
 from iot_platform.local.doctor_kafka import topic_findings
 from iot_platform.resources.partition_checks import evaluate_topics
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.stack import Servers
 
 _numbers = itertools.count(1)
 SAFE = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "20971520", "flush.messages": "1"}

@@ -23,8 +23,8 @@ from iot_platform.resources.quality_run import check_result
 from iot_platform.rollups import roll_up
 from iot_platform.settings import exports
 from iot_platform.tenants.deletion import delete_tenant
-from iot_platform_tests.drain_feed import backdate_ledger, query
-from iot_platform_tests.fix_quality import World
+from iot_platform_tests.support.feeds.drain import backdate_ledger, query
+from iot_platform_tests.support.feeds.quality import World
 
 pytestmark = pytest.mark.both_editions
 

@@ -14,9 +14,9 @@ from iot_platform.settings import Settings, exports
 from iot_platform.telemetry import replay_books
 from iot_platform.telemetry.drain import Drain, Progress, Shift
 from iot_platform.telemetry.replay import Replay, Selection, Tally
-from iot_platform_tests.drain_feed import Feed, check_books, drain, query
-from iot_platform_tests.fix_simulation import await_condition
-from iot_platform_tests.replay_process import POINTS
+from iot_platform_tests.support.children.replay import POINTS
+from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.simulation import await_condition
 
 COUNT = 1200
 PLANT = "plant/{tenant}/line/{project}/{device...}"
@@ -57,7 +57,7 @@ def check_complete(settings: Settings, count: int = COUNT) -> None:
 def test_kill_at_any_point(plant: Settings, point: str) -> None:
     environment = {**os.environ, **exports(plant)}
     for number in (1, 4):
-        command = [sys.executable, "-m", "iot_platform_tests.replay_process", point, str(number), "0", "0"]
+        command = [sys.executable, "-m", "iot_platform_tests.support.children.replay", point, str(number), "0", "0"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert Replay(plant, Selection(quarantined=True)).run().ended == "done"
@@ -69,7 +69,15 @@ def test_kill_while_lost_offsets_are_restored(plant: Settings) -> None:
     before = query(plant, "SELECT m::text FROM message m ORDER BY 1")
     query(plant, "DELETE FROM message WHERE kafka_partition = 0 AND kafka_offset %% 2 = 0")
     for point in ("after_claim", "during_commit", "after_commit"):
-        command = [sys.executable, "-m", "iot_platform_tests.replay_process", point, "6" if point == "after_commit" else "2", "0", "600"]
+        command = [
+            sys.executable,
+            "-m",
+            "iot_platform_tests.support.children.replay",
+            point,
+            "6" if point == "after_commit" else "2",
+            "0",
+            "600",
+        ]
         environment = {**os.environ, **exports(plant), "IOT_DRAIN_BATCH_RECORDS": "150"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]

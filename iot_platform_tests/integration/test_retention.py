@@ -17,11 +17,11 @@ from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry import rollup_notes
 from iot_platform.tenants.access import grant
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import drop_roles, open_login
-from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
+from iot_platform_tests.support.servers.stack import Servers
 
 pytestmark = pytest.mark.both_editions
 

@@ -29,9 +29,9 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export import export_tenant
 from iot_platform.tenants.listing import projects, tenants
 from iot_platform.tenants.verify import verify_export
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import ROOT, audit, checksums, fill, keep, problems
 
 pytestmark = pytest.mark.both_editions
 

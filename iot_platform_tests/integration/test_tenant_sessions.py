@@ -24,10 +24,10 @@ from iot_platform.resources import lag_watch
 from iot_platform.resources.dynamic import KAFKA_PARTITION
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant, unguarded
-from iot_platform_tests.direct_feed import DirectFeed
-from iot_platform_tests.drain_feed import Feed, query
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import drop_roles, open_login
+from iot_platform_tests.support.feeds.direct import DirectFeed
+from iot_platform_tests.support.feeds.drain import Feed, query
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
+from iot_platform_tests.support.servers.stack import Servers
 
 TOPIC = "mtic/msg/client/realtime/acme/plant"
 END = "SELECT role_name, reason FROM end_tenant_sessions(%s, %s)"

@@ -12,7 +12,7 @@ from iot_platform.drills.kafka_log import cut_log
 from iot_platform.local.server import start
 from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.stack import Servers
 
 
 @dataclass(frozen=True)

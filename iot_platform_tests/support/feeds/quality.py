@@ -11,8 +11,8 @@ from iot_platform.database import connect
 from iot_platform.quality import Evaluation, evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
 from iot_platform.settings import Settings
-from iot_platform_tests.direct_feed import PROJECT, DirectFeed, microseconds
-from iot_platform_tests.drain_feed import query
+from iot_platform_tests.support.feeds.direct import PROJECT, DirectFeed, microseconds
+from iot_platform_tests.support.feeds.drain import query
 
 
 class World:

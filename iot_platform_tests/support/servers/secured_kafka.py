@@ -31,9 +31,9 @@ from confluent_kafka.admin import (
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.settings import Settings
-from iot_platform_tests.certificates import Authority, Pair
-from iot_platform_tests.fix_ingest import eventually
-from iot_platform_tests.fix_ingest_own import OwnKafka
+from iot_platform_tests.support.servers.certificates import Authority, Pair
+from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.servers.own_servers import OwnKafka
 
 REAUTHENTICATE_SECONDS = 4
 """So long after a SCRAM connection was authenticated it has to be once more: a changed password shows."""

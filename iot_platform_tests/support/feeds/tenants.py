@@ -15,8 +15,8 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.servers.stack import Servers
 
 OWN, OTHER = "tenant-own", "secret-tenant"
 SECRET = re.compile("secret[-_]|secret bad|5ec1e7|7731773")

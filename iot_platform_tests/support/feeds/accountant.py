@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, drain
+from iot_platform_tests.support.feeds.drain import Feed, drain
 
 
 class Accountant:

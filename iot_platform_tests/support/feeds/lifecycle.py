@@ -7,8 +7,8 @@ from iot_platform.audit import AuditResult, run_audit
 from iot_platform.database import connect
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
 
 ROOT = "mtic/msg/client/realtime"
 TENANTS = {"acme": ("north", "south"), "other": ("p",)}

@@ -3,7 +3,7 @@
 import json
 from random import Random
 
-from iot_platform_tests.decode_cases import NOW, Records, compact, flat, iso, realistic
+from iot_platform_tests.support.feeds.decode_cases import NOW, Records, compact, flat, iso, realistic
 
 BASE = "mtic/msg/client/realtime/"
 TOPICS: list[bytes | None] = [

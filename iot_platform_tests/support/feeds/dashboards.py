@@ -16,8 +16,8 @@ from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform.telemetry import offsets
-from iot_platform_tests.drain_feed import TOPIC, Feed, delete_records, drain, query
-from iot_platform_tests.fix_audit import Accountant
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
 
 TENANT, PROJECT = TOPIC.split("/")[-2:]
 DEVICE = "press-1"

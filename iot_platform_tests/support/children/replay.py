@@ -10,7 +10,7 @@ from iot_platform.settings import get_settings
 from iot_platform.telemetry import replay_books
 from iot_platform.telemetry.replay import Replay, Selection
 from iot_platform.telemetry.replay_writer import ReplayWriter
-from iot_platform_tests.drain_process import Killer
+from iot_platform_tests.support.children.drain import Killer
 
 POINTS = ("before_claim", "after_claim", "after_rows", "during_commit", "after_commit")
 

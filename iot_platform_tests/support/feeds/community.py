@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import query
+from iot_platform_tests.support.feeds.drain import query
 
 TENANT, PROJECT = "1968193631353446400", "1968193691042586624"
 

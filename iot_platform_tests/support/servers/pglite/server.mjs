@@ -1,4 +1,4 @@
-// Serves PGlite with TimescaleDB to ordinary PostgreSQL clients: `node server.mjs MODULES_DIR PORT`. See fix_community.py for what differs
+// Serves PGlite with TimescaleDB to ordinary PostgreSQL clients: `node server.mjs MODULES_DIR PORT`. See ../community.py for what differs
 // from a real server. PGlite has one session and no COPY protocol; here connections take turns between transactions, COPY FROM STDIN and
 // TO STDOUT go through PGlite's /dev/blob, and each database is a PGlite of its own (CREATE DATABASE … TEMPLATE clones one).
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";

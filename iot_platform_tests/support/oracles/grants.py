@@ -1,6 +1,7 @@
 """Every right that a database gives to the platform's roles and to PUBLIC, as text that can be compared and checked in.
 
-`python -m iot_platform_tests.grants URL >iot_platform_tests/contract/grants.json`, URL being a freshly migrated database, as its owner.
+`python -m iot_platform_tests.support.oracles.grants URL >iot_platform_tests/contract/grants.json`,
+URL being a freshly migrated database, as its owner.
 """
 
 import json

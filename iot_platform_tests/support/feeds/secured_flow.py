@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iot_platform_tests.fix_ingest import Daemon, Record, eventually, publish, read_all
-from iot_platform_tests.fix_ingest_own import Broker
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
+from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, publish, read_all
+from iot_platform_tests.support.servers.own_servers import Broker
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 _names = itertools.count(1)
 
