@@ -22,7 +22,7 @@ from iot_platform.audit.run import EVERYTHING, run_audit
 from iot_platform.audit.totals import Totals
 from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.log_cuts import cuts_since

@@ -7,7 +7,8 @@ import typer
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity
+    from iot_platform.kafka.watermarks import TopicIdentity
+    from iot_platform.telemetry.offsets import OffsetRow
     from iot_platform.telemetry.partition_state import PartitionState
 
 offsets_app = typer.Typer(

@@ -17,7 +17,7 @@ def up() -> None:
     Servers that you name (IOT_MQTT_URL, IOT_KAFKA_BOOTSTRAP_SERVERS, IOT_DATABASE_URL, IOT_DAGSTER_URL) are used instead of local ones.
     """
     from iot_platform.database import DatabaseError
-    from iot_platform.kafka_admin import TopicError
+    from iot_platform.kafka.topics import TopicError
     from iot_platform.local.errors import LocalStackError
     from iot_platform.local.plan import make_plan
     from iot_platform.local.report import Report

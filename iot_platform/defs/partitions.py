@@ -4,9 +4,9 @@ import dagster as dg
 from dagster._core.definitions.partitions.context import PartitionLoadingContext
 
 from iot_platform.database import connect
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.resources.accounting import known_projects
 from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, sync_kafka_partitions
-from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import get_settings
 
 

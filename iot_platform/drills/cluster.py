@@ -15,9 +15,9 @@ from iot_platform.drills.kafka_cluster import BROKERS, KafkaCluster, name_of, re
 from iot_platform.drills.registry import drill
 from iot_platform.drills.run import DrillError, DrillRun
 from iot_platform.drills.stack import INGEST
+from iot_platform.kafka.watermarks import KafkaUnavailableError
 from iot_platform.local.doctor_drain import drain_findings
 from iot_platform.local.doctor_kafka import topic_findings
-from iot_platform.resources.watermarks import KafkaUnavailableError
 from iot_platform.settings import Settings
 
 RATE: Final = 200

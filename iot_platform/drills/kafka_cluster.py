@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.install import Note
 from iot_platform.local.kafka import KafkaServer, Quorum, new_cluster_id

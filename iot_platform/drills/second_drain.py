@@ -4,7 +4,7 @@ until SIGTERM. What a run would do that Dagster took for dead and that lives."""
 import signal
 import threading
 
-from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import get_settings
 from iot_platform.telemetry.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError

@@ -11,7 +11,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 from iot_platform.drills.registry import drill
 from iot_platform.drills.run import DrillError, DrillRun
 from iot_platform.drills.stack import INGEST, PARTITIONS
-from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import exports
 
 DRAIN: Final = ("dagster-daemon", "dagster-code")

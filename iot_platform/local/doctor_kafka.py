@@ -16,7 +16,7 @@ SYNCS_PER_BATCH: Final = 3
 
 def topic_findings(settings: Settings) -> Iterator[Finding]:
     """Whether the topics keep every acknowledged message."""
-    from iot_platform.kafka_admin import TopicError, check_topics, remedy
+    from iot_platform.kafka.topics import TopicError, check_topics, remedy
 
     try:
         states, found = check_topics(settings)

@@ -100,7 +100,7 @@ class Stack:
     def _kafka(self) -> None:
         self._server_or_external(self._plan.kafka, "kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", partial(probes.kafka, self._settings))
         if self._plan.kafka is None:
-            from iot_platform.kafka_admin import ensure_topics
+            from iot_platform.kafka.topics import ensure_topics
 
             with self._report.step("topics", "ready"):
                 ensure_topics(self._settings)
@@ -165,7 +165,7 @@ class Stack:
 
     def warnings(self) -> list[str]:
         """What is up but will not do what one expects; after `up`."""
-        from iot_platform.kafka_admin import ensure_topics
+        from iot_platform.kafka.topics import ensure_topics
 
         found = ensure_topics(self._settings)
         if self._plan.local_dagster:

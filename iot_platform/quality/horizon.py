@@ -8,7 +8,7 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.partition_state import judge

@@ -17,6 +17,7 @@ from sqlalchemy.pool import Pool
 
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, tenant_figures
 from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
@@ -25,9 +26,8 @@ from iot_platform.resources.dynamic import ProjectKeys
 from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
 from iot_platform.resources.partition_checks import evaluate_partitions
 from iot_platform.resources.partition_keys import project_key
-from iot_platform.resources.signals import stop_on_signals
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.signals import stop_on_signals
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
 

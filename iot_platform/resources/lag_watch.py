@@ -20,10 +20,10 @@ from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.kafka.group_offsets import GroupOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.resources import shifts
 from iot_platform.resources.accounting import note_watermarks, sessions
 from iot_platform.resources.dynamic import sync_kafka_partitions
-from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.offsets import OffsetRow

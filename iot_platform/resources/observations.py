@@ -10,7 +10,7 @@ import dagster as dg
 from prometheus_client.parser import text_string_to_metric_families
 
 from iot_platform.database import connect
-from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.partition_state import judge

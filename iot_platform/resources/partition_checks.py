@@ -7,7 +7,7 @@ from typing import Final
 import dagster as dg
 
 from iot_platform.database import connect
-from iot_platform.kafka_admin import TopicError, check_topics, remedy
+from iot_platform.kafka.topics import TopicError, check_topics, remedy
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DrainError
 from iot_platform.telemetry.partition_state import look

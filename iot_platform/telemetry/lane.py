@@ -14,7 +14,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
-from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
@@ -24,7 +24,7 @@ from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
 from iot_platform.telemetry.log_cut import LogCheck
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.source import KafkaSource
-from iot_platform.telemetry.writer import Writer, WriterRules, is_transient
+from iot_platform.telemetry.writer import Writer, WriterRules
 
 log = structlog.get_logger(__name__)
 

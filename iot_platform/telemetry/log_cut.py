@@ -14,9 +14,10 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DataGoneError, DrainedElsewhereError, TransientError, accept_command
-from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity, Watermarks, describe, watermarks
+from iot_platform.telemetry.offsets import OffsetRow, describe, watermarks
 from iot_platform.telemetry.peek import PATIENCE_SECONDS, Nothing, peek
 from iot_platform.telemetry.records import LastRecord, last_record
 from iot_platform.telemetry.source import Start

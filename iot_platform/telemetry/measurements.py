@@ -10,9 +10,9 @@ from psycopg2.errors import UniqueViolation
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.database.copy_binary import HEADER, TRAILER, Column, Texts, encode
 from iot_platform.telemetry import rollup_notes
 from iot_platform.telemetry.catalog import NEVER, Catalog
-from iot_platform.telemetry.copy_binary import HEADER, TRAILER, Column, Texts, encode
 from iot_platform.telemetry.decode import DecodedBatch
 
 COPY_SIZE: Final = 8 * 1024 * 1024

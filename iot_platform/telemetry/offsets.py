@@ -4,14 +4,14 @@ the log is still the same one: see log_cut.py."""
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.watermarks import KAFKA_TIMEOUT_SECONDS, TopicIdentity, Watermarks, ask_watermarks, identify
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import (
     DataGoneError,
@@ -21,27 +21,6 @@ from iot_platform.telemetry.errors import (
     TransientError,
     accept_command,
 )
-
-KAFKA_TIMEOUT_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True)
-class TopicIdentity:
-    """What distinguishes a topic from a later one of the same name."""
-
-    topic: str
-    cluster_id: str
-    topic_id: str
-    partitions: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Watermarks:
-    """The log of one partition holds offsets [low, high); leader_epoch is the one of its leader now (None: Kafka does not say)."""
-
-    low: int
-    high: int
-    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,13 +61,6 @@ def look(settings: Settings, partitions: Iterable[int] | None = None) -> tuple[T
         return identity, _watermarks(admin, identity, identity.partitions if partitions is None else partitions)
 
 
-def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
-    """Ask Kafka for a topic. Raises KafkaException."""
-    cluster = admin.describe_cluster(request_timeout=timeout_seconds).result()
-    found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_seconds)[topic].result()
-    return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
-
-
 def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
     """What the log of each partition holds now. Blocks at most about 20 s.
 
@@ -118,17 +90,6 @@ def _asking(settings: Settings) -> Iterator[AdminClient]:
                 raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
             why = leaders.reason(admin, topic, error, causes, KAFKA_TIMEOUT_SECONDS)
             raise TransientError(why) from error
-
-
-def ask_watermarks(
-    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
-) -> dict[int, Watermarks]:
-    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
-    low, high = (
-        leaders.list_offsets(admin, topic, partitions, spec, timeout_seconds)
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    )
-    return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in partitions}
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:

@@ -7,10 +7,11 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform.telemetry.errors import accept_command
-from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity, Watermarks
+from iot_platform.telemetry.offsets import OffsetRow
 
 
 class Problem(StrEnum):

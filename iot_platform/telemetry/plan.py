@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from iot_platform.database.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
 from iot_platform.telemetry.catalog import Catalog, Project
-from iot_platform.telemetry.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
 from iot_platform.telemetry.decode import DecodedBatch, Decoder, Reason
 from iot_platform.telemetry.records import Records, split_place
 from iot_platform.telemetry.redelivery import topic_columns

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from iot_platform.telemetry.copy_binary import Column, encode
+from iot_platform.database.copy_binary import Column, encode
 from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 from iot_platform.telemetry.measurements import INSERTED, Values, copy
 

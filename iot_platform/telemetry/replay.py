@@ -14,7 +14,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
-from iot_platform.database.errors import DatabaseUnreachableError
+from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets, replay_rows, replay_selection
@@ -27,7 +27,7 @@ from iot_platform.telemetry.replay_restore import KafkaShelf, Offsets, held, mis
 from iot_platform.telemetry.replay_rows import Held, Key
 from iot_platform.telemetry.replay_selection import Selection, Slice
 from iot_platform.telemetry.replay_writer import ReplayWriter
-from iot_platform.telemetry.writer import WriterRules, is_transient
+from iot_platform.telemetry.writer import WriterRules
 
 __all__ = ["Replay", "Selection", "Tally"]
 

@@ -80,7 +80,7 @@ class ReplayWriter:
         """Commit a batch. When it raises, nothing has happened (or, `in_doubt`, everything).
 
         Raises:
-            psycopg2.Error: see is_transient. Retry with a new writer, or never.
+            psycopg2.Error: see database.errors.is_transient. Retry with a new writer, or never.
         """
         while True:
             if self._catalog is None or self._catalog.decoder is not decoder:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.database.copy_binary import Column, encode
 from iot_platform.database.locks import lock_key
-from iot_platform.telemetry.copy_binary import Column, encode
 
 THRESHOLD_LOCK: Final = "rollup-threshold"
 HOUR_US: Final = 3_600_000_000

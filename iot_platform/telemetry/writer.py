@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
@@ -73,7 +72,7 @@ class Writer:
 
         Raises:
             DrainedElsewhereError: another drain took these offsets.
-            psycopg2.Error: see is_transient. Retry with a new writer, or never.
+            psycopg2.Error: see database.errors.is_transient. Retry with a new writer, or never.
         """
         while True:
             if self._catalog is None or self._catalog.decoder is not batch.decoder:
@@ -169,13 +168,3 @@ def note_connections(cursor: Cursor, plan: Plan) -> None:
         rows.append((stream.connection_id, stream.partition, int(envelope.sequence[stream.rows].max()), *edges))
     if rows:
         execute_values(cursor, _CONNECTION, sorted(rows), template=_CONNECTION_ROW, page_size=1000)
-
-
-def is_transient(error: psycopg2.Error, connection: Connection | None) -> bool:
-    """Whether the same transaction may succeed on a new connection: broken connections, deadlocks, timeouts, shutdowns, failover, full
-    disks. Everything else (a constraint, a missing table, a bug) would fail again."""
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-        return True
-    if error.pgcode in ("25006", "55P03", "57014"):  # read-only after a failover, lock timeout, statement timeout
-        return True
-    return error.pgcode is None and (connection is None or connection.closed != 0)

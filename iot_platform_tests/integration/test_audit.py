@@ -15,7 +15,7 @@ from ingest_daemon.dead_letter import ERROR_HEADER, PART_HEADER
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.audit.proofs import PROOFS
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.settings import Settings
 from iot_platform.telemetry import offsets
 from iot_platform_tests.support.feeds.accountant import Accountant

@@ -14,7 +14,7 @@ from iot_platform.database import connect
 from iot_platform.database.locks import shard_lock
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.resources import lag_watch, shifts
 from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.resources.checks import evaluate_brake

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import LockTimeoutError, connect
+from iot_platform.database.copy_binary import HEADER, TRAILER
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
@@ -28,7 +29,6 @@ from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 from iot_platform.simulator.history.reports import HOUR_US
 from iot_platform.simulator.history.slices import Maker, Slice
 from iot_platform.telemetry import rollup_notes
-from iot_platform.telemetry.copy_binary import HEADER, TRAILER
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""

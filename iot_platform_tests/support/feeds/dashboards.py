@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from iot_platform.audit.refresh import refresh
 from iot_platform.database import connect
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.quality.evaluate import evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
 from iot_platform.resources.accounting import note_watermarks
-from iot_platform.resources.watermarks import TopicOffsets
 from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions

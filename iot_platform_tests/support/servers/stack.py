@@ -22,7 +22,7 @@ import pytest
 from psycopg2 import sql
 
 from iot_platform.database.migrate import migrate
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.local import applications, probes
 from iot_platform.local.install import install_packages
 from iot_platform.local.kafka import KafkaServer

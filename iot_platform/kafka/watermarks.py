@@ -1,15 +1,36 @@
-"""Where the Kafka topic begins and ends, asked without joining any consumer group."""
+"""Which topic it is and where its partitions begin and end, asked without joining any consumer group."""
 
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.settings import Settings
-from iot_platform.telemetry.offsets import TopicIdentity, Watermarks, ask_watermarks, identify
+
+KAFKA_TIMEOUT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class TopicIdentity:
+    """What distinguishes a topic from a later one of the same name."""
+
+    topic: str
+    cluster_id: str
+    topic_id: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """The log of one partition holds offsets [low, high); leader_epoch is the one of its leader now (None: Kafka does not say)."""
+
+    low: int
+    high: int
+    leader_epoch: int | None = None
 
 
 class KafkaUnavailableError(Exception):
@@ -80,3 +101,21 @@ class TopicOffsets:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return KafkaUnavailableError(f"Kafka has no topic {self._topic} (IOT_KAFKA_TOPIC). `iot up` creates it on the local Kafka.")
         return KafkaUnavailableError(leaders.reason(self._admin, self._topic, error, self._causes, self._timeout))
+
+
+def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
+    """Ask Kafka for a topic. Raises KafkaException."""
+    cluster = admin.describe_cluster(request_timeout=timeout_seconds).result()
+    found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_seconds)[topic].result()
+    return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
+
+
+def ask_watermarks(
+    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
+) -> dict[int, Watermarks]:
+    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
+    low, high = (
+        leaders.list_offsets(admin, topic, partitions, spec, timeout_seconds)
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    )
+    return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in partitions}
