@@ -11,7 +11,7 @@ from psycopg2.extras import execute_values
 
 from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError, TransientError
 
 BATCH: Final = 50
@@ -59,8 +59,8 @@ def _import(
     marks: dict[int, Watermarks],
 ) -> list[str]:
     """Returns notes on logs that were cut: what Kafka has there now is imported, what it lost stays."""
-    from iot_platform.telemetry.log_cut import LogCheck
-    from iot_platform.telemetry.source import KafkaSource  # numpy, only where there is something to read
+    from iot_platform.telemetry.drain.log_cut import LogCheck
+    from iot_platform.telemetry.drain.source import KafkaSource  # numpy, only where there is something to read
 
     with closing(KafkaSource(settings)) as source:
         try:

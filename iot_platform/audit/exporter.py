@@ -24,9 +24,9 @@ from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
 from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.log_cuts import cuts_since
-from iot_platform.telemetry.partition_state import PartitionState, Problem, judge
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.known_cuts import cuts_since
+from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, judge
 
 log = structlog.get_logger(__name__)
 

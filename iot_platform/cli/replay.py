@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from iot_platform.telemetry.replay import Selection, Tally
+    from iot_platform.telemetry.replay.replay import Selection, Tally
 
 STOPPED = 130
 UNREACHABLE = 2
@@ -94,7 +94,7 @@ def _reasons(reasons: list[str]) -> tuple[str, ...]:
 def _by_time(since: str | None, until: str | None, kept: dict[str, Any]) -> "Selection":
     from datetime import UTC, datetime, timedelta
 
-    from iot_platform.telemetry.replay import Selection
+    from iot_platform.telemetry.replay.replay import Selection
 
     epoch, microsecond = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
     start = (parse_moment(since) - epoch) // microsecond if since else Selection.start
@@ -105,7 +105,7 @@ def _by_time(since: str | None, until: str | None, kept: dict[str, Any]) -> "Sel
 
 
 def _by_offset(partition: int, text: str, kept: dict[str, Any]) -> "Selection":
-    from iot_platform.telemetry.replay import Selection
+    from iot_platform.telemetry.replay.replay import Selection
 
     first, colon, last = text.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last) or int(last) >= 1 << 63:
@@ -122,7 +122,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
     from iot_platform.database.errors import DatabaseError
     from iot_platform.settings import get_settings
     from iot_platform.telemetry.errors import DrainError, ReplayError
-    from iot_platform.telemetry.replay import Replay
+    from iot_platform.telemetry.replay.replay import Replay
 
     console = Console(stderr=True, highlight=False)
     stop, begun = threading.Event(), time.monotonic()

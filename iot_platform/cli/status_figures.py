@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from iot_platform.settings import Settings
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.log_cuts import KnownCut
-    from iot_platform.telemetry.partition_state import PartitionState
+    from iot_platform.telemetry.drain.known_cuts import KnownCut
+    from iot_platform.telemetry.drain.partition_state import PartitionState
 
 DEADLINE_SECONDS: Final = 8.0
 HTTP_TIMEOUT_SECONDS: Final = 3.0
@@ -164,8 +164,8 @@ def _kafka(settings: Settings, status: Status) -> None:
 
 def _drain(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.database.connection import connect
-    from iot_platform.telemetry.log_cuts import cuts_since
-    from iot_platform.telemetry.partition_state import look
+    from iot_platform.telemetry.drain.known_cuts import cuts_since
+    from iot_platform.telemetry.drain.partition_state import look
 
     with closing(connect(settings, "reader", "iot status")) as connection:
         with connection.cursor() as cursor:

@@ -6,7 +6,7 @@ import threading
 
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import get_settings
-from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError
 
 RUN_ID = "drill second drain"

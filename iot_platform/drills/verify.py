@@ -16,8 +16,8 @@ from iot_platform.database import DatabaseError
 from iot_platform.drills.run import DrillRun
 from iot_platform.simulator.comparison import Comparison, Log, Place, Stored, examine, read
 from iot_platform.simulator.record import Published
+from iot_platform.telemetry.drain.partition_state import look
 from iot_platform.telemetry.errors import DrainError
-from iot_platform.telemetry.partition_state import look
 
 SETTLE_SECONDS: Final = 240.0
 QUIET_LOOKS: Final = 3

@@ -17,9 +17,9 @@ def drain_findings(settings: Settings) -> Iterator[Finding]:
     """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when the database does not
     answer, which another finding says. Leaders that are silent while Kafka answers are only seen here."""
     from iot_platform.database import DatabaseError, connect
+    from iot_platform.telemetry.drain.known_cuts import cuts_since
+    from iot_platform.telemetry.drain.partition_examination import examine
     from iot_platform.telemetry.errors import DrainError
-    from iot_platform.telemetry.log_cuts import cuts_since
-    from iot_platform.telemetry.partition_examination import examine
 
     try:
         with closing(connect(settings, "writer", "iot-doctor")) as connection:

@@ -11,7 +11,7 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry.counters import BRAKE_SHARE, BRAKE_STREAK
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.progress import Progress
+    from iot_platform.telemetry.drain.progress import Progress
 
 BRAKE_WINDOW_SECONDS: Final = 300.0
 BRAKE_LEAST: Final = 10

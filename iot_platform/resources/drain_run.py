@@ -28,11 +28,11 @@ from iot_platform.resources.partition_checks import evaluate_partitions
 from iot_platform.resources.partition_keys import project_key
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.drain import Drain, Progress
+    from iot_platform.telemetry.drain.drain import Drain, Progress
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class _DrainRun:
     def _prepare(
         self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0, shard: int | None = None
     ) -> "Drain":
-        from iot_platform.telemetry.drain import Drain, Shift  # polars and Kafka only in the process that drains
+        from iot_platform.telemetry.drain.drain import Drain, Shift  # polars and Kafka only in the process that drains
 
         def fits(everything: tuple[int, ...]) -> bool:
             return shard is None or shifts.partitions_of_shard(everything, shard, self.settings.drain_shards) == partitions

@@ -25,9 +25,9 @@ from iot_platform.resources import shifts
 from iot_platform.resources.accounting import note_watermarks, sessions
 from iot_platform.resources.dynamic import sync_kafka_partitions
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.offsets import OffsetRow
-from iot_platform.telemetry.partition_state import PartitionState, judge
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.offsets import OffsetRow
+from iot_platform.telemetry.drain.partition_state import PartitionState, judge
 
 JOB: Final = "drain"
 TICK_SECONDS: Final = 13.5

@@ -18,7 +18,7 @@ from iot_platform.resources.partition_keys import project_key, tenant_key
 from iot_platform.telemetry.counters import COUNTERS
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
+    from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from iot_platform.database import connect
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.partition_state import judge
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.partition_state import judge
 
 Metadata = Mapping[str, dg.MetadataValue | str | int | float | bool]
 

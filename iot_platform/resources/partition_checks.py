@@ -9,8 +9,8 @@ import dagster as dg
 from iot_platform.database import connect
 from iot_platform.kafka.topics import TopicError, check_topics, remedy
 from iot_platform.settings import Settings
+from iot_platform.telemetry.drain.partition_state import look
 from iot_platform.telemetry.errors import DrainError
-from iot_platform.telemetry.partition_state import look
 
 GOES_ON: Final = "every_partition_can_go_on"
 KEEPS: Final = "topics_keep_what_was_acknowledged"

@@ -17,7 +17,7 @@ from iot_platform.audit import AuditResult, run_audit
 from iot_platform.audit.proofs import PROOFS
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import QOS1, TOPIC, Feed, backdate_ledger, drain, query
 

@@ -15,7 +15,7 @@ from iot_platform.kafka.group_offsets import NOTE_SECONDS, GroupOffsets
 from iot_platform.resources import lag_watch
 from iot_platform.resources.dynamic import KAFKA_PARTITION
 from iot_platform.settings import Settings
-from iot_platform.telemetry.source import KafkaSource, Start
+from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform_tests.support.feeds.drain import Feed, drain
 from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka

@@ -5,7 +5,7 @@ import threading
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import Drain, Progress, Shift
+from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform_tests.support.feeds.drain import Feed, query
 from iot_platform_tests.support.servers.ingest import eventually
 

@@ -15,7 +15,7 @@ from iot_platform.local.doctor_kafka import topic_findings
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.ports import free_ports, is_free
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import TransientError
 from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.ingest import eventually

@@ -15,9 +15,9 @@ from iot_platform.cli.main import app
 from iot_platform.database import connect
 from iot_platform.quality import horizon
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.drain.drain import Drain, Shift
+from iot_platform.telemetry.drain.partition_state import Problem, look
 from iot_platform.telemetry.errors import DataGoneError
-from iot_platform.telemetry.partition_state import Problem, look
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
 from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.kafka_log_damage import KafkaDisk

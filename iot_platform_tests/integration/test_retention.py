@@ -15,7 +15,7 @@ from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan
 from iot_platform.retention.run import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
-from iot_platform.telemetry import rollup_notes
+from iot_platform.telemetry.drain import rollup_notes
 from iot_platform.tenants.access import grant
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import Feed, drain, query

@@ -21,8 +21,8 @@ from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_
 from iot_platform.retention import run_retention
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry.drain import Drain, Shift
-from iot_platform.telemetry.replay import Replay, Selection
+from iot_platform.telemetry.drain.drain import Drain, Shift
+from iot_platform.telemetry.replay.replay import Replay, Selection
 from iot_platform.tenants import access, deletion
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform.tenants.errors import TenantError

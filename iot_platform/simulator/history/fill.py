@@ -28,7 +28,7 @@ from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 from iot_platform.simulator.history.reports import HOUR_US
 from iot_platform.simulator.history.slices import Maker, Slice
-from iot_platform.telemetry import rollup_notes
+from iot_platform.telemetry.drain import rollup_notes
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""

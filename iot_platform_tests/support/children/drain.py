@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 from iot_platform.settings import get_settings
-from iot_platform.telemetry import accounting, writer
-from iot_platform.telemetry.drain import Drain, Shift
-from iot_platform.telemetry.writer import Writer
+from iot_platform.telemetry.drain import batch_counts, writer
+from iot_platform.telemetry.drain.drain import Drain, Shift
+from iot_platform.telemetry.drain.writer import Writer
 
 POINTS = ("before_claim", "after_claim", "after_rows", "during_commit", "after_commit")
 
@@ -33,7 +33,7 @@ class Killer:
 
 def arm(killer: Killer) -> None:
     """Put the points around the real functions."""
-    claim, write_books, write = Writer._claim, accounting.write, Writer.write
+    claim, write_books, write = Writer._claim, batch_counts.write, Writer.write
 
     def claim_point(self: Writer, cursor: Any, records: Any) -> None:
         killer.reached("before_claim")

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from iot_platform.settings import get_settings
-from iot_platform.telemetry import replay_books
-from iot_platform.telemetry.replay import Replay, Selection
-from iot_platform.telemetry.replay_writer import ReplayWriter
+from iot_platform.telemetry.replay import batch_counts
+from iot_platform.telemetry.replay.replay import Replay, Selection
+from iot_platform.telemetry.replay.writer import ReplayWriter
 from iot_platform_tests.support.children.drain import Killer
 
 POINTS = ("before_claim", "after_claim", "after_rows", "during_commit", "after_commit")
@@ -17,7 +17,7 @@ POINTS = ("before_claim", "after_claim", "after_rows", "during_commit", "after_c
 
 def arm(killer: Killer) -> None:
     """Put the points around the real functions."""
-    claim, write_books, write = ReplayWriter._claim, replay_books.write, ReplayWriter.write
+    claim, write_books, write = ReplayWriter._claim, batch_counts.write, ReplayWriter.write
 
     def claim_point(self: ReplayWriter, cursor: Any, work: Any) -> None:
         killer.reached("before_claim")
@@ -36,7 +36,7 @@ def arm(killer: Killer) -> None:
         return tally
 
     ReplayWriter._claim = claim_point  # type: ignore[method-assign]
-    replay_books.write = books_point
+    batch_counts.write = books_point
     ReplayWriter.write = write_point  # type: ignore[method-assign]
 
 

@@ -15,7 +15,7 @@ from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
 

@@ -12,9 +12,9 @@ from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import Decoder
 from iot_platform.telemetry.decode.rules import DecodeRules
+from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.records import DecodedRecords, Records
-from iot_platform.telemetry.writer import Writer, WriterRules
 
 PROJECT = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import Drain, Progress, Shift
+from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 
 TOPIC = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624"
 QOS1, QOS1_DUP = 0x32, 0x3A

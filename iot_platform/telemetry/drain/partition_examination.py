@@ -7,11 +7,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.watermarks import TopicIdentity
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.log_cut import LogCheck
-from iot_platform.telemetry.offsets import OffsetRow
-from iot_platform.telemetry.partition_state import PartitionState, Problem, judge
-from iot_platform.telemetry.source import KafkaSource
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.log_cut import LogCheck
+from iot_platform.telemetry.drain.offsets import OffsetRow
+from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, judge
+from iot_platform.telemetry.drain.source import KafkaSource
 
 
 def examine(

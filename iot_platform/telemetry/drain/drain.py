@@ -13,11 +13,11 @@ from typing import Final
 import structlog
 
 from iot_platform.settings import Settings
-from iot_platform.telemetry import accounting, offsets
-from iot_platform.telemetry.accounting import Outcome
+from iot_platform.telemetry.drain import batch_counts, offsets
+from iot_platform.telemetry.drain.batch_counts import Outcome
+from iot_platform.telemetry.drain.lane import Lane
+from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
 from iot_platform.telemetry.errors import DrainError, TopicRecreatedError, TransientError
-from iot_platform.telemetry.lane import Lane
-from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
 
 __all__ = ["Drain", "PartitionProgress", "Progress", "ProjectProgress", "Shift"]
 
@@ -157,7 +157,7 @@ class Drain:
 
     def _committed(self, outcome: Outcome) -> None:
         with self._lock:
-            accounting.add(self._progress, outcome, time.time_ns() // 1000)
+            batch_counts.add(self._progress, outcome, time.time_ns() // 1000)
             self._last_commit = time.monotonic()
 
     def _snapshot(self, started: float) -> Progress:

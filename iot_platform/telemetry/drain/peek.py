@@ -7,8 +7,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, Message
 
+from iot_platform.telemetry.drain.source import Start
 from iot_platform.telemetry.errors import TransientError
-from iot_platform.telemetry.source import Start
 
 PATIENCE_SECONDS: Final = 10.0
 

@@ -17,14 +17,14 @@ from iot_platform.database.connection import connect
 from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.accounting import Outcome
 from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.batch_counts import Outcome
+from iot_platform.telemetry.drain.log_cut import LogCheck
+from iot_platform.telemetry.drain.source import KafkaSource
+from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
-from iot_platform.telemetry.log_cut import LogCheck
 from iot_platform.telemetry.records import DecodedRecords
-from iot_platform.telemetry.source import KafkaSource
-from iot_platform.telemetry.writer import Writer, WriterRules
 
 log = structlog.get_logger(__name__)
 

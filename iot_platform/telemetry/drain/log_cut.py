@@ -16,12 +16,12 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
+from iot_platform.telemetry.drain.offsets import OffsetRow, describe, watermarks
+from iot_platform.telemetry.drain.peek import PATIENCE_SECONDS, Nothing, peek
+from iot_platform.telemetry.drain.source import Start
+from iot_platform.telemetry.drain.stored_record import StoredRecords
 from iot_platform.telemetry.errors import DataGoneError, DrainedElsewhereError, TransientError, accept_command
-from iot_platform.telemetry.offsets import OffsetRow, describe, watermarks
-from iot_platform.telemetry.peek import PATIENCE_SECONDS, Nothing, peek
 from iot_platform.telemetry.records import LastRecord, last_record
-from iot_platform.telemetry.source import Start
-from iot_platform.telemetry.stored_record import StoredRecords
 
 log = structlog.get_logger(__name__)
 

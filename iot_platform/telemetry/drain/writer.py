@@ -10,16 +10,16 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry import accounting
-from iot_platform.telemetry.accounting import Outcome
-from iot_platform.telemetry.catalog import Catalog, ConnectionIds
+from iot_platform.telemetry.drain import batch_counts
+from iot_platform.telemetry.drain.batch_counts import Outcome
+from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
+from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
+from iot_platform.telemetry.drain.plan import QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
+from iot_platform.telemetry.drain.quality_notes import note_unpunctual
+from iot_platform.telemetry.duplicates.redelivery import Redelivery
+from iot_platform.telemetry.duplicates.repeats import streams
 from iot_platform.telemetry.errors import DrainedElsewhereError
-from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
-from iot_platform.telemetry.plan import QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
-from iot_platform.telemetry.quality_notes import note_unpunctual
 from iot_platform.telemetry.records import DecodedRecords, Generations, Records
-from iot_platform.telemetry.redelivery import Redelivery
-from iot_platform.telemetry.repeats import streams
 
 _CLAIM: Final = """
 UPDATE kafka_offset o SET next_offset = v.to_offset, updated_at = now(), leader_epoch = coalesce(v.leader_epoch, o.leader_epoch),
@@ -101,7 +101,7 @@ class Writer:
             note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
             outcome = self._outcome(plan, catalog, values.row, result)
-            accounting.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)
+            batch_counts.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)
         self.in_doubt = outcome
         self._connection.commit()
         self.in_doubt = None
@@ -133,7 +133,7 @@ class Writer:
     def _outcome(self, plan: Plan, catalog: Catalog, rows: npt.NDArray[np.int32], result: npt.NDArray[np.uint8]) -> Outcome:
         records = plan.records
         envelope = records.envelope
-        groups = accounting.group(
+        groups = batch_counts.group(
             partition=records.partition,
             offset=records.offset,
             received_at=envelope.received_at,

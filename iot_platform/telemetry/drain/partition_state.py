@@ -9,9 +9,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.errors import accept_command
-from iot_platform.telemetry.offsets import OffsetRow
 
 
 class Problem(StrEnum):

@@ -8,11 +8,11 @@ import numpy as np
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry import accounting
-from iot_platform.telemetry.accounting import Group
 from iot_platform.telemetry.counters import COUNTERS, Counts
-from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
-from iot_platform.telemetry.replay_plan import Bools, Work
+from iot_platform.telemetry.drain import batch_counts
+from iot_platform.telemetry.drain.batch_counts import Group
+from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
+from iot_platform.telemetry.replay.plan import Bools, Work
 
 _LEDGER: Final = """
 INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, detail, log_generation, kafka_partition, from_offset, to_offset, messages,
@@ -53,7 +53,7 @@ def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
         rows += _rows(names, work, touched & of_log, changes, generation)
     if rows:
         execute_values(cursor, _LEDGER, rows, template=_LEDGER_ROW)
-        accounting.write_hours(cursor, _bounded(cursor, groups))
+        batch_counts.write_hours(cursor, _bounded(cursor, groups))
     return [row[4:8] for row in rows]
 
 
@@ -105,7 +105,7 @@ def _groups(work: Work, mask: Bools, project: Any, *, bad: bool, outcomes: tuple
     place[rows] = np.arange(len(rows), dtype=np.int32)
     row_of = work.values.row if work.values is not None else np.zeros(0, np.int32)
     counted = np.isin(work.result, outcomes) & mask[row_of]
-    return accounting.group(
+    return batch_counts.group(
         partition=records.partition[rows],
         offset=records.offset[rows],
         received_at=records.envelope.received_at[rows],

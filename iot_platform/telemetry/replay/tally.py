@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from iot_platform.telemetry.catalog import Project
+from iot_platform.telemetry.drain.catalog import Project
 
 SAMPLES: Final = 10
 STORED: Final = "message"

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.log_cut import LogCheck
+from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.errors import TopicMissingError, TransientError
-from iot_platform.telemetry.log_cut import LogCheck
 from iot_platform.telemetry.records import Records
-from iot_platform.telemetry.replay_rows import Held
-from iot_platform.telemetry.replay_selection import Slice
-from iot_platform.telemetry.source import KafkaSource, Start
+from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.selection import Slice
 
 SILENCE_SECONDS: Final = 30.0
 NEAR: Final = 1_000

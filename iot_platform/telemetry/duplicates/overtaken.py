@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.telemetry.duplicates.message_key import Key, key_of, stored_key
+from iot_platform.telemetry.duplicates.repeats import Stream
 from iot_platform.telemetry.envelope import DUP
 from iot_platform.telemetry.envelope import Connection as MqttConnection
-from iot_platform.telemetry.identity import Key, key_of, stored_key
 from iot_platform.telemetry.records import Records
-from iot_platform.telemetry.repeats import Stream
 
 LATER_CONNECTIONS: Final = 16
 """How many later connections of a client are searched."""

@@ -11,9 +11,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.copy_binary import HEADER, TRAILER, Column, Texts, encode
-from iot_platform.telemetry import rollup_notes
-from iot_platform.telemetry.catalog import NEVER, Catalog
 from iot_platform.telemetry.decode import DecodedBatch
+from iot_platform.telemetry.drain import rollup_notes
+from iot_platform.telemetry.drain.catalog import NEVER, Catalog
 
 COPY_SIZE: Final = 8 * 1024 * 1024
 """Bytes per read of copy_expert: each read waits up to 5 ms for the interpreter lock that the decoding thread holds."""

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.telemetry.duplicates.message_key import Key, key_of, stored_key
+from iot_platform.telemetry.duplicates.overtaken import Overtaken
+from iot_platform.telemetry.duplicates.repeats import Repeats, Stream
 from iot_platform.telemetry.envelope import DUP, escaped
 from iot_platform.telemetry.envelope import Connection as MqttConnection
-from iot_platform.telemetry.identity import Key, key_of, stored_key
-from iot_platform.telemetry.overtaken import Overtaken
 from iot_platform.telemetry.records import Records
-from iot_platform.telemetry.repeats import Repeats, Stream
 
 EARLIER_CONNECTIONS: Final = 16
 """How many earlier connections of a client are searched: a broker gives up its session, or we are connected, long before."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from iot_platform.telemetry.catalog import Catalog, Project
-from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
-from iot_platform.telemetry.plan import Plan, detail_text, project_of
-from iot_platform.telemetry.replay_removed import Removed
-from iot_platform.telemetry.replay_report import SAMPLES, STORED, Sample, Tally
-from iot_platform.telemetry.replay_rows import Held
-from iot_platform.telemetry.replay_selection import Selection
+from iot_platform.telemetry.drain.catalog import Catalog, Project
+from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
+from iot_platform.telemetry.drain.plan import Plan, detail_text, project_of
+from iot_platform.telemetry.replay.removed import Removed
+from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.selection import Selection
+from iot_platform.telemetry.replay.tally import SAMPLES, STORED, Sample, Tally
 
 Bools = npt.NDArray[np.bool_]
 

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.settings import Settings
+from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
-from iot_platform.telemetry.offsets import OffsetRow
 
 NO_END: Final = 1 << 62
 """As an offset: beyond all."""

@@ -17,17 +17,18 @@ from iot_platform.database.connection import connect
 from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets, replay_rows, replay_selection
 from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.lane import MAX_NAMES, PATIENCE_SECONDS
+from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError, TransientError
-from iot_platform.telemetry.lane import MAX_NAMES, PATIENCE_SECONDS
-from iot_platform.telemetry.replay_books import LedgerKey
-from iot_platform.telemetry.replay_report import Tally
-from iot_platform.telemetry.replay_restore import KafkaShelf, Offsets, held, missing
-from iot_platform.telemetry.replay_rows import Held, Key
-from iot_platform.telemetry.replay_selection import Selection, Slice
-from iot_platform.telemetry.replay_writer import ReplayWriter
-from iot_platform.telemetry.writer import WriterRules
+from iot_platform.telemetry.replay import rows, selection
+from iot_platform.telemetry.replay.batch_counts import LedgerKey
+from iot_platform.telemetry.replay.restore import KafkaShelf, Offsets, held, missing
+from iot_platform.telemetry.replay.rows import Held, Key
+from iot_platform.telemetry.replay.selection import Selection, Slice
+from iot_platform.telemetry.replay.tally import Tally
+from iot_platform.telemetry.replay.writer import ReplayWriter
 
 __all__ = ["Replay", "Selection", "Tally"]
 
@@ -109,7 +110,7 @@ class Replay:
             if not self._offsets:
                 raise ReplayError(f"topic '{self._settings.kafka_topic}' was never drained: there is nothing to replay")
             if self._selection.partition is None:
-                return replay_selection.by_time(reading, self._selection)
+                return selection.by_time(reading, self._selection)
             return self._parts_by_offset(reading, self._selection.partition)
         except psycopg2.Error as error:
             raise self._explained(error) from error
@@ -118,7 +119,7 @@ class Replay:
         if (row := self._offsets.get(partition)) is None:
             known = ", ".join(map(str, sorted(self._offsets)))
             raise ReplayError(f"partition {partition} of topic '{self._settings.kafka_topic}' was never drained; there are: {known}")
-        logs = replay_selection.logs(reading, self._settings, row)
+        logs = selection.logs(reading, self._settings, row)
         if (wanted := self._selection.generation) is not None:
             logs = [each for each in logs if each.generation == wanted]
             if not logs:
@@ -130,7 +131,7 @@ class Replay:
             self.tally.notes.append(
                 f"the log of partition {partition} was cut: generations {several} are replayed; --generation chooses one"
             )
-        parts = [part for each in logs for part in replay_selection.by_offset(reading, self._settings, self._selection, each)]
+        parts = [part for each in logs for part in selection.by_offset(reading, self._settings, self._selection, each)]
         asked = sum(max(0, min(self._selection.last, each.end) - max(self._selection.first, each.begin)) for each in logs)
         if self._selection.last > row.next_offset:
             self.tally.notes.append(f"partition {partition} is drained to offset {row.next_offset}: what follows needs no replay")
@@ -170,7 +171,7 @@ class Replay:
     def _work(self, part: Slice) -> None:
         reading = self._open()
         if not self._place.read:
-            for batch, key in replay_rows.read(reading, self._settings, self._selection, part, self._place.after):
+            for batch, key in rows.read(reading, self._settings, self._selection, part, self._place.after):
                 self._write(batch, replace(self._place, after=key))
                 if self._stop.is_set():
                     return
@@ -231,7 +232,7 @@ class Replay:
             rules = WriterRules(settings.kafka_topic, "", self.run_id, settings.max_series_per_project, settings.ingest_in_flight_window)
             self._writer = ReplayWriter(self._writing, rules, self._selection, self._topic_ids(), dry_run=self._dry_run)
             self._reading = connect(self._settings, "writer", f"iot-{self.run_id} reads"[:63])
-            replay_rows.session(self._reading)
+            rows.session(self._reading)
         return self._reading
 
     def _topic_ids(self) -> dict[int, str]:

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.database.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
-from iot_platform.telemetry.catalog import Catalog, Project
 from iot_platform.telemetry.decode import DecodedBatch, Decoder, Reason
+from iot_platform.telemetry.drain.catalog import Catalog, Project
+from iot_platform.telemetry.duplicates.redelivery import topic_columns
+from iot_platform.telemetry.duplicates.repeats import Stream
 from iot_platform.telemetry.records import Records, split_place
-from iot_platform.telemetry.redelivery import topic_columns
-from iot_platform.telemetry.repeats import Stream
 
 _MESSAGE: Final = """
 COPY message (received_at, kafka_offset, source_id, kafka_partition, time_source, sequence, connection_id, packet_id, flags,

@@ -8,7 +8,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.copy_binary import Column, encode
 from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
-from iot_platform.telemetry.measurements import INSERTED, Values, copy
+from iot_platform.telemetry.drain.measurements import INSERTED, Values, copy
 
 _HOUR_US: Final = 3_600_000_000
 _NOTE: Final = "COPY quality_note (time_from, time_to, series_id) FROM STDIN (FORMAT binary)"

@@ -7,7 +7,7 @@ from confluent_kafka import Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.watermarks import TopicIdentity
-from iot_platform.telemetry.offsets import OffsetRow
+from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.records import to_records
 
 _BATCH: Final = """

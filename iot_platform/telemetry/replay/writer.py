@@ -7,21 +7,21 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
-from iot_platform.telemetry import replay_books
-from iot_platform.telemetry.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
-from iot_platform.telemetry.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
-from iot_platform.telemetry.plan import QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
-from iot_platform.telemetry.quality_notes import note_unpunctual
-from iot_platform.telemetry.redelivery import Redelivery
-from iot_platform.telemetry.repeats import streams
-from iot_platform.telemetry.replay_books import LedgerKey
-from iot_platform.telemetry.replay_plan import Bools, Work
-from iot_platform.telemetry.replay_removed import Removed
-from iot_platform.telemetry.replay_report import Tally
-from iot_platform.telemetry.replay_rows import Held
-from iot_platform.telemetry.replay_selection import Selection
-from iot_platform.telemetry.writer import WriterRules, note_connections
+from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
+from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
+from iot_platform.telemetry.drain.plan import QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
+from iot_platform.telemetry.drain.quality_notes import note_unpunctual
+from iot_platform.telemetry.drain.writer import WriterRules, note_connections
+from iot_platform.telemetry.duplicates.redelivery import Redelivery
+from iot_platform.telemetry.duplicates.repeats import streams
+from iot_platform.telemetry.replay import batch_counts
+from iot_platform.telemetry.replay.batch_counts import LedgerKey
+from iot_platform.telemetry.replay.plan import Bools, Work
+from iot_platform.telemetry.replay.removed import Removed
+from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.selection import Selection
+from iot_platform.telemetry.replay.tally import Tally
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
 # In all three: the times as a range of constants too, or TimescaleDB would look into every chunk.
@@ -65,7 +65,7 @@ class ReplayWriter:
         self._connection = connection
         self._rules = rules
         self._selection = selection
-        self._names = replay_books.Names(rules.topic, topic_ids, rules.run_id)
+        self._names = batch_counts.Names(rules.topic, topic_ids, rules.run_id)
         self._dry_run = dry_run
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
@@ -118,7 +118,7 @@ class ReplayWriter:
             work.result, latest = self._measurements.write(values, catalog)
             note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
-            keys = replay_books.write(cursor, self._names, work)
+            keys = batch_counts.write(cursor, self._names, work)
         tally = work.tally()
         if not keys:
             self._connection.rollback()

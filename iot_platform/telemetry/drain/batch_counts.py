@@ -9,10 +9,10 @@ import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry.catalog import Project
 from iot_platform.telemetry.counters import COUNTERS, Counts
-from iot_platform.telemetry.measurements import CONFLICT, DUPLICATE, INSERTED
-from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
+from iot_platform.telemetry.drain.catalog import Project
+from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
+from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
 from iot_platform.telemetry.records import Generations, LastRecord, Ranges
 
 HOUR_US: Final = 3_600_000_000

@@ -11,10 +11,10 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.deadline import BoundedConnection
 from iot_platform.settings import Settings
-from iot_platform.telemetry.catalog import Project
+from iot_platform.telemetry.drain.catalog import Project
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.records import Records, split_place
-from iot_platform.telemetry.replay_selection import Selection, Slice
+from iot_platform.telemetry.replay.selection import Selection, Slice
 
 SORT_SECONDS: Final = 600
 """The first row of a slice comes when all are sorted: long, where a flood fell into one second."""

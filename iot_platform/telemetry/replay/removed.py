@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.telemetry.catalog import Catalog
+from iot_platform.telemetry.drain.catalog import Catalog
+from iot_platform.telemetry.drain.plan import Plan, project_of
 from iot_platform.telemetry.envelope import EARLIEST
-from iot_platform.telemetry.plan import Plan, project_of
-from iot_platform.telemetry.replay_rows import Held
+from iot_platform.telemetry.replay.rows import Held
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
 _DELETED: Final = """
