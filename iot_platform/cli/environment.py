@@ -15,7 +15,7 @@ def env(
     """Print the settings in force as shell exports, for: [b]eval "$(iot env --secrets)"[/b] and then dagster, psql, your own scripts."""
     from pydantic import SecretStr
 
-    from iot_platform.local.applications import dagster_environment
+    from iot_platform.orchestration.environment import dagster_environment
     from iot_platform.settings import Settings, exports, get_settings
 
     settings = get_settings()

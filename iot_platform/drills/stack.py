@@ -40,6 +40,7 @@ from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.program import Program, base_environment
 from iot_platform.local.server import Server, died, start
 from iot_platform.local.supervisor import Supervisor
+from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import PROJECT_ROOT, Settings, exports
 
 Link = Literal["mqtt", "kafka", "postgresql", "storage"]
@@ -187,13 +188,11 @@ class DrillStack:
         settings = self.program_settings
         applications.write_dagster_home(settings)
         clean = {name: value for name, value in os.environ.items() if not name.startswith("IOT_")}
-        environment = clean | exports(settings) | applications.dagster_environment(settings)
+        environment = clean | exports(settings) | dagster_environment(settings)
         subprocess.run([sys.executable, "-m", "dagster", "instance", "migrate"], check=True, capture_output=True, env=environment)
-        self._programs["dagster-code"] = lambda: self._own(applications.dagster_code(settings), applications.dagster_environment(settings))
+        self._programs["dagster-code"] = lambda: self._own(applications.dagster_code(settings), dagster_environment(settings))
         self._checks["dagster-code"] = partial(probes.code_server, str(applications.code_socket(settings)))
-        self._programs["dagster-daemon"] = lambda: self._own(
-            applications.dagster_daemon(settings), applications.dagster_environment(settings)
-        )
+        self._programs["dagster-daemon"] = lambda: self._own(applications.dagster_daemon(settings), dagster_environment(settings))
         self.start("dagster-code")
         self.start("dagster-daemon")
 

@@ -19,6 +19,7 @@ from iot_platform.local.program import Program
 from iot_platform.local.report import Report
 from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.supervisor import Supervisor
+from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes, stack_notes_file
 
 _WAVES = (("simulator",), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
@@ -157,7 +158,7 @@ class Stack:
         if done.exists() and done.read_text("utf-8") == key:
             return
         with self._report.step("dagster storage", "its tables are up to date") as note:
-            environment = applications.dagster_environment(self._settings)
+            environment = dagster_environment(self._settings)
             log = self._settings.local_dir / "logs" / "install.log"
             command = [sys.executable, "-m", "dagster", "instance", "migrate"]
             run_logged(command, log, note, what="dagster instance migrate", environment=environment)

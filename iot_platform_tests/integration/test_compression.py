@@ -15,7 +15,7 @@ from iot_platform.compression.errors import CompressionError
 from iot_platform.compression.forecast import forecast
 from iot_platform.compression.run import compress
 from iot_platform.database import connect
-from iot_platform.resources.compression import compress_chunks, evaluate_compressed, evaluate_disk
+from iot_platform.orchestration.compression_run import compress_chunks, evaluate_compressed, evaluate_disk
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.community import fill
 from iot_platform_tests.support.feeds.drain import query

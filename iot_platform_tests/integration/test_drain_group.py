@@ -12,8 +12,8 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from iot_platform.kafka.group_offsets import NOTE_SECONDS, GroupOffsets
-from iot_platform.resources import lag_watch
-from iot_platform.resources.dynamic import KAFKA_PARTITION
+from iot_platform.orchestration import lag_watch
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform_tests.support.feeds.drain import Feed, drain

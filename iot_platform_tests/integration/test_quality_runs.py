@@ -15,11 +15,11 @@ import pytest
 from iot_platform.database import connect
 from iot_platform.database.deadline import BoundedCursor
 from iot_platform.database.locks import advisory_lock
+from iot_platform.orchestration.quality_run import check_result
 from iot_platform.quality import RULES, BusyError, RulesError, evaluate, feed
 from iot_platform.quality.report import read_incidents, read_states
 from iot_platform.quality.rules import read_rules
 from iot_platform.quality.rules_file import read_file, write_text
-from iot_platform.resources.quality_run import check_result
 from iot_platform.rollups import roll_up
 from iot_platform.settings import exports
 from iot_platform.tenants.deletion import delete_tenant

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
 from iot_platform.database import connect
-from iot_platform.resources.rollups import evaluate_rollups
+from iot_platform.orchestration.rollup_run import evaluate_rollups
 from iot_platform.rollups import Rebuild, roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import rollup_notes

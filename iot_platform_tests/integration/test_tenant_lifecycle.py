@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from iot_platform.cli.main import app
 from iot_platform.compression.run import compress
 from iot_platform.database import connect
-from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_tenant
+from iot_platform.orchestration.dynamic_partitions import PROJECT, TENANT, ProjectKeys, forget_tenant
 from iot_platform.retention import run_retention
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports

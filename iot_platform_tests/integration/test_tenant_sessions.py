@@ -20,8 +20,8 @@ from iot_platform.database.migrate import SQL_DIR
 from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.local.doctor import _tenants
-from iot_platform.resources import lag_watch
-from iot_platform.resources.dynamic import KAFKA_PARTITION
+from iot_platform.orchestration import lag_watch
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant, unguarded
 from iot_platform_tests.support.feeds.direct import DirectFeed

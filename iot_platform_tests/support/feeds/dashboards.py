@@ -10,12 +10,12 @@ from iot_platform.database import connect
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.quality.evaluate import evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
-from iot_platform.resources.accounting import note_watermarks
 from iot_platform.rollups.run import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.log_ends import note_watermarks
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
 

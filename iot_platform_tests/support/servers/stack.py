@@ -34,6 +34,7 @@ from iot_platform.local.postgresql_roles import create_database
 from iot_platform.local.program import Program
 from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.supervisor import Supervisor
+from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
 
 TEMPLATE = "iot_template"
@@ -174,7 +175,7 @@ class Dagster:
         settings = self.settings
         applications.write_dagster_home(settings)
         run = partial(self._run, restart=restart)
-        environment = {**os.environ, **exports(settings), **applications.dagster_environment(settings)}
+        environment = {**os.environ, **exports(settings), **dagster_environment(settings)}
         subprocess.run([sys.executable, "-m", "dagster", "instance", "migrate"], check=True, capture_output=True, env=environment)
         run(applications.dagster_code(settings), partial(probes.code_server, str(applications.code_socket(settings))))
         run(applications.dagster_daemon(settings), lambda: None)
@@ -198,7 +199,7 @@ class Dagster:
         return self._programs.log(name)
 
     def _run(self, program: Program, check: Callable[[], None], *, restart: bool) -> None:
-        environment = {**program.environment, **exports(self.settings), **applications.dagster_environment(self.settings)}
+        environment = {**program.environment, **exports(self.settings), **dagster_environment(self.settings)}
         self._programs.start(replace(program, environment=environment, restart=restart), check)
 
 

@@ -1,11 +1,12 @@
-"""Retention: the asset that removes what policies do not keep, the check that tells why something stays, and when it runs."""
+"""What keeps the database small: retention removes what policies do not keep, compression shrinks old chunks."""
 
 from datetime import timedelta
 
 import dagster as dg
 
+from iot_platform.orchestration.compression_run import compress_chunks
+from iot_platform.orchestration.retention_run import ASSET, CHECK, materialize_retention
 from iot_platform.resources.platform import PlatformResource
-from iot_platform.resources.retention_run import ASSET, CHECK, materialize_retention
 
 GROUP = "maintenance"
 POOL = "maintenance"
@@ -27,21 +28,14 @@ def retention_removed(context: dg.AssetExecutionContext, platform: PlatformResou
     return materialize_retention(platform.settings())
 
 
-remove_old_rows = dg.define_asset_job(
-    "remove_old_rows",
-    selection=dg.AssetSelection.assets(ASSET),
-    tags={"dagster/max_runtime": "7200"},
-    description="Removes what is older than the retention policies keep, as `iot retention run` does.",
+@dg.asset(
+    group_name=GROUP,
+    kinds={"timescaledb"},
+    pool="compression",  # a backlog takes hours, and rollups need not wait for it
+    deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "measurement")],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
 )
-
-# Shortly after midnight (UTC) most of what is beyond its policy lies in whole chunks, and little is deleted row by row.
-remove_old_rows_schedule = dg.ScheduleDefinition(
-    name="remove_old_rows_daily",
-    job=remove_old_rows,
-    cron_schedule="37 1 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-
-ASSETS = [retention_removed]
-JOBS = [remove_old_rows]
-SCHEDULES = [remove_old_rows_schedule]
+def compressed_chunk(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Compressions of old chunks of message, measurement and ledger (Community edition): one row is one compression. Materialized, it
+    compresses every chunk that is due, one transaction each. In the Apache edition it changes nothing and says what is missing."""
+    return compress_chunks(context, platform.settings())

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.audit.window import window_start
+from iot_platform.orchestration.dagster_private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from iot_platform.settings import Settings
 
 OFFSETS: Final = "every_offset_is_accounted_for"

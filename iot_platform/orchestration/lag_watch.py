@@ -8,24 +8,25 @@ from typing import Final
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
-from dagster._core.storage.tags import (
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database import connect
+from iot_platform.database.locks import shard_is_locked
+from iot_platform.database.sessions import sessions
+from iot_platform.database.tenant_sessions import end_tenant_sessions
+from iot_platform.kafka.group_offsets import GroupOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
+from iot_platform.orchestration import shifts
+from iot_platform.orchestration.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     MAX_RETRIES_TAG,
     MAX_RUNTIME_SECONDS_TAG,
 )
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
-from iot_platform.database import connect
-from iot_platform.database.locks import shard_is_locked
-from iot_platform.database.tenant_sessions import end_tenant_sessions
-from iot_platform.kafka.group_offsets import GroupOffsets
-from iot_platform.kafka.watermarks import TopicOffsets
-from iot_platform.resources import shifts
-from iot_platform.resources.accounting import note_watermarks, sessions
-from iot_platform.resources.dynamic import sync_kafka_partitions
+from iot_platform.orchestration.dynamic_partitions import sync_kafka_partitions
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.log_ends import note_watermarks
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.drain.partition_state import PartitionState, judge
 

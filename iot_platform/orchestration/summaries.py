@@ -5,10 +5,10 @@ from contextlib import closing
 import dagster as dg
 
 from iot_platform.database import connect
-from iot_platform.resources.accounting import Figures, project_figures, tenant_figures
-from iot_platform.resources.materializations import figures_metadata
-from iot_platform.resources.partition_keys import project_of_key, tenant_of_key
+from iot_platform.orchestration.materializations import figures_metadata
+from iot_platform.orchestration.partition_keys import project_of_key, tenant_of_key
 from iot_platform.settings import Settings
+from iot_platform.telemetry.sums import Figures, project_figures, tenant_figures
 
 
 def add_project_metadata(context: dg.AssetExecutionContext, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Reads of the platform's own tables for sensors, events and checks: offsets, sums by project, ledger ranges, share of bad messages."""
+"""Sums of what was drained, by Kafka partition, project and tenant, and the share of bad messages: from accounting_1h and the ledger."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
 
-_NOTE_WATERMARKS = """
-INSERT INTO kafka_watermark AS w (topic, kafka_partition, high, problem)
-SELECT %(topic)s, n.partition, n.high, n.problem
-FROM unnest(%(partitions)s::int[], %(high)s::bigint[], %(problems)s::text[]) n (partition, high, problem)
-ON CONFLICT (topic, kafka_partition) DO UPDATE SET high = excluded.high, seen_at = excluded.seen_at, problem = excluded.problem
-RETURNING 1"""
-_SESSIONS = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s"
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
 _SUMS = f"""
 SELECT tenant_id, project_id, kafka_partition, {SUMS}, min(first_offset), max(last_offset), max(last_received_at)
@@ -58,17 +51,6 @@ class Figures(Counts):
             self.offsets[partition] = (min(mine[0], first), max(mine[1], last))
         times = [time for time in (self.last_received_at, other.last_received_at) if time is not None]
         self.last_received_at = max(times, default=None)
-
-
-def note_watermarks(connection: Connection, topic: str, high: Mapping[int, int], problems: Mapping[int, str | None]) -> None:
-    """Keep where each partition's log ends now, and what is wrong with it, for dashboards."""
-    values = {"topic": topic, "partitions": list(high), "high": list(high.values()), "problems": [problems.get(p) for p in high]}
-    _rows(connection, _NOTE_WATERMARKS, values)
-
-
-def sessions(connection: Connection, prefix: str) -> set[str]:
-    """Names of the sessions in this database that begin with the prefix."""
-    return {name for (name,) in _rows(connection, _SESSIONS, (prefix + "%",))}
 
 
 def known_projects(connection: Connection) -> list[tuple[str, str]]:

@@ -7,9 +7,9 @@ from urllib.parse import quote
 import dagster as dg
 
 from iot_platform.database import connect
+from iot_platform.orchestration.partition_keys import tenant_key
 from iot_platform.quality import RULES, BusyError, Evaluation, evaluate
 from iot_platform.quality.report import SHOWN, Incident, RuleState, read_incidents, read_states
-from iot_platform.resources.partition_keys import tenant_key
 from iot_platform.settings import Settings
 
 ASSET = "quality_result"

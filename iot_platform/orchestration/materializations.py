@@ -11,11 +11,11 @@ import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
-from iot_platform.resources.accounting import Figures
-from iot_platform.resources.dynamic import ProjectKeys
-from iot_platform.resources.pacing import Pacer
-from iot_platform.resources.partition_keys import project_key, tenant_key
+from iot_platform.orchestration.dynamic_partitions import ProjectKeys
+from iot_platform.orchestration.event_throttle import Pacer
+from iot_platform.orchestration.partition_keys import project_key, tenant_key
 from iot_platform.telemetry.counters import COUNTERS
+from iot_platform.telemetry.sums import Figures
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress

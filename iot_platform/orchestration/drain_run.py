@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import psycopg2
-from dagster._core.errors import DagsterExecutionInterruptedError
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
@@ -18,18 +17,19 @@ from sqlalchemy.pool import Pool
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
-from iot_platform.resources import shifts
-from iot_platform.resources.accounting import known_projects, partition_figures, project_figures, tenant_figures
-from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
-from iot_platform.resources.checks import brake_pulled, evaluate_brake, evaluation_of
-from iot_platform.resources.dynamic import ProjectKeys
-from iot_platform.resources.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
-from iot_platform.resources.partition_checks import evaluate_partitions
-from iot_platform.resources.partition_keys import project_key
+from iot_platform.orchestration import shifts
+from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
+from iot_platform.orchestration.checks import brake_pulled, evaluate_brake, evaluation_of
+from iot_platform.orchestration.dagster_private import DagsterExecutionInterruptedError
+from iot_platform.orchestration.dynamic_partitions import ProjectKeys
+from iot_platform.orchestration.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
+from iot_platform.orchestration.partition_checks import evaluate_partitions
+from iot_platform.orchestration.partition_keys import project_key
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
+from iot_platform.telemetry.sums import known_projects, partition_figures, project_figures, tenant_figures
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.drain.drain import Drain, Progress

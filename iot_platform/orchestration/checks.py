@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from iot_platform.database import connect
-from iot_platform.resources.accounting import BadShare, bad_share
 from iot_platform.settings import Settings
 from iot_platform.telemetry.counters import BRAKE_SHARE, BRAKE_STREAK
+from iot_platform.telemetry.sums import BadShare, bad_share
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.drain.progress import Progress

@@ -8,11 +8,14 @@ lock, for a process that is gone: no run starts any more. (dagster 1.13.27, dags
 import sys
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from dagster._cli import main as dagster_main
-from dagster._grpc.server import DagsterApiServer
+from iot_platform.orchestration.dagster_private import api_server, run_dagster_command
 
-Check = Callable[[DagsterApiServer], None]
+if TYPE_CHECKING:
+    from dagster._grpc.server import DagsterApiServer
+
+Check = Callable[["DagsterApiServer"], None]
 
 
 def guarded(check: Check) -> Check:
@@ -20,7 +23,7 @@ def guarded(check: Check) -> Check:
 
     failing = False
 
-    def look(server: DagsterApiServer) -> None:
+    def look(server: "DagsterApiServer") -> None:
         nonlocal failing
         with server._execution_lock:
             for run_id, (process, _) in server._executions.items():
@@ -39,9 +42,10 @@ def guarded(check: Check) -> Check:
 
 def main() -> None:
     """`dagster api grpc` with the guard; arguments as there."""
-    DagsterApiServer._check_for_orphaned_runs = guarded(DagsterApiServer._check_for_orphaned_runs)  # type: ignore[assignment,method-assign]
+    server = api_server()
+    server._check_for_orphaned_runs = guarded(server._check_for_orphaned_runs)  # type: ignore[assignment,method-assign]
     sys.argv = ["dagster", "api", "grpc", *sys.argv[1:]]
-    dagster_main()  # type: ignore[no-untyped-call]
+    run_dagster_command()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Final
 from dagster import DagsterInstance
 
 from iot_platform.database import connect
-from iot_platform.resources.accounting import known_projects
-from iot_platform.resources.partition_keys import project_key, tenant_key
+from iot_platform.orchestration.partition_keys import project_key, tenant_key
 from iot_platform.settings import Settings
+from iot_platform.telemetry.sums import known_projects
 
 KAFKA_PARTITION: Final = "kafka_partition"
 TENANT: Final = "tenant"

@@ -7,7 +7,7 @@ from typing import Final
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus, EventRecordsFilter, RunsFilter
 
-from iot_platform.resources.lag_watch import JOB
+from iot_platform.orchestration.lag_watch import JOB
 
 _FINISHED: Final = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _PAGE: Final = 500
