@@ -40,7 +40,7 @@ def doctor() -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from iot_platform.local.doctor import examine
+    from iot_platform.diagnostics.doctor import examine
     from iot_platform.local.plan import make_plan
     from iot_platform.settings import user_settings
 

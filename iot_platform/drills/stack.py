@@ -22,9 +22,9 @@ from threading import Event
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from iot_platform.cli.status_figures import counters
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
+from iot_platform.diagnostics.status import counters
 from iot_platform.drills.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
 from iot_platform.drills.memory import MemorySampler, run_workers
 from iot_platform.drills.proxy import LOOPBACK, Proxy

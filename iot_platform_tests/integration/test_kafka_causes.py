@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaException
 
+from iot_platform.diagnostics.doctor_kafka import topic_findings
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
 from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.local import probes
-from iot_platform.local.doctor_kafka import topic_findings
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.ports import free_ports, is_free
 from iot_platform.settings import Settings

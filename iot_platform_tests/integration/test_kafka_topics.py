@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
+from iot_platform.diagnostics.doctor_kafka import topic_findings
 from iot_platform.kafka.topic_state import TopicState
 from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
-from iot_platform.local.doctor_kafka import topic_findings
 from iot_platform.orchestration.partition_checks import evaluate_topics
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.stack import Servers

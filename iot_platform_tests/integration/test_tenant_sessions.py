@@ -18,8 +18,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect, migrate
 from iot_platform.database.migrate import SQL_DIR
 from iot_platform.database.tenant_sessions import end_tenant_sessions
+from iot_platform.diagnostics.doctor import _tenants
 from iot_platform.kafka.topics import ensure_topics
-from iot_platform.local.doctor import _tenants
 from iot_platform.orchestration import lag_watch
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings

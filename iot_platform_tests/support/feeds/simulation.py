@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.cli.status_figures import Status, collect
+from iot_platform.diagnostics.status import Status, collect
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.record import Published, read_record
 

@@ -13,11 +13,11 @@ from typing import Literal, TypeVar
 import psycopg2
 
 from iot_platform.compression.words import ENOUGH_DAYS, outlook_text
+from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
+from iot_platform.diagnostics.finding import Finding
 from iot_platform.local import probes
-from iot_platform.local.doctor_drain import drain_findings
-from iot_platform.local.doctor_kafka import disk_finding, topic_findings
 from iot_platform.local.errors import LocalStackError, NotReadyError
-from iot_platform.local.finding import Finding
 from iot_platform.local.kafka import KafkaServer, java_command
 from iot_platform.local.plan import Plan
 from iot_platform.local.ports import is_free, owner

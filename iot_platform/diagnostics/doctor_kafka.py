@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from iot_platform.local.disk_syncs import syncs_per_second
-from iot_platform.local.finding import Finding
+from iot_platform.diagnostics.disk_syncs import syncs_per_second
+from iot_platform.diagnostics.finding import Finding
 from iot_platform.local.plan import Plan
 from iot_platform.settings import Settings
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg2
 
-from iot_platform.local.finding import Finding
+from iot_platform.diagnostics.finding import Finding
 from iot_platform.settings import Settings
 
 CUT_PERIOD: Final = timedelta(days=7)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.local import doctor_kafka
-from iot_platform.local.disk_syncs import syncs_per_second
-from iot_platform.local.doctor_kafka import disk_finding
+from iot_platform.diagnostics import doctor_kafka
+from iot_platform.diagnostics.disk_syncs import syncs_per_second
+from iot_platform.diagnostics.doctor_kafka import disk_finding
 from iot_platform.local.plan import make_plan
 from iot_platform.settings import Settings
 
