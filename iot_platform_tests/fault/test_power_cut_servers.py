@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from iot_platform.drills.power_disk import PowerDisk, obstacle, power_disk
+from iot_platform.drills.rig.power_disk import PowerDisk, obstacle, power_disk
 from iot_platform.local import leftovers
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.install import install_packages

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from iot_platform.drills.proxy import Proxy
+from iot_platform.drills.rig.proxy import Proxy
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
 from iot_platform_tests.support.servers.stack import Servers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.drills.small_disk import SmallDisk, obstacle, small_disk
+from iot_platform.drills.rig.small_disk import SmallDisk, obstacle, small_disk
 from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from iot_platform.drills.proxy import CutLinkError, Link, Proxy
+from iot_platform.drills.rig.proxy import CutLinkError, Link, Proxy
 
 
 class Echo:

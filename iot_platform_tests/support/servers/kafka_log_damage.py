@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from iot_platform.drills.kafka_log import cut_log
+from iot_platform.drills.rig.kafka_log import cut_log
 from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.local.server import start
 from iot_platform.settings import Settings

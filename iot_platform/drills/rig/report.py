@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from iot_platform.drills.run import Options
-from iot_platform.drills.stack import DrillStack
+from iot_platform.drills.rig.drill_run import Options
+from iot_platform.drills.rig.drill_stack import DrillStack
 from iot_platform.settings import PROJECT_ROOT
 
 _PACKAGES: Final = ("iot-platform", "paho-mqtt", "confluent-kafka", "dagster", "dagster-postgres", "polars", "psycopg2-binary")

@@ -13,9 +13,8 @@ import psycopg2
 from confluent_kafka.admin import AdminClient
 
 from iot_platform.database import connect
-from iot_platform.drills.fleet import Fleet
-from iot_platform.drills.registry import Drill
-from iot_platform.drills.stack import DrillStack
+from iot_platform.drills.rig.drill_stack import DrillStack
+from iot_platform.drills.rig.publishers import Fleet
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope
 
@@ -58,9 +57,9 @@ class Fault:
 
 @dataclass
 class DrillRun:
-    """`rng` and the fleet follow the seed. `settings` lead straight to the servers of `stack`."""
+    """`name` is the drill's; `rng` and the fleet follow the seed. `settings` lead straight to the servers of `stack`."""
 
-    drill: Drill
+    name: str
     stack: DrillStack
     options: Options
     show: Callable[[str], None] = lambda _: None
@@ -74,10 +73,10 @@ class DrillRun:
     recovery_limit_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        self.seed = zlib.crc32(f"{self.options.seed}/{self.drill.name}".encode()) % 1_000_000_000
+        self.seed = zlib.crc32(f"{self.options.seed}/{self.name}".encode()) % 1_000_000_000
         self.rng = random.Random(self.seed)  # noqa: S311 - reproducible, no secret
         self.began, self.began_at = time.monotonic(), datetime.now(UTC)
-        folder = self.stack.folder / "fleet" / f"{self.drill.name}-{self.began_at:%H%M%S%f}"
+        folder = self.stack.folder / "fleet" / f"{self.name}-{self.began_at:%H%M%S%f}"
         self.fleet = Fleet(self.settings, folder, self.seed, self.options.rate, self.options.seconds)
         with self.database() as connection:
             self.scope = Scope.now(connection, self.settings.kafka_topic)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from iot_platform.drills.power_disk import Fate, Names, PowerDisk, PowerDiskError, power_disk
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.small_disk import move
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.power_disk import Fate, Names, PowerDisk, PowerDiskError, power_disk
+from iot_platform.drills.rig.small_disk import move
 
 SURVIVE_PERCENT: Final = 40
 READY_SECONDS: Final = 300.0  # everything recovers at once

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg2
 
 from iot_platform.database import DatabaseError
-from iot_platform.drills.run import DrillRun
+from iot_platform.drills.rig.drill_run import DrillRun
 from iot_platform.simulator.comparison import Comparison, Log, Place, Stored, examine, read
 from iot_platform.simulator.record import Published
 from iot_platform.telemetry.drain.partition_state import look

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, cast
 
-from iot_platform.drills import small_disk
+from iot_platform.drills.rig import small_disk
 from iot_platform.local.install import Note, which
 
 SOURCE: Final = Path(__file__).with_name("power_disk.c")

@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
 from iot_platform.diagnostics.status import counters
-from iot_platform.drills.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
-from iot_platform.drills.memory import MemorySampler, run_workers
-from iot_platform.drills.proxy import LOOPBACK, Proxy
-from iot_platform.drills.wire import LostPubacks, PostgresFaults
+from iot_platform.drills.rig.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
+from iot_platform.drills.rig.memory import MemorySampler, run_workers
+from iot_platform.drills.rig.proxy import LOOPBACK, Proxy
+from iot_platform.drills.rig.wire import LostPubacks, PostgresFaults
 from iot_platform.local import applications, leftovers, probes
 from iot_platform.local.errors import LocalStackError, NotReadyError
 from iot_platform.local.install import Note, install_packages

@@ -5,11 +5,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from iot_platform.drills.registry import Drill
-from iot_platform.drills.report import Outcome, Report
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.stack import DrillStack
-from iot_platform.drills.verify import Verdict, judge
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import DrillStack
+from iot_platform.drills.rig.registry import Drill
+from iot_platform.drills.rig.report import Outcome, Report
+from iot_platform.drills.rig.verify import Verdict, judge
 
 Show = Callable[[str, str], None]
 """(drill, what happens now)"""
@@ -73,9 +73,9 @@ class Series:
 
 def perform(drill: Drill, stack: DrillStack, report: Report, show: Callable[[str], None] = lambda _: None) -> Outcome:
     """One drill on a running stack, from its first message to the verdict; afterwards the stack is as it was."""
-    run = DrillRun(drill, stack, report.options, show)
+    run = DrillRun(drill.name, stack, report.options, show)
     try:
-        verdict = _verdict(run)
+        verdict = _verdict(drill, run)
     finally:
         run.fleet.close()
     try:
@@ -91,10 +91,10 @@ def perform(drill: Drill, stack: DrillStack, report: Report, show: Callable[[str
     )  # fmt: skip
 
 
-def _verdict(run: DrillRun) -> Verdict:
+def _verdict(drill: Drill, run: DrillRun) -> Verdict:
     try:
         run.show("publishing")
-        run.drill.body(run)
+        drill.body(run)
         run.stack.heal()
         return judge(run)
     except Exception as error:  # whatever breaks a drill has failed it, and must not end the series

@@ -1,4 +1,4 @@
-"""`python -m iot_platform.drills.second_drain`: drains every Kafka partition without asking for the lock of the shard, again and again,
+"""`python -m iot_platform.drills.rig.second_drain`: drains every Kafka partition without asking for the lock of the shard, again and again,
 until SIGTERM. What a run would do that Dagster took for dead and that lives."""
 
 import signal

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from iot_platform.drills.proxy import CutLinkError, Link
+from iot_platform.drills.rig.proxy import CutLinkError, Link
 
 Point = Literal["at_begin", "in_copy", "before_commit", "answer_lost"]
 """at_begin: BEGIN does not arrive. in_copy: half of COPY's data does. before_commit: COMMIT does not. answer_lost: COMMIT does, its answer
