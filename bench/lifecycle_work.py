@@ -76,7 +76,7 @@ def quality(_: list[str]) -> Result:
 
 def compression(_: list[str]) -> Result:
     """The body of the compression schedule."""
-    from iot_platform.compression.run import compress
+    from iot_platform.compression.compress import compress
 
     done = compress(get_settings())
     return {"due": len(done.due), "done": len(done.done), "available": done.available}

@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from iot_platform.audit.audit import EVERYTHING, run_audit
 from iot_platform.audit.result import AuditResult
-from iot_platform.audit.run import EVERYTHING, run_audit
 from iot_platform.audit.totals import Totals
 from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect

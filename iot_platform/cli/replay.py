@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer import BadParameter
 
-from iot_platform.cli.moments import parse_moment
+from iot_platform.cli.times import parse_moment
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.compression.words import size
+from iot_platform.compression.formats import size
 
 if TYPE_CHECKING:
     from iot_platform.settings import Settings

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 import psycopg2
 
-from iot_platform.compression.words import ENOUGH_DAYS, outlook_text
+from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
 from iot_platform.diagnostics.doctor_drain import drain_findings
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding

@@ -16,8 +16,8 @@ from iot_platform.local.install import Note, install_packages, run_logged
 from iot_platform.local.plan import Plan, write_notes
 from iot_platform.local.ports import LOOPBACK, require_free
 from iot_platform.local.program import Program
-from iot_platform.local.report import Report
 from iot_platform.local.server import Server, await_ready, start
+from iot_platform.local.step_report import Report
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes, stack_notes_file

@@ -6,9 +6,9 @@ from typing import Final
 import dagster as dg
 
 from iot_platform.compression.chunks import read_chunks
+from iot_platform.compression.compress import Result, compress
 from iot_platform.compression.forecast import Forecast, forecast
-from iot_platform.compression.run import Result, compress
-from iot_platform.compression.words import ENOUGH_DAYS, outlook_text, size
+from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text, size
 from iot_platform.database import connect
 from iot_platform.database.capabilities import SWITCH, Capabilities, read_capabilities
 from iot_platform.settings import Settings

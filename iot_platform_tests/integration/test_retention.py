@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 import pytest
 
-from iot_platform.compression.run import compress
+from iot_platform.compression.compress import compress
 from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
-from iot_platform.retention.run import _Run
+from iot_platform.retention.remove import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import rollup_notes
@@ -337,7 +337,7 @@ def test_times_to_keep() -> None:
 
 def test_interrupted_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after each transaction, and within it (which rolls it back): the audit holds at every point."""
-    from iot_platform.retention import run as module
+    from iot_platform.retention import remove as module
 
     keep(aged, "message", "1d", "acme")
     keep(aged, "measurement", "3d")

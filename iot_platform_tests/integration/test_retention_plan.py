@@ -11,7 +11,7 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.retention import Removal, plan, run_retention
-from iot_platform.retention.run import _Run
+from iot_platform.retention.remove import _Run
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import Feed, drain, query

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
-from iot_platform.compression.run import compress
+from iot_platform.compression.compress import compress
 from iot_platform.database import connect
 from iot_platform.orchestration.dynamic_partitions import PROJECT, TENANT, ProjectKeys, forget_tenant
 from iot_platform.retention import run_retention

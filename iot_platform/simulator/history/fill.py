@@ -23,7 +23,7 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
-from iot_platform.simulator.history.fleet import HistoryFleet
+from iot_platform.simulator.history.devices import HistoryFleet
 from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 from iot_platform.simulator.history.reports import HOUR_US

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.copy_binary import HEADER, TRAILER, encode_row, int4, timestamptz
-from iot_platform.simulator.history.fleet import HistoryFleet
+from iot_platform.simulator.history.devices import HistoryFleet
 from iot_platform.simulator.history.options import HistoryError
 from iot_platform.telemetry.drain.catalog import identity
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from iot_platform.database.copy_binary import Column, Texts, encode
 from iot_platform.simulator.history import chance
-from iot_platform.simulator.history.fleet import HistoryFleet, Ints
+from iot_platform.simulator.history.devices import HistoryFleet, Ints
 from iot_platform.simulator.history.models import ANALOG, BIG_COUNTER, COUNTER, FLAG, STATE, Metric
 from iot_platform.simulator.history.reports import HOUR_US, Reports
 

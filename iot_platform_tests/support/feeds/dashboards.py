@@ -10,7 +10,7 @@ from iot_platform.database import connect
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.quality.evaluate import evaluate
 from iot_platform.quality.rules import RuleSetting, write_rules
-from iot_platform.rollups.run import roll_up
+from iot_platform.rollups.advance import roll_up
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator

@@ -18,7 +18,7 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.database.tenant_sessions import make_way
 from iot_platform.retention.plan import Removal, plan
 from iot_platform.rollups import roll_up
-from iot_platform.rollups.database import state
+from iot_platform.rollups.calls import state
 from iot_platform.settings import Settings
 
 MAX_ROWS: Final = 50_000

@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.batches import BatchSize
 from iot_platform.rollups import continuous
-from iot_platform.rollups.database import call, count_notes, state
+from iot_platform.rollups.calls import call, count_notes, state
 from iot_platform.rollups.result import RollupResult
 from iot_platform.settings import Settings
 

@@ -20,8 +20,8 @@ def up() -> None:
     from iot_platform.kafka.topics import TopicError
     from iot_platform.local.errors import LocalStackError
     from iot_platform.local.plan import make_plan
-    from iot_platform.local.report import Report
     from iot_platform.local.stack import Stack
+    from iot_platform.local.step_report import Report
     from iot_platform.local.supervisor import Supervisor
     from iot_platform.settings import user_settings
 
