@@ -6,6 +6,8 @@ from typing import Final
 
 import typer
 
+from iot_platform.cli.errors import CliError
+
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
@@ -23,3 +25,14 @@ def parse_moment(text: str) -> datetime:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is no time: write 2026-11-23T10:00Z, or how long ago, such as 90m, 2h, 3d") from error
+
+
+def parse_start(text: str) -> int:
+    """--start in µs since the epoch, rounded to ms; now unless given."""
+    try:
+        moment = datetime.fromisoformat(text) if text else datetime.now(UTC)
+    except ValueError as error:
+        raise CliError(f"--start must be ISO 8601, such as 2026-11-23T10:00:00Z: {error}") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000) * 1000
