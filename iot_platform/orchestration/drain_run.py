@@ -19,7 +19,7 @@ from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.orchestration import shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
-from iot_platform.orchestration.checks import brake_pulled, evaluate_brake, evaluation_of
+from iot_platform.orchestration.brake_check import brake_pulled, evaluate_brake, evaluation_of
 from iot_platform.orchestration.dagster_private import DagsterExecutionInterruptedError
 from iot_platform.orchestration.dynamic_partitions import ProjectKeys
 from iot_platform.orchestration.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event

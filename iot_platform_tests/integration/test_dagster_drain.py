@@ -17,7 +17,7 @@ from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, ev
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.orchestration import lag_watch, shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
-from iot_platform.orchestration.checks import evaluate_brake
+from iot_platform.orchestration.brake_check import evaluate_brake
 from iot_platform.orchestration.drain_run import pool_storage
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
