@@ -12,7 +12,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
 from iot_platform.orchestration.dynamic_partitions import ProjectKeys
-from iot_platform.orchestration.event_throttle import Pacer
+from iot_platform.orchestration.event_throttle import EventThrottle
 from iot_platform.orchestration.partition_keys import project_key, tenant_key
 from iot_platform.telemetry.counters import COUNTERS
 from iot_platform.telemetry.sums import Figures
@@ -58,7 +58,7 @@ class Reporter:
     _partitions: Mapping[int, "PartitionProgress"] = field(default_factory=dict)
     _projects: Mapping[tuple[str, str], "ProjectProgress"] = field(default_factory=dict)
     _tenants: dict[str, set[str]] = field(default_factory=dict)
-    _pacer: Pacer[Key] = field(default_factory=lambda: Pacer(INTERVAL_SECONDS))
+    _throttle: EventThrottle[Key] = field(default_factory=lambda: EventThrottle(INTERVAL_SECONDS))
     _counts: dict[Key, int] = field(default_factory=dict)
     _paused_until: float = 0.0
 
@@ -66,7 +66,7 @@ class Reporter:
         """Take the drain's cumulative figures and write the events that are due, for at most about BUDGET_SECONDS."""
         self.note(progress)
         if self.clock() >= self._paused_until:
-            self._write(self._pacer.due(self.clock()), BUDGET_SECONDS)
+            self._write(self._throttle.due(self.clock()), BUDGET_SECONDS)
 
     def note(self, progress: "Progress") -> None:
         """Take the drain's cumulative figures, and write nothing yet."""
@@ -79,18 +79,18 @@ class Reporter:
         for tenant, project in progress.changed_projects:
             if tenant and project:
                 self._tenants.setdefault(tenant, set()).add(project)
-                self._pacer.touch(("project", (tenant, project)))
-                self._pacer.touch(("tenant", tenant))
+                self._throttle.touch(("project", (tenant, project)))
+                self._throttle.touch(("tenant", tenant))
 
     def finish(self) -> int:
         """Write everything pending, for at most about FINAL_BUDGET_SECONDS; returns how many events remain unwritten."""
-        self._write(self._pacer.pending(), FINAL_BUDGET_SECONDS)
-        return len(self._pacer.pending())
+        self._write(self._throttle.pending(), FINAL_BUDGET_SECONDS)
+        return len(self._throttle.pending())
 
     def _touch_if_more(self, key: Key, count: int) -> None:
         if count > self._counts.get(key, 0):
             self._counts[key] = count
-            self._pacer.touch(key)
+            self._throttle.touch(key)
 
     def _write(self, due: list[Key], budget: float) -> None:
         deadline = self.clock() + budget
@@ -100,7 +100,7 @@ class Reporter:
                 event = self._event(key)
                 if event is not None:
                     self.emit(event)
-                self._pacer.told(key, self.clock())
+                self._throttle.written(key, self.clock())
                 if self.clock() >= deadline:
                     return
         except STORAGE_ERRORS as error:
