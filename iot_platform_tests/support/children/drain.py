@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from iot_platform.settings import get_settings
-from iot_platform.telemetry.drain import batch_counts, writer
+from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.drain.writer import Writer
 
@@ -51,7 +51,7 @@ def arm(killer: Killer) -> None:
         return outcome
 
     Writer._claim = claim_point  # type: ignore[method-assign]
-    writer.accounting.write = books_point  # type: ignore[attr-defined]
+    batch_counts.write = books_point
     Writer.write = write_point  # type: ignore[method-assign]
 
 
