@@ -12,13 +12,13 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from iot_platform.compression.run import Done, compress
+from iot_platform.compression.compress import Done, compress
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
-from iot_platform_tests.direct_feed import DirectFeed, microseconds
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_community import copy_of, run_pglite
+from iot_platform_tests.support.feeds.direct import DirectFeed, microseconds
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.servers.community import copy_of, run_pglite
 
 BATCH = timedelta(minutes=30)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import Decoder, DecodeRules, decode_one
-from iot_platform_tests.decode_cases import NOW, Records, flat, realistic
+from iot_platform_tests.support.feeds.decode_cases import NOW, Records, flat, realistic
 
 Maker = Callable[[Random], tuple[bytes, bytes]]
 

@@ -114,10 +114,10 @@ def database(settings: Settings, name: str) -> Iterator[Settings]:
 
 def worker(capture: str | None) -> None:
     """The process under test: drain all partitions once; with a file to capture into, keep every COPY stream in it."""
-    from iot_platform.telemetry import measurements, writer
-    from iot_platform.telemetry.copy_binary import HEADER as COPY_HEADER
-    from iot_platform.telemetry.copy_binary import TRAILER
-    from iot_platform.telemetry.drain import Drain, Shift
+    from iot_platform.database.copy_binary import HEADER as COPY_HEADER
+    from iot_platform.database.copy_binary import TRAILER
+    from iot_platform.telemetry.drain import measurements, writer
+    from iot_platform.telemetry.drain.drain import Drain, Shift
 
     if capture:
         lock, original = threading.Lock(), measurements.copy

@@ -15,7 +15,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from iot_platform.local.disk_syncs import syncs_per_second
+from iot_platform.diagnostics.disk_syncs import syncs_per_second
 
 PARTITIONS = 6
 TOPICS = {"with": {"flush.messages": "1"}, "without": {}}

@@ -25,7 +25,7 @@ from bench import lifecycle_work as work
 from bench.lifecycle_live import measure_live
 from bench.lifecycle_queries import Timed, explain, time_late_row, time_queries
 from iot_platform.database import migrate
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import free_ports

@@ -47,7 +47,7 @@ def measure_live(settings: Settings, rate: int, seconds: int) -> list[Row]:
 
 _DRAIN = """
 from iot_platform.settings import get_settings
-from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.drain.drain import Drain, Shift
 settings = get_settings()
 Drain(settings, Shift(tuple(range(settings.kafka_partitions)), "bench")).run()
 """

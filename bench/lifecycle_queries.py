@@ -113,7 +113,7 @@ def _places(connection: Connection, count: int) -> list[dict[str, Any]]:
 def time_late_row(settings: Settings, runs: int) -> list[Timed]:
     """One measurement of a month ago with its note as a drain writes it, and the rollups' batch that follows."""
     from iot_platform.database.locks import lock_key
-    from iot_platform.telemetry import rollup_notes
+    from iot_platform.telemetry.drain import rollup_notes
 
     insert, refresh = [], []
     with closing(connect(settings, application_name="bench")) as connection:

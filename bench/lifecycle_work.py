@@ -76,7 +76,7 @@ def quality(_: list[str]) -> Result:
 
 def compression(_: list[str]) -> Result:
     """The body of the compression schedule."""
-    from iot_platform.compression.run import compress
+    from iot_platform.compression.compress import compress
 
     done = compress(get_settings())
     return {"due": len(done.due), "done": len(done.done), "available": done.available}
@@ -101,7 +101,7 @@ def projects(_: list[str]) -> Result:
     """The tick of the sensor new_projects in an empty Dagster, and the next one."""
     import dagster as dg
 
-    from iot_platform.resources.dynamic import sync_projects
+    from iot_platform.orchestration.dynamic_partitions import sync_projects
 
     with dg.instance_for_test() as instance:
         begun = time.perf_counter()
@@ -114,7 +114,7 @@ def projects(_: list[str]) -> Result:
 def project_sums(_: list[str]) -> Result:
     """What the assets project and tenant read when 500 projects, or all tenants, are materialized."""
     from iot_platform.database import connect
-    from iot_platform.resources.accounting import known_projects, project_figures, tenant_figures
+    from iot_platform.telemetry.sums import known_projects, project_figures, tenant_figures
 
     with closing(connect(get_settings(), application_name="bench")) as connection:
         known = known_projects(connection)

@@ -20,7 +20,7 @@ from iot_platform.quality import evaluate
 from iot_platform.settings import get_settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
-from iot_platform_tests.direct_feed import DirectFeed, microseconds
+from iot_platform_tests.support.feeds.direct import DirectFeed, microseconds
 
 STEP = timedelta(minutes=5)
 PROJECTS, TENANTS = 4, 3

@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from iot_platform.tenants.access import grant, revoke
-from iot_platform_tests.query_plans import nodes
+from iot_platform_tests.support.oracles.query_plans import nodes
 
 TENANT = "tenant-7"
 FILL = """

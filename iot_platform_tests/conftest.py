@@ -1,18 +1,18 @@
-"""Fixtures of all tests. The real servers start with the first test that asks for them; see fix_stack."""
+"""Fixtures of all tests. The real servers start with the first test that asks for them; see support/servers."""
 
 import os
 
 import hypothesis
 import pytest
 
-from iot_platform_tests.fix_audit import accountant, told
-from iot_platform_tests.fix_community import community, community_database, each_edition, edition, pglite
-from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
-from iot_platform_tests.fix_quality import world
-from iot_platform_tests.fix_secured_kafka import secured_kafka
-from iot_platform_tests.fix_simulation import database, simulation
-from iot_platform_tests.fix_stack import dagster, ingest, programs, servers, settings, template_database
-from iot_platform_tests.fix_tenants import two_tenants
+from iot_platform_tests.support.feeds.accountant import accountant, told
+from iot_platform_tests.support.feeds.quality import world
+from iot_platform_tests.support.feeds.simulation import database, simulation
+from iot_platform_tests.support.feeds.tenants import two_tenants
+from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite
+from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
+from iot_platform_tests.support.servers.secured_kafka import secured_kafka
+from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
 
 KEPT = ("IOT_CACHE_DIR", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
 for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
@@ -46,5 +46,5 @@ __all__ = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Both editions of TimescaleDB; see fix_community."""
+    """Both editions of TimescaleDB; see support/servers/community.py."""
     each_edition(metafunc)

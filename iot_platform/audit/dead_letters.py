@@ -9,8 +9,9 @@ from confluent_kafka import Consumer, KafkaError, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError, TransientError
 
 BATCH: Final = 50
@@ -53,13 +54,13 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
 def _import(
     settings: Settings,
     connection: Connection,
-    identity: offsets.TopicIdentity,
+    identity: TopicIdentity,
     rows: dict[int, offsets.OffsetRow],
-    marks: dict[int, offsets.Watermarks],
+    marks: dict[int, Watermarks],
 ) -> list[str]:
     """Returns notes on logs that were cut: what Kafka has there now is imported, what it lost stays."""
-    from iot_platform.telemetry.log_cut import LogCheck
-    from iot_platform.telemetry.source import KafkaSource  # numpy, only where there is something to read
+    from iot_platform.telemetry.drain.log_cut import LogCheck
+    from iot_platform.telemetry.drain.source import KafkaSource  # numpy, only where there is something to read
 
     with closing(KafkaSource(settings)) as source:
         try:
@@ -75,14 +76,12 @@ def _import(
     return [cut.text for cut in verified.cuts]
 
 
-def _is_other(row: offsets.OffsetRow, mark: offsets.Watermarks) -> bool:
+def _is_other(row: offsets.OffsetRow, mark: Watermarks) -> bool:
     """Whether the log may be another one although it ends where it should."""
     return mark.leader_epoch is not None and mark.leader_epoch != row.verified_epoch
 
 
-def _import_partition(
-    consumer: Consumer, connection: Connection, identity: offsets.TopicIdentity, row: offsets.OffsetRow, high: int
-) -> None:
+def _import_partition(consumer: Consumer, connection: Connection, identity: TopicIdentity, row: offsets.OffsetRow, high: int) -> None:
     from iot_platform.telemetry.records import last_record
 
     position = row.next_offset

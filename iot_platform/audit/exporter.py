@@ -17,16 +17,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from iot_platform.audit.audit import EVERYTHING, run_audit
 from iot_platform.audit.result import AuditResult
-from iot_platform.audit.run import EVERYTHING, run_audit
 from iot_platform.audit.totals import Totals
 from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.log_cuts import cuts_since
-from iot_platform.telemetry.partition_state import PartitionState, Problem, judge
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.known_cuts import cuts_since
+from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, judge
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.audit.result import AcceptedLoss, AuditResult, ConnectionRow, DaemonRow, Difference, Hole, PartitionRow, Tally
-from iot_platform.telemetry.log_cuts import KnownCut
+from iot_platform.telemetry.drain.known_cuts import KnownCut
 
 FETCH: Final = 2_000
 _OFFSETS: Final = """

@@ -9,11 +9,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.audit import reports
 from iot_platform.audit.dead_letters import import_dead_letters
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.partition_state import judge
 from iot_platform.telemetry.errors import DrainError
-from iot_platform.telemetry.partition_state import judge
 
 POLL_SECONDS: Final = 0.2
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from iot_platform.telemetry.log_cuts import KnownCut
+from iot_platform.telemetry.drain.known_cuts import KnownCut
 
 MAX_KEPT: Final = 1_000
 """Differences that are kept by name, per proof; more are only counted."""

@@ -1,0 +1,1 @@
+"""The `iot` command: arguments and screens. What it shows and does is elsewhere."""

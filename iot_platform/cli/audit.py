@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.cli.moments import parse_moment
+from iot_platform.cli.times import parse_moment
 
 if TYPE_CHECKING:
     from iot_platform.audit import AuditResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.compression.words import age_text, outlook_text, size
+from iot_platform.compression.formats import age_text, outlook_text, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,7 @@ def run_command(
     """Compress every chunk that is due now, oldest first, as the daily schedule does. May be stopped and repeated at any point."""
     from rich.console import Console
 
-    from iot_platform.compression.run import Done, compress
+    from iot_platform.compression.compress import Done, compress
     from iot_platform.database import DatabaseError
     from iot_platform.settings import get_settings
 

@@ -18,9 +18,9 @@ from rich.table import Table
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from iot_platform.drills.registry import Drill
-    from iot_platform.drills.report import Outcome, Report
-    from iot_platform.drills.runner import Show
+    from iot_platform.drills.rig.registry import Drill
+    from iot_platform.drills.rig.report import Outcome, Report
+    from iot_platform.drills.rig.runner import Show
 
 LOG_EVERY_SECONDS = 20.0
 
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 @drills.command("list")
 def list_drills() -> None:
     """Every drill: its name, its group and what it proves; ● marks those that `make test` runs too."""
-    from iot_platform.drills.registry import all_drills
+    from iot_platform.drills.catalog import all_drills
 
     table = Table("drill", "group", "", "proves", box=None, pad_edge=False, header_style="bold")
     for item in all_drills():
@@ -65,9 +65,9 @@ def run(  # noqa: PLR0917 - every parameter is an option
 
     A running `make up` is not touched. [b]iot drill run all[/b] takes most of an hour; [b]--outage-seconds 60[/b] shortens it.
     """
-    from iot_platform.drills.registry import find_drills
-    from iot_platform.drills.report import Report
-    from iot_platform.drills.run import Options
+    from iot_platform.drills.catalog import find_drills
+    from iot_platform.drills.rig.drill_run import Options
+    from iot_platform.drills.rig.report import Report
     from iot_platform.settings import user_settings
 
     settings = user_settings()
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0917 - every parameter is an option
 
 
 def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_dir: Path, *, keep: bool) -> None:
-    from iot_platform.drills.runner import Series
+    from iot_platform.drills.rig.runner import Series
     from iot_platform.local.errors import LocalStackError
 
     with _status(console) as live:
@@ -141,7 +141,7 @@ def _tell(console: Console, outcome: "Outcome") -> None:
 
 
 def _finish(console: Console, done: "Report", path: Path) -> None:
-    from iot_platform.drills.report import COLUMNS
+    from iot_platform.drills.rig.report import COLUMNS
 
     table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
     for outcome in done.outcomes:

@@ -15,7 +15,7 @@ def env(
     """Print the settings in force as shell exports, for: [b]eval "$(iot env --secrets)"[/b] and then dagster, psql, your own scripts."""
     from pydantic import SecretStr
 
-    from iot_platform.local.applications import dagster_environment
+    from iot_platform.orchestration.environment import dagster_environment
     from iot_platform.settings import Settings, exports, get_settings
 
     settings = get_settings()
@@ -40,7 +40,7 @@ def doctor() -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from iot_platform.local.doctor import examine
+    from iot_platform.diagnostics.doctor import examine
     from iot_platform.local.plan import make_plan
     from iot_platform.settings import user_settings
 

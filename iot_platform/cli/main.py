@@ -14,6 +14,7 @@ from iot_platform.cli import (
     decode,
     drill,
     environment,
+    local_stack,
     metrics,
     migrate,
     offsets,
@@ -23,7 +24,6 @@ from iot_platform.cli import (
     rollup,
     simulate,
     sql,
-    stack,
     status,
     tenant,
     topics,
@@ -60,7 +60,7 @@ status.register(app)
 tenant.register(app)
 topics.register(app)
 trace.register(app)
-stack.register(app)
+local_stack.register(app)
 
 
 def _show_version(wanted: bool) -> None:

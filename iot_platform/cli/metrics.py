@@ -1,9 +1,10 @@
 """`iot metrics`: the platform's own /metrics."""
 
-import signal
 import threading
 
 import typer
+
+from iot_platform.signals import stop_on_signals
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,6 @@ def metrics() -> None:
     exporter = Exporter(settings)
     server = serve(exporter, settings.metrics_host, settings.metrics_port)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    exporter.run(stop)
+    with stop_on_signals(stop):
+        exporter.run(stop)
     server.shutdown()

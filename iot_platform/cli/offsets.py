@@ -7,8 +7,9 @@ import typer
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from iot_platform.telemetry.offsets import OffsetRow, TopicIdentity
-    from iot_platform.telemetry.partition_state import PartitionState
+    from iot_platform.kafka.watermarks import TopicIdentity
+    from iot_platform.telemetry.drain.offsets import OffsetRow
+    from iot_platform.telemetry.drain.partition_state import PartitionState
 
 offsets_app = typer.Typer(
     name="offsets", help="Where each Kafka partition is drained to; what to do when Kafka lost data.", no_args_is_help=True
@@ -68,7 +69,7 @@ def accept_command(
 
     from iot_platform.database import connect
     from iot_platform.settings import get_settings
-    from iot_platform.telemetry import offsets
+    from iot_platform.telemetry.drain import offsets
     from iot_platform.telemetry.errors import DrainError
 
     identity, rows, states = _look(closely=False)
@@ -105,8 +106,8 @@ def _look(*, closely: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[
     from iot_platform.database import DatabaseError, connect
     from iot_platform.database.migrate import require_migrated
     from iot_platform.settings import get_settings
+    from iot_platform.telemetry.drain.partition_examination import examine
     from iot_platform.telemetry.errors import DrainError
-    from iot_platform.telemetry.partition_examination import examine
 
     settings = get_settings()
     try:
@@ -122,7 +123,7 @@ def _cuts(topic: str) -> list[str]:
 
     from iot_platform.database import connect
     from iot_platform.settings import get_settings
-    from iot_platform.telemetry.log_cuts import cuts_since
+    from iot_platform.telemetry.drain.known_cuts import cuts_since
 
     with closing(connect(get_settings(), "reader", "iot-offsets")) as connection:
         return [cut.line for cut in cuts_since(connection, topic)]

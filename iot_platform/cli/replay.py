@@ -1,24 +1,22 @@
 """`iot replay`: stored messages through the decoder again, after a fix of rules or settings."""
 
 import json
-import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer import BadParameter
 
-from iot_platform.cli.moments import parse_moment
+from iot_platform.cli.times import parse_moment
+from iot_platform.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from iot_platform.telemetry.replay import Selection, Tally
+    from iot_platform.telemetry.replay.replay import Selection, Tally
 
 STOPPED = 130
 UNREACHABLE = 2
@@ -94,7 +92,7 @@ def _reasons(reasons: list[str]) -> tuple[str, ...]:
 def _by_time(since: str | None, until: str | None, kept: dict[str, Any]) -> "Selection":
     from datetime import UTC, datetime, timedelta
 
-    from iot_platform.telemetry.replay import Selection
+    from iot_platform.telemetry.replay.replay import Selection
 
     epoch, microsecond = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
     start = (parse_moment(since) - epoch) // microsecond if since else Selection.start
@@ -105,7 +103,7 @@ def _by_time(since: str | None, until: str | None, kept: dict[str, Any]) -> "Sel
 
 
 def _by_offset(partition: int, text: str, kept: dict[str, Any]) -> "Selection":
-    from iot_platform.telemetry.replay import Selection
+    from iot_platform.telemetry.replay.replay import Selection
 
     first, colon, last = text.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last) or int(last) >= 1 << 63:
@@ -122,7 +120,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
     from iot_platform.database.errors import DatabaseError
     from iot_platform.settings import get_settings
     from iot_platform.telemetry.errors import DrainError, ReplayError
-    from iot_platform.telemetry.replay import Replay
+    from iot_platform.telemetry.replay.replay import Replay
 
     console = Console(stderr=True, highlight=False)
     stop, begun = threading.Event(), time.monotonic()
@@ -145,7 +143,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
 
         replay: Replay = Replay(get_settings(), selection, dry_run=dry_run, on_progress=show, on_retry=warn, stop=stop)
         try:
-            with _interruptible(stop, console):
+            with stop_on_signals(stop, then=lambda: console.print("stopping after this batch …")):
                 replay.run()
         except ReplayError as error:
             _fail(console, str(error), 1)
@@ -161,27 +159,6 @@ def _fail(console: "Console", text: str, code: int) -> NoReturn:
 
     console.print(f"[red]error:[/red] {escape(text)}", soft_wrap=True)
     raise typer.Exit(code)
-
-
-@contextmanager
-def _interruptible(stop: threading.Event, console: "Console") -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the replay after the batch at work, the second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, _: object) -> None:
-        if stop.is_set():
-            sys.exit(128 + number)
-        stop.set()
-        console.print("stopping after this batch …")
-
-    former = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _show(tally: "Tally", seconds: float, run_id: str, dry_run: bool, console: "Console") -> None:

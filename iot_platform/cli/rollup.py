@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.cli.moments import parse_moment
+from iot_platform.cli.times import parse_moment
 
 if TYPE_CHECKING:
     from iot_platform.rollups import RebuildStep, RollupResult, RollupStatus

@@ -3,23 +3,22 @@
 import contextlib
 import itertools
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iot_platform.cli.errors import CliError
+from iot_platform.cli.simulate_history import LOG_EVERY_SECONDS, fill
+from iot_platform.cli.times import parse_start
+from iot_platform.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from iot_platform.simulator.publisher import Summary
-
-LOG_EVERY_SECONDS = 30.0
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +67,6 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
     [b]iot simulate --history 14d --tenants 2 --projects 3 --series 300 --seed 7[/b]
     """
     if history:
-        from iot_platform.cli.simulate_history import fill
-
         return fill(history, start, {"seed": seed, "tenants": tenants, "projects": projects, "devices": devices,
                                      "series": series, "measurements": measurements}, quiet=quiet)  # fmt: skip
     from iot_platform.settings import get_settings
@@ -95,7 +92,8 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
             recorder = stack.enter_context(Recorder(record, plan)) if record else None
             client_id = f"iot-simulator-{os.getpid()}-{time.time_ns() % 1_000_000}"
             publisher = Publisher(Broker.from_settings(settings), connections, client_id, recorder.add if recorder else None)
-            stop = stack.enter_context(stopped_by_signals())
+            stop = threading.Event()
+            stack.enter_context(stop_on_signals(stop))
             tick = None if quiet else stack.enter_context(_progress(total, None if count else duration))
             messages = itertools.islice(generator.messages(), total or None)
             until = duration if duration and not total else None
@@ -115,34 +113,6 @@ def _rate(text: str) -> float:
     if not 0 <= rate < 1e6:
         raise CliError(f"--rate must be messages per second, 0 or max, not {text!r}")
     return rate
-
-
-def parse_start(text: str) -> int:
-    """--start in µs since the epoch, rounded to ms; now unless given."""
-    try:
-        moment = datetime.fromisoformat(text) if text else datetime.now(UTC)
-    except ValueError as error:
-        raise CliError(f"--start must be ISO 8601, such as 2026-11-23T10:00:00Z: {error}") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000) * 1000
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event set by SIGTERM or SIGINT; a second signal ends the process at once."""
-    stop = threading.Event()
-
-    def handle(number: int, _frame: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.cli.simulate import LOG_EVERY_SECONDS, parse_start, stopped_by_signals
+from iot_platform.cli.times import parse_start
+from iot_platform.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from iot_platform.simulator.history.fill import HistoryProgress
 
 STOPPED: Final = 130
 UNREACHABLE: Final = 2
+LOG_EVERY_SECONDS: Final = 30.0
+"""How often progress is told where there is no terminal."""
 _PERIOD: Final = re.compile(r"(\d+)([dh])")
 _MICROSECONDS: Final = {"d": 86_400_000_000, "h": 3_600_000_000}
 MINUTE_US: Final = 60_000_000
@@ -42,7 +46,8 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
     begun = time.monotonic()
     try:
         wanted = HistoryOptions(start_us=end_us - _length_us(period), end_us=end_us, **chosen)
-        with stopped_by_signals() as stop, _progress(quiet) as show:
+        stop = threading.Event()
+        with stop_on_signals(stop), _progress(quiet) as show:
             work = HistoryFill(get_settings(), wanted, period_is_fixed=bool(end), on_progress=show, on_retry=_told_again, stop=stop)
             progress = work.run()
     except HistoryError as error:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from iot_platform.cli.status_figures import Status
+    from iot_platform.diagnostics.status import Status
     from iot_platform.settings import Settings
 
 WATCH_SECONDS = 2.0
@@ -31,7 +31,7 @@ def status(
 
     It answers within about 10 seconds, whatever is down.
     """
-    from iot_platform.cli.status_figures import collect
+    from iot_platform.diagnostics.status import collect
     from iot_platform.settings import get_settings
 
     settings = get_settings()
@@ -56,7 +56,7 @@ def _watch(settings: "Settings") -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from iot_platform.cli.status_figures import collect
+    from iot_platform.diagnostics.status import collect
 
     with Live(Text("asking …"), auto_refresh=False, screen=sys.stdout.isatty()) as live:
         try:

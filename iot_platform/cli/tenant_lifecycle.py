@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.compression.words import size
+from iot_platform.compression.formats import size
 
 if TYPE_CHECKING:
     from iot_platform.settings import Settings
@@ -182,23 +182,14 @@ def _sentence(done: "Deletion") -> str:
 
 
 def _forget_partitions(settings: "Settings", tenant: str) -> str:
-    import os
-
-    from iot_platform.local.applications import dagster_environment
-
-    environment = dagster_environment(settings)
-    home = os.environ.get("DAGSTER_HOME") or environment["DAGSTER_HOME"]
-    if not (Path(home) / "dagster.yaml").exists():
-        return f"no Dagster instance at {home}: nothing to do there"
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    from dagster import DagsterInstance
-
-    from iot_platform.resources.dynamic import forget_tenant
+    from iot_platform.orchestration.dynamic_partitions import forget_tenant
+    from iot_platform.orchestration.environment import NoInstanceError, open_instance
 
     try:
-        with DagsterInstance.get() as instance:
+        with open_instance(settings) as instance:
             return f"{forget_tenant(instance, tenant)} partitions of it are gone from Dagster"
+    except NoInstanceError as error:
+        return f"{error}: nothing to do there"
     except Exception as error:
         return f"note: its partitions are still in Dagster ({type(error).__name__}: {error}); delete the tenant's partitions in its UI"
 

@@ -57,7 +57,7 @@ def check_command(*, as_json: Annotated[bool, typer.Option("--json", help="One J
     from rich.console import Console
     from rich.markup import escape
 
-    from iot_platform.kafka_admin import remedy
+    from iot_platform.kafka.topics import remedy
 
     settings = _settings()
     states, found = _look(settings)
@@ -77,7 +77,7 @@ def check_command(*, as_json: Annotated[bool, typer.Option("--json", help="One J
 @topics_app.command("create")
 def create_command() -> None:
     """Create the message topic and the dead-letter topic where they don't exist; existing ones stay as they are."""
-    from iot_platform.kafka_admin import TopicError, create_topics
+    from iot_platform.kafka.topics import TopicError, create_topics
 
     try:
         made = create_topics(_settings())
@@ -89,7 +89,7 @@ def create_command() -> None:
 @topics_app.command("apply")
 def apply_command(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Put right what `iot topics check` refuses: shows the changes, asks, and alters these settings of the topics and nothing else."""
-    from iot_platform.kafka_admin import TopicError, apply_changes, planned_changes
+    from iot_platform.kafka.topics import TopicError, apply_changes, planned_changes
 
     settings = _settings()
     try:
@@ -115,7 +115,7 @@ def _settings() -> "Settings":
 
 
 def _look(settings: "Settings") -> "tuple[list[TopicState], list[Finding]]":
-    from iot_platform.kafka_admin import TopicError, check_topics
+    from iot_platform.kafka.topics import TopicError, check_topics
 
     try:
         return check_topics(settings)

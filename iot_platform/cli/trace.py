@@ -11,7 +11,7 @@ from iot_platform.cli.errors import CliError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from iot_platform.cli.trace_record import Trace
+    from iot_platform.diagnostics.trace import Trace
 
 EXCERPT_BYTES: Final = 400
 _HIDDEN: Final = frozenset({"payload", "source_id", "topic_bytes"})
@@ -41,8 +41,8 @@ def trace(
     from confluent_kafka import KafkaException
     from psycopg2 import Error
 
-    from iot_platform.cli.trace_record import find_last, follow
     from iot_platform.database.errors import DatabaseError
+    from iot_platform.diagnostics.trace import find_last, follow
     from iot_platform.settings import get_settings
 
     by_place = partition is not None and offset is not None and topic is None and not last

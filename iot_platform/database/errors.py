@@ -1,5 +1,8 @@
 """Errors of the database package; each message names the cause and the remedy."""
 
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
 
 class DatabaseError(Exception):
     """Root of this package's errors."""
@@ -27,3 +30,13 @@ class SchemaError(DatabaseError):
 
 class LockTimeoutError(DatabaseError):
     """Another process held the lock for the whole waiting time. Retry."""
+
+
+def is_transient(error: psycopg2.Error, connection: Connection | None) -> bool:
+    """Whether the same transaction may succeed on a new connection: broken connections, deadlocks, timeouts, shutdowns, failover, full
+    disks. Everything else (a constraint, a missing table, a bug) would fail again."""
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    if error.pgcode in ("25006", "55P03", "57014"):  # read-only after a failover, lock timeout, statement timeout
+        return True
+    return error.pgcode is None and (connection is None or connection.closed != 0)

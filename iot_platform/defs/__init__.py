@@ -1,4 +1,5 @@
-"""Dagster definitions by stage: ingestion → telemetry → maintenance. They say what exists; how it works is elsewhere."""
+"""Dagster definitions by stage: ingestion → telemetry → rollups → quality → maintenance. They say what exists; orchestration/ says how
+a run does it. Each stage is a package with DEFINITIONS, from assets, checks, jobs, schedules and sensors as far as it has them."""
 
 import warnings
 

@@ -1,47 +1,8 @@
 """Partition sets of the code location: Kafka partitions follow the topic; tenants and projects appear with their data."""
 
-import dagster as dg
-from dagster._core.definitions.partitions.context import PartitionLoadingContext
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT
+from iot_platform.orchestration.sourced_partitions import SourcedPartitions
 
-from iot_platform.database import connect
-from iot_platform.resources.accounting import known_projects
-from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, sync_kafka_partitions
-from iot_platform.resources.watermarks import TopicOffsets
-from iot_platform.settings import get_settings
-
-
-class _Sourced(dg.DynamicPartitionsDefinition):
-    """Dynamic partitions that can be looked up at their source, so that a first `dagster asset materialize --partition 0` works before any
-    sensor ran."""
-
-    def validate_partition_key(self, partition_key: str, context: PartitionLoadingContext) -> None:
-        """Accept the key if Dagster or the source has it.
-
-        Raises:
-            DagsterInvalidSubsetError: neither has it; the message lists what there is.
-        """
-        instance = context.dynamic_partitions_store
-        if isinstance(instance, dg.DagsterInstance) and partition_key not in instance.get_dynamic_partitions(self._validated_name()):
-            _sync(instance, self._validated_name())
-            keys = instance.get_dynamic_partitions(self._validated_name())
-            if partition_key not in keys:
-                shown = ", ".join(keys[:20]) + (" …" if len(keys) > 20 else "")
-                raise dg.DagsterInvalidSubsetError(f"there is no {self.name} {partition_key!r}; there are: {shown or 'none yet'}")
-
-
-def _sync(instance: dg.DagsterInstance, name: str) -> None:
-    settings = get_settings()
-    if name == KAFKA_PARTITION:
-        with TopicOffsets(settings) as topic:
-            sync_kafka_partitions(instance, topic.partitions())
-    else:
-        connection = connect(settings, application_name="dagster-partitions")
-        try:
-            ProjectKeys(instance).add(known_projects(connection))
-        finally:
-            connection.close()
-
-
-kafka_partitions = _Sourced(name=KAFKA_PARTITION)
-tenant_partitions = _Sourced(name=TENANT)
-project_partitions = _Sourced(name=PROJECT)
+kafka_partitions = SourcedPartitions(name=KAFKA_PARTITION)
+tenant_partitions = SourcedPartitions(name=TENANT)
+project_partitions = SourcedPartitions(name=PROJECT)

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from iot_platform.drills.fleet import Publisher
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.publishers import Publisher
+from iot_platform.drills.rig.registry import drill
 from iot_platform.simulator.message import Message
 from iot_platform.simulator.record import Published
 

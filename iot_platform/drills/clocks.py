@@ -3,10 +3,10 @@
 import os
 from typing import Final
 
-from iot_platform.drills.fake_clock import FakeClock, FakeClockError, missing_packages
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.fake_clock import FakeClock, FakeClockError, missing_packages
+from iot_platform.drills.rig.registry import drill
 from iot_platform.local.install import install_packages
 
 HOUR: Final = 3600.0

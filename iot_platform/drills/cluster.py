@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from iot_platform.cli.status_figures import Status, collect
-from iot_platform.drills.kafka_cluster import BROKERS, KafkaCluster, name_of, replicas
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.stack import INGEST
-from iot_platform.local.doctor_drain import drain_findings
-from iot_platform.local.doctor_kafka import topic_findings
-from iot_platform.resources.watermarks import KafkaUnavailableError
+from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_kafka import topic_findings
+from iot_platform.diagnostics.status import Status, collect
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.kafka_cluster import BROKERS, KafkaCluster, name_of, replicas
+from iot_platform.drills.rig.registry import drill
+from iot_platform.kafka.watermarks import KafkaUnavailableError
 from iot_platform.settings import Settings
 
 RATE: Final = 200

@@ -3,10 +3,10 @@
 from typing import Final
 
 from iot_platform.drills.network import PATIENCE_SECONDS, begin, finish
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.stack import INGEST
-from iot_platform.drills.wire import Point
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.registry import drill
+from iot_platform.drills.rig.wire import Point
 
 STRIKES: Final = 4
 TWIN: Final = "ingest-twin"

@@ -3,9 +3,9 @@
 import json
 from typing import Final
 
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.stack import INGEST, Link
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST, Link
+from iot_platform.drills.rig.registry import drill
 
 RATE: Final = 400
 SECONDS: Final = 20.0

@@ -3,9 +3,9 @@
 import time
 from typing import Final
 
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.registry import drill
 
 OUTAGE_SECONDS: Final = 600.0
 RECOVERY_SECONDS: Final = 180.0

@@ -9,11 +9,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from iot_platform.drills.power_disk import obstacle
-from iot_platform.drills.power_host import PROGRAMS, PowerHost, power_host
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.power_disk import obstacle
+from iot_platform.drills.rig.power_host import PROGRAMS, PowerHost, power_host
+from iot_platform.drills.rig.registry import drill
 
 RATE: Final = 300
 ROUNDS: Final = 20

@@ -4,11 +4,11 @@ import os
 import signal
 from typing import Final
 
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillRun
-from iot_platform.drills.second_drain import RUN_ID
-from iot_platform.drills.stack import INGEST
-from iot_platform.drills.wire import Point
+from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.registry import drill
+from iot_platform.drills.rig.second_drain import RUN_ID
+from iot_platform.drills.rig.wire import Point
 
 RATE: Final = 1000
 KILLS: Final = 2
@@ -121,7 +121,7 @@ def two_drains(run: DrillRun) -> None:
     """Whoever moves the offsets first has drained them; the other one rolls back and reads on from there."""
     _begin(run)
     with run.fault("a second drain of all partitions, without the lock of the shard"):
-        run.stack.add_program("second-drain", "-m", "iot_platform.drills.second_drain")
+        run.stack.add_program("second-drain", "-m", "iot_platform.drills.rig.second_drain")
         run.hold(15)
         run.await_true("the second drain has won a batch", lambda: RUN_ID in _batches(run), 180)
         run.stack.remove_program("second-drain")

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import psycopg2
 
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.small_disk import SmallDisk, SmallDiskError, obstacle, small_disk
-from iot_platform.drills.stack import INGEST
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST
+from iot_platform.drills.rig.registry import drill
+from iot_platform.drills.rig.small_disk import SmallDisk, SmallDiskError, obstacle, small_disk
 
 SPOOL_DISK_BYTES: Final = 128 << 20
 DATABASE_SPARE_BYTES: Final = 512 << 20

@@ -8,10 +8,10 @@ from typing import Final
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from iot_platform.drills.registry import drill
-from iot_platform.drills.run import DrillError, DrillRun
-from iot_platform.drills.stack import INGEST, PARTITIONS
-from iot_platform.resources.watermarks import TopicOffsets
+from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.rig.drill_stack import INGEST, PARTITIONS
+from iot_platform.drills.rig.registry import drill
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import exports
 
 DRAIN: Final = ("dagster-daemon", "dagster-code")

@@ -1,1 +1,1 @@
-"""Kafka itself: why a connection fails, what topics are configured as and whether that keeps the promise. Imports no Dagster, no numpy."""
+"""Kafka itself: why a connection fails, how topics are set and whether that keeps the promise, where their logs begin and end."""

@@ -95,7 +95,7 @@ class KafkaServer:
     def provision(self, note: Note) -> None:
         """See Server: the platform's topics. Those of an earlier version get the settings that they lack. A quorum's owner makes them
         instead, once enough nodes are there."""
-        from iot_platform.kafka_admin import ensure_topics
+        from iot_platform.kafka.topics import ensure_topics
 
         if self.quorum is not None:
             return

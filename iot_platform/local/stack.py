@@ -16,9 +16,10 @@ from iot_platform.local.install import Note, install_packages, run_logged
 from iot_platform.local.plan import Plan, write_notes
 from iot_platform.local.ports import LOOPBACK, require_free
 from iot_platform.local.program import Program
-from iot_platform.local.report import Report
 from iot_platform.local.server import Server, await_ready, start
+from iot_platform.local.step_report import Report
 from iot_platform.local.supervisor import Supervisor
+from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes, stack_notes_file
 
 _WAVES = (("simulator",), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
@@ -100,7 +101,7 @@ class Stack:
     def _kafka(self) -> None:
         self._server_or_external(self._plan.kafka, "kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", partial(probes.kafka, self._settings))
         if self._plan.kafka is None:
-            from iot_platform.kafka_admin import ensure_topics
+            from iot_platform.kafka.topics import ensure_topics
 
             with self._report.step("topics", "ready"):
                 ensure_topics(self._settings)
@@ -157,7 +158,7 @@ class Stack:
         if done.exists() and done.read_text("utf-8") == key:
             return
         with self._report.step("dagster storage", "its tables are up to date") as note:
-            environment = applications.dagster_environment(self._settings)
+            environment = dagster_environment(self._settings)
             log = self._settings.local_dir / "logs" / "install.log"
             command = [sys.executable, "-m", "dagster", "instance", "migrate"]
             run_logged(command, log, note, what="dagster instance migrate", environment=environment)
@@ -165,7 +166,7 @@ class Stack:
 
     def warnings(self) -> list[str]:
         """What is up but will not do what one expects; after `up`."""
-        from iot_platform.kafka_admin import ensure_topics
+        from iot_platform.kafka.topics import ensure_topics
 
         found = ensure_topics(self._settings)
         if self._plan.local_dagster:

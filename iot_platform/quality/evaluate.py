@@ -17,7 +17,7 @@ from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError, LockTimeoutError
 from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
-from iot_platform.quality import feed
+from iot_platform.quality import intake
 from iot_platform.quality.errors import BusyError
 from iot_platform.quality.horizon import Horizon, find_horizon
 from iot_platform.quality.statements import RULES, rule_sql, stage_sql
@@ -160,11 +160,11 @@ class _Run:
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', %s, false), set_config('jit', 'off', false)", (f"{STATEMENT_SECONDS}s",))
             cursor.execute("SELECT clock_timestamp()")
-            now = feed.row(cursor)[0]
+            now = intake.row(cursor)[0]
         self._connection.commit()
         while True:
-            taken = feed.take_in(self._connection, now)
-            self._all_taken = taken < feed.MOST_BATCHES
+            taken = intake.take_in(self._connection, now)
+            self._all_taken = taken < intake.MOST_BATCHES
             result.batches += taken
             self._begin()
             self._judge()
@@ -180,7 +180,7 @@ class _Run:
             cursor.execute(_BEGIN, ([CADENCE, *RULES],))
             cursor.execute(_BEGIN_COMPLETENESS, (self._horizon.at,))
             cursor.execute(_LIVE, {"horizon": self._horizon.at, "live": self._horizon.live, "told": self._told, "pause": PAUSE})
-            self._live_since = feed.row(cursor)[0]
+            self._live_since = intake.row(cursor)[0]
         self._connection.commit()
 
     def _judge(self) -> None:
@@ -191,18 +191,18 @@ class _Run:
             positions = self._positions()
             after = min(positions[name] for name in behind)
             here = [name for name in (CADENCE, *self._rules) if name in behind and positions[name] == after]
-            stretch = feed.next_stretch(self._connection, after, self._horizon.at)
+            stretch = intake.next_stretch(self._connection, after, self._horizon.at)
             if stretch is None:
                 behind -= set(here)
                 here = [name for name in here if name not in self._judged]
                 if not here:
                     continue
-                stretch = feed.Stretch(after, after, self._horizon.at, self._horizon.at, at_the_end=True)
+                stretch = intake.Stretch(after, after, self._horizon.at, self._horizon.at, at_the_end=True)
             ahead = [positions[name] for name in behind if positions[name] > after]
             if ahead and min(ahead) < stretch.upto:  # join them there
-                stretch = feed.Stretch(after, min(ahead), stretch.since, stretch.oldest, at_the_end=False)
+                stretch = intake.Stretch(after, min(ahead), stretch.since, stretch.oldest, at_the_end=False)
             self._note(f"judging {stretch.upto - after} batches")
-            stretch = feed.lay_out(self._connection, stretch)
+            stretch = intake.lay_out(self._connection, stretch)
             self._kill_point("laid out")
             for name in here:
                 self._judged.add(name)
@@ -220,7 +220,7 @@ class _Run:
         self._connection.commit()
         return found
 
-    def _apply(self, name: str, stretch: feed.Stretch) -> bool:
+    def _apply(self, name: str, stretch: intake.Stretch) -> bool:
         """One rule (or the stage that learns cadences) over one stretch, in one transaction; False if it failed."""
         started = time.monotonic()
         parameters: dict[str, Any] = {
@@ -265,7 +265,7 @@ class _Run:
             return
         cursor.execute("TRUNCATE pg_temp.quality_found")
         cursor.execute(_ENABLED, (rule,))
-        if feed.row(cursor)[0]:
+        if intake.row(cursor)[0]:
             cursor.execute(rule_sql(rule), parameters)
             cursor.execute(stage_sql("locate"), parameters)
         cursor.execute(_NO_CUT, (lock_key("catalog"),))
@@ -278,12 +278,12 @@ class _Run:
         outcome.closed += cursor.rowcount
         cursor.execute(stage_sql("tell"), parameters)
         cursor.execute(_FAILING, (rule,))
-        (outcome.failing,) = feed.row(cursor)
+        (outcome.failing,) = intake.row(cursor)
 
     def _prune(self) -> None:
         positions = self._positions()
         with self._connection.cursor() as cursor:
-            cursor.execute(feed.SINCE)
-            since = feed.row(cursor)[0] - 2 * feed.OVERLAP
+            cursor.execute(intake.SINCE)
+            since = intake.row(cursor)[0] - 2 * intake.OVERLAP
             cursor.execute(stage_sql("prune"), {"judged": min(positions.values()), "since": since, "horizon": self._horizon.at})
         self._connection.commit()

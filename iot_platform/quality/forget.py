@@ -3,7 +3,7 @@
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.locks import advisory_lock
-from iot_platform.quality import feed
+from iot_platform.quality import intake
 from iot_platform.quality.errors import QualityError
 from iot_platform.quality.evaluate import LOCK
 from iot_platform.quality.statements import stage_sql
@@ -19,7 +19,7 @@ def forget(connection: Connection, tenant: str, project: str, device: str | None
     """
     with advisory_lock(connection, LOCK, wait_seconds), connection.cursor() as cursor:
         cursor.execute(stage_sql("forget"), {"tenant": tenant, "project": project, "device": device})
-        devices, incidents = feed.row(cursor)
+        devices, incidents = intake.row(cursor)
         connection.commit()
     if not devices and not incidents:
         what = f"device {device}" if device is not None else "any device"

@@ -8,10 +8,10 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform.telemetry.partition_state import judge
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.partition_state import judge
 
 BEHIND: Final = timedelta(seconds=120)
 _NOW: Final = "SELECT clock_timestamp()"

@@ -1,1 +1,1 @@
-"""What the Dagster definitions stand on: the settings, reading of Kafka's offsets, shift decisions, bounded event writing."""
+"""Dagster resources: what definitions are given by name."""

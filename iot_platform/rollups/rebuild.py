@@ -13,8 +13,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.batches import BatchSize
 from iot_platform.rollups import continuous
+from iot_platform.rollups.calls import call, state
 from iot_platform.rollups.continuous import DAY, HOUR, ceiling, floor
-from iot_platform.rollups.database import call, state
 from iot_platform.settings import Settings
 
 LOCK_TRIES: Final = 6

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from iot_platform.database import connect
-from iot_platform.rollups.database import count_notes, state
+from iot_platform.rollups.calls import count_notes, state
 from iot_platform.settings import Settings
 
 _OLDEST_NOTE: Final = "SELECT (extract(epoch FROM min(bucket)))::float8 FROM (SELECT bucket FROM rollup_change LIMIT 100000) n"

@@ -7,7 +7,7 @@ from dataclasses import field as dataclass_field
 from typing import Final, Literal
 
 from iot_platform.simulator.device_clock import STYLES, DeviceClock
-from iot_platform.simulator.signals import Signals
+from iot_platform.simulator.readings import Signals
 
 Mix = Literal["realistic", "flat"]
 FIRST_ID: Final = 1_968_193_631_353_446_400

@@ -39,7 +39,7 @@ LINEAGE = {
 
 @pytest.fixture(scope="module")
 def repository() -> dg.RepositoryDefinition:
-    from iot_platform.definitions import defs  # noqa: TID251  the contract of this very module
+    from iot_platform.definitions import defs
 
     return defs().get_repository_def()
 

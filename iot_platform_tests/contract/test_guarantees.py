@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.drills.registry import all_drills
+from iot_platform.drills.catalog import all_drills
 
 DOCS = Path(__file__).parents[2] / "docs"
 

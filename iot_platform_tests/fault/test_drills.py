@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from iot_platform.drills.registry import Drill, all_drills
-from iot_platform.drills.report import Report
-from iot_platform.drills.run import DrillRun, Options
-from iot_platform.drills.runner import Series, perform
+from iot_platform.drills.catalog import all_drills
+from iot_platform.drills.rig.drill_run import DrillRun, Options
+from iot_platform.drills.rig.registry import Drill
+from iot_platform.drills.rig.report import Report
+from iot_platform.drills.rig.runner import Series, perform
 from iot_platform.settings import Settings
 
 OUTAGE_SECONDS = float(os.environ.get("IOT_DRILL_OUTAGE_SECONDS") or 60)

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from iot_platform.drills.power_disk import PowerDisk, obstacle, power_disk
+from iot_platform.drills.rig.power_disk import PowerDisk, obstacle, power_disk
 from iot_platform.local import leftovers
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.install import install_packages
@@ -28,7 +28,7 @@ from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.server import Server
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_ingest import eventually
+from iot_platform_tests.support.servers.ingest import eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "can mount"), pytest.mark.timeout(600)]
 CUTS = 3

@@ -15,11 +15,11 @@ from ingest_daemon.dead_letter import ERROR_HEADER, PART_HEADER
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.audit.proofs import PROOFS
-from iot_platform.kafka_admin import ensure_topics
+from iot_platform.kafka.topics import ensure_topics
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
-from iot_platform_tests.drain_feed import QOS1, TOPIC, Feed, backdate_ledger, drain, query
-from iot_platform_tests.fix_audit import Accountant
+from iot_platform.telemetry.drain import offsets
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import QOS1, TOPIC, Feed, backdate_ledger, drain, query
 
 RECEIVED_AT = 1_790_000_000_000_000
 CLEAN = {

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_audit import Accountant
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import query
 
 
 def iot_audit(settings: Settings, *options: str) -> tuple[int, str]:

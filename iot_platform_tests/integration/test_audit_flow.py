@@ -4,10 +4,10 @@ from contextlib import suppress
 
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import TOPIC, drain, query
-from iot_platform_tests.fix_ingest import publish
-from iot_platform_tests.fix_simulation import await_condition
-from iot_platform_tests.fix_stack import Ingest
+from iot_platform_tests.support.feeds.drain import TOPIC, drain, query
+from iot_platform_tests.support.feeds.simulation import await_condition
+from iot_platform_tests.support.servers.ingest import publish
+from iot_platform_tests.support.servers.stack import Ingest
 
 
 def settled_audit(settings: Settings, messages: int) -> AuditResult:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.drain_feed import TOPIC, Feed, delete_records, drain
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain
 
 RUN_ID = "6f9f0dcb-5b1f-4d36-9d5c-0f6d34a1a0b1"
 

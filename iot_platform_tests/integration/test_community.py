@@ -6,8 +6,8 @@ import pytest
 from iot_platform.database import connect, pending
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, check_books, drain, query
-from iot_platform_tests.fix_community import CommunityDatabase
+from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
+from iot_platform_tests.support.servers.community import CommunityDatabase
 
 
 def test_every_migration_applies(community: Settings) -> None:

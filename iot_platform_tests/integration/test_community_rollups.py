@@ -10,7 +10,7 @@ import pytest
 from iot_platform.rollups import continuous, roll_up
 from iot_platform.settings import Settings
 from iot_platform_tests.integration.test_rollups import START, assert_equal, numbers
-from iot_platform_tests.rollup_feed import DAY, HOUR, RollupFeed, days, hours
+from iot_platform_tests.support.feeds.rollups import DAY, HOUR, RollupFeed, days, hours
 
 
 @pytest.fixture

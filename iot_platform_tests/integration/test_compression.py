@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
 from iot_platform.compression.chunks import read_chunks, read_policies, set_policy
+from iot_platform.compression.compress import compress
 from iot_platform.compression.errors import CompressionError
 from iot_platform.compression.forecast import forecast
-from iot_platform.compression.run import compress
 from iot_platform.database import connect
-from iot_platform.resources.compression import compress_chunks, evaluate_compressed, evaluate_disk
+from iot_platform.orchestration.compression_run import compress_chunks, evaluate_compressed, evaluate_disk
 from iot_platform.settings import Settings
-from iot_platform_tests.community_feed import fill
-from iot_platform_tests.drain_feed import query
+from iot_platform_tests.support.feeds.community import fill
+from iot_platform_tests.support.feeds.drain import query
 
 ROWS = "SELECT time, series_id, value, value_int, value_text FROM measurement ORDER BY 2, 1"
 MINUTE = timedelta(minutes=1)

@@ -8,8 +8,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from iot_platform.compression.chunks import read_chunks
 from iot_platform.database import connect
 from iot_platform.settings import Settings
-from iot_platform_tests.community_feed import fill
-from iot_platform_tests.drain_feed import query
+from iot_platform_tests.support.feeds.community import fill
+from iot_platform_tests.support.feeds.drain import query
 
 # PGlite has one session: all locks are ours.
 HELD = """

@@ -14,15 +14,15 @@ from iot_platform.database import connect
 from iot_platform.database.locks import shard_lock
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
-from iot_platform.kafka_admin import ensure_topics
-from iot_platform.resources import lag_watch, shifts
-from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
-from iot_platform.resources.checks import evaluate_brake
-from iot_platform.resources.drain_run import pool_storage
-from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT
+from iot_platform.kafka.topics import ensure_topics
+from iot_platform.orchestration import lag_watch, shifts
+from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
+from iot_platform.orchestration.brake_check import evaluate_brake
+from iot_platform.orchestration.drain_run import pool_storage
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, check_books, query
+from iot_platform_tests.support.feeds.drain import Feed, check_books, query
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, check_books, query
-from iot_platform_tests.fix_stack import Dagster
+from iot_platform_tests.support.feeds.drain import Feed, check_books, query
+from iot_platform_tests.support.servers.stack import Dagster
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -13,7 +13,7 @@ import pytest
 from iot_platform.database import connect
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.deadline import BoundedConnection
-from iot_platform.drills.proxy import Proxy
+from iot_platform.drills.rig.proxy import Proxy
 from iot_platform.settings import Settings
 
 

@@ -16,8 +16,8 @@ from iot_platform.database.errors import DatabaseAccessError, DatabaseUnreachabl
 from iot_platform.database.locks import shard_lock
 from iot_platform.database.migrate import SQL_DIR, require_migrated
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.servers.stack import Servers
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry import accounting, measurements
-from iot_platform.telemetry.drain import Drain, Progress, Shift
+from iot_platform.telemetry.drain import batch_counts, measurements
+from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
-from iot_platform_tests.drain_process import POINTS
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.children.drain import POINTS
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
+from iot_platform_tests.support.servers.stack import Servers
 
 COUNT = 6000
 
@@ -60,7 +60,7 @@ def test_kill_at_any_point(settings: Settings, feed: Feed, point: str) -> None:
     fill(feed)
     environment = {**os.environ, **exports(settings), "IOT_DRAIN_BATCH_RECORDS": "200"}
     for number in (1, 4, 9):
-        command = [sys.executable, "-m", "iot_platform_tests.drain_process", point, str(number)]
+        command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", point, str(number)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     drain(settings)
@@ -92,7 +92,7 @@ def test_two_drains_of_the_same_partitions(settings: Settings, feed: Feed) -> No
 @pytest.fixture
 def cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
     """Arms pg_terminate_backend against the writing session when it reaches a point for the n-th time."""
-    copy, write = measurements.copy, accounting.write
+    copy, write = measurements.copy, batch_counts.write
     left: dict[str, int] = {}
 
     def reached(point: str, cursor: object) -> None:
@@ -111,7 +111,7 @@ def cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         reached("commit", cursor)
 
     monkeypatch.setattr(measurements, "copy", copy_point)
-    monkeypatch.setattr(accounting, "write", write_point)
+    monkeypatch.setattr(batch_counts, "write", write_point)
     yield left.__setitem__
     assert left
     assert all(value <= 0 for value in left.values()), "the cut was never reached"
@@ -194,7 +194,7 @@ def test_gaps_that_kafka_keeps_for_itself(settings: Settings, feed: Feed) -> Non
 def test_an_answer_lost_after_the_commit_is_counted_once(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """COMMIT succeeds, its answer does not arrive: the ledger tells, and the drain goes on behind it."""
     fill(feed)
-    write, calls = accounting.write, [0]
+    write, calls = batch_counts.write, [0]
 
     def commit_and_cut(cursor: object, *arguments: object) -> None:
         write(cursor, *arguments)  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ def test_an_answer_lost_after_the_commit_is_counted_once(settings: Settings, fee
             cursor.execute("COMMIT")  # type: ignore[attr-defined]
             query(settings, "SELECT pg_terminate_backend(%s, 5000)", cursor.connection.info.backend_pid)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(accounting, "write", commit_and_cut)
+    monkeypatch.setattr(batch_counts, "write", commit_and_cut)
     progress = drain(small_batches(settings), run_id="doubtful")
     assert progress.retries >= 1
     assert progress.messages == COUNT
@@ -212,7 +212,7 @@ def test_an_answer_lost_after_the_commit_is_counted_once(settings: Settings, fee
 
 def test_an_unknown_error_stops_loudly_and_loses_nothing(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(feed)
-    write, calls = accounting.write, [0]
+    write, calls = batch_counts.write, [0]
 
     def fail_once(*arguments: object) -> None:
         calls[0] += 1
@@ -220,7 +220,7 @@ def test_an_unknown_error_stops_loudly_and_loses_nothing(settings: Settings, fee
             raise ZeroDivisionError
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(accounting, "write", fail_once)
+    monkeypatch.setattr(batch_counts, "write", fail_once)
     with pytest.raises(ZeroDivisionError):
         drain(small_batches(settings))
     drain(settings)

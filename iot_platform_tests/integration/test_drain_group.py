@@ -12,14 +12,14 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from iot_platform.kafka.group_offsets import NOTE_SECONDS, GroupOffsets
-from iot_platform.resources import lag_watch
-from iot_platform.resources.dynamic import KAFKA_PARTITION
+from iot_platform.orchestration import lag_watch
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings
-from iot_platform.telemetry.source import KafkaSource, Start
-from iot_platform_tests.drain_feed import Feed, drain
-from iot_platform_tests.fix_ingest import eventually
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
-from iot_platform_tests.fix_stack import Servers
+from iot_platform.telemetry.drain.source import KafkaSource, Start
+from iot_platform_tests.support.feeds.drain import Feed, drain
+from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
+from iot_platform_tests.support.servers.stack import Servers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry import accounting
-from iot_platform.telemetry.drain import Drain, Shift
+from iot_platform.telemetry.drain import batch_counts
+from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError
-from iot_platform_tests.drain_feed import TOPIC, Feed, Sent, check_books, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, Sent, check_books, drain, query
 
 NEVER = "9999"
 
@@ -39,7 +39,7 @@ def measured(settings: Settings, metric: str = "n") -> list[float]:
 
 
 def drain_in_another_process(settings: Settings, *, kill_at: tuple[str, str] = ("before_claim", NEVER)) -> int:
-    command = [sys.executable, "-m", "iot_platform_tests.drain_process", *kill_at]
+    command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", *kill_at]
     environment = {**os.environ, **exports(settings)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).returncode
 
@@ -182,7 +182,7 @@ def test_any_history_with_kills(settings: Settings, feed: Feed, point: str) -> N
 def test_any_history_with_two_drains_and_rollbacks(settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = history(feed, seed=1)
     small = settings.model_copy(update={"drain_batch_records": 50})
-    write, lock, calls = accounting.write, threading.Lock(), [0]
+    write, lock, calls = batch_counts.write, threading.Lock(), [0]
 
     def write_and_cut(cursor: object, *arguments: object) -> None:
         write(cursor, *arguments)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_any_history_with_two_drains_and_rollbacks(settings: Settings, feed: Fee
         if cut:
             query(settings, "SELECT pg_terminate_backend(%s, 5000)", cursor.connection.info.backend_pid)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(accounting, "write", write_and_cut)
+    monkeypatch.setattr(batch_counts, "write", write_and_cut)
     twins = [Drain(small, Shift((0, 1), f"twin {number}", until_caught_up=True)) for number in range(2)]
 
     def run(twin: Drain) -> None:
@@ -204,7 +204,7 @@ def test_any_history_with_two_drains_and_rollbacks(settings: Settings, feed: Fee
         thread.start()
     for thread in threads:
         thread.join(120)
-    monkeypatch.setattr(accounting, "write", write)
+    monkeypatch.setattr(batch_counts, "write", write)
     drain(small)
     assert calls[0] >= 9
     assert marked(settings) == expected

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from iot_platform.database import connection as connection_module
-from iot_platform.drills.proxy import Proxy
-from iot_platform.drills.wire import Point, PostgresFaults
+from iot_platform.drills.rig.proxy import Proxy
+from iot_platform.drills.rig.wire import Point, PostgresFaults
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
 
 COUNT = 2000
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from ingest_daemon.state_dir import StateDir
-from iot_platform.drills import fake_clock, small_disk
-from iot_platform.drills.fake_clock import FakeClock
-from iot_platform_tests.fix_ingest import eventually
+from iot_platform.drills.rig import fake_clock, small_disk
+from iot_platform.drills.rig.fake_clock import FakeClock
+from iot_platform_tests.support.servers.ingest import eventually
 
 CHILD = """
 import sys
 from pathlib import Path
-from iot_platform.drills.small_disk import small_disk
+from iot_platform.drills.rig.small_disk import small_disk
 with small_disk(Path(sys.argv[1]), 1 << 20) as disk:
     (disk.folder / "theirs").write_text("x")
     print("mounted", flush=True)

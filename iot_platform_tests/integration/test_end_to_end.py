@@ -16,13 +16,13 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rich.console import Console
 
 from iot_platform.cli.status import render
-from iot_platform.cli.status_figures import Status, counters
-from iot_platform.cli.trace_record import follow
+from iot_platform.diagnostics.status import Status, counters
+from iot_platform.diagnostics.trace import follow
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope, compare, read
 from iot_platform.simulator.record import Published
-from iot_platform_tests.fix_simulation import Simulation, await_condition, await_everything_stored, count, stored_messages
-from iot_platform_tests.fix_stack import Dagster, Ingest
+from iot_platform_tests.support.feeds.simulation import Simulation, await_condition, await_everything_stored, count, stored_messages
+from iot_platform_tests.support.servers.stack import Dagster, Ingest
 
 MESSAGES = 20_000
 MIX = (

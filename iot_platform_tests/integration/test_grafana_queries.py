@@ -13,10 +13,10 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.settings import PROJECT_ROOT, Settings
-from iot_platform_tests.dashboard_data import CHOICES, fill
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.grafana_macros import Range, Value, duration_ms, expand
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.dashboards import CHOICES, fill
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.oracles.grafana_macros import Range, Value, duration_ms, expand
 
 LIMIT_MS = 200
 ATTEMPTS = 3

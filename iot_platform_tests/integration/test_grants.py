@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.grants import dump, rights
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.oracles.grants import dump, rights
 
 LISTED = Path(__file__).parents[1] / "contract" / "grants.json"
 

@@ -18,18 +18,18 @@ from iot_platform.audit import run_audit
 from iot_platform.cli import simulate_history
 from iot_platform.cli.errors import CliError
 from iot_platform.database import connect
-from iot_platform.resources.accounting import project_figures
-from iot_platform.resources.dynamic import PROJECT, TENANT, sync_projects
-from iot_platform.resources.partition_keys import project_key
+from iot_platform.orchestration.dynamic_partitions import PROJECT, TENANT, sync_projects
+from iot_platform.orchestration.partition_keys import project_key
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
 from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import DAY_US
+from iot_platform.telemetry.sums import project_figures
 from iot_platform.tenants.deletion import delete_tenant
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.rollup_feed import RollupFeed, days, hours
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.rollups import RollupFeed, days, hours
 
 END_US = 1_764_000_000_000_000
 SMALL = HistoryOptions(7, END_US - 6 * DAY_US, END_US, tenants=2, projects=3, series=60, measurements=9_000)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform_tests.certificates import Authority, Pair
-from iot_platform_tests.fix_ingest import eventually
-from iot_platform_tests.fix_ingest_own import Broker
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
-from iot_platform_tests.secured_flow import Passage
+from iot_platform_tests.support.feeds.secured_flow import Passage
+from iot_platform_tests.support.servers.certificates import Authority, Pair
+from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.servers.own_servers import Broker
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 
 @pytest.fixture

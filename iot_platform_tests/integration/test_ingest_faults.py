@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from iot_platform.local.ports import free_ports
-from iot_platform_tests.fix_ingest import Daemon, await_records, eventually, publish
-from iot_platform_tests.fix_ingest_own import Broker, OwnKafka
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
+from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 
 
 def numbered(count: int, start: int = 0) -> list[tuple[str, bytes]]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from iot_platform_tests.fix_ingest import Daemon, create_topics, eventually, forget, publish, read_all
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.ingest import Daemon, create_topics, eventually, forget, publish, read_all
+from iot_platform_tests.support.servers.stack import Servers
 
 TOPIC = "accounting"
 KILLS = 4

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from iot_platform.drills.proxy import Proxy
+from iot_platform.drills.rig.proxy import Proxy
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_ingest import Daemon, await_records, eventually, publish
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
+from iot_platform_tests.support.servers.stack import Servers
 
 TOPIC = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624/link"
 

@@ -12,8 +12,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from iot_platform_tests.fix_ingest import Daemon, await_records, eventually, publish, read_all
-from iot_platform_tests.fix_ingest_own import Broker, OwnKafka
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish, read_all
+from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 
 
 class Topic:

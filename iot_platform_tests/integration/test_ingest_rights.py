@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException
 
 from ingest_daemon.kafka import Channel
 from ingest_daemon.settings import Settings
-from iot_platform_tests.fix_ingest import await_records, eventually, publish
-from iot_platform_tests.fix_ingest_own import Broker
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
-from iot_platform_tests.secured_flow import Passage
+from iot_platform_tests.support.feeds.secured_flow import Passage
+from iot_platform_tests.support.servers.ingest import await_records, eventually, publish
+from iot_platform_tests.support.servers.own_servers import Broker
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 
 @pytest.fixture

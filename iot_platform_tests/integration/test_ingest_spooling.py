@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.drills.small_disk import SmallDisk, obstacle, small_disk
-from iot_platform_tests.fix_ingest import Daemon, Record, await_records, eventually, publish
-from iot_platform_tests.fix_ingest_own import Broker, OwnKafka
+from iot_platform.drills.rig.small_disk import SmallDisk, obstacle, small_disk
+from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish
+from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 
 
 def numbered(first: int, last: int, size: int = 0) -> list[tuple[str, bytes]]:

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaException
 
+from iot_platform.diagnostics.doctor_kafka import topic_findings
 from iot_platform.kafka.causes import ConnectionCauses
-from iot_platform.kafka_admin import TopicError, check_topics, ensure_topics
+from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
+from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.local import probes
-from iot_platform.local.doctor_kafka import topic_findings
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.ports import free_ports, is_free
-from iot_platform.resources.watermarks import KafkaUnavailableError, TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry import offsets
+from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import TransientError
-from iot_platform_tests.certificates import Authority, Pair
-from iot_platform_tests.fix_ingest import eventually
-from iot_platform_tests.fix_secured_kafka import SecuredKafka
+from iot_platform_tests.support.servers.certificates import Authority, Pair
+from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 USER, PASSWORD = "causes", "the right one"
 

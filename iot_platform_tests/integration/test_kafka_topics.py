@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
+from iot_platform.diagnostics.doctor_kafka import topic_findings
 from iot_platform.kafka.topic_state import TopicState
-from iot_platform.kafka_admin import TopicError, check_topics, ensure_topics
-from iot_platform.local.doctor_kafka import topic_findings
-from iot_platform.resources.partition_checks import evaluate_topics
+from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
+from iot_platform.orchestration.partition_checks import evaluate_topics
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.stack import Servers
 
 _numbers = itertools.count(1)
 SAFE = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "20971520", "flush.messages": "1"}
@@ -142,7 +142,7 @@ def test_a_topic_that_this_broker_did_not_know_of_yet_is_not_ours(mine: Settings
             found.topics = {}
         return found
 
-    monkeypatch.setattr("iot_platform.kafka_admin.AdminClient", type("Late", (AdminClient,), {"list_topics": late}))
+    monkeypatch.setattr("iot_platform.kafka.topics.AdminClient", type("Late", (AdminClient,), {"list_topics": late}))
     with pytest.raises(TopicError, match=r"flush\.messages"):
         ensure_topics(mine)
     assert state(mine).config["flush.messages"].source != "topic"

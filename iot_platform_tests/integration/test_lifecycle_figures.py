@@ -11,7 +11,7 @@ from iot_platform.compression.forecast import forecast
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.tenants.listing import tenants
-from iot_platform_tests.drain_feed import Feed, drain, query
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
 
 TOPIC = "mtic/msg/client/realtime/{}/p/d"
 

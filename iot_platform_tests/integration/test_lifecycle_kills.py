@@ -25,10 +25,10 @@ from iot_platform.settings import Settings, exports
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform.tenants.export import export_tenant
 from iot_platform.tenants.verify import verify_export
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.lifecycle_feed import ROOT, checksums, fill, keep, problems
-from iot_platform_tests.rollup_feed import RollupFeed, days, hours
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import ROOT, checksums, fill, keep, problems
+from iot_platform_tests.support.feeds.rollups import RollupFeed, days, hours
 
 HOURS = "SELECT * FROM measurement_1h ORDER BY series_id, bucket"
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -43,7 +43,7 @@ class Victims:
         self._running = 0
 
     def die(self, work: str, point: str, text: str, number: int, *arguments: str) -> None:
-        """It kills itself at a point of lifecycle_process."""
+        """It kills itself at a point of children.lifecycle."""
         self._start(work, arguments, point, text, number)
         self._ended()
 
@@ -82,7 +82,7 @@ class Victims:
 
 @pytest.fixture(scope="module")
 def process() -> "Iterator[subprocess.Popen[str]]":
-    command = [sys.executable, "-W", "ignore", "-m", "iot_platform_tests.lifecycle_process"]
+    command = [sys.executable, "-W", "ignore", "-m", "iot_platform_tests.support.children.lifecycle"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
         yield made
         assert made.stdin is not None

@@ -10,7 +10,7 @@ import psycopg2
 
 from iot_platform.local import leftovers, probes
 from iot_platform.settings import Settings
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.servers.stack import Servers
 
 
 def test_settings_name_a_migrated_database_and_fresh_topics(settings: Settings) -> None:

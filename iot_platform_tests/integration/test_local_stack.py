@@ -17,7 +17,7 @@ from iot_platform.local.plan import make_plan
 from iot_platform.local.ports import free_ports
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.fix_stack import Ingest
+from iot_platform_tests.support.servers.stack import Ingest
 
 Iot = Callable[..., "subprocess.CompletedProcess[str]"]
 _PORTS = ("IOT_MQTT_PORT", "IOT_KAFKA_PORT", "IOT_POSTGRES_PORT", "IOT_DAGSTER_PORT", "IOT_INGEST_HTTP_PORT", "IOT_METRICS_PORT")

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from iot_platform.audit.exporter import Exporter, serve
 from iot_platform.local import probes
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_simulation import await_condition
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.simulation import await_condition
 
 Samples = dict[tuple[str, ...], float]
 

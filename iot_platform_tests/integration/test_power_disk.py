@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.drills import power_disk, small_disk
-from iot_platform.drills.power_disk import Names, PowerDisk
+from iot_platform.drills.rig import power_disk, small_disk
+from iot_platform.drills.rig.power_disk import Names, PowerDisk
 
 pytestmark = pytest.mark.skipif(bool(power_disk.obstacle()), reason=power_disk.obstacle() or "can mount")
 PAGE = 4096
 CHILD = """
 import sys
 from pathlib import Path
-from iot_platform.drills.power_disk import power_disk
+from iot_platform.drills.rig.power_disk import power_disk
 with power_disk(Path(sys.argv[1]), Path(sys.argv[2])) as disk:
     (disk.folder / "theirs").write_text("x")
     print("mounted", flush=True)

@@ -10,10 +10,10 @@ from iot_platform.quality import QualityError
 from iot_platform.quality.forget import forget
 from iot_platform.quality.report import read_incidents
 from iot_platform.rollups import roll_up
-from iot_platform_tests.direct_feed import PROJECT
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_quality import World
-from iot_platform_tests.rollup_feed import RollupFeed
+from iot_platform_tests.support.feeds.direct import PROJECT
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.quality import World
+from iot_platform_tests.support.feeds.rollups import RollupFeed
 
 pytestmark = pytest.mark.both_editions
 

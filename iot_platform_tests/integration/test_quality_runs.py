@@ -15,16 +15,16 @@ import pytest
 from iot_platform.database import connect
 from iot_platform.database.deadline import BoundedCursor
 from iot_platform.database.locks import advisory_lock
-from iot_platform.quality import RULES, BusyError, RulesError, evaluate, feed
+from iot_platform.orchestration.quality_run import check_result
+from iot_platform.quality import RULES, BusyError, RulesError, evaluate, intake
 from iot_platform.quality.report import read_incidents, read_states
 from iot_platform.quality.rules import read_rules
 from iot_platform.quality.rules_file import read_file, write_text
-from iot_platform.resources.quality_run import check_result
 from iot_platform.rollups import roll_up
 from iot_platform.settings import exports
 from iot_platform.tenants.deletion import delete_tenant
-from iot_platform_tests.drain_feed import backdate_ledger, query
-from iot_platform_tests.fix_quality import World
+from iot_platform_tests.support.feeds.drain import backdate_ledger, query
+from iot_platform_tests.support.feeds.quality import World
 
 pytestmark = pytest.mark.both_editions
 
@@ -90,7 +90,7 @@ def test_a_batch_that_commits_after_later_ones_is_seen(world: World) -> None:
 
 
 def test_after_a_long_pause_it_works_in_stretches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MOST_RECORDS", 20)
+    monkeypatch.setattr(intake, "MOST_RECORDS", 20)
     for minute in range(100):
         world.send(minute, {"humidity": 50 if minute != 55 else 500})
         if minute % 5 == 4:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from iot_platform.cli.main import app
 from iot_platform.settings import Settings
-from iot_platform.telemetry.replay import Replay, Selection, Tally
-from iot_platform_tests.drain_feed import Feed, check_books, delete_records, drain, kafka_admin, query
+from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
+from iot_platform_tests.support.feeds.drain import Feed, check_books, delete_records, drain, kafka_admin, query
 
 PLANT = "plant/{tenant}/line/{project}/{device...}"
 TABLES = ("message", "quarantine", "measurement", "series_latest", "ledger", "accounting_1h", "series", "source", "project")

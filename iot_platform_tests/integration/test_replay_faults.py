@@ -11,12 +11,12 @@ import time
 import pytest
 
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry import replay_books
-from iot_platform.telemetry.drain import Drain, Progress, Shift
-from iot_platform.telemetry.replay import Replay, Selection, Tally
-from iot_platform_tests.drain_feed import Feed, check_books, drain, query
-from iot_platform_tests.fix_simulation import await_condition
-from iot_platform_tests.replay_process import POINTS
+from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
+from iot_platform.telemetry.replay import batch_counts
+from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
+from iot_platform_tests.support.children.replay import POINTS
+from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.simulation import await_condition
 
 COUNT = 1200
 PLANT = "plant/{tenant}/line/{project}/{device...}"
@@ -57,7 +57,7 @@ def check_complete(settings: Settings, count: int = COUNT) -> None:
 def test_kill_at_any_point(plant: Settings, point: str) -> None:
     environment = {**os.environ, **exports(plant)}
     for number in (1, 4):
-        command = [sys.executable, "-m", "iot_platform_tests.replay_process", point, str(number), "0", "0"]
+        command = [sys.executable, "-m", "iot_platform_tests.support.children.replay", point, str(number), "0", "0"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert Replay(plant, Selection(quarantined=True)).run().ended == "done"
@@ -69,7 +69,15 @@ def test_kill_while_lost_offsets_are_restored(plant: Settings) -> None:
     before = query(plant, "SELECT m::text FROM message m ORDER BY 1")
     query(plant, "DELETE FROM message WHERE kafka_partition = 0 AND kafka_offset %% 2 = 0")
     for point in ("after_claim", "during_commit", "after_commit"):
-        command = [sys.executable, "-m", "iot_platform_tests.replay_process", point, "6" if point == "after_commit" else "2", "0", "600"]
+        command = [
+            sys.executable,
+            "-m",
+            "iot_platform_tests.support.children.replay",
+            point,
+            "6" if point == "after_commit" else "2",
+            "0",
+            "600",
+        ]
         environment = {**os.environ, **exports(plant), "IOT_DRAIN_BATCH_RECORDS": "150"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
@@ -131,7 +139,7 @@ def test_beside_a_live_drain(plant: Settings, feed: Feed) -> None:
 @pytest.mark.parametrize("answer_lost", [False, True])
 def test_a_cut_connection_is_counted_once(plant: Settings, monkeypatch: pytest.MonkeyPatch, answer_lost: bool) -> None:
     """Cut before COMMIT: repeated. COMMIT succeeds and its answer is lost: the ledger tells."""
-    write, calls = replay_books.write, [0]
+    write, calls = batch_counts.write, [0]
 
     def write_and_cut(cursor: object, *arguments: object) -> object:
         keys = write(cursor, *arguments)  # type: ignore[arg-type]
@@ -142,7 +150,7 @@ def test_a_cut_connection_is_counted_once(plant: Settings, monkeypatch: pytest.M
             query(plant, "SELECT pg_terminate_backend(%s, 5000)", cursor.connection.info.backend_pid)  # type: ignore[attr-defined]
         return keys
 
-    monkeypatch.setattr(replay_books, "write", write_and_cut)
+    monkeypatch.setattr(batch_counts, "write", write_and_cut)
     told: list[str] = []
     tally = Replay(plant, Selection(quarantined=True), on_retry=told.append).run()
     assert (tally.moved, tally.read, tally.elsewhere) == (COUNT, COUNT, 0)
@@ -156,7 +164,7 @@ def test_an_unknown_error_stops_loudly(plant: Settings, monkeypatch: pytest.Monk
 
     before = query(plant, "SELECT q::text FROM quarantine q ORDER BY 1")
     with monkeypatch.context() as patched:
-        patched.setattr(replay_books, "write", fail)
+        patched.setattr(batch_counts, "write", fail)
         with pytest.raises(ZeroDivisionError):
             Replay(plant, Selection(quarantined=True)).run()
     assert query(plant, "SELECT q::text FROM quarantine q ORDER BY 1") == before

@@ -9,19 +9,19 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 import pytest
 
-from iot_platform.compression.run import compress
+from iot_platform.compression.compress import compress
 from iot_platform.database import connect
 from iot_platform.retention import PolicyError, RetentionError, parse_keep, plan, policies, remove_policy, run_retention, set_policy
-from iot_platform.retention.run import _Run
+from iot_platform.retention.remove import _Run
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
-from iot_platform.telemetry import rollup_notes
+from iot_platform.telemetry.drain import rollup_notes
 from iot_platform.tenants.access import grant
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import drop_roles, open_login
-from iot_platform_tests.lifecycle_feed import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
+from iot_platform_tests.support.servers.stack import Servers
 
 pytestmark = pytest.mark.both_editions
 
@@ -337,7 +337,7 @@ def test_times_to_keep() -> None:
 
 def test_interrupted_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after each transaction, and within it (which rolls it back): the audit holds at every point."""
-    from iot_platform.retention import run as module
+    from iot_platform.retention import remove as module
 
     keep(aged, "message", "1d", "acme")
     keep(aged, "measurement", "3d")

@@ -11,11 +11,11 @@ import pytest
 
 from iot_platform.database import connect
 from iot_platform.retention import Removal, plan, run_retention
-from iot_platform.retention.run import _Run
+from iot_platform.retention.remove import _Run
 from iot_platform.settings import Settings
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.lifecycle_feed import ROOT, cutoff, fill, keep, problems
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import ROOT, cutoff, fill, keep, problems
 
 SCOPES = (("", ""), ("acme", ""), ("acme", "north"), ("acme", "south"), ("other", ""), ("other", "p"))
 

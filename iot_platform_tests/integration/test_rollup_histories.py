@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from iot_platform.settings import Settings
-from iot_platform_tests.direct_feed import PROJECT, DirectFeed, microseconds
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.rollup_feed import DAY, HOUR, Bucket, Figures, RollupFeed, days, hours
+from iot_platform_tests.support.feeds.direct import PROJECT, DirectFeed, microseconds
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.rollups import DAY, HOUR, Bucket, Figures, RollupFeed, days, hours
 
 pytestmark = pytest.mark.both_editions
 

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
 from iot_platform.database import connect
-from iot_platform.resources.rollups import evaluate_rollups
+from iot_platform.orchestration.rollup_run import evaluate_rollups
 from iot_platform.rollups import Rebuild, roll_up
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry import rollup_notes
-from iot_platform.telemetry.measurements import copy
-from iot_platform_tests.drain_feed import TOPIC, Feed, check_books, drain, query
-from iot_platform_tests.rollup_feed import DAY, HOUR, RollupFeed, Row, days, hours
+from iot_platform.telemetry.drain import rollup_notes
+from iot_platform.telemetry.drain.measurements import copy
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.rollups import DAY, HOUR, RollupFeed, Row, days, hours
 
 pytestmark = pytest.mark.both_editions
 

@@ -22,8 +22,8 @@ from iot_platform.simulator.generator import Generator
 from iot_platform.simulator.message import Message
 from iot_platform.simulator.publisher import Publisher, Summary
 from iot_platform.simulator.record import read_record
-from iot_platform_tests.fix_simulation import await_condition
-from iot_platform_tests.fix_stack import Servers
+from iot_platform_tests.support.feeds.simulation import await_condition
+from iot_platform_tests.support.servers.stack import Servers
 
 
 @pytest.fixture

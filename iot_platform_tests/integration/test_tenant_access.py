@@ -11,10 +11,10 @@ from psycopg2.extensions import parse_dsn
 from iot_platform.database import connect
 from iot_platform.settings import PROJECT_ROOT, Settings
 from iot_platform.tenants.access import Granted, TenantAccessError, grant, list_access, revoke
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import open_login
 from iot_platform_tests.integration.test_cli_questions import iot
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.tenants import open_login
+from iot_platform_tests.support.servers.stack import Servers
 
 ODD = "a'b\"; DROP ROLE iot_tenant; -- 租户 " + "x" * 100
 

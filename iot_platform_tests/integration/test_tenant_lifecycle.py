@@ -15,23 +15,23 @@ import pytest
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
-from iot_platform.compression.run import compress
+from iot_platform.compression.compress import compress
 from iot_platform.database import connect
-from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys, forget_tenant
+from iot_platform.orchestration.dynamic_partitions import PROJECT, TENANT, ProjectKeys, forget_tenant
 from iot_platform.retention import run_retention
 from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
-from iot_platform.telemetry.drain import Drain, Shift
-from iot_platform.telemetry.replay import Replay, Selection
+from iot_platform.telemetry.drain.drain import Drain, Shift
+from iot_platform.telemetry.replay.replay import Replay, Selection
 from iot_platform.tenants import access, deletion
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export import export_tenant
 from iot_platform.tenants.listing import projects, tenants
 from iot_platform.tenants.verify import verify_export
-from iot_platform_tests.drain_feed import Feed, drain, query
-from iot_platform_tests.fix_audit import Accountant
-from iot_platform_tests.lifecycle_feed import ROOT, audit, checksums, fill, keep, problems
+from iot_platform_tests.support.feeds.accountant import Accountant
+from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import ROOT, audit, checksums, fill, keep, problems
 
 pytestmark = pytest.mark.both_editions
 

@@ -18,16 +18,16 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect, migrate
 from iot_platform.database.migrate import SQL_DIR
 from iot_platform.database.tenant_sessions import end_tenant_sessions
-from iot_platform.kafka_admin import ensure_topics
-from iot_platform.local.doctor import _tenants
-from iot_platform.resources import lag_watch
-from iot_platform.resources.dynamic import KAFKA_PARTITION
+from iot_platform.diagnostics.doctor import _tenants
+from iot_platform.kafka.topics import ensure_topics
+from iot_platform.orchestration import lag_watch
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant, unguarded
-from iot_platform_tests.direct_feed import DirectFeed
-from iot_platform_tests.drain_feed import Feed, query
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import drop_roles, open_login
+from iot_platform_tests.support.feeds.direct import DirectFeed
+from iot_platform_tests.support.feeds.drain import Feed, query
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
+from iot_platform_tests.support.servers.stack import Servers
 
 TOPIC = "mtic/msg/client/realtime/acme/plant"
 END = "SELECT role_name, reason FROM end_tenant_sessions(%s, %s)"

@@ -14,10 +14,10 @@ from iot_platform.simulator.history import HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform.tenants.access import grant
-from iot_platform_tests.drain_feed import query
-from iot_platform_tests.fix_stack import Servers
-from iot_platform_tests.fix_tenants import drop_roles, open_login
-from iot_platform_tests.query_plans import nodes
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
+from iot_platform_tests.support.oracles.query_plans import nodes
+from iot_platform_tests.support.servers.stack import Servers
 
 pytestmark = pytest.mark.scale
 ROWS: Final = 5_000_000

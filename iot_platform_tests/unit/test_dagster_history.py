@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from iot_platform.resources.dynamic import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, sync_kafka_partitions
-from iot_platform.resources.history import purge_runs
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, sync_kafka_partitions
+from iot_platform.orchestration.run_history import purge_runs
 
 
 @pytest.fixture

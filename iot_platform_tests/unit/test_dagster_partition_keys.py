@@ -5,7 +5,7 @@ from dagster._core.definitions.partitions.utils.base import raise_error_on_inval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot_platform.resources.partition_keys import project_key, project_of_key, tenant_key, tenant_of_key
+from iot_platform.orchestration.partition_keys import project_key, project_of_key, tenant_key, tenant_of_key
 
 names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
 nasty = st.text(st.sampled_from("./%|, .\"'[]…\t\u200b"), min_size=1, max_size=12)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from iot_platform.resources import materializations
-from iot_platform.resources.dynamic import PROJECT, TENANT, ProjectKeys
-from iot_platform.resources.materializations import INTERVAL_SECONDS, RETRY_SECONDS, Reporter
-from iot_platform.telemetry.progress import PartitionProgress, Progress, ProjectProgress
+from iot_platform.orchestration import materializations
+from iot_platform.orchestration.dynamic_partitions import PROJECT, TENANT, ProjectKeys
+from iot_platform.orchestration.materializations import INTERVAL_SECONDS, RETRY_SECONDS, Reporter
+from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iot_platform.resources.shifts import (
+from iot_platform.orchestration.shifts import (
     ActiveRun,
     Failures,
     ShardView,

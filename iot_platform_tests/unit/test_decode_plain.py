@@ -6,7 +6,7 @@ import pytest
 
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import DecodeRules, Message, Quarantined, decode_one
-from iot_platform_tests.decode_cases import NOW
+from iot_platform_tests.support.feeds.decode_cases import NOW
 
 RULES = DecodeRules.from_settings(Settings())
 TOPIC = b"mtic/msg/client/realtime/t/p"

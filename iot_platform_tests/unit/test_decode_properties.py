@@ -18,8 +18,8 @@ from iot_platform.telemetry.decode.clocks import NO_TIME, clock_column
 from iot_platform.telemetry.decode.document import Real
 from iot_platform.telemetry.decode.reasons import DETAIL_CHARACTERS
 from iot_platform.telemetry.decode.times import parse_time
-from iot_platform_tests.decode_cases import NOW, Records, flat, outcomes, realistic
-from iot_platform_tests.decode_fuzz import TOPICS, batch, mutate
+from iot_platform_tests.support.feeds.decode_cases import NOW, Records, flat, outcomes, realistic
+from iot_platform_tests.support.feeds.decode_fuzz import TOPICS, batch, mutate
 
 EXAMPLES = int(os.environ.get("IOT_TEST_EXAMPLES", "1"))
 RULES = DecodeRules.from_settings(Settings())

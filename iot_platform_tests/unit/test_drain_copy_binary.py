@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pgpq import ArrowToPostgresBinaryEncoder
 
-from iot_platform.telemetry.copy_binary import HEADER, POSTGRES_EPOCH_US, TRAILER, Column, encode, encode_row, int8
+from iot_platform.database.copy_binary import HEADER, POSTGRES_EPOCH_US, TRAILER, Column, encode, encode_row, int8
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TIME = st.integers(POSTGRES_EPOCH_US - 10**15, POSTGRES_EPOCH_US + 10**15)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from iot_platform.drills.proxy import CutLinkError, Link
-from iot_platform.drills.wire import LostPubacks, PostgresFaults, mqtt_frames, pid_of_port
+from iot_platform.drills.rig.proxy import CutLinkError, Link
+from iot_platform.drills.rig.wire import LostPubacks, PostgresFaults, mqtt_frames, pid_of_port
 
 PUBLISH = b"\x32\x83\x01\x00\x01t" + b"x" * 128  # remaining length in two bytes
 PUBACK = b"\x40\x02\x00\x07"

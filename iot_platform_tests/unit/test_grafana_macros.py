@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from iot_platform_tests.grafana_macros import MacroError, Range, expand
+from iot_platform_tests.support.oracles.grafana_macros import MacroError, Range, expand
 
 SINCE = datetime(2026, 4, 21, 5, 1, 17, 500_000, tzinfo=UTC)
 WINDOW = Range(SINCE, SINCE + timedelta(hours=6), points=100)

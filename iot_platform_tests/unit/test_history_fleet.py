@@ -10,7 +10,7 @@ import pytest
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import TopicTemplate
 from iot_platform.simulator.history import HistoryError, HistoryOptions
-from iot_platform.simulator.history.fleet import CADENCES, HistoryFleet
+from iot_platform.simulator.history.devices import CADENCES, HistoryFleet
 from iot_platform.simulator.history.options import DAY_US, MEASUREMENTS
 from iot_platform.simulator.history.reports import Calendar, last_reports
 from iot_platform.simulator.history.slices import Maker

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 
 from ingest_daemon.credentials import Identity
 from ingest_daemon.inflight import Place, State
-from iot_platform_tests.ingest_rig import Record, Rig
+from iot_platform_tests.support.feeds.sink_rig import Record, Rig
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ingest_daemon.credentials import Identity
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import State
 from ingest_daemon.spool_store import Range, Row
-from iot_platform_tests.ingest_rig import Record, Rig, Script
+from iot_platform_tests.support.feeds.sink_rig import Record, Rig, Script
 
 
 @pytest.fixture

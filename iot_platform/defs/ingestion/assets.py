@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from iot_platform.resources.observations import observe_broker, observe_topic
+from iot_platform.orchestration.observations import observe_broker, observe_topic
 from iot_platform.resources.platform import PlatformResource
 
 GROUP = "ingestion"

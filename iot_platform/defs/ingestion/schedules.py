@@ -2,11 +2,7 @@
 
 import dagster as dg
 
-observe_ingestion = dg.define_asset_job(
-    "observe_ingestion",
-    selection=dg.AssetSelection.assets("mqtt_broker", "iot_messages"),
-    description="Notes the state of the MQTT broker, and offsets and lag of the Kafka topic.",
-)
+from iot_platform.defs.ingestion.jobs import observe_ingestion
 
 observe_ingestion_schedule = dg.ScheduleDefinition(
     name="observe_ingestion_every_5_minutes",

@@ -1,8 +1,9 @@
-"""Jobs that keep Dagster's own history small."""
+"""Jobs that keep the database and Dagster's own history small."""
 
 import dagster as dg
 
-from iot_platform.resources.history import purge_runs
+from iot_platform.orchestration import compression_run, retention_run
+from iot_platform.orchestration.run_history import purge_runs
 from iot_platform.resources.platform import PlatformResource
 
 
@@ -17,3 +18,17 @@ def purge_runs_and_events(context: dg.OpExecutionContext, platform: PlatformReso
 def purge_dagster_history() -> None:
     """One op."""
     purge_runs_and_events()
+
+
+remove_old_rows = dg.define_asset_job(
+    "remove_old_rows",
+    selection=dg.AssetSelection.assets(retention_run.ASSET),
+    tags={"dagster/max_runtime": "7200"},
+    description="Removes what is older than the retention policies keep, as `iot retention run` does.",
+)
+
+compress_old_chunks = dg.define_asset_job(
+    "compress_old_chunks",
+    selection=dg.AssetSelection.assets(compression_run.ASSET),
+    description="Compresses old chunks and looks ahead at the disk. Safe to repeat, and to stop at any point.",
+)

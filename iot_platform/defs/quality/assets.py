@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
+from iot_platform.orchestration.quality_run import check_specs, run_quality
 from iot_platform.resources.platform import PlatformResource
-from iot_platform.resources.quality_run import check_specs, run_quality
 
 _EVERY_PARTITION = dg.AllPartitionMapping()
 

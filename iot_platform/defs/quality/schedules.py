@@ -2,11 +2,7 @@
 
 import dagster as dg
 
-evaluate_quality = dg.define_asset_job(
-    "evaluate_quality",
-    selection=dg.AssetSelection.assets("quality_result"),
-    description="Judges what was committed since the last evaluation, and tells every rule's state as a check.",
-)
+from iot_platform.defs.quality.jobs import evaluate_quality
 
 evaluate_quality_schedule = dg.ScheduleDefinition(
     name="evaluate_quality_every_3_minutes",

@@ -1,10 +1,15 @@
 """Stage 3: hourly and daily rollups of measurements."""
 
+import dagster as dg
+
 from iot_platform.defs.rollups.assets import rolled_up_tables
 from iot_platform.defs.rollups.checks import rollup_equals_measurement
-from iot_platform.defs.rollups.schedules import roll_up_measurements, roll_up_measurements_schedule
+from iot_platform.defs.rollups.jobs import roll_up_measurements
+from iot_platform.defs.rollups.schedules import roll_up_measurements_schedule
 
-ASSETS = [rolled_up_tables]
-CHECKS = [rollup_equals_measurement]
-JOBS = [roll_up_measurements]
-SCHEDULES = [roll_up_measurements_schedule]
+DEFINITIONS = dg.Definitions(
+    assets=[rolled_up_tables],
+    asset_checks=[rollup_equals_measurement],
+    jobs=[roll_up_measurements],
+    schedules=[roll_up_measurements_schedule],
+)

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
+from iot_platform.orchestration.rollup_run import DAYS, HOURS, run_rollups
 from iot_platform.resources.platform import PlatformResource
-from iot_platform.resources.rollups import DAYS, HOURS, run_rollups
 
 _FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=30), warn_window=timedelta(minutes=15))
 _COLUMNS = "count, and of the numbers among them minimum, maximum, sum, average, first and last by time"

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from iot_platform.orchestration.rollup_run import CHECK, HOURS, evaluate_rollups
 from iot_platform.resources.platform import PlatformResource
-from iot_platform.resources.rollups import CHECK, HOURS, evaluate_rollups
 
 
 @dg.asset_check(asset=HOURS, name=CHECK)

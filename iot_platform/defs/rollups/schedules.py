@@ -2,12 +2,8 @@
 
 import dagster as dg
 
-roll_up_measurements = dg.define_asset_job(
-    "roll_up_measurements",
-    selection=dg.AssetSelection.assets("measurement_1h", "measurement_1d"),
-    description="Brings the hourly and daily rollups up to date, and compares samples with measurement.",
-    tags={"dagster/max_runtime": "900"},
-)
+from iot_platform.defs.rollups.jobs import roll_up_measurements
+
 _UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from iot_platform.defs.partitions import kafka_partitions, project_partitions, tenant_partitions
-from iot_platform.resources.drain_run import run_drain
+from iot_platform.orchestration.drain_run import run_drain
+from iot_platform.orchestration.summaries import add_project_metadata, add_tenant_metadata
 from iot_platform.resources.platform import PlatformResource
-from iot_platform.resources.summaries import add_project_metadata, add_tenant_metadata
 
 GROUP = "telemetry"
 _TABLES = {

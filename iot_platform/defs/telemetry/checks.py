@@ -5,9 +5,9 @@ from typing import Final
 
 import dagster as dg
 
-from iot_platform.resources.audit_checks import OFFSETS, SEQUENCES, evaluate_audit
-from iot_platform.resources.checks import evaluate_brake
-from iot_platform.resources.partition_checks import GOES_ON, KEEPS, evaluate_partitions, evaluate_topics
+from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit
+from iot_platform.orchestration.brake_check import evaluate_brake
+from iot_platform.orchestration.partition_checks import GOES_ON, KEEPS, evaluate_partitions, evaluate_topics
 from iot_platform.resources.platform import PlatformResource
 
 

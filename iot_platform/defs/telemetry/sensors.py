@@ -3,8 +3,8 @@
 import dagster as dg
 
 from iot_platform.defs.telemetry.jobs import drain
-from iot_platform.resources.dynamic import MAX_KEYS, sync_projects
-from iot_platform.resources.lag_watch import watch
+from iot_platform.orchestration.dynamic_partitions import MAX_KEYS, sync_projects
+from iot_platform.orchestration.lag_watch import watch
 from iot_platform.resources.platform import PlatformResource
 
 

@@ -16,19 +16,19 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import LockTimeoutError, connect
+from iot_platform.database.copy_binary import HEADER, TRAILER
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
-from iot_platform.simulator.history.fleet import HistoryFleet
+from iot_platform.simulator.history.devices import HistoryFleet
 from iot_platform.simulator.history.names import moment
 from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 from iot_platform.simulator.history.reports import HOUR_US
 from iot_platform.simulator.history.slices import Maker, Slice
-from iot_platform.telemetry import rollup_notes
-from iot_platform.telemetry.copy_binary import HEADER, TRAILER
+from iot_platform.telemetry.drain import rollup_notes
 
 ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""

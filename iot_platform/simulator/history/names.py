@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from iot_platform.simulator.history.fleet import HistoryFleet
+from iot_platform.database.copy_binary import HEADER, TRAILER, encode_row, int4, timestamptz
+from iot_platform.simulator.history.devices import HistoryFleet
 from iot_platform.simulator.history.options import HistoryError
-from iot_platform.telemetry.catalog import identity
-from iot_platform.telemetry.copy_binary import HEADER, TRAILER, encode_row, int4, timestamptz
+from iot_platform.telemetry.drain.catalog import identity
 
 _PROJECT: Final = "COPY project (tenant_id, project_id, first_seen_at, series_count, source_count) FROM STDIN (FORMAT binary)"
 _SOURCE: Final = "COPY source (identity, topic, tenant_id, project_id, device_id, first_seen_at) FROM STDIN (FORMAT binary)"

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.simulator.history import chance
-from iot_platform.simulator.history.fleet import HistoryFleet, Ints
+from iot_platform.simulator.history.devices import HistoryFleet, Ints
 
 HOUR_US: Final = 3_600_000_000
 OFFLINE_SHARE: Final = 0.015

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iot_platform.simulator.history.fleet import HistoryFleet, Ints
+from iot_platform.simulator.history.devices import HistoryFleet, Ints
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform.simulator.history.reports import Calendar, last_reports
 from iot_platform.simulator.history.values import Values

@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from iot_platform.database.copy_binary import Column, Texts, encode
 from iot_platform.simulator.history import chance
-from iot_platform.simulator.history.fleet import HistoryFleet, Ints
+from iot_platform.simulator.history.devices import HistoryFleet, Ints
 from iot_platform.simulator.history.models import ANALOG, BIG_COUNTER, COUNTER, FLAG, STATE, Metric
 from iot_platform.simulator.history.reports import HOUR_US, Reports
-from iot_platform.telemetry.copy_binary import Column, Texts, encode
 
 DAY_US: Final = 24 * HOUR_US
 METERS_SINCE_US: Final = 1_577_836_800_000_000

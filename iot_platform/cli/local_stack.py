@@ -1,0 +1,126 @@
+"""`iot up`, `iot down`, `iot logs`: the local stack."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from iot_platform.cli.errors import CliError
+
+
+def up() -> None:
+    """Start everything on this machine and wait until it is ready; SIMULATOR=0 leaves the device simulator out.
+
+    Servers that you name (IOT_MQTT_URL, IOT_KAFKA_BOOTSTRAP_SERVERS, IOT_DATABASE_URL, IOT_DAGSTER_URL) are used instead of local ones.
+    """
+    from iot_platform.database import DatabaseError
+    from iot_platform.kafka.topics import TopicError
+    from iot_platform.local.errors import LocalStackError
+    from iot_platform.local.plan import make_plan
+    from iot_platform.local.stack import Stack
+    from iot_platform.local.step_report import Report
+    from iot_platform.local.supervisor import Supervisor
+    from iot_platform.settings import user_settings
+
+    console = Console()
+    simulator = os.environ.get("SIMULATOR", "1").lower() not in ("0", "no", "false", "off")
+    plan = make_plan(user_settings())
+    try:
+        with Report(console) as report:
+            stack = Stack(plan, report)
+            stack.up(simulator=simulator)
+        for warning in stack.warnings():
+            console.print(f"  [yellow]![/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+    except (LocalStackError, TopicError, DatabaseError) as error:
+        goes_on = Supervisor(plan.settings.local_dir).alive()
+        hint = "\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)" if goes_on else ""
+        raise CliError(f"{error}{hint}") from error
+    except KeyboardInterrupt as error:
+        raise CliError("interrupted; what did start goes on running: `iot down` stops it") from error
+    text = _what_next(plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs")
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def down() -> None:
+    """Stop everything that `iot up` started; data stays."""
+    from iot_platform.local.stack import down as stop
+    from iot_platform.settings import user_settings
+
+    console = Console()
+    with console.status("stopping") as status:
+        ran = stop(user_settings(), status.update)
+    console.print("stopped; the data is kept (`make clean-data` removes it)" if ran else "nothing was running")
+
+
+def clean_data(
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Stop everything, ask, then remove the local stack's data, logs and passwords. Downloads stay in the cache."""
+    import shutil
+
+    from iot_platform.local.stack import down as stop
+    from iot_platform.settings import user_settings
+
+    console = Console(soft_wrap=True)
+    settings = user_settings()
+    folders = [settings.local_dir / name for name in ("data", "logs", "run", "dagster", "ingest", "stack.env")]
+    there = [path for path in folders if path.exists()]
+    if not there:
+        console.print(f"nothing to remove in {settings.local_dir}", highlight=False)
+        return
+    if not yes and not typer.confirm(f"Remove all messages, measurements and logs of the local stack in {settings.local_dir}?"):
+        raise CliError("nothing was removed")
+    with console.status("stopping") as status:
+        stop(settings, status.update)
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    console.print("removed; `make up` starts afresh", highlight=False)
+
+
+def logs(
+    component: Annotated[str | None, typer.Argument(help="mosquitto, kafka, postgresql, ingest, dagster-code …; all unless given.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines arrive, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log to begin with.")] = 20,
+) -> None:
+    """Show the end of the components' logs."""
+    from iot_platform.settings import user_settings
+
+    folder = user_settings().local_dir / "logs"
+    files = sorted(folder.glob("*.log"))
+    if component is not None:
+        names = [path.stem for path in files]
+        files = [path for path in files if path.stem == component]
+        if not files:
+            raise CliError(f"no log of {component} in {folder}; there are: {', '.join(names) or 'none (iot up makes them)'}")
+    if not files:
+        raise CliError(f"no logs in {folder} yet: run `iot up`")
+    command = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *map(str, files)]
+    os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
+    host = mqtt_url.rsplit("@", 1)[-1].removeprefix("mqtt://").removeprefix("mqtts://")
+    name, _, port = host.partition(":")
+    return f"""
+[bold green]Everything is ready.[/bold green]
+  Dagster     {dagster_url}   (Assets → message: partitions and their materializations)
+  MQTT        {escape(host)}
+  logs        {logs_folder}
+
+Try next:
+  mosquitto_pub -h {name} -p {port or 1883} -q 1 -t mtic/msg/client/realtime/1968193631353446400/1968193691042586624 \\
+      -m '{{"deviceId":"sensor-001","temp":25.3,"ok":true}}'
+  .venv/bin/iot sql "SELECT * FROM measurement_named WHERE device_id = 'sensor-001' ORDER BY time DESC LIMIT 5"
+  .venv/bin/iot status         one screen: health, rates, lag, freshness
+  make down                    stop everything, keep the data"""  # noqa: S608 - a text to show, not a query to run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("clean-data")(clean_data)
+    app.command("logs")(logs)

@@ -1,0 +1,206 @@
+"""What `iot doctor` looks at: the machine, the ports, and every configured server. Each check says what to do about it."""
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import psycopg2
+
+from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
+from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
+from iot_platform.diagnostics.finding import Finding
+from iot_platform.local import probes
+from iot_platform.local.errors import LocalStackError, NotReadyError
+from iot_platform.local.kafka import KafkaServer, java_command
+from iot_platform.local.plan import Plan
+from iot_platform.local.ports import is_free, owner
+from iot_platform.local.postgresql_install import RELEASE, find_installed
+from iot_platform.local.supervisor import Supervisor
+from iot_platform.settings import PROJECT_ROOT, Settings
+
+_ENOUGH_DISK_BYTES = 5 << 30
+_ENOUGH_MEMORY_BYTES = 2 << 30
+_CLOCK_TOLERANCE_SECONDS = 2.0
+_T = TypeVar("_T")
+
+
+def examine(plan: Plan) -> Iterator[Finding]:
+    """All checks, one by one; each blocks for at most about 5 seconds."""
+    running = Supervisor(plan.settings.local_dir).alive()
+    yield from _machine(plan)
+    yield from _installed(plan)
+    yield from _ports(plan)
+    yield from _servers(plan, running=running)
+    if plan.kafka is None or running:
+        yield from topic_findings(plan.settings)
+    yield disk_finding(plan)
+    if (plan.kafka is None and plan.postgresql is None) or running:
+        yield from drain_findings(plan.settings)
+    if plan.postgresql is None or running:
+        yield from _capabilities(plan.settings)
+        yield from _tenants(plan.settings)
+
+
+def _machine(plan: Plan) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", "ok", f"{version} ({sys.executable})")
+    if os.geteuid() == 0:
+        yield Finding("root", "ok", "yes: what is missing can be installed")
+    else:
+        yield Finding("root", "note", "no: `make up` uses what is installed, and names what is not")
+    for what, folder in (("data", plan.settings.local_dir), ("downloads", plan.settings.cache_dir)):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        state: Literal["ok", "bad"] = "ok" if free >= _ENOUGH_DISK_BYTES else "bad"
+        variable = "IOT_LOCAL_DIR" if what == "data" else "IOT_CACHE_DIR"
+        yield Finding(f"disk for {what}", state, f"{free / (1 << 30):.1f} GiB free at {folder}", f"make room, or set {variable}")
+    memory = _available_memory()
+    if memory is not None:
+        enough = memory >= _ENOUGH_MEMORY_BYTES
+        yield Finding("memory", "ok" if enough else "note", f"{memory / (1 << 30):.1f} GiB available; the whole stack takes about 1.7 GiB")
+    files = [str(path) for path in (PROJECT_ROOT / ".env", Path(".env").absolute()) if path.exists()]
+    yield Finding("settings", "ok", f"valid; from the environment{''.join(f' and {name}' for name in dict.fromkeys(files))}")
+
+
+def _installed(plan: Plan) -> Iterator[Finding]:
+    if plan.kafka is not None:
+        java = java_command()
+        remedy = "as root: apt-get install default-jre-headless; or set JAVA_HOME"
+        yield Finding("Java", "ok" if java else "bad", java or "no Java >= 17", "" if os.geteuid() == 0 else remedy)
+        yield _kafka_jars(plan.kafka)
+    if plan.postgresql is not None:
+        found = find_installed() or find_installed(plan.settings.cache_dir / f"postgresql-{RELEASE}")
+        where = f"PostgreSQL {found.major} with TimescaleDB in {found.root}" if found else "not here yet: `make up` downloads it (700 MB)"
+        yield Finding("TimescaleDB", "ok" if found else "note", where)
+    for server in plan.servers:
+        try:
+            missing = server.missing_packages()
+        except LocalStackError as error:
+            yield Finding(server.name, "bad", str(error))
+            continue
+        for package, why in missing.items():
+            state: Literal["note", "bad"] = "note" if os.geteuid() == 0 else "bad"
+            yield Finding(package, state, f"not installed ({why})", f"`make up` as root, or: apt-get install {package}")
+
+
+def _kafka_jars(kafka: KafkaServer) -> Finding:
+    libraries = kafka.libraries()
+    if libraries.exists():
+        return Finding("Kafka", "ok", str(libraries))
+    return Finding("Kafka", "note", f"not in {libraries} yet: `make up` downloads it (54 MB)")
+
+
+def _ports(plan: Plan) -> Iterator[Finding]:
+    supervisor = Supervisor(plan.settings.local_dir)
+    for name, port, variable, _ in plan.ports:
+        if supervisor.state(name).pid:
+            yield Finding(f"port {port}", "ok", f"{name}, running here")
+        elif is_free(port):
+            yield Finding(f"port {port}", "ok", f"free for {name}")
+        else:
+            yield Finding(f"port {port}", "bad", f"wanted for {name}, used by {owner(port)}", f"stop that, or set {variable}")
+
+
+def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
+    settings = plan.settings
+    checks: list[tuple[str, str, bool, Callable[[], str]]] = [
+        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: _said(probes.mqtt, settings, "accepts our CONNECT")),
+        ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
+        ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
+        ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),
+        ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
+    ]
+    for what, variable, local, check in checks:
+        if local and not running:
+            yield Finding(what, "note", "not running", "`make up`")
+            continue
+        try:
+            yield Finding(what, "ok", check())
+        except (NotReadyError, LocalStackError) as error:
+            # Kafka's error names the setting itself: the address is only one of many.
+            wrong = "the setting that it names" if what == "Kafka" else variable
+            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
+            yield Finding(what, "bad", str(error), remedy)
+
+
+def _capabilities(settings: Settings) -> Iterator[Finding]:
+    """What the database's edition can do, and the disk forecast; nothing when the database does not answer, which another finding says."""
+    from iot_platform.compression.forecast import forecast
+    from iot_platform.database import DatabaseError, connect
+    from iot_platform.database.capabilities import read_capabilities
+
+    try:
+        with contextlib.closing(connect(settings, "writer", "iot-doctor")) as connection:
+            report = read_capabilities(connection)
+            outlook = forecast(connection, settings)
+    except (DatabaseError, psycopg2.Error):
+        return
+    yield Finding("edition", "ok", report.headline())
+    for item in report.items:
+        yield Finding(item.name, "ok" if item.available else "note", item.text, item.remedy)
+    full = outlook.days is not None and outlook.days < ENOUGH_DAYS
+    yield Finding("disk forecast", "note" if full else "ok", outlook_text(outlook), "make room, keep less, or raise IOT_DISK_LIMIT_BYTES")
+
+
+def _tenants(settings: Settings) -> Iterator[Finding]:
+    """Whether sessions of tenants' logins that stay in a transaction too long can be ended; nothing where there are none."""
+    from iot_platform.database import DatabaseError, connect
+    from iot_platform.tenants.access import list_access, unguarded
+
+    try:
+        with contextlib.closing(connect(settings, "admin", "iot-doctor")) as connection:
+            logins, found = list_access(connection), unguarded(connection)
+    except (DatabaseError, psycopg2.Error):
+        return
+    if found:
+        text = f"the owner of the database may not end sessions of {', '.join(found)}: their transactions may hold locks for ever"
+        yield Finding("tenants' logins", "bad", text, "repeat `iot tenant grant`, or let a superuser GRANT these roles to the owner")
+    elif logins:
+        yield Finding("tenants' logins", "ok", f"{len(logins):,}; transactions that take too long are ended")
+
+
+def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:
+    probe(argument)
+    return text
+
+
+def _database(settings: Settings) -> str:
+    from iot_platform.database import DatabaseError, connect, pending
+
+    try:
+        connection = connect(settings, "writer", "iot-doctor")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('server_version'), extversion, current_setting('timescaledb.license', true), "
+                "extract(epoch FROM clock_timestamp())::float8 FROM pg_extension WHERE extname = 'timescaledb'"
+            )
+            row = cursor.fetchone()
+        connection.close()
+        connect(settings, "reader", "iot-doctor").close()
+        todo = pending(settings)
+    except DatabaseError as error:
+        raise LocalStackError(str(error)) from error
+    if row is None:
+        raise LocalStackError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
+    if todo:
+        raise LocalStackError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
+    skew = time.time() - float(row[3])
+    if abs(skew) > _CLOCK_TOLERANCE_SECONDS:
+        raise LocalStackError(f"the clock of {socket.gethostname()} differs from the database's by {skew:+.1f} s: synchronise both (NTP)")
+    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date, clocks within {abs(skew):.1f} s"
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    return values.get("MemAvailable")

@@ -1,0 +1,283 @@
+"""What `iot status` shows, gathered from every component at once; one that does not answer costs its figures and never the rest."""
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from iot_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.drain.known_cuts import KnownCut
+    from iot_platform.telemetry.drain.partition_state import PartitionState
+
+DEADLINE_SECONDS: Final = 8.0
+HTTP_TIMEOUT_SECONDS: Final = 3.0
+RATE_SECONDS: Final = 1.0  # distance of the two looks at the ingest counters
+STATEMENT_TIMEOUT: Final = "3s"
+
+_LEDGER_RATE: Final = """
+SELECT coalesce(sum(messages + quarantined), 0)::float8 / 60, coalesce(sum(measurements), 0)::float8 / 60
+FROM ledger WHERE committed_at > now() - interval '60 s' AND kind <> 'accepted_loss'
+"""
+_FRESHNESS: Final = """
+SELECT committed_at, first_received_at, last_received_at, messages + quarantined FROM ledger
+WHERE committed_at > now() - interval '5 min' AND kind = 'drain' AND last_received_at IS NOT NULL
+"""
+_QUARANTINE: Final = "SELECT reason, count(*) FROM quarantine WHERE received_at > now() - interval '24 h' GROUP BY 1 ORDER BY 2 DESC, 1"
+_LAST_COMMIT: Final = "SELECT extract(epoch FROM now() - max(updated_at))::float8 FROM kafka_offset WHERE topic = %s"
+STILL_SECONDS: Final = 120.0
+"""Records that wait while nothing was committed for so long: the drain does not work. A shift starts within seconds."""
+CUT_PERIOD: Final = timedelta(hours=24)
+"""A log that was cut is told for so long."""
+_RUNS: Final = """{
+  drains: runsOrError(filter: {pipelineName: "drain"}, limit: 10) { ... on Runs { results { runId status endTime } } }
+  runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } }
+}"""
+
+
+@dataclass
+class Component:
+    """One part of the platform; `state` is ok, starting, down or – (nothing to say)."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
+@dataclass
+class Status:
+    """Everything on the screen; None is "unknown", because the component that knows it did not answer."""
+
+    components: list[Component] = field(default_factory=list)
+    messages_in_per_second: float | None = None
+    messages_out_per_second: float | None = None
+    measurements_out_per_second: float | None = None
+    in_flight: int | None = None
+    spool: int | None = None
+    lag: dict[int, int] | None = None
+    kafka_detail: str = ""
+    freshness_p50_seconds: float | None = None
+    freshness_p95_seconds: float | None = None
+    quarantine_24h: dict[str, int] | None = None
+    runs: list[dict[str, Any]] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every component is well."""
+        return all(component.state in ("ok", "–") for component in self.components)
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; keys are the field names."""
+        document = asdict(self) | {"healthy": self.healthy}
+        document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
+        document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
+        return document
+
+
+def collect(settings: Settings) -> Status:
+    """Ask everything in parallel; returns within about `DEADLINE_SECONDS`, whatever hangs."""
+    from iot_platform.local import probes
+
+    status = Status()
+    found = _Found()
+    tasks: dict[str, Callable[[], None]] = {
+        "mqtt": partial(probes.mqtt, settings),
+        "kafka": partial(_kafka, settings, status),
+        "postgresql": partial(_database, settings, status),
+        "drain": partial(_drain, settings, status, found),
+        "ingest": partial(_ingest, settings, status),
+        "dagster": partial(_dagster, settings, status, found),
+    }
+    failures = _in_parallel(tasks)
+    said = {"kafka": status.kafka_detail} | failures
+    status.components = [Component(name, "down" if name in failures else "ok", said.get(name, "")) for name in tasks]
+    _judge_drain(status, found)
+    status.components += _programs(settings, {component.name for component in status.components if component.state == "ok"})
+    return status
+
+
+@dataclass
+class _Found:
+    """What several components together say of the drain."""
+
+    states: "dict[int, PartitionState]" = field(default_factory=dict)
+    cuts: "list[KnownCut]" = field(default_factory=list)
+    last_commit_seconds: float | None = None  # ago
+    drain_runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
+
+
+def _judge_drain(status: Status, found: _Found) -> None:
+    """Records that wait although nobody drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
+    drain = next(component for component in status.components if component.name == "drain")
+    if drain.state != "ok":
+        return
+    waiting = sum(max(0, state.lag) for state in found.states.values())
+    problems = [f"partition {state.partition}: {state.text}" for state in found.states.values() if state.problem]
+    ended = [run for run in found.drain_runs if run["endTime"]]
+    failed = ended and ended[0]["status"] == "FAILURE"
+    still = found.last_commit_seconds
+    if waiting and failed and (still is None or still > time.time() - ended[0]["endTime"]):
+        problems.append(f"{waiting:,} records wait, and the last drain run failed: run {ended[0]['runId']} says why")
+    elif waiting and still is not None and still > STILL_SECONDS:
+        problems.append(f"{waiting:,} records wait, and nothing was committed for {still:,.0f} s: see the runs of the job drain in Dagster")
+    drain.state, drain.detail = ("down", "; ".join(problems)) if problems else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
+
+
+def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Run every task in a thread of its own; names and reasons of those that failed or did not end in time."""
+    failures = dict.fromkeys(tasks, f"no answer within {DEADLINE_SECONDS:.0f} s")
+
+    def run(name: str, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # whatever breaks is what the screen must show
+            failures[name] = " ".join(str(error).split()) or type(error).__name__
+        else:
+            del failures[name]
+
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in tasks.items()]
+    for thread in threads:
+        thread.start()
+    give_up = time.monotonic() + DEADLINE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, give_up - time.monotonic()))
+    return dict(failures)
+
+
+def _kafka(settings: Settings, status: Status) -> None:
+    from iot_platform.kafka import leaders
+    from iot_platform.local import probes
+
+    probes.kafka(settings)
+    waiting, degraded = leaders.look(settings, HTTP_TIMEOUT_SECONDS)
+    if waiting:
+        raise LookupError(waiting)
+    status.kafka_detail = degraded or ""
+
+
+def _drain(settings: Settings, status: Status, found: "_Found") -> None:
+    from iot_platform.database.connection import connect
+    from iot_platform.telemetry.drain.known_cuts import cuts_since
+    from iot_platform.telemetry.drain.partition_state import look
+
+    with closing(connect(settings, "reader", "iot status")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
+            cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
+            (found.last_commit_seconds,) = cursor.fetchone() or (None,)
+        _, found.states = look(settings, connection)
+        found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
+    status.lag = {partition: state.lag for partition, state in found.states.items()}
+
+
+def _database(settings: Settings, status: Status) -> None:
+    from iot_platform.database.connection import connect
+
+    connection = connect(settings, "reader", "iot status")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
+            cursor.execute(_LEDGER_RATE)
+            status.messages_out_per_second, status.measurements_out_per_second = cursor.fetchone() or (None, None)
+            cursor.execute(_FRESHNESS)
+            status.freshness_p50_seconds, status.freshness_p95_seconds = freshness(cursor.fetchall())
+            cursor.execute(_QUARANTINE)
+            status.quarantine_24h = dict(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[float | None, float | None]:
+    """p50 and p95 in seconds over (committed, first received, last received, messages) of batches.
+
+    A batch's messages are taken as evenly spread between its first and its last receipt: exact enough for batches of a second or less.
+    """
+    import numpy as np
+
+    if not batches:
+        return None, None
+    rows = np.array(
+        [((done - first).total_seconds(), (done - last).total_seconds(), max(count, 1)) for done, first, last, count in batches]
+    )
+    steps = np.linspace(0.05, 0.95, 10)
+    ages = (rows[:, 1:2] + (rows[:, 0:1] - rows[:, 1:2]) * steps).ravel()
+    weights = np.repeat(rows[:, 2] / len(steps), len(steps))
+    order = np.argsort(ages)
+    share = np.cumsum(weights[order]) / weights.sum()
+    p50, p95 = (float(ages[order][min(int(np.searchsorted(share, level)), len(ages) - 1)]) for level in (0.5, 0.95))
+    return p50, p95
+
+
+def _ingest(settings: Settings, status: Status) -> None:
+    from iot_platform.local import probes
+
+    before, began = counters(settings), time.monotonic()
+    status.in_flight = _whole(before.get("iot_ingest_messages_in_flight"))
+    status.spool = _whole(before.get("iot_ingest_spool_messages"))
+    time.sleep(RATE_SECONDS)
+    received = "iot_ingest_messages_received_total"
+    after = counters(settings)
+    if received in before and received in after:
+        status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
+    for url in settings.ingest_http_urls:
+        probes.http(f"{url}/readyz")
+
+
+def counters(settings: Settings) -> dict[str, float]:
+    """The metrics of all ingest daemons, summed; those with labels summed over them, too."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    sums: dict[str, float] = {}
+    for url in settings.ingest_http_urls:
+        text = _read(f"{url}/metrics", "IOT_INGEST_HTTP_URL").decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+def _read(url: str, variable: str, body: bytes | None = None) -> bytes:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own setting
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_SECONDS) as answer:  # noqa: S310 - as above
+            return bytes(answer.read())
+    except OSError as error:
+        raise ConnectionError(f"{url} does not answer ({variable}): {getattr(error, 'reason', error)}") from error
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _dagster(settings: Settings, status: Status, found: "_Found") -> None:
+    from iot_platform.local import probes
+
+    document = json.loads(_read(f"{settings.dagster_url.rstrip('/')}/graphql", "IOT_DAGSTER_URL", json.dumps({"query": _RUNS}).encode()))
+    data = document.get("data") or {}
+    status.runs = (data.get("runsOrError") or {}).get("results")
+    found.drain_runs = (data.get("drains") or {}).get("results") or []
+    probes.dagster(settings.dagster_url)
+
+
+def _programs(settings: Settings, answering: set[str]) -> list[Component]:
+    """Programs of the local supervisor, if one runs; those that a probe has found well are not repeated."""
+    from iot_platform.local.supervisor import Supervisor
+
+    shown = {"mosquitto": "mqtt"}
+    components = []
+    found: dict[str, Any] = {}
+    failures = _in_parallel({"supervisor": lambda: found.update(Supervisor(settings.local_dir).states())})
+    for name, state in sorted(found.items()):
+        if state.name == "RUNNING" and shown.get(name, name) in answering:
+            continue
+        word = {"RUNNING": "ok", "STARTING": "starting", "STOPPED": "–", "EXITED": "–" if state.exit_status == 0 else "down"}
+        detail = f"process {state.pid}" if state.pid else state.spawn_error or f"{state.name.lower()}, exit status {state.exit_status}"
+        components.append(Component(f"process {name}", word.get(state.name, "down"), detail))
+    return components + [Component(name, "down", reason) for name, reason in failures.items()]

@@ -1,0 +1,42 @@
+"""What we use of Dagster that it does not promise to keep (names that begin with `_`), in one place; the version is pinned, and
+test_dagster_private.py says which behaviour we rely on."""
+
+from typing import TYPE_CHECKING
+
+from dagster._core.definitions.partitions.context import PartitionLoadingContext
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    MAX_RETRIES_TAG,
+    MAX_RUNTIME_SECONDS_TAG,
+)
+
+if TYPE_CHECKING:
+    from dagster._grpc.server import DagsterApiServer
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "MAX_RETRIES_TAG",
+    "MAX_RUNTIME_SECONDS_TAG",
+    "AssetCheckExecutionRecord",
+    "AssetCheckExecutionRecordStatus",
+    "DagsterExecutionInterruptedError",
+    "PartitionLoadingContext",
+]
+
+
+def api_server() -> "type[DagsterApiServer]":
+    """The class of Dagster's code server. Imported when asked for, as it costs half a second."""
+    from dagster._grpc.server import DagsterApiServer
+
+    return DagsterApiServer
+
+
+def run_dagster_command() -> None:
+    """The command `dagster` with the arguments of this process; does not return."""
+    from dagster._cli import main
+
+    main()  # type: ignore[no-untyped-call]

@@ -1,0 +1,83 @@
+"""What an observation of the MQTT broker and of the Kafka topic says, as Dagster metadata."""
+
+import urllib.request
+from collections.abc import Mapping
+from contextlib import closing
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+import dagster as dg
+from prometheus_client.parser import text_string_to_metric_families
+
+from iot_platform.database import connect
+from iot_platform.kafka.watermarks import TopicOffsets
+from iot_platform.settings import Settings
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.partition_state import judge
+
+Metadata = Mapping[str, dg.MetadataValue | str | int | float | bool]
+
+_WANTED = {
+    "iot_ingest_messages_received_total": "messages_received",
+    "iot_ingest_messages_delivered_total": "messages_delivered",
+    "iot_ingest_messages_in_flight": "messages_in_flight",
+    "iot_ingest_mqtt_connected": "connected",
+    "iot_ingest_kafka_up": "kafka_up",
+}
+
+
+def observe_broker(settings: Settings) -> Metadata:
+    """State of the MQTT connection as the ingest daemon's metrics tell it; says so when the daemon does not answer."""
+    broker = urlsplit(settings.mqtt_url.get_secret_value())
+    metadata: dict[str, dg.MetadataValue | str | int | float | bool] = {
+        "broker": f"{broker.hostname}:{broker.port or (8883 if broker.scheme == 'mqtts' else 1883)}",
+        "topic_filter": settings.mqtt_topic_filter,
+    }
+    found: dict[str, list[float]] = {}
+    for url in settings.ingest_http_urls:
+        try:
+            with urllib.request.urlopen(f"{url}/metrics", timeout=3) as response:  # noqa: S310  the URL is the operator's setting
+                text = response.read().decode()
+        except (URLError, OSError, ValueError) as error:
+            metadata["ingest_daemon"] = f"no answer from {url}/metrics (IOT_INGEST_HTTP_URL): {error}"
+            continue
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name in _WANTED:
+                    found.setdefault(_WANTED[sample.name], []).append(sample.value)
+    # Of several daemons: messages add up, and all must be connected.
+    return metadata | {name: sum(values) if name.startswith("messages") else min(values) for name, values in found.items()}
+
+
+def observe_topic(settings: Settings) -> Metadata:
+    """End offsets and lag of every partition.
+
+    Raises:
+        KafkaUnavailableError, DatabaseError: a server does not answer.
+    """
+    with closing(connect(settings, application_name="dagster-observe")) as connection:
+        stored = offsets.read(connection, settings.kafka_topic)
+    with TopicOffsets(settings) as topic:
+        identity, marks = topic.look()
+    states = judge(identity, stored, marks)
+    rows = [
+        dg.TableRecord(
+            {
+                "partition": p,
+                "begin": mark.low,
+                "end": mark.high,
+                "retained": mark.high - mark.low,
+                "lag": states[p].lag,
+                "problem": states[p].text,
+            }
+        )
+        for p, mark in sorted(marks.items())
+    ]
+    return {
+        "topic": settings.kafka_topic,
+        "partitions": len(rows),
+        "messages_ever": sum(mark.high for mark in marks.values()),
+        "messages_retained": sum(mark.high - mark.low for mark in marks.values()),
+        "lag": sum(state.lag for state in states.values()),
+        "offsets": dg.MetadataValue.table(rows),
+    }

@@ -1,0 +1,1 @@
+"""The drain: Kafka partitions into the database, each batch exactly once."""

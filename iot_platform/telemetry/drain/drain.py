@@ -1,0 +1,202 @@
+"""A drain: empties Kafka partitions into the database for one bounded shift, in lanes, each batch exactly once."""
+
+import copy
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from iot_platform.settings import Settings
+from iot_platform.telemetry.drain import batch_counts, offsets
+from iot_platform.telemetry.drain.batch_counts import Outcome
+from iot_platform.telemetry.drain.lane import Lane
+from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
+from iot_platform.telemetry.errors import DrainError, TopicRecreatedError, TransientError
+
+__all__ = ["Drain", "PartitionProgress", "Progress", "ProjectProgress", "Shift"]
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_SECONDS: Final = 1.0
+TICK_SECONDS: Final = 0.1
+TOPIC_CHECK_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 90.0
+"""A halted lane finishes at most two batches; PostgreSQL ends a statement after 120 s at worst."""
+SWITCH_INTERVAL_SECONDS: Final = 0.001
+"""The writing thread waits this long for the interpreter lock at each COPY read (default 5 ms)."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What one drain works on. `until_caught_up`: end once the offsets that the log held at the start are committed, however long that
+    takes; otherwise after drain_shift_seconds, drain_idle_seconds without a message, or when `fits` says of all the partitions that the
+    topic has now that the shift is not made for them."""
+
+    partitions: tuple[int, ...]
+    run_id: str
+    until_caught_up: bool = False
+    fits: Callable[[tuple[int, ...]], bool] = lambda _: True
+
+
+class Drain:
+    """One shift. Exactly once whatever happens: the offsets move in the transaction of the rows. Safe to run twice at the same time,
+    to kill, and to repeat."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shift: Shift,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._settings = settings
+        self._shift = shift
+        self._on_progress = on_progress
+        self._stop = stop or threading.Event()
+        self._halt = threading.Event()
+        self._unfit = False
+        self._lock = threading.Lock()
+        self._progress = Progress()
+        self._last_commit = time.monotonic()
+        count = min(settings.drain_lanes, len(shift.partitions))
+        self._lanes = [
+            Lane(
+                settings,
+                tuple(sorted(shift.partitions)[number::count]),
+                run_id=shift.run_id,
+                until_caught_up=shift.until_caught_up,
+                halt=self._halt,
+                on_commit=self._committed,
+            )
+            for number in range(count)
+        ]
+
+    def run(self) -> Progress:
+        """Drain until the shift ends and return what was committed. Blocks; `on_progress` is called about once a second from this
+        thread. Setting `stop` ends it within a batch or two.
+
+        Raises:
+            TopicMissingError, TopicRecreatedError, DataGoneError: see there; never retry by itself.
+            TransientError: servers did not come back before the shift ended. Retry with a new shift.
+            Anything else: a bug or an unknown state; what was committed stays, nothing was dropped.
+        """
+        started = time.monotonic()
+        with _quiet_collector():
+            try:
+                for lane in self._lanes:
+                    lane.thread.start()
+                self._watch(started)
+            finally:
+                self._halt.set()
+                self._join()
+        progress = self._snapshot(started)
+        try:
+            self._on_progress(progress)  # what was committed is told, whatever follows
+        finally:
+            self._raise_errors(progress)
+        return progress
+
+    def _watch(self, started: float) -> None:
+        """Until the shift ends: report, check that the topic is still the same one, collect garbage when there is nothing to do."""
+        self._last_commit = told = checked = collected = time.monotonic()
+        while any(lane.thread.is_alive() for lane in self._lanes):
+            self._stop.wait(TICK_SECONDS)
+            now = time.monotonic()
+            if reason := self._reason_to_end(now, started):
+                self._progress.ended = reason
+                return
+            if now - told >= PROGRESS_SECONDS:
+                told = now
+                self._on_progress(self._snapshot(started))
+            if now - checked >= TOPIC_CHECK_SECONDS:
+                checked = now
+                self._check_topic()
+            if now - collected >= 10 and now - self._last_commit >= 1:
+                collected = now
+                gc.collect()
+        gave_way = any(lane.state.gave_way for lane in self._lanes)
+        self._progress.ended = "elsewhere" if gave_way else "caught_up"
+
+    def _reason_to_end(self, now: float, started: float) -> str:
+        if self._stop.is_set():
+            return "stopped"
+        if any(lane.state.error is not None for lane in self._lanes):
+            return "error"
+        if self._shift.until_caught_up:
+            return ""
+        if self._unfit:
+            return "other partitions"
+        if now - started >= self._settings.drain_shift_seconds:
+            return "time"
+        return "idle" if now - self._last_commit >= self._settings.drain_idle_seconds else ""
+
+    def _check_topic(self) -> None:
+        """A topic that is recreated while we read continues at our position without any error from Kafka. One that got more partitions
+        wants another shift."""
+        known = {lane.topic_id for lane in self._lanes if lane.topic_id}
+        try:
+            identity = offsets.describe(self._settings)
+        except TransientError:
+            return  # the lanes notice, if it lasts
+        if known and known != {identity.topic_id} and self._is_still_another(known):
+            raise TopicRecreatedError(f"topic '{identity.topic}' was deleted and created anew during this drain; see `iot offsets show`")
+        self._unfit = not self._shift.fits(identity.partitions)
+
+    def _is_still_another(self, known: set[str]) -> bool:
+        """A second look: a person is only called for a topic that stays another one."""
+        try:
+            return known != {offsets.describe(self._settings).topic_id}
+        except TransientError:
+            return False
+
+    def _committed(self, outcome: Outcome) -> None:
+        with self._lock:
+            batch_counts.add(self._progress, outcome, time.time_ns() // 1000)
+            self._last_commit = time.monotonic()
+
+    def _snapshot(self, started: float) -> Progress:
+        with self._lock:
+            self._progress.seconds = time.monotonic() - started
+            self._progress.retries = sum(lane.state.retries for lane in self._lanes)
+            self._progress.notes = [note for lane in self._lanes for note in lane.state.notes]
+            taken = copy.deepcopy(self._progress)
+            self._progress.changed_partitions.clear()
+            self._progress.changed_projects.clear()
+        return taken
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        for lane in self._lanes:
+            if lane.thread.ident is not None:
+                lane.thread.join(max(0.0, deadline - time.monotonic()))
+        if any(lane.thread.is_alive() for lane in self._lanes):
+            raise DrainError(f"a lane did not stop within {STOP_SECONDS:g} s; its transaction is rolled back when this process ends")
+
+    def _raise_errors(self, progress: Progress) -> None:
+        errors = [lane.state.error for lane in self._lanes if lane.state.error is not None]
+        if progress.ended != "stopped":
+            errors += [lane.state.unresolved for lane in self._lanes if lane.state.unresolved is not None]
+        if errors:
+            for other in errors[1:]:
+                log.error("drain lane failed", error=str(other))
+            raise errors[0]
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No garbage collection while draining: it walks the large lists of messages again and again, and doubles the cost of consuming."""
+    enabled, interval = gc.isenabled(), sys.getswitchinterval()
+    gc.disable()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if enabled:
+            gc.enable()

@@ -1,0 +1,250 @@
+"""A lane: one thread that consumes and decodes its Kafka partitions, one that writes them, and the retries around both."""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg2
+import structlog
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from iot_platform.database.abandoned import end_abandoned
+from iot_platform.database.connection import connect
+from iot_platform.database.errors import DatabaseUnreachableError, is_transient
+from iot_platform.database.migrate import require_migrated
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.batch_counts import Outcome
+from iot_platform.telemetry.drain.log_cut import LogCheck
+from iot_platform.telemetry.drain.source import KafkaSource
+from iot_platform.telemetry.drain.writer import Writer, WriterRules
+from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
+from iot_platform.telemetry.records import DecodedRecords
+
+log = structlog.get_logger(__name__)
+
+MAX_NAMES: Final = 1_000_000
+"""A decoder that interned more names than this is replaced: a flood of new names must not fill the memory."""
+MAX_LOST: Final = 3
+"""After losing the compare-and-set this often in a row, the partitions are left to whoever wins it."""
+PATIENCE_SECONDS: Final = 300.0
+"""Without any commit for this long, a transient error becomes the drain's error."""
+
+
+@dataclass
+class LaneState:
+    """What a lane tells its drain; read by other threads."""
+
+    error: BaseException | None = None
+    unresolved: BaseException | None = None  # the transient error that is being retried
+    retries: int = 0
+    lost: int = 0
+    gave_way: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Lane:
+    """Drains some partitions until it is halted or caught up. Everything is rebuilt after an error: connection, consumer, decoder and
+    ids, so that no state outlives a transaction whose fate is unknown."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        partitions: tuple[int, ...],
+        *,
+        run_id: str,
+        until_caught_up: bool,
+        halt: threading.Event,
+        on_commit: Callable[[Outcome], None],
+    ) -> None:
+        self.partitions = partitions
+        self.state = LaneState()
+        self.topic_id = ""
+        self._settings = settings
+        self._run_id = run_id
+        self._until_caught_up = until_caught_up
+        self._targets: dict[int, int] | None = None
+        self._halt = halt
+        self._on_commit = on_commit
+        self._rules = DecodeRules.from_settings(settings)
+        self._done = self._late_start_told = False
+        self._committed = False
+        self._in_doubt: Outcome | None = None
+        self.thread = threading.Thread(target=self._run, name=f"drain-lane-{partitions[0]}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            while not self._done and not self._halt.is_set():
+                self._retrying()(self._session)
+        except (TransientError, DatabaseUnreachableError) as error:
+            if not self._halt.is_set():
+                self.state.error = error
+        except BaseException as error:  # handed to the drain, which raises it
+            self.state.error = error
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
+            stop=stop_when_event_set(self._halt) | stop_after_delay(PATIENCE_SECONDS),
+            sleep=sleep_using_event(self._halt),
+            before_sleep=self._before_retry,
+            reraise=True,
+        )
+
+    def _before_retry(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        self.state.unresolved = error
+        self.state.retries += 1
+        log.warning("drain retries", partitions=self.partitions, attempt=attempt.attempt_number, error=str(error))
+
+    def _session(self) -> None:
+        """Work until halted, caught up or broken. A transient error after a commit starts anew with fresh patience."""
+        self._committed = False
+        try:
+            self._open_and_pump()
+        except (TransientError, DatabaseUnreachableError) as error:
+            if not self._committed:
+                raise
+            self.state.unresolved = error
+            self.state.retries += 1
+            log.warning("drain reconnects", partitions=self.partitions, error=str(error))
+        except DrainedElsewhereError as error:
+            self.state.lost += 1
+            log.info("drained elsewhere", partitions=self.partitions, lost=self.state.lost, error=str(error))
+            self._done = self.state.gave_way = self.state.lost >= MAX_LOST
+            if self.state.gave_way:
+                self.state.unresolved = None
+
+    def _open_and_pump(self) -> None:
+        source = KafkaSource(self._settings)
+        connection: Connection | None = None
+        try:
+            connection = connect(self._settings, "writer", f"iot-drain {self._run_id}"[:63])
+            require_migrated(connection)
+            end_abandoned(connection)
+            before = offsets.read(connection, self._settings.kafka_topic)
+            identity, marks = offsets.look(self._settings, self.partitions)
+            rows = offsets.begin(connection, identity, self.partitions, marks)
+            if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
+                marks = offsets.watermarks(self._settings, identity, self.partitions)
+            self._settle(connection)
+            verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, marks, self._run_id)
+            generations = {partition: row.log_generation for partition, row in rows.items()}
+            for cut in verified.cuts:
+                generations[cut.partition] = cut.generation
+                if self._targets is not None:  # what was wanted of the old log is not there any more
+                    self._targets[cut.partition] = marks[cut.partition].high
+                self.state.notes.append(cut.text)
+            self._note_late_start(rows)
+            self.topic_id = identity.topic_id
+            if self._until_caught_up and self._targets is None:
+                self._targets = {partition: mark.high for partition, mark in marks.items()}
+            source.assign(verified.starts, generations)
+            settings = self._settings
+            rules = WriterRules(
+                identity.topic,
+                identity.topic_id,
+                self._run_id,
+                settings.max_series_per_project,
+                settings.ingest_in_flight_window,
+                generations,
+            )
+            self._pump(source, Writer(connection, rules))
+        except psycopg2.Error as error:
+            if is_transient(error, connection):
+                raise TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise
+        finally:
+            source.close()
+            if connection is not None:
+                connection.close()
+
+    def _pump(self, source: KafkaSource, writer: Writer) -> None:
+        """Write what the reading thread decodes, until it ends."""
+        ready: queue.Queue[DecodedRecords | BaseException | None] = queue.Queue(maxsize=1)
+        abort = threading.Event()
+        reader = threading.Thread(target=self._read, args=(source, ready, abort), name=f"drain-read-{self.partitions[0]}", daemon=True)
+        reader.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self._write(writer, item)
+        finally:
+            abort.set()
+            reader.join()
+        self._done = self._done or self._caught_up(source)
+        if self._done:
+            self.state.unresolved = None  # whatever was retried is behind us
+
+    def _write(self, writer: Writer, batch: DecodedRecords) -> None:
+        try:
+            outcome = writer.write(batch)
+        except BaseException:
+            self._in_doubt = writer.in_doubt or self._in_doubt
+            raise
+        self._in_doubt, self._committed = None, True
+        self.state.lost, self.state.unresolved = 0, None
+        self._on_commit(outcome)
+
+    def _read(self, source: KafkaSource, ready: "queue.Queue[DecodedRecords | BaseException | None]", abort: threading.Event) -> None:
+        """Thread: consume and decode one batch ahead of the writer. Always ends with None, or with its error."""
+
+        def stopped() -> bool:
+            return abort.is_set() or self._halt.is_set()
+
+        def put(item: DecodedRecords | BaseException | None) -> None:
+            while not abort.is_set():
+                try:
+                    return ready.put(item, timeout=0.2)
+                except queue.Full:
+                    continue
+            return None
+
+        try:
+            decoder = Decoder(self._rules)
+            while not stopped() and not self._caught_up(source):
+                if (records := source.read(stopped)) is None:
+                    self.state.unresolved = None  # Kafka and PostgreSQL answered, there is just nothing to do
+                    continue
+                if decoder.names > MAX_NAMES:
+                    decoder = Decoder(self._rules)
+                put(DecodedRecords(records, decoder.decode(records.topics, records.payloads, records.envelope.received_at), decoder))
+            put(None)
+        except BaseException as error:  # raised again by the writing thread
+            put(error)
+
+    def _caught_up(self, source: KafkaSource) -> bool:
+        return self._targets is not None and all(source.position.get(partition, 0) >= end for partition, end in self._targets.items())
+
+    def _note_late_start(self, rows: dict[int, offsets.OffsetRow]) -> None:
+        late = [f"{row.partition} (offset {row.first_offset})" for row in rows.values() if row.next_offset == row.first_offset > 0]
+        if late and not self._late_start_told:
+            self._late_start_told = True
+            self.state.notes.append(f"Kafka had deleted the beginning of partition {', '.join(late)} before its first drain")
+            log.warning("first drain begins after the beginning of the log", partitions=late)
+
+    def _settle(self, connection: Connection) -> None:
+        """Count the batch whose COMMIT was not answered, if the ledger has it."""
+        if (outcome := self._in_doubt) is None:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'drain' AND committed_at > now() - interval '1 day'"
+                " AND (kafka_partition, log_generation, from_offset, to_offset) IN %s",
+                (
+                    self._run_id,
+                    tuple((partition, outcome.generations.get(partition, 0), *edges) for partition, edges in outcome.ranges.items()),
+                ),
+            )
+            row = cursor.fetchone()
+        connection.commit()
+        if row is not None and row[0] == len(outcome.ranges):
+            self._in_doubt = None
+            self._on_commit(outcome)

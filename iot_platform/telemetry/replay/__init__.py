@@ -1,0 +1,1 @@
+"""The replay: stored or quarantined messages through the decoder again."""

@@ -1,0 +1,130 @@
+"""What a replay decides about a batch: which records move, change, come back or only lack measurements, and how that is counted."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from iot_platform.telemetry.drain.catalog import Catalog, Project
+from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
+from iot_platform.telemetry.drain.plan import Plan, detail_text, project_of
+from iot_platform.telemetry.replay.removed import Removed
+from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.selection import Selection
+from iot_platform.telemetry.replay.tally import SAMPLES, STORED, Sample, Tally
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Work:
+    """A batch, and what becomes of its records (masks); records in none of the masks stay as they are and count for nothing."""
+
+    held: Held
+    plan: Plan
+    catalog: Catalog
+    leave: Bools  # from quarantine into message
+    update: Bools  # stay in quarantine, with other words
+    restore: Bools  # from Kafka into message or quarantine
+    stored: Bools  # messages that may lack measurements
+    refused: Bools  # messages that would be quarantined today
+    staying: Bools  # quarantined, and still bad
+    elsewhere: Bools  # another replay was faster; or restored, and their tenant was deleted
+    removed: Bools  # restored from Kafka, where retention had removed them: only what is added is counted
+    values: Values | None = None
+    result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    @classmethod
+    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, removed: Removed) -> "Work":
+        """Judge a batch; names it needs are created, in transactions of their own, if the catalog may."""
+        wanted = _wanted(held, plan, catalog, selection)
+        forbidden = removed.forbidden(held, plan, catalog)
+        wanted &= ~forbidden
+        stored = wanted & ~held.in_quarantine & ~held.restored
+        plan.judge(catalog, wanted & ~(stored & (held.duplicate_of >= 0)))
+        quarantined = wanted & held.in_quarantine
+        return cls(
+            held,
+            plan,
+            catalog,
+            leave=quarantined & ~plan.is_bad,
+            update=quarantined & plan.is_bad & _reworded(held, plan, catalog),
+            restore=wanted & held.restored,
+            stored=stored & ~plan.is_bad,
+            refused=stored & plan.is_bad,
+            staying=quarantined & plan.is_bad,
+            elsewhere=forbidden,
+            removed=held.restored & removed.by_retention(held),
+        )
+
+    def select(self) -> Values:
+        """The measurements of everything that is, or will be, a message."""
+        self.values = select(self.plan.decoded, self.plan.measured & (self.leave | self.restore | self.stored), self.catalog)
+        return self.values
+
+    @property
+    def added(self) -> Bools:
+        """Records of which measurements were inserted."""
+        added = np.zeros(len(self.held), np.bool_)
+        if self.values is not None:
+            added[self.values.row[self.result == INSERTED]] = True
+        return added
+
+    def projects(self, rows: npt.NDArray[np.intp]) -> list[Project]:
+        """Tenant and project by the rules of today."""
+        return [project_of(self.plan, self.catalog.decoder, row) for row in rows.tolist()]
+
+    def places(self, mask: Bools) -> list[tuple[int, int]]:
+        """Kafka partition and place (see records.place_of) of the masked records."""
+        records = self.plan.records
+        return list(zip(records.partition[mask].tolist(), records.places[mask].tolist(), strict=True))
+
+    def tally(self) -> Tally:
+        """Counts of everything that was decided, and of the measurements."""
+        plan, held, result, added = self.plan, self.held, self.result, self.added
+        of_stored = self.stored[self.values.row] if self.values is not None else np.zeros(0, np.bool_)
+        tally = Tally(
+            read=len(held),
+            moved=int(self.leave.sum()),
+            moved_copies=int((self.leave & (plan.duplicate_of >= 0)).sum()),
+            still_bad=int(self.staying.sum()),
+            updated=int(self.update.sum()),
+            complete=int((self.stored & ~added).sum()),
+            completed=int((self.stored & added).sum()),
+            refused=int(self.refused.sum()),
+            elsewhere=int(self.elsewhere.sum()),
+            restored=int(self.restore.sum()),
+            restored_bad=int((self.restore & plan.is_bad).sum()),
+            measurements=int((result == INSERTED).sum()),
+            measurement_duplicates=int(((result == DUPLICATE) & ~of_stored).sum()),
+            measurement_conflicts=int((result == CONFLICT).sum()),
+        )
+        tally.reasons = Counter((held.reason[row], str(plan.bad[row][0])) for row in np.flatnonzero(self.staying).tolist())
+        tally.reasons.update(Counter((held.reason[row], STORED) for row in np.flatnonzero(self.leave).tolist()))
+        tally.projects = Counter(self.projects(np.flatnonzero(self.leave | self.restore & ~plan.is_bad | self.stored & added)))
+        bad = np.flatnonzero(self.staying | self.refused)[:SAMPLES].tolist()
+        records = plan.records
+        places = zip(records.partition[bad].tolist(), records.offset[bad].tolist(), strict=True)
+        tally.samples = [
+            Sample(partition, offset, str(plan.bad[row][0]), detail_text(plan.bad[row][1]))
+            for row, (partition, offset) in zip(bad, places, strict=False)
+        ]
+        return tally
+
+
+def _wanted(held: Held, plan: Plan, catalog: Catalog, selection: Selection) -> Bools:
+    if selection.tenant is None and selection.project is None:
+        return np.ones(len(held), np.bool_)
+    named = (project_of(plan, catalog.decoder, row) for row in range(len(held)))
+    return np.array([selection.wants(before, now) for before, now in zip(held.project, named, strict=True)], np.bool_)
+
+
+def _reworded(held: Held, plan: Plan, catalog: Catalog) -> Bools:
+    """Quarantined records of which the table says something else than what would be said today."""
+    found = np.zeros(len(held), np.bool_)
+    for row, (reason, detail) in plan.bad.items():
+        if held.in_quarantine[row]:
+            said = held.reason[row], held.detail[row], held.project[row]
+            found[row] = said != (str(reason), detail_text(detail), project_of(plan, catalog.decoder, row))
+    return found

@@ -1,0 +1,272 @@
+"""A replay: sends stored records through the drain's decode path again, under the rules of today, batch by batch, each exactly once."""
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import psycopg2
+import structlog
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
+from tenacity.wait import wait_exponential_jitter
+
+from iot_platform.database.abandoned import end_abandoned
+from iot_platform.database.connection import connect
+from iot_platform.database.errors import DatabaseUnreachableError, is_transient
+from iot_platform.database.migrate import require_migrated
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.lane import MAX_NAMES, PATIENCE_SECONDS
+from iot_platform.telemetry.drain.writer import WriterRules
+from iot_platform.telemetry.errors import ReplayError, TransientError
+from iot_platform.telemetry.replay import rows, selection
+from iot_platform.telemetry.replay.batch_counts import LedgerKey
+from iot_platform.telemetry.replay.restore import KafkaShelf, Offsets, held, missing
+from iot_platform.telemetry.replay.rows import Held, Key
+from iot_platform.telemetry.replay.selection import Selection, Slice
+from iot_platform.telemetry.replay.tally import Tally
+from iot_platform.telemetry.replay.writer import ReplayWriter
+
+__all__ = ["Replay", "Selection", "Tally"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far a slice is: rows up to `after` are done, then all (`read`), then missing offsets below `offset`, then all of it."""
+
+    after: Key | None = None
+    read: bool = False
+    offset: int = 0
+    done: bool = False
+
+
+class Replay:
+    """One replay. Each batch is a transaction of its own, so that it may be killed at any instruction and simply be repeated: what moved is
+    not selected again, what is complete gets nothing. Safe beside drains and beside other replays."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        selection: Selection,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[Tally, int], None] = lambda *_: None,
+        on_retry: Callable[[str], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`on_progress` gets the sums so far and how many records there are to look at, an estimate; it is called after each batch. Setting
+        `stop` ends the replay after the batch at work."""
+        self.run_id = f"replay {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {secrets.token_hex(3)}"
+        self.tally = Tally()
+        self._settings = settings
+        self._selection = selection
+        self._dry_run = dry_run
+        self._on_progress = on_progress
+        self._on_retry = on_retry
+        self._stop = stop or threading.Event()
+        self._rules = DecodeRules.from_settings(settings)
+        self._decoder = Decoder(self._rules)
+        self._total = 0
+        self._offsets: dict[int, offsets.OffsetRow] = {}
+        self._reading: Connection | None = None
+        self._writing: Connection | None = None
+        self._writer: ReplayWriter | None = None
+        self._shelf: KafkaShelf | None = None
+        self._place = self._following = _Place()
+        self._in_doubt: tuple[Tally, list[LedgerKey], _Place] | None = None
+
+    def run(self) -> Tally:
+        """Replay everything that is selected, and return what became of it. Blocks.
+
+        Raises:
+            DatabaseError, TransientError: a server cannot be used, or did not come back within 5 minutes. What was committed stays:
+                repeat it.
+            ReplayError: the selection means nothing here. Never retry.
+        """
+        try:
+            parts = self._parts()
+            self._total = sum(part.records for part in parts)
+            self._on_progress(self.tally, self._total)
+            for part in parts:
+                self._place = _Place(offset=part.first)
+                while not self._place.done and not self._stop.is_set():
+                    self._retrying()(self._session, part)
+        except (TransientError, DatabaseUnreachableError):
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._close()
+        self.tally.ended = "stopped" if self._stop.is_set() else "done"
+        return self.tally
+
+    def _parts(self) -> list[Slice]:
+        try:
+            reading = self._open()
+            if not self._offsets:
+                raise ReplayError(f"topic '{self._settings.kafka_topic}' was never drained: there is nothing to replay")
+            if self._selection.partition is None:
+                return selection.by_time(reading, self._selection)
+            return self._parts_by_offset(reading, self._selection.partition)
+        except psycopg2.Error as error:
+            raise self._explained(error) from error
+
+    def _parts_by_offset(self, reading: Connection, partition: int) -> list[Slice]:
+        if (row := self._offsets.get(partition)) is None:
+            known = ", ".join(map(str, sorted(self._offsets)))
+            raise ReplayError(f"partition {partition} of topic '{self._settings.kafka_topic}' was never drained; there are: {known}")
+        logs = selection.logs(reading, self._settings, row)
+        if (wanted := self._selection.generation) is not None:
+            logs = [each for each in logs if each.generation == wanted]
+            if not logs:
+                raise ReplayError(
+                    f"partition {partition} has no log of generation {wanted}; the one that is drained now has {row.log_generation}"
+                )
+        elif len(logs) > 1:
+            several = ", ".join(str(each.generation) for each in logs)
+            self.tally.notes.append(
+                f"the log of partition {partition} was cut: generations {several} are replayed; --generation chooses one"
+            )
+        parts = [part for each in logs for part in selection.by_offset(reading, self._settings, self._selection, each)]
+        asked = sum(max(0, min(self._selection.last, each.end) - max(self._selection.first, each.begin)) for each in logs)
+        if self._selection.last > row.next_offset:
+            self.tally.notes.append(f"partition {partition} is drained to offset {row.next_offset}: what follows needs no replay")
+        if uncovered := asked - sum(part.last - part.first for part in parts):
+            self.tally.notes.append(f"{uncovered} of the offsets are an accepted loss, or older than the ledger: left alone")
+        return parts
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
+            stop=stop_when_event_set(self._stop) | stop_after_delay(PATIENCE_SECONDS),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=self._before_retry,
+            reraise=True,
+        )
+
+    def _before_retry(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        log.warning("replay retries", attempt=attempt.attempt_number, error=str(error))
+        self._on_retry(str(error))
+
+    def _session(self, part: Slice) -> None:
+        """Work on a slice until it is done, stopped or broken. A transient error after a commit starts anew with fresh patience."""
+        before = self._place
+        try:
+            self._work(part)
+        except BaseException as error:
+            if self._writer is not None and self._writer.in_doubt is not None:
+                self._in_doubt = (*self._writer.in_doubt, self._following)
+            self._close()
+            explained = self._explained(error) if isinstance(error, psycopg2.Error) else error
+            if self._place is before or not isinstance(explained, TransientError | DatabaseUnreachableError):
+                raise explained from explained.__cause__
+            log.warning("replay reconnects", error=str(explained))
+
+    def _work(self, part: Slice) -> None:
+        reading = self._open()
+        if not self._place.read:
+            for batch, key in rows.read(reading, self._settings, self._selection, part, self._place.after):
+                self._write(batch, replace(self._place, after=key))
+                if self._stop.is_set():
+                    return
+            self._place = replace(self._place, read=True)
+        if part.partition is not None and not self._selection.quarantined:
+            self._restore(reading, part, part.partition)
+        self._place = replace(self._place, done=not self._stop.is_set())
+
+    def _restore(self, reading: Connection, part: Slice, partition: int) -> None:
+        """What the ledger counts and neither table has comes back from Kafka."""
+        wanted = missing(reading, part)
+        wanted = wanted[wanted >= self._place.offset]
+        if not len(wanted):
+            return None
+        self._shelf = self._shelf or KafkaShelf(self._settings, self._offsets)
+        if reason := self._shelf.reason_against(partition, reading):
+            return self._give_up(partition, wanted, reason)
+        if (wanted >= part.kafka_to).any():
+            self._give_up(partition, wanted[wanted >= part.kafka_to], f"Kafka's log was cut at {part.kafka_to} since")
+            wanted = wanted[wanted < part.kafka_to]
+        low = self._shelf.low(partition)
+        if (wanted < low).any():
+            self._give_up(partition, wanted[wanted < low], f"Kafka's log begins at {low}")
+        for records, passed in self._shelf.fetch(partition, part.generation, wanted[wanted >= low], self._stop.is_set):
+            self._write(held(records, counted=part.counted), replace(self._place, offset=int(passed[-1]) + 1))
+        return None
+
+    def _give_up(self, partition: int, wanted: Offsets, reason: str) -> None:
+        self.tally.lost += len(wanted)
+        self.tally.notes.append(
+            f"partition {partition}: {len(wanted)} offsets from {wanted[0]} to {wanted[-1]} are in neither table and cannot be restored"
+            f" ({reason}): deleted by retention, or lost"
+        )
+        self._place = replace(self._place, offset=int(wanted[-1]) + 1)
+
+    def _write(self, batch: Held, following: "_Place") -> None:
+        """Decode and commit a batch; then the place is the following one."""
+        self._following = following
+        if len(batch) and (writer := self._writer) is not None:
+            if self._decoder.names > MAX_NAMES:
+                self._decoder = Decoder(self._rules)
+            records = batch.records
+            decoded = self._decoder.decode(records.topics, records.payloads, records.envelope.received_at)
+            self.tally.add(writer.write(batch, decoded, self._decoder))
+        self._place = following
+        self._on_progress(self.tally, self._total)
+
+    def _open(self) -> Connection:
+        """The connections, made where there are none; the reading one."""
+        if self._reading is None or self._writing is None:
+            self._close()
+            self._writing = connect(self._settings, "writer", f"iot-{self.run_id}"[:63])
+            require_migrated(self._writing)
+            end_abandoned(self._writing)
+            self._settle(self._writing)
+            self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
+            settings = self._settings
+            rules = WriterRules(settings.kafka_topic, "", self.run_id, settings.max_series_per_project, settings.ingest_in_flight_window)
+            self._writer = ReplayWriter(self._writing, rules, self._selection, self._topic_ids(), dry_run=self._dry_run)
+            self._reading = connect(self._settings, "writer", f"iot-{self.run_id} reads"[:63])
+            rows.session(self._reading)
+        return self._reading
+
+    def _topic_ids(self) -> dict[int, str]:
+        return {row.partition: row.topic_id for row in self._offsets.values()}
+
+    def _settle(self, connection: Connection) -> None:
+        """Count the batch whose COMMIT was not answered, if the ledger has it; else it is repeated."""
+        if self._in_doubt is None:
+            return
+        tally, keys, following = self._in_doubt
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'replay' AND committed_at > now() - interval '1 day'"
+                " AND (log_generation, kafka_partition, from_offset, to_offset) IN %s",
+                (self.run_id, tuple(keys)),
+            )
+            row = cursor.fetchone()
+        connection.commit()
+        self._in_doubt = None
+        if row is not None and row[0] == len(keys):
+            self.tally.add(tally)
+            self._place = following
+
+    def _close(self) -> None:
+        for connection in (self._reading, self._writing):
+            if connection is not None:
+                connection.close()
+        if self._shelf is not None:
+            self._shelf.close()
+        self._reading = self._writing = self._writer = self._shelf = None
+
+    def _explained(self, error: psycopg2.Error) -> BaseException:
+        if not is_transient(error, self._writing):
+            return error
+        explained = TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}")
+        explained.__cause__ = error
+        return explained

@@ -1,0 +1,1 @@
+"""Data for tests: written as production writes it, as a fleet would, or as no fleet should."""
