@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets, Watermarks
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError, TransientError
@@ -36,8 +36,8 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
     Raises:
         DrainError, KafkaUnavailableError: Kafka does not answer, or has no such topic.
     """
-    own = settings.model_copy(update={"kafka_topic": settings.kafka_dead_letter_topic})
-    identity, marks = offsets.look(own)
+    with TopicOffsets(settings, WORK_SECONDS, settings.kafka_dead_letter_topic) as topic:
+        identity, marks = topic.look()
     notes: list[str] = []
     try:
         rows = offsets.begin(connection, identity, identity.partitions, marks)
@@ -47,7 +47,7 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
         notes = [offsets.accept(connection, identity, row, marks[row.partition], "iot audit") for row in known if row.partition in marks]
         rows = offsets.begin(connection, identity, identity.partitions, marks)
     if moved := {number: row for number, row in rows.items() if row.next_offset != marks[number].high or _is_other(row, marks[number])}:
-        notes += _import(own, connection, identity, moved, marks)
+        notes += _import(settings, connection, identity, moved, marks)
     return [f"dead-letter topic: {text}" for text in notes if text]
 
 
@@ -62,7 +62,7 @@ def _import(
     from iot_platform.telemetry.drain.log_cut import LogCheck
     from iot_platform.telemetry.drain.source import KafkaSource  # numpy, only where there is something to read
 
-    with closing(KafkaSource(settings)) as source:
+    with closing(KafkaSource(settings, identity.topic)) as source:
         try:
             verified = LogCheck(settings, source.consumer, connection, identity).go_on(rows, marks, "iot audit")
         except DataGoneError:  # nothing tells where the logs part: a letter that is imported twice hurts nobody

@@ -22,11 +22,11 @@ from iot_platform.audit.result import AuditResult
 from iot_platform.audit.totals import Totals
 from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.errors import KafkaUnavailableError
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.known_cuts import cuts_since
-from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, judge
+from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, look
 
 log = structlog.get_logger(__name__)
 
@@ -84,11 +84,9 @@ class Exporter(Collector):
 
     def _look_at_lag(self) -> None:
         with closing(connect(self._settings, application_name="iot-metrics")) as connection:
-            rows = offsets.read(connection, self._settings.kafka_topic)
             self.picture.log_cuts = len(cuts_since(connection, self._settings.kafka_topic))
-        with TopicOffsets(self._settings) as topic:
-            identity, marks = topic.look()
-        self.picture.partitions = judge(identity, rows, marks)
+            with TopicOffsets(self._settings) as topic:
+                self.picture.partitions = look(self._settings, connection, topic).partitions
 
     def _audit(self) -> None:
         now = time.time()

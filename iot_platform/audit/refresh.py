@@ -9,10 +9,12 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.audit import reports
 from iot_platform.audit.dead_letters import import_dead_letters
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.ingest_pages import IngestPageError
+from iot_platform.kafka.errors import KafkaUnavailableError
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.drain.partition_state import judge
+from iot_platform.telemetry.drain.partition_state import look
 from iot_platform.telemetry.errors import DrainError
 
 POLL_SECONDS: Final = 0.2
@@ -56,7 +58,7 @@ def _fetch(settings: Settings, result: Refreshed, note: Callable[[str], None]) -
         note(f"asking the ingest daemon at {url}")
         try:
             found.append(reports.fetch(url))
-        except reports.ReportError as error:
+        except IngestPageError as error:
             result.notes.append(f"{error}; its last report is used")
     return found
 
@@ -70,19 +72,18 @@ def _await_drain(settings: Settings, connection: Connection, seconds: float, not
     give_up = time.monotonic() + seconds
     ends: dict[int, int] | None = None  # where the log ended when it was first seen to be the one that is drained
     while True:
-        rows = offsets.read(connection, settings.kafka_topic)
         problems: list[str] = []
         if ends is None:
             with TopicOffsets(settings) as topic:
-                identity, marks = topic.look()
-            offsets.check_identity(identity, rows)
-            states = judge(identity, rows, marks)
-            problems = [state.text for state in states.values() if state.problem]
-            result.lag = sum(state.wants_run for state in states.values())
-            if not any(state.problem or state.unverified for state in states.values()):
-                ends = {partition: mark.high for partition, mark in marks.items()}
-                begins = {partition: mark.low for partition, mark in marks.items()}
+                drain = look(settings, connection, topic)
+            offsets.check_identity(drain.identity, drain.rows)
+            problems = drain.problems
+            result.lag = drain.wants_run
+            if not any(state.problem or state.unverified for state in drain.partitions.values()):
+                ends = {partition: mark.high for partition, mark in drain.marks.items()}
+                begins = {partition: mark.low for partition, mark in drain.marks.items()}
         else:
+            rows = offsets.read(connection, settings.kafka_topic)
             result.lag = sum(max(0, end - (rows[p].next_offset if p in rows else begins[p])) for p, end in ends.items())
         if not result.lag:
             return True

@@ -1,15 +1,13 @@
 """Fetches the ingest daemons' reports (GET /accounting) and stores them, only ever forward."""
 
-import json
-import urllib.request
 from dataclasses import dataclass
 from typing import Any, Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_values
 
-TIMEOUT_SECONDS: Final = 5.0
-MAX_BYTES: Final = 64 * 1024 * 1024
+from iot_platform import ingest_pages
+
 _COUNTERS: Final = ("received", "delivered", "dead_lettered", "spooled", "in_flight", "given_up", "missing", "sessions_lost")
 
 _DAEMON: Final = """
@@ -28,10 +26,6 @@ ON CONFLICT (client_id, connection_number) DO UPDATE SET in_kafka = greatest(r.i
 WHERE r.open OR excluded.in_kafka > r.in_kafka OR excluded.settled > r.settled OR excluded.received > r.received"""
 
 
-class ReportError(Exception):
-    """A daemon did not answer, or not with an accounting; the message names the URL and the setting. Retry later."""
-
-
 @dataclass(frozen=True)
 class Report:
     """What one daemon said: rows for ingest_report and mqtt_connection_report."""
@@ -43,18 +37,17 @@ class Report:
 
 
 def fetch(url: str) -> Report:
-    """Ask one daemon. Blocks at most about TIMEOUT_SECONDS.
+    """Ask one daemon. Blocks at most about 5 s.
 
     Raises:
-        ReportError: see there.
+        IngestPageError: it does not answer, or not with an accounting.
     """
-    address = f"{url}/accounting"
+    document = ingest_pages.accounting(url)
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - our own setting
-            return parse(json.loads(answer.read(MAX_BYTES)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "reason", error)
-        raise ReportError(f"the ingest daemon at {address} (IOT_INGEST_HTTP_URL) gives no accounting: {reason}") from error
+        return parse(document)
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"the ingest daemon at {url}/accounting (IOT_INGEST_HTTP_URL) gives no accounting: {error}"
+        raise ingest_pages.IngestPageError(text) from error
 
 
 def parse(document: dict[str, Any]) -> Report:

@@ -7,9 +7,7 @@ import typer
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from iot_platform.kafka.watermarks import TopicIdentity
-    from iot_platform.telemetry.drain.offsets import OffsetRow
-    from iot_platform.telemetry.drain.partition_state import PartitionState
+    from iot_platform.telemetry.drain.partition_state import DrainState
 
 offsets_app = typer.Typer(
     name="offsets", help="Where each Kafka partition is drained to; what to do when Kafka lost data.", no_args_is_help=True
@@ -27,7 +25,8 @@ def show_command() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    identity, rows, states = _look(closely=True)
+    drain = _look(closely=True)
+    identity, rows, states = drain.identity, drain.rows, drain.partitions
     table = Table("partition", "drained to", "log from", "log to", "lag", "epoch", "generation", "state")
     for partition, state in states.items():
         row, mark = rows.get(partition), state.mark
@@ -39,12 +38,11 @@ def show_command() -> None:
     console = Console()
     console.print(f"topic {identity.topic} (id {identity.topic_id}, cluster {identity.cluster_id})", highlight=False)
     console.print(table)
-    for partition, state in states.items():
-        if state.problem:
-            console.print(Text(f"partition {partition}: {state.word}: {state.text}", "red"), soft_wrap=True)
+    for state in drain.wrong:
+        console.print(Text(f"partition {state.partition}: {state.word}: {state.text}", "red"), soft_wrap=True)
     for text in _cuts(identity.topic):
         console.print(Text(text, "yellow"))
-    if any(state.problem for state in states.values()):
+    if drain.wrong:
         raise typer.Exit(1)
 
 
@@ -72,7 +70,8 @@ def accept_command(
     from iot_platform.telemetry.drain import offsets
     from iot_platform.telemetry.errors import DrainError
 
-    identity, rows, states = _look(closely=False)
+    drain = _look(closely=False)
+    identity, rows, states = drain.identity, drain.rows, drain.partitions
     chosen = sorted(set(partition))
     if unknown := sorted(set(chosen) - rows.keys()):
         raise CliError(f"partition {unknown[0]} of '{identity.topic}' was never drained: there is nothing to accept")
@@ -100,11 +99,12 @@ def accept_command(
         connection.close()
 
 
-def _look(*, closely: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[int, PartitionState]]":
+def _look(*, closely: bool) -> "DrainState":
     from contextlib import closing
 
     from iot_platform.database import DatabaseError, connect
     from iot_platform.database.migrate import require_migrated
+    from iot_platform.kafka.errors import KafkaUnavailableError
     from iot_platform.settings import get_settings
     from iot_platform.telemetry.drain.partition_examination import examine
     from iot_platform.telemetry.errors import DrainError
@@ -114,7 +114,7 @@ def _look(*, closely: bool) -> "tuple[TopicIdentity, dict[int, OffsetRow], dict[
         with closing(connect(settings, "writer", "iot-offsets")) as connection:
             require_migrated(connection)
             return examine(settings, connection, closely=closely)
-    except (DatabaseError, DrainError) as error:
+    except (DatabaseError, KafkaUnavailableError, DrainError) as error:
         raise CliError(str(error)) from error
 
 

@@ -118,6 +118,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from iot_platform.database.errors import DatabaseError
+    from iot_platform.kafka.errors import KafkaUnavailableError
     from iot_platform.settings import get_settings
     from iot_platform.telemetry.errors import DrainError, ReplayError
     from iot_platform.telemetry.replay.replay import Replay
@@ -147,7 +148,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
                 replay.run()
         except ReplayError as error:
             _fail(console, str(error), 1)
-        except (DatabaseError, DrainError) as error:
+        except (DatabaseError, KafkaUnavailableError, DrainError) as error:
             _fail(console, str(error), UNREACHABLE)
         except psycopg2.Error as error:
             _fail(console, f"the database refuses: {' '.join(str(error).split())}", 1)

@@ -17,6 +17,7 @@ def drain_findings(settings: Settings) -> Iterator[Finding]:
     """One for each partition that cannot go on, and for each time that Kafka's log was cut lately; nothing when the database does not
     answer, which another finding says. Leaders that are silent while Kafka answers are only seen here."""
     from iot_platform.database import DatabaseError, connect
+    from iot_platform.kafka.errors import KafkaUnavailableError
     from iot_platform.telemetry.drain.known_cuts import cuts_since
     from iot_platform.telemetry.drain.partition_examination import examine
     from iot_platform.telemetry.errors import DrainError
@@ -24,17 +25,16 @@ def drain_findings(settings: Settings) -> Iterator[Finding]:
     try:
         with closing(connect(settings, "writer", "iot-doctor")) as connection:
             cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
-            _, _, states = examine(settings, connection)
-    except DrainError as error:
+            drain = examine(settings, connection)
+    except (KafkaUnavailableError, DrainError) as error:
         yield Finding("drain", "bad", str(error))
         return
     except (DatabaseError, psycopg2.Error):
         return
     for cut in cuts:
         yield Finding("Kafka's log", "note", cut.line)
-    wrong = [state for state in states.values() if state.problem]
-    for state in wrong:
+    for state in drain.wrong:
         yield Finding("drain", "bad" if state.needs_person else "note", f"partition {state.partition}: {state.text}")
-    if not wrong:
-        lag = sum(state.lag for state in states.values())
-        yield Finding("drain", "ok", f"{len(states)} partitions can go on where they were drained to; {lag:,} records wait")
+    if not drain.wrong:
+        count = len(drain.partitions)
+        yield Finding("drain", "ok", f"{count} partitions can go on where they were drained to; {drain.lag:,} records wait")

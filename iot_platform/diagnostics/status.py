@@ -15,7 +15,7 @@ from iot_platform.settings import Settings
 
 if TYPE_CHECKING:
     from iot_platform.telemetry.drain.known_cuts import KnownCut
-    from iot_platform.telemetry.drain.partition_state import PartitionState
+    from iot_platform.telemetry.drain.partition_state import DrainState
 
 DEADLINE_SECONDS: Final = 8.0
 HTTP_TIMEOUT_SECONDS: Final = 3.0
@@ -107,7 +107,7 @@ def collect(settings: Settings) -> Status:
 class _Found:
     """What several components together say of the drain."""
 
-    states: "dict[int, PartitionState]" = field(default_factory=dict)
+    drain: "DrainState | None" = None
     cuts: "list[KnownCut]" = field(default_factory=list)
     last_commit_seconds: float | None = None  # ago
     drain_runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
@@ -116,10 +116,10 @@ class _Found:
 def _judge_drain(status: Status, found: _Found) -> None:
     """Records that wait although nobody drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
     drain = next(component for component in status.components if component.name == "drain")
-    if drain.state != "ok":
+    if drain.state != "ok" or found.drain is None:
         return
-    waiting = sum(max(0, state.lag) for state in found.states.values())
-    problems = [f"partition {state.partition}: {state.text}" for state in found.states.values() if state.problem]
+    waiting = sum(max(0, state.lag) for state in found.drain.partitions.values())
+    problems = found.drain.problems
     ended = [run for run in found.drain_runs if run["endTime"]]
     failed = ended and ended[0]["status"] == "FAILURE"
     still = found.last_commit_seconds
@@ -172,9 +172,9 @@ def _drain(settings: Settings, status: Status, found: "_Found") -> None:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
             cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
             (found.last_commit_seconds,) = cursor.fetchone() or (None,)
-        _, found.states = look(settings, connection)
+        found.drain = look(settings, connection)
         found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
-    status.lag = {partition: state.lag for partition, state in found.states.items()}
+    status.lag = {partition: state.lag for partition, state in found.drain.partitions.items()}
 
 
 def _database(settings: Settings, status: Status) -> None:
@@ -216,31 +216,19 @@ def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[
 
 
 def _ingest(settings: Settings, status: Status) -> None:
+    from iot_platform.ingest_pages import counters
     from iot_platform.local import probes
 
-    before, began = counters(settings), time.monotonic()
+    before, began = counters(settings.ingest_http_urls), time.monotonic()
     status.in_flight = _whole(before.get("iot_ingest_messages_in_flight"))
     status.spool = _whole(before.get("iot_ingest_spool_messages"))
     time.sleep(RATE_SECONDS)
     received = "iot_ingest_messages_received_total"
-    after = counters(settings)
+    after = counters(settings.ingest_http_urls)
     if received in before and received in after:
         status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
     for url in settings.ingest_http_urls:
         probes.http(f"{url}/readyz")
-
-
-def counters(settings: Settings) -> dict[str, float]:
-    """The metrics of all ingest daemons, summed; those with labels summed over them, too."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    sums: dict[str, float] = {}
-    for url in settings.ingest_http_urls:
-        text = _read(f"{url}/metrics", "IOT_INGEST_HTTP_URL").decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-    return sums
 
 
 def _read(url: str, variable: str, body: bytes | None = None) -> bytes:

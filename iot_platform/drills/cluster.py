@@ -17,7 +17,7 @@ from iot_platform.drills.rig.drill_run import DrillError, DrillRun
 from iot_platform.drills.rig.drill_stack import INGEST
 from iot_platform.drills.rig.kafka_cluster import BROKERS, KafkaCluster, name_of, replicas
 from iot_platform.drills.rig.registry import drill
-from iot_platform.kafka.watermarks import KafkaUnavailableError
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.settings import Settings
 
 RATE: Final = 200

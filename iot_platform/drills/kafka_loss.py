@@ -12,8 +12,9 @@ from iot_platform.drills.rig.drill_run import DrillError, DrillRun
 from iot_platform.drills.rig.drill_stack import INGEST, PARTITIONS
 from iot_platform.drills.rig.kafka_log import cut_log
 from iot_platform.drills.rig.registry import drill
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.topics import ensure_topics
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import exports
 
 DRAIN: Final = ("dagster-daemon", "dagster-code")

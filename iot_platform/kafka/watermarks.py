@@ -1,17 +1,25 @@
 """Which topic it is and where its partitions begin and end, asked without joining any consumer group."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from iot_platform.kafka import leaders
 from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.errors import KafkaUnavailableError, TopicMissingError
 from iot_platform.settings import Settings
 
-KAFKA_TIMEOUT_SECONDS: Final = 10.0
+TICK_SECONDS: Final = 5.0
+"""How long a question may take where somebody looks again soon."""
+WORK_SECONDS: Final = 10.0
+"""How long one may take where work would have to begin anew."""
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -33,20 +41,21 @@ class Watermarks:
     leader_epoch: int | None = None
 
 
-class KafkaUnavailableError(Exception):
-    """Kafka did not answer, or the topic is missing; the message names the setting to look at. Retry later."""
-
-
 class TopicOffsets:
-    """Asks the brokers for partitions and offsets of the configured topic. One instance per thread; no group, no consumer."""
+    """Asks the brokers for identity, partitions and offsets of one topic. One instance per thread; no group, no consumer."""
 
-    def __init__(self, settings: Settings, timeout_seconds: float = 5.0) -> None:
-        self._topic = settings.kafka_topic
+    def __init__(self, settings: Settings, timeout_seconds: float = TICK_SECONDS, topic: str | None = None) -> None:
+        """`timeout_seconds` bounds each question; `topic`: another one than that of the messages.
+
+        Raises:
+            KafkaUnavailableError: librdkafka refuses the settings, such as a certificate file that cannot be read.
+        """
+        self.topic = topic or settings.kafka_topic
         self._timeout = timeout_seconds
         self._causes = ConnectionCauses(settings)
         try:
             self._admin = AdminClient({**self._causes.config, "log_level": 0, "socket.timeout.ms": int(timeout_seconds * 1000)})
-        except KafkaException as error:  # a certificate file that can't be read
+        except KafkaException as error:
             raise KafkaUnavailableError(self._causes.explain(error)) from error
 
     def __enter__(self) -> Self:
@@ -59,63 +68,67 @@ class TopicOffsets:
         """Numbers of the topic's partitions, ascending.
 
         Raises:
-            KafkaUnavailableError: no broker answered, or there is no such topic.
+            KafkaUnavailableError, TopicMissingError.
         """
-        try:
-            topic = self._admin.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
-        except KafkaException as error:
-            raise self._unavailable(error) from error
-        if topic.error is not None and topic.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise self._unavailable(KafkaException(topic.error))
-        if topic.error is not None:
-            raise KafkaUnavailableError(
-                f"Kafka topic {self._topic} (IOT_KAFKA_TOPIC): {topic.error.str()}. `iot up` creates it on the local Kafka."
-            )
+        with self._explained():
+            topic = self._admin.list_topics(self.topic, timeout=self._timeout).topics[self.topic]
+            if topic.error is not None:
+                raise KafkaException(topic.error)
         return tuple(sorted(topic.partitions))
+
+    def identity(self) -> TopicIdentity:
+        """Which topic it is, in which cluster.
+
+        Raises:
+            KafkaUnavailableError, TopicMissingError.
+        """
+        with self._explained():
+            cluster = self._admin.describe_cluster(request_timeout=self._timeout).result()
+            asked = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=self._timeout)
+            found = asked[self.topic].result()
+        return TopicIdentity(self.topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
 
     def end(self, partitions: tuple[int, ...]) -> dict[int, int]:
         """The offset that the next record of each partition will get.
 
         Raises:
-            KafkaUnavailableError: see there.
+            KafkaUnavailableError, TopicMissingError.
         """
-        try:
-            answers = leaders.list_offsets(self._admin, self._topic, partitions, OffsetSpec.latest(), self._timeout)  # type: ignore[no-untyped-call]
-        except KafkaException as error:
-            raise self._unavailable(error) from error
-        return {partition: answer.offset for partition, answer in answers.items()}
+        return {partition: answer.offset for partition, answer in self._list(partitions, _LATEST).items()}
 
-    def look(self) -> tuple[TopicIdentity, dict[int, Watermarks]]:
-        """Which topic it is, and what the log of each partition holds.
+    def watermarks(self, partitions: Iterable[int]) -> dict[int, Watermarks]:
+        """What the logs of these partitions hold now.
 
         Raises:
-            KafkaUnavailableError: no broker answered, or there is no such topic.
+            KafkaUnavailableError, TopicMissingError.
         """
+        wanted = tuple(partitions)
+        low, high = self._list(wanted, _EARLIEST), self._list(wanted, _LATEST)
+        return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in wanted}
+
+    def look(self, partitions: Iterable[int] | None = None) -> tuple[TopicIdentity, dict[int, Watermarks]]:
+        """Which topic it is, and what the logs of these of its partitions (None: of all) hold.
+
+        Raises:
+            KafkaUnavailableError, TopicMissingError.
+        """
+        identity = self.identity()
+        wanted = identity.partitions if partitions is None else tuple(partitions)
+        if absent := sorted(set(wanted) - set(identity.partitions)):
+            raise TopicMissingError(f"topic '{self.topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
+        return identity, self.watermarks(wanted)
+
+    def _list(self, partitions: tuple[int, ...], spec: OffsetSpec) -> dict[int, ListOffsetsResultInfo]:
+        with self._explained():
+            return leaders.list_offsets(self._admin, self.topic, partitions, spec, self._timeout)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Kafka's errors become ours."""
         try:
-            identity = identify(self._admin, self._topic, self._timeout)
-            return identity, ask_watermarks(self._admin, self._topic, identity.partitions, self._timeout)
+            yield
         except KafkaException as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return KafkaUnavailableError(f"Kafka has no topic {self._topic} (IOT_KAFKA_TOPIC). `iot up` creates it on the local Kafka.")
-        return KafkaUnavailableError(leaders.reason(self._admin, self._topic, error, self._causes, self._timeout))
-
-
-def identify(admin: AdminClient, topic: str, timeout_seconds: float = KAFKA_TIMEOUT_SECONDS) -> TopicIdentity:
-    """Ask Kafka for a topic. Raises KafkaException."""
-    cluster = admin.describe_cluster(request_timeout=timeout_seconds).result()
-    found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_seconds)[topic].result()
-    return TopicIdentity(topic, cluster.cluster_id, str(found.topic_id), tuple(sorted(item.id for item in found.partitions)))
-
-
-def ask_watermarks(
-    admin: AdminClient, topic: str, partitions: tuple[int, ...], timeout_seconds: float = KAFKA_TIMEOUT_SECONDS
-) -> dict[int, Watermarks]:
-    """Ask Kafka what the log of each partition holds. Raises KafkaException."""
-    low, high = (
-        leaders.list_offsets(admin, topic, partitions, spec, timeout_seconds)
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    )
-    return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in partitions}
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                text = f"Kafka has no topic '{self.topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC"
+                raise TopicMissingError(text) from error
+            raise KafkaUnavailableError(leaders.reason(self._admin, self.topic, error, self._causes, self._timeout)) from error

@@ -16,7 +16,8 @@ from sqlalchemy.pool import Pool
 
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.errors import KafkaUnavailableError, TopicMissingError
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.orchestration import shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.orchestration.brake_check import brake_pulled, evaluate_brake, evaluation_of
@@ -28,7 +29,7 @@ from iot_platform.orchestration.partition_keys import project_key
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
 from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicMissingError, TopicRecreatedError
+from iot_platform.telemetry.errors import DataGoneError, DrainError, TopicRecreatedError
 from iot_platform.telemetry.sums import known_projects, partition_figures, project_figures, tenant_figures
 
 if TYPE_CHECKING:
@@ -150,18 +151,17 @@ class _DrainRun:
             if not self.stop.is_set():
                 self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
 
-    def _end_if_time(self) -> None:
+    def _is_over(self) -> bool:
         """The shift is over once the next one stands in line: on a busy machine it may need longer to start than we gave it. It is over,
         too, without the connection that holds our lock: then the sensor takes us for dead."""
         if self.ends_at is None or self.lock_connection is None:
-            return
+            return False
         try:
-            if is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= self.ends_at:
-                self.stop.set()
+            return is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= self.ends_at
         except psycopg2.Error as error:
             self.context.log.warning("the database connection of this shift broke, so it ends early: %s", error)
             self.lock_connection = None
-            self.stop.set()
+            return True
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
         """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
@@ -198,9 +198,9 @@ class _DrainRun:
         def fits(everything: tuple[int, ...]) -> bool:
             return shard is None or shifts.partitions_of_shard(everything, shard, self.settings.drain_shards) == partitions
 
-        shift = Shift(partitions, self.context.run.run_id, until_caught_up, fits)
-        settings = self.settings.model_copy(update={"drain_shift_seconds": self.settings.drain_shift_seconds + overtime})
-        return Drain(settings, shift, self._report, self.stop)
+        seconds = self.settings.drain_shift_seconds + overtime
+        shift = Shift(partitions, self.context.run.run_id, until_caught_up, seconds, self._is_over, fits)
+        return Drain(self.settings, shift, self._report, self.stop)
 
     def _report(self, progress: "Progress") -> None:
         """Called about once a second while draining. At the drain's end nothing is written: the successor waits for the lock."""
@@ -211,7 +211,6 @@ class _DrainRun:
             self.announced = True
             with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
                 self.context.instance.add_run_tags(self.context.run.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
-        self._end_if_time()
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_told:
             self.poison_told = True

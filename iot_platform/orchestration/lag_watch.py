@@ -13,7 +13,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.sessions import sessions
-from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.kafka.group_offsets import GroupOffsets
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.orchestration import shifts
@@ -25,10 +24,8 @@ from iot_platform.orchestration.dagster_private import (
 )
 from iot_platform.orchestration.dynamic_partitions import sync_kafka_partitions
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.log_ends import note_watermarks
-from iot_platform.telemetry.drain.offsets import OffsetRow
-from iot_platform.telemetry.drain.partition_state import PartitionState, judge
+from iot_platform.telemetry.drain.partition_state import DrainState, look
 
 JOB: Final = "drain"
 TICK_SECONDS: Final = 13.5
@@ -49,8 +46,6 @@ class LagWatch:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
         self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
-        self._rows: dict[int, OffsetRow] = {}
-        self._states: dict[int, PartitionState] = {}
         self._absent_since: dict[str, float] = {}
         self._noted_at = -NOTE_SECONDS
 
@@ -61,7 +56,6 @@ class LagWatch:
             KafkaUnavailableError, DatabaseError, psycopg2.Error: a server does not answer; the next tick tries again.
         """
         while True:
-            end_tenant_sessions(self._connection)  # of all that runs, this looks most often: a server's notifications pile up by 100 MB/s
             requests, reasons, active = self._look()
             if requests or time.monotonic() >= deadline:
                 return requests, "; ".join(reasons)
@@ -69,42 +63,41 @@ class LagWatch:
 
     def _look(self) -> tuple[list[dg.RunRequest], list[str], bool]:
         requests, reasons, active = [], [], False
-        self._look_at_partitions()
+        drain = self._look_at_partitions()
         for shard in range(self._settings.drain_shards):
             mine = shifts.partitions_of_shard(self._partitions, shard, self._settings.drain_shards)
             if not mine:
                 continue
             runs = self._runs(shard)
-            view = self._view(shard, mine, runs)
+            view = self._view(shard, drain, mine, runs)
             lead = shifts.lead_seconds(self._settings.drain_shift_seconds)
             decision = shifts.decide(view, time.time(), lead, self._settings.drain_idle_seconds)
             active = active or bool(view.active) or view.lag > 0
             reasons.append(f"shard {shard}: {decision.reason}")
             if decision.request:
                 requests.append(self._request(shard, mine, runs))
-        reasons += [f"partition {state.partition}: {state.text}" for state in self._states.values() if state.problem]
-        self._note()
+        reasons += drain.problems
+        self._note(drain)
         return requests, reasons, active
 
-    def _note(self) -> None:
+    def _note(self, drain: DrainState) -> None:
         """Dashboards read PostgreSQL only, Kafka's tools their group; a tick's first look and every few seconds do for the former."""
         if self._end and time.monotonic() - self._noted_at >= NOTE_SECONDS:
-            problems = {partition: state.text or None for partition, state in self._states.items()}
+            problems = {partition: state.text or None for partition, state in drain.partitions.items()}
             note_watermarks(self._connection, self._settings.kafka_topic, self._end, problems)
             self._noted_at = time.monotonic()
         _group_offsets(self._settings).note(
-            {partition: self._rows[partition].next_offset for partition in self._partitions if partition in self._rows}
+            {partition: drain.rows[partition].next_offset for partition in self._partitions if partition in drain.rows}
         )
 
-    def _look_at_partitions(self) -> None:
+    def _look_at_partitions(self) -> DrainState:
         """A run is requested for all partitions that there are: a shift for fewer would leave the new ones until its end."""
-        self._rows = offsets.read(self._connection, self._settings.kafka_topic)
-        identity, marks = self._topic.look()
-        if identity.partitions != self._partitions:
-            self._partitions = identity.partitions
-            sync_kafka_partitions(self._instance, identity.partitions)
-        self._end = {partition: mark.high for partition, mark in marks.items()}
-        self._states = judge(identity, self._rows, marks)
+        drain = look(self._settings, self._connection, self._topic)
+        if drain.identity.partitions != self._partitions:
+            self._partitions = drain.identity.partitions
+            sync_kafka_partitions(self._instance, self._partitions)
+        self._end = {partition: mark.high for partition, mark in drain.marks.items()}
+        return drain
 
     def _wait(self, deadline: float, *, idle: bool) -> None:
         """Until something may have changed: while idle, at the first message (0.2 s); beside a shift, a second."""
@@ -130,15 +123,15 @@ class LagWatch:
         """Whether the run was seen absent a while ago already: one that is just ending has no session either."""
         return time.monotonic() - self._absent_since.setdefault(run_id, time.monotonic()) >= ABSENT_SECONDS
 
-    def _view(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
+    def _view(self, shard: int, drain: DrainState, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)
         locked = shard_is_locked(self._connection, shard)
         return shifts.ShardView(
-            lag=sum(self._states[p].wants_run for p in partitions),
+            lag=sum(drain.partitions[p].wants_run for p in partitions),
             lock_held=locked,
             active=active,
             failures=failures_of(runs),
-            offsets_changed_at=max((self._rows[p].updated_at for p in partitions if p in self._rows), default=0.0),
+            offsets_changed_at=max((drain.rows[p].updated_at for p in partitions if p in drain.rows), default=0.0),
         )
 
     def _request(self, shard: int, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> dg.RunRequest:

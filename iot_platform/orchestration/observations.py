@@ -1,19 +1,15 @@
 """What an observation of the MQTT broker and of the Kafka topic says, as Dagster metadata."""
 
-import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import dagster as dg
-from prometheus_client.parser import text_string_to_metric_families
 
+from iot_platform import ingest_pages
 from iot_platform.database import connect
-from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.drain.partition_state import judge
+from iot_platform.telemetry.drain.partition_state import look
 
 Metadata = Mapping[str, dg.MetadataValue | str | int | float | bool]
 
@@ -36,15 +32,11 @@ def observe_broker(settings: Settings) -> Metadata:
     found: dict[str, list[float]] = {}
     for url in settings.ingest_http_urls:
         try:
-            with urllib.request.urlopen(f"{url}/metrics", timeout=3) as response:  # noqa: S310  the URL is the operator's setting
-                text = response.read().decode()
-        except (URLError, OSError, ValueError) as error:
-            metadata["ingest_daemon"] = f"no answer from {url}/metrics (IOT_INGEST_HTTP_URL): {error}"
-            continue
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name in _WANTED:
-                    found.setdefault(_WANTED[sample.name], []).append(sample.value)
+            for name, value in ingest_pages.samples(url):
+                if name in _WANTED:
+                    found.setdefault(_WANTED[name], []).append(value)
+        except ingest_pages.IngestPageError as error:
+            metadata["ingest_daemon"] = str(error)
     # Of several daemons: messages add up, and all must be connected.
     return metadata | {name: sum(values) if name.startswith("messages") else min(values) for name, values in found.items()}
 
@@ -56,10 +48,7 @@ def observe_topic(settings: Settings) -> Metadata:
         KafkaUnavailableError, DatabaseError: a server does not answer.
     """
     with closing(connect(settings, application_name="dagster-observe")) as connection:
-        stored = offsets.read(connection, settings.kafka_topic)
-    with TopicOffsets(settings) as topic:
-        identity, marks = topic.look()
-    states = judge(identity, stored, marks)
+        drain = look(settings, connection)
     rows = [
         dg.TableRecord(
             {
@@ -67,17 +56,17 @@ def observe_topic(settings: Settings) -> Metadata:
                 "begin": mark.low,
                 "end": mark.high,
                 "retained": mark.high - mark.low,
-                "lag": states[p].lag,
-                "problem": states[p].text,
+                "lag": drain.partitions[p].lag,
+                "problem": drain.partitions[p].text,
             }
         )
-        for p, mark in sorted(marks.items())
+        for p, mark in sorted(drain.marks.items())
     ]
     return {
         "topic": settings.kafka_topic,
         "partitions": len(rows),
-        "messages_ever": sum(mark.high for mark in marks.values()),
-        "messages_retained": sum(mark.high - mark.low for mark in marks.values()),
-        "lag": sum(state.lag for state in states.values()),
+        "messages_ever": sum(mark.high for mark in drain.marks.values()),
+        "messages_retained": sum(mark.high - mark.low for mark in drain.marks.values()),
+        "lag": drain.lag,
         "offsets": dg.MetadataValue.table(rows),
     }

@@ -7,10 +7,10 @@ from typing import Final
 import dagster as dg
 
 from iot_platform.database import connect
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.topics import TopicError, check_topics, remedy
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.partition_state import look
-from iot_platform.telemetry.errors import DrainError
 
 GOES_ON: Final = "every_partition_can_go_on"
 KEEPS: Final = "topics_keep_what_was_acknowledged"
@@ -26,12 +26,12 @@ def evaluate_partitions(settings: Settings) -> dg.AssetCheckResult:
     lag = 0
     try:
         with closing(connect(settings, application_name="dagster-check")) as connection:
-            _, states = look(settings, connection)
-    except DrainError as error:
+            drain = look(settings, connection)
+    except KafkaUnavailableError as error:
         texts["Kafka"] = str(error)
     else:
-        lag = sum(state.lag for state in states.values())
-        texts = {f"partition {state.partition}": state.text for state in states.values() if state.problem}
+        lag = drain.lag
+        texts = {f"partition {state.partition}": state.text for state in drain.wrong}
     return dg.AssetCheckResult(
         check_name=GOES_ON,
         asset_key="message",

@@ -1,17 +1,16 @@
 """Until when everything that was received is known to be in the database: only up to there can silence be told from lag."""
 
-import contextlib
-import urllib.request
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform import ingest_pages
+from iot_platform.kafka.errors import KafkaUnavailableError
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.drain.partition_state import judge
+from iot_platform.telemetry.drain.partition_state import look
 
 BEHIND: Final = timedelta(seconds=120)
 _NOW: Final = "SELECT clock_timestamp()"
@@ -35,18 +34,15 @@ def find_horizon(settings: Settings, connection: Connection) -> Horizon:
     horizon is now, else what was received last; where a partition cannot simply go on (another topic, a log that was cut), something waits.
     Blocks some seconds at most; commits."""
     now = _one(connection, _NOW)
-    rows = offsets.read(connection, settings.kafka_topic)
     try:
         with TopicOffsets(settings) as topic:
-            identity, marks = topic.look()
-        states = judge(identity, rows, marks)
+            drain = look(settings, connection, topic)
     except KafkaUnavailableError:
         return Horizon(_one(connection, _RECEIVED, now) or now, live=False, reason="Kafka does not answer")
-    waiting = sum(state.wants_run for state in states.values())
-    received = (waiting and _one(connection, _RECEIVED, now)) or now
+    received = (drain.wants_run and _one(connection, _RECEIVED, now)) or now
     if now - received > BEHIND:
-        problems = [f"partition {state.partition}: {state.text}" for state in states.values() if state.problem]
-        return Horizon(received, live=False, reason=problems[0] if problems else f"{waiting:,} records in Kafka wait for the drain")
+        reason = next(iter(drain.problems), f"{drain.wants_run:,} records in Kafka wait for the drain")
+        return Horizon(received, live=False, reason=reason)
     if _one(connection, _DAEMONS) and (silent := _not_ready(settings)):
         return Horizon(received, live=False, reason=f"the ingest daemon at {silent} is not ready")
     return Horizon(received, live=True)
@@ -54,13 +50,7 @@ def find_horizon(settings: Settings, connection: Connection) -> Horizon:
 
 def _not_ready(settings: Settings) -> str | None:
     """The first daemon that does not say it is ready."""
-    for url in settings.ingest_http_urls:
-        ready = False
-        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/readyz", timeout=3) as answer:  # noqa: S310 - as set
-            ready = answer.status == 200
-        if not ready:
-            return url
-    return None
+    return next((url for url in settings.ingest_http_urls if not ingest_pages.is_ready(url)), None)
 
 
 def _one(connection: Connection, query: str, *parameters: object) -> datetime:

@@ -1,4 +1,4 @@
-"""Errors of the drain. Only TransientError is retried; whatever is not in this file stops the drain loudly, and loses nothing."""
+"""Errors of the drain, beside those of kafka and database. What retries.py does not retry stops the drain loudly, and loses nothing."""
 
 
 class DrainError(Exception):
@@ -11,10 +11,6 @@ class TransientError(DrainError):
 
 class DrainedElsewhereError(DrainError):
     """Another drain committed offsets of ours first; nothing of ours was written. Read next_offset again and go on."""
-
-
-class TopicMissingError(DrainError):
-    """The Kafka topic or a partition of the shift does not exist. Never retry."""
 
 
 class TopicRecreatedError(DrainError):

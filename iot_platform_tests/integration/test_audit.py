@@ -16,6 +16,7 @@ from ingest_daemon.envelope import HEADER, pack
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.audit.proofs import PROOFS
 from iot_platform.kafka.topics import ensure_topics
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform_tests.support.feeds.accountant import Accountant
@@ -374,7 +375,8 @@ def accept(settings: Settings) -> None:
     from iot_platform.database import connect
 
     connection = connect(settings)
-    identity, marks = offsets.look(settings)
+    with TopicOffsets(settings) as topic:
+        identity, marks = topic.look()
     for row in offsets.read(connection, identity.topic).values():
         offsets.accept(connection, identity, row, marks[row.partition], "test")
     connection.close()

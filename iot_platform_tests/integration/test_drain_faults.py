@@ -16,10 +16,11 @@ from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
+from iot_platform.kafka.errors import TopicMissingError
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import batch_counts, measurements
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
-from iot_platform.telemetry.errors import DataGoneError, TopicMissingError, TopicRecreatedError
+from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError
 from iot_platform_tests.support.children.drain import POINTS
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
 from iot_platform_tests.support.servers.stack import Servers

@@ -9,14 +9,13 @@ from confluent_kafka import Consumer, KafkaException
 
 from iot_platform.diagnostics.doctor_kafka import topic_findings
 from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.local import probes
 from iot_platform.local.errors import NotReadyError
 from iot_platform.local.ports import free_ports, is_free
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.errors import TransientError
 from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
@@ -139,9 +138,9 @@ def test_every_call_names_it(kafka: SecuredKafka) -> None:
     with TopicOffsets(settings, timeout_seconds=2) as topic, pytest.raises(KafkaUnavailableError) as watermarks:
         topic.partitions()
     said.append(str(watermarks.value))
-    with pytest.raises(TransientError) as drain:
-        offsets.describe(settings)
-    said.append(str(drain.value))
+    with TopicOffsets(settings, timeout_seconds=2) as topic, pytest.raises(KafkaUnavailableError) as identity:
+        topic.identity()
+    said.append(str(identity.value))
     assert [text for text in said if "IOT_KAFKA_SASL_PASSWORD" not in text] == []
 
 
@@ -170,8 +169,8 @@ def test_a_missing_right_is_named_with_the_command_that_grants_it(kafka: Secured
     with pytest.raises(TopicError) as create:
         ensure_topics(settings)
     assert f"{grant} --operation Create" in str(create.value)
-    with pytest.raises(TransientError) as describe:
-        offsets.describe(settings)
+    with TopicOffsets(settings) as topic, pytest.raises(KafkaUnavailableError) as describe:
+        topic.identity()
     assert f"{grant} --operation Read --operation Describe --topic causes-messages" in str(describe.value)
     with TopicOffsets(settings) as topic, pytest.raises(KafkaUnavailableError) as watermarks:
         topic.partitions()

@@ -22,9 +22,9 @@ from threading import Event
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+from iot_platform import ingest_pages
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
-from iot_platform.diagnostics.status import counters
 from iot_platform.drills.rig.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
 from iot_platform.drills.rig.memory import MemorySampler, run_workers
 from iot_platform.drills.rig.proxy import LOOPBACK, Proxy
@@ -340,14 +340,13 @@ class DrillStack:
     def metrics(self, name: str = INGEST) -> dict[str, float] | None:
         """A daemon's metrics, those with labels summed; None when it does not answer."""
         try:
-            return counters(self.settings.model_copy(update={"ingest_http_url": self.ingest_url(name)}))
-        except OSError:
+            return ingest_pages.counters((self.ingest_url(name),))
+        except ingest_pages.IngestPageError:
             return None
 
     def accounting(self, name: str = INGEST) -> dict[str, Any]:
-        """A daemon's /accounting. Raises OSError when it does not answer."""
-        with urllib.request.urlopen(f"{self.ingest_url(name)}/accounting", timeout=5) as answer:  # noqa: S310 - our own
-            return dict(json.load(answer))
+        """A daemon's /accounting. Raises IngestPageError when it does not answer."""
+        return ingest_pages.accounting(self.ingest_url(name))
 
     def problems(self, name: str = INGEST) -> list[str] | None:
         """What a daemon's /readyz complains of, empty when all is well; None when it does not answer."""

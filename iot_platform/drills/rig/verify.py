@@ -14,10 +14,10 @@ import psycopg2
 
 from iot_platform.database import DatabaseError
 from iot_platform.drills.rig.drill_run import DrillRun
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.simulator.comparison import Comparison, Log, Place, Stored, examine, read
 from iot_platform.simulator.record import Published
 from iot_platform.telemetry.drain.partition_state import look
-from iot_platform.telemetry.errors import DrainError
 
 SETTLE_SECONDS: Final = 240.0
 QUIET_LOOKS: Final = 3
@@ -112,8 +112,8 @@ def _state(run: DrillRun) -> State:
 
 def _lag(run: DrillRun) -> int | None:
     """Records that wait for the drain; one at least in each partition of which no drain has seen yet that its log still goes on."""
-    with suppress(psycopg2.Error, DatabaseError, DrainError), run.database() as connection:
-        return sum(state.wants_run for state in look(run.settings, connection)[1].values())
+    with suppress(psycopg2.Error, DatabaseError, KafkaUnavailableError), run.database() as connection:
+        return look(run.settings, connection).wants_run
     return None
 
 

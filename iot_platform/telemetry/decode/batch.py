@@ -1,7 +1,7 @@
 """The decoder of the drain: columns in, columns out, with names interned to dense ids that live as long as the decoder."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,20 @@ from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
 from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
 
+MAX_NAMES: Final = 1_000_000
+"""A decoder with more names than this is replaced: a flood of new names must not fill the memory."""
 _CHUNK = 1_000  # parsed objects alive at once: they stay in the CPU's cache
 _CONTAINERS = frozenset({dict, list})
 
 
 class Decoder:
-    """Decodes batches of Kafka records under one set of rules. Not safe for concurrent use: one per lane.
+    """Decodes batches of Kafka records under one set of rules.
 
     Records of a common shape are decoded as columns, all others by `decode_one`; the outcomes are the same. `sources` and `series` also
     hold names that only occurred in records that were quarantined in the end.
+
+    One thread decodes. Others may read `rules`, `sources` and `series` meanwhile, at the indices of a batch that was handed to them, and
+    compare decoders by identity: both lists only grow, and an entry never changes.
     """
 
     def __init__(self, rules: DecodeRules) -> None:
@@ -44,6 +49,10 @@ class Decoder:
     def names(self) -> int:
         """How many names are held in memory; topics that fit no pattern count too."""
         return self._names.size
+
+    def renewed(self) -> "Decoder":
+        """This decoder, or an empty one of the same rules where it holds more than MAX_NAMES; for the thread that decodes."""
+        return self if self.names <= MAX_NAMES else Decoder(self.rules)
 
     def decode(self, topics: Sequence[bytes | None], payloads: Sequence[bytes | None], received_at: npt.NDArray[np.int64]) -> DecodedBatch:
         """Decode n records; the three sequences have equal length, received_at is µs since the epoch. Never raises for any bytes."""

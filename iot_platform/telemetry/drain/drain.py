@@ -12,12 +12,14 @@ from typing import Final
 
 import structlog
 
+from iot_platform.kafka.errors import KafkaUnavailableError, TopicMissingError
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import batch_counts, offsets
+from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.lane import Lane
 from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
-from iot_platform.telemetry.errors import DrainError, TopicRecreatedError, TransientError
+from iot_platform.telemetry.errors import DrainError, TopicRecreatedError
 
 __all__ = ["Drain", "PartitionProgress", "Progress", "ProjectProgress", "Shift"]
 
@@ -35,12 +37,15 @@ SWITCH_INTERVAL_SECONDS: Final = 0.001
 @dataclass(frozen=True)
 class Shift:
     """What one drain works on. `until_caught_up`: end once the offsets that the log held at the start are committed, however long that
-    takes; otherwise after drain_shift_seconds, drain_idle_seconds without a message, or when `fits` says of all the partitions that the
-    topic has now that the shift is not made for them."""
+    takes; otherwise after `seconds` (None: drain_shift_seconds), drain_idle_seconds without a message, when `fits` says of all the
+    partitions that the topic has now that the shift is not made for them, or when `is_over`, asked about once a second, says that its
+    successor waits."""
 
     partitions: tuple[int, ...]
     run_id: str
     until_caught_up: bool = False
+    seconds: float | None = None
+    is_over: Callable[[], bool] = lambda: False
     fits: Callable[[tuple[int, ...]], bool] = lambda _: True
 
 
@@ -60,7 +65,7 @@ class Drain:
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
         self._halt = threading.Event()
-        self._unfit = False
+        self._unfit = self._over = False
         self._lock = threading.Lock()
         self._progress = Progress()
         self._last_commit = time.monotonic()
@@ -83,7 +88,7 @@ class Drain:
 
         Raises:
             TopicMissingError, TopicRecreatedError, DataGoneError: see there; never retry by itself.
-            TransientError: servers did not come back before the shift ended. Retry with a new shift.
+            TransientError, KafkaUnavailableError: servers did not come back before the shift ended. Retry with a new shift.
             Anything else: a bug or an unknown state; what was committed stays, nothing was dropped.
         """
         started = time.monotonic()
@@ -114,6 +119,7 @@ class Drain:
             if now - told >= PROGRESS_SECONDS:
                 told = now
                 self._on_progress(self._snapshot(started))
+                self._over = self._shift.is_over()
             if now - checked >= TOPIC_CHECK_SECONDS:
                 checked = now
                 self._check_topic()
@@ -126,13 +132,15 @@ class Drain:
     def _reason_to_end(self, now: float, started: float) -> str:
         if self._stop.is_set():
             return "stopped"
+        if self._over:
+            return "over"
         if any(lane.state.error is not None for lane in self._lanes):
             return "error"
         if self._shift.until_caught_up:
             return ""
         if self._unfit:
             return "other partitions"
-        if now - started >= self._settings.drain_shift_seconds:
+        if now - started >= (self._settings.drain_shift_seconds if self._shift.seconds is None else self._shift.seconds):
             return "time"
         return "idle" if now - self._last_commit >= self._settings.drain_idle_seconds else ""
 
@@ -141,8 +149,10 @@ class Drain:
         wants another shift."""
         known = {lane.topic_id for lane in self._lanes if lane.topic_id}
         try:
-            identity = offsets.describe(self._settings)
-        except TransientError:
+            identity = self._identity()
+        except TopicMissingError:
+            raise
+        except KafkaUnavailableError:
             return  # the lanes notice, if it lasts
         if known and known != {identity.topic_id} and self._is_still_another(known):
             raise TopicRecreatedError(f"topic '{identity.topic}' was deleted and created anew during this drain; see `iot offsets show`")
@@ -151,9 +161,15 @@ class Drain:
     def _is_still_another(self, known: set[str]) -> bool:
         """A second look: a person is only called for a topic that stays another one."""
         try:
-            return known != {offsets.describe(self._settings).topic_id}
-        except TransientError:
+            return known != {self._identity().topic_id}
+        except TopicMissingError:
+            raise
+        except KafkaUnavailableError:
             return False
+
+    def _identity(self) -> TopicIdentity:
+        with TopicOffsets(self._settings, WORK_SECONDS) as topic:
+            return topic.identity()
 
     def _committed(self, outcome: Outcome) -> None:
         with self._lock:
@@ -180,7 +196,7 @@ class Drain:
 
     def _raise_errors(self, progress: Progress) -> None:
         errors = [lane.state.error for lane in self._lanes if lane.state.error is not None]
-        if progress.ended != "stopped":
+        if progress.ended not in ("stopped", "over"):
             errors += [lane.state.unresolved for lane in self._lanes if lane.state.unresolved is not None]
         if errors:
             for other in errors[1:]:

@@ -9,31 +9,26 @@ from typing import Final
 import psycopg2
 import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
-from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
 from iot_platform.settings import Settings
+from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.log_cut import LogCheck
 from iot_platform.telemetry.drain.source import KafkaSource
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
-from iot_platform.telemetry.errors import DrainedElsewhereError, TransientError
+from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.records import DecodedRecords
 
 log = structlog.get_logger(__name__)
 
-MAX_NAMES: Final = 1_000_000
-"""A decoder that interned more names than this is replaced: a flood of new names must not fill the memory."""
 MAX_LOST: Final = 3
 """After losing the compare-and-set this often in a row, the partitions are left to whoever wins it."""
-PATIENCE_SECONDS: Final = 300.0
-"""Without any commit for this long, a transient error becomes the drain's error."""
 
 
 @dataclass
@@ -80,40 +75,21 @@ class Lane:
     def _run(self) -> None:
         try:
             while not self._done and not self._halt.is_set():
-                self._retrying()(self._session)
-        except (TransientError, DatabaseUnreachableError) as error:
-            if not self._halt.is_set():
-                self.state.error = error
+                retries.persist(self._session, progressed=lambda: self._committed, stop=self._halt, on_retry=self._note_retry)
         except BaseException as error:  # handed to the drain, which raises it
-            self.state.error = error
+            if not (retries.is_retried(error) and self._halt.is_set()):
+                self.state.error = error
 
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
-            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
-            stop=stop_when_event_set(self._halt) | stop_after_delay(PATIENCE_SECONDS),
-            sleep=sleep_using_event(self._halt),
-            before_sleep=self._before_retry,
-            reraise=True,
-        )
-
-    def _before_retry(self, attempt: RetryCallState) -> None:
-        error = attempt.outcome.exception() if attempt.outcome else None
+    def _note_retry(self, error: BaseException) -> None:
         self.state.unresolved = error
         self.state.retries += 1
-        log.warning("drain retries", partitions=self.partitions, attempt=attempt.attempt_number, error=str(error))
+        log.warning("drain retries", partitions=self.partitions, error=str(error))
 
     def _session(self) -> None:
-        """Work until halted, caught up or broken. A transient error after a commit starts anew with fresh patience."""
+        """Work until halted, caught up or broken."""
         self._committed = False
         try:
             self._open_and_pump()
-        except (TransientError, DatabaseUnreachableError) as error:
-            if not self._committed:
-                raise
-            self.state.unresolved = error
-            self.state.retries += 1
-            log.warning("drain reconnects", partitions=self.partitions, error=str(error))
         except DrainedElsewhereError as error:
             self.state.lost += 1
             log.info("drained elsewhere", partitions=self.partitions, lost=self.state.lost, error=str(error))
@@ -129,10 +105,11 @@ class Lane:
             require_migrated(connection)
             end_abandoned(connection)
             before = offsets.read(connection, self._settings.kafka_topic)
-            identity, marks = offsets.look(self._settings, self.partitions)
-            rows = offsets.begin(connection, identity, self.partitions, marks)
-            if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
-                marks = offsets.watermarks(self._settings, identity, self.partitions)
+            with TopicOffsets(self._settings, WORK_SECONDS) as topic:
+                identity, marks = topic.look(self.partitions)
+                rows = offsets.begin(connection, identity, self.partitions, marks)
+                if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
+                    marks = topic.watermarks(self.partitions)
             self._settle(connection)
             verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, marks, self._run_id)
             generations = {partition: row.log_generation for partition, row in rows.items()}
@@ -157,9 +134,7 @@ class Lane:
             )
             self._pump(source, Writer(connection, rules))
         except psycopg2.Error as error:
-            if is_transient(error, connection):
-                raise TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}") from error
-            raise
+            retries.raise_explained(error, connection)
         finally:
             source.close()
             if connection is not None:
@@ -213,8 +188,7 @@ class Lane:
                 if (records := source.read(stopped)) is None:
                     self.state.unresolved = None  # Kafka and PostgreSQL answered, there is just nothing to do
                     continue
-                if decoder.names > MAX_NAMES:
-                    decoder = Decoder(self._rules)
+                decoder = decoder.renewed()
                 put(DecodedRecords(records, decoder.decode(records.topics, records.payloads, records.envelope.received_at), decoder))
             put(None)
         except BaseException as error:  # raised again by the writing thread
@@ -234,17 +208,7 @@ class Lane:
         """Count the batch whose COMMIT was not answered, if the ledger has it."""
         if (outcome := self._in_doubt) is None:
             return
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'drain' AND committed_at > now() - interval '1 day'"
-                " AND (kafka_partition, log_generation, from_offset, to_offset) IN %s",
-                (
-                    self._run_id,
-                    tuple((partition, outcome.generations.get(partition, 0), *edges) for partition, edges in outcome.ranges.items()),
-                ),
-            )
-            row = cursor.fetchone()
-        connection.commit()
-        if row is not None and row[0] == len(outcome.ranges):
+        keys = [(outcome.generations.get(partition, 0), partition, *edges) for partition, edges in outcome.ranges.items()]
+        if retries.is_committed(connection, self._run_id, "drain", keys):
             self._in_doubt = None
             self._on_commit(outcome)

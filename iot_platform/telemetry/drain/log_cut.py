@@ -14,9 +14,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets, Watermarks
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain.offsets import OffsetRow, describe, watermarks
+from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.drain.peek import PATIENCE_SECONDS, Nothing, peek
 from iot_platform.telemetry.drain.source import Start
 from iot_platform.telemetry.drain.stored_record import StoredRecords
@@ -182,14 +182,15 @@ class LogCheck:
             cluster = self._consumer.list_topics(self._topic, timeout=PATIENCE_SECONDS).cluster_id
         except KafkaException as error:
             raise TransientError(f"Kafka does not answer: {error.args[0].str()}") from error
-        again = describe(self._settings)
-        if cluster != again.cluster_id or again != self._identity:
-            raise TransientError(
-                f"Kafka contradicts itself about topic '{self._topic}': {again} and cluster {cluster}, before {self._identity}. Do all of"
-                " IOT_KAFKA_BOOTSTRAP_SERVERS belong to one cluster?"
-            )
         numbers = [cut.partition for cut in cuts]
-        later = watermarks(self._settings, again, numbers)
+        with TopicOffsets(self._settings, WORK_SECONDS, self._topic) as topic:
+            again = topic.identity()
+            if cluster != again.cluster_id or again != self._identity:
+                raise TransientError(
+                    f"Kafka contradicts itself about topic '{self._topic}': {again} and cluster {cluster}, before {self._identity}. Do all"
+                    " of IOT_KAFKA_BOOTSTRAP_SERVERS belong to one cluster?"
+                )
+            later = topic.watermarks(numbers)
         second = self.verify({number: rows[number] for number in numbers}, later)
         changed = any(later[number].leader_epoch != marks[number].leader_epoch for number in numbers)
         if changed or [(cut.partition, cut.at) for cut in second.cuts] != [(cut.partition, cut.at) for cut in cuts]:

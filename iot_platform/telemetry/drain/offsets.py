@@ -1,24 +1,16 @@
 """The offset ledger against Kafka: where each partition continues, whether that is still possible, and accepting that it is not. Whether
 the log is still the same one: see log_cut.py."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.kafka import leaders
-from iot_platform.kafka.causes import ConnectionCauses
-from iot_platform.kafka.watermarks import KAFKA_TIMEOUT_SECONDS, TopicIdentity, Watermarks, ask_watermarks, identify
-from iot_platform.settings import Settings
+from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
 from iot_platform.telemetry.errors import (
     DataGoneError,
     DrainedElsewhereError,
-    TopicMissingError,
     TopicRecreatedError,
-    TransientError,
     accept_command,
 )
 
@@ -38,58 +30,6 @@ class OffsetRow:
     record_offset: int | None = None
     record_sha256: str | None = None  # hexadecimal
     updated_at: float = 0.0  # seconds since the epoch
-
-
-def describe(settings: Settings) -> TopicIdentity:
-    """Ask Kafka for the topic. Blocks at most about 20 s.
-
-    Raises:
-        TransientError, TopicMissingError.
-    """
-    with _asking(settings) as admin:
-        return identify(admin, settings.kafka_topic)
-
-
-def look(settings: Settings, partitions: Iterable[int] | None = None) -> tuple[TopicIdentity, dict[int, Watermarks]]:
-    """The topic, and what the logs of these of its partitions (None: of all) hold now, over one connection. Blocks at most about 40 s.
-
-    Raises:
-        TransientError, TopicMissingError.
-    """
-    with _asking(settings) as admin:
-        identity = identify(admin, settings.kafka_topic)
-        return identity, _watermarks(admin, identity, identity.partitions if partitions is None else partitions)
-
-
-def watermarks(settings: Settings, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
-    """What the log of each partition holds now. Blocks at most about 20 s.
-
-    Raises:
-        TopicMissingError, TransientError.
-    """
-    with _asking(settings) as admin:
-        return _watermarks(admin, identity, partitions)
-
-
-def _watermarks(admin: AdminClient, identity: TopicIdentity, partitions: Iterable[int]) -> dict[int, Watermarks]:
-    wanted = tuple(partitions)
-    if absent := sorted(set(wanted) - set(identity.partitions)):
-        raise TopicMissingError(f"topic '{identity.topic}' has no partition {absent[0]}: it has {len(identity.partitions)}")
-    return ask_watermarks(admin, identity.topic, wanted)
-
-
-@contextmanager
-def _asking(settings: Settings) -> Iterator[AdminClient]:
-    """A client for the length of a question; Kafka's errors become ours."""
-    causes, topic = ConnectionCauses(settings), settings.kafka_topic
-    with AdminClient({**causes.config, "log_level": 0}) as admin:
-        try:
-            yield admin
-        except KafkaException as error:
-            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
-                raise TopicMissingError(f"Kafka has no topic '{topic}': create it (`iot up` does), or correct IOT_KAFKA_TOPIC") from error
-            why = leaders.reason(admin, topic, error, causes, KAFKA_TIMEOUT_SECONDS)
-            raise TransientError(why) from error
 
 
 def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:

@@ -5,32 +5,25 @@ from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.kafka.watermarks import TopicIdentity
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.log_cut import LogCheck
-from iot_platform.telemetry.drain.offsets import OffsetRow
-from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, judge
+from iot_platform.telemetry.drain.partition_state import DrainState, Problem, look
 from iot_platform.telemetry.drain.source import KafkaSource
 
 
-def examine(
-    settings: Settings, connection: Connection, *, closely: bool = True
-) -> tuple[TopicIdentity, dict[int, OffsetRow], dict[int, PartitionState]]:
-    """The topic, what was drained of it, and how each partition stands. `closely`: also read the last drained record again, which finds a
-    log that was cut and has grown again. Changes nothing; blocks for some seconds at most, a minute where Kafka does not answer.
+def examine(settings: Settings, connection: Connection, *, closely: bool = True) -> DrainState:
+    """How the drain stands. `closely`: also read the last drained record again, which finds a log that was cut and has grown again. Changes
+    nothing; blocks for some seconds at most, a minute where Kafka does not answer.
 
     Raises:
-        DrainError, psycopg2.Error.
+        KafkaUnavailableError, DrainError, psycopg2.Error.
     """
-    rows = offsets.read(connection, settings.kafka_topic)
-    identity, marks = offsets.look(settings)
-    states = judge(identity, rows, marks)
-    sound = {number: row for number, row in rows.items() if states[number].problem in (None, Problem.LOG_CUT)}
+    drain = look(settings, connection)
+    sound = {number: row for number, row in drain.rows.items() if drain.partitions[number].problem in (None, Problem.LOG_CUT)}
     if closely and sound:
         with closing(KafkaSource(settings)) as source:
-            cuts = LogCheck(settings, source.consumer, connection, identity).verify(sound, marks, note=False).cuts
+            cuts = LogCheck(settings, source.consumer, connection, drain.identity).verify(sound, drain.marks, note=False).cuts
         for cut in cuts:
             text = f"cut at {cut.at}: {cut.text}. The next drain run goes on there by itself"
-            states[cut.partition] = replace(states[cut.partition], problem=Problem.LOG_CUT, text=text)
-    return identity, rows, states
+            drain.partitions[cut.partition] = replace(drain.partitions[cut.partition], problem=Problem.LOG_CUT, text=text)
+    return drain

@@ -7,7 +7,7 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.kafka.watermarks import TopicIdentity, Watermarks
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets, Watermarks
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.offsets import OffsetRow
@@ -63,15 +63,50 @@ class PartitionState:
         return max(self.lag, 1 if self.problem is not None or self.unverified else 0)
 
 
-def look(settings: Settings, connection: Connection) -> tuple[TopicIdentity, dict[int, PartitionState]]:
-    """Ask Kafka and the database. Blocks at most about 40 s.
+@dataclass(frozen=True)
+class DrainState:
+    """How the drain stands: the topic, the rows of kafka_offset, where the logs begin and end, and the state of each partition."""
+
+    identity: TopicIdentity
+    rows: dict[int, OffsetRow]
+    marks: dict[int, Watermarks]
+    partitions: dict[int, PartitionState]
+
+    @property
+    def lag(self) -> int:
+        """Records in Kafka that are not drained, over all partitions; one with fewer records than were drained counts below 0."""
+        return sum(state.lag for state in self.partitions.values())
+
+    @property
+    def wants_run(self) -> int:
+        """Records that wait, or at least 1 where a drain run must look."""
+        return sum(state.wants_run for state in self.partitions.values())
+
+    @property
+    def wrong(self) -> list[PartitionState]:
+        """Partitions that cannot simply go on."""
+        return [state for state in self.partitions.values() if state.problem]
+
+    @property
+    def problems(self) -> list[str]:
+        """Each of them in words."""
+        return [f"partition {state.partition}: {state.text}" for state in self.wrong]
+
+
+def look(settings: Settings, connection: Connection, topic: TopicOffsets | None = None) -> DrainState:
+    """Ask the database and then Kafka, in this order: a drain that goes on meanwhile would seem to be ahead of the log. Commits. Blocks at
+    most about 40 s; `topic` is a connection to Kafka that is there already.
 
     Raises:
-        TopicMissingError, TransientError, psycopg2.Error.
+        KafkaUnavailableError, TopicMissingError, psycopg2.Error.
     """
     rows = offsets.read(connection, settings.kafka_topic)
-    identity, marks = offsets.look(settings)
-    return identity, judge(identity, rows, marks)
+    if topic is not None:
+        identity, marks = topic.look()
+    else:
+        with TopicOffsets(settings, WORK_SECONDS) as own:
+            identity, marks = own.look()
+    return DrainState(identity, rows, marks, judge(identity, rows, marks))
 
 
 def judge(identity: TopicIdentity, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> dict[int, PartitionState]:

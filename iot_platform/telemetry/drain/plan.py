@@ -1,18 +1,18 @@
 """The plan of a batch: records with every id and verdict, and how they become rows of message and quarantine, drained or replayed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from iot_platform.database.copy_binary import Column, encode, encode_row, int2, int4, int8, timestamptz
-from iot_platform.telemetry.decode import DecodedBatch, Decoder, Reason
+from iot_platform.telemetry.decode import DecodedBatch, Reason
 from iot_platform.telemetry.drain.catalog import Catalog, Project
 from iot_platform.telemetry.duplicates.redelivery import topic_columns
 from iot_platform.telemetry.duplicates.repeats import Stream
-from iot_platform.telemetry.records import Records, split_place
+from iot_platform.telemetry.records import DecodedRecords, Records, split_place
 
 _MESSAGE: Final = """
 COPY message (received_at, kafka_offset, source_id, kafka_partition, time_source, sequence, connection_id, packet_id, flags,
@@ -24,33 +24,72 @@ COPY quarantine (received_at, kafka_offset, kafka_partition, reason, detail, ten
     flags, duplicate_of, log_generation, duplicate_of_generation, topic, topic_bytes, payload) FROM STDIN (FORMAT binary)"""
 
 
-@dataclass(slots=True)
-class Plan:
-    """A batch with all its ids: ready to be written."""
+Bad = Mapping[int, tuple[Reason, str]]
+"""Row → why it is quarantined."""
 
-    records: Records
-    decoded: DecodedBatch
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Which of n records repeat which, as the search for duplicates found it."""
+
     streams: list[Stream]
     duplicate_of: npt.NDArray[np.int64]  # [n] place of the first copy (see records.place_of); -1: none
     connection_id: npt.NDArray[np.int32]  # [n]
-    bad: dict[int, tuple[Reason, str]] = field(default_factory=dict)
-    is_bad: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch with all its ids and verdicts: ready to be written. Its names have been resolved before (`resolve_names`)."""
+
+    batch: DecodedRecords
+    copies: Copies
+    bad: Bad
+    is_bad: npt.NDArray[np.bool_]  # [n]
+
+    @classmethod
+    def of(cls, batch: DecodedRecords, copies: Copies, refused: Bad) -> "Plan":
+        """The plan of a batch of which `resolve_names` refused these."""
+        decoded = batch.decoded
+        is_bad = decoded.source_index < 0
+        is_bad[list(refused)] = True
+        return cls(batch, copies, {row: (reason, detail) for row, reason, detail in decoded.reason} | dict(refused), is_bad)
+
+    @property
+    def records(self) -> Records:
+        """The records themselves."""
+        return self.batch.records
+
+    @property
+    def decoded(self) -> DecodedBatch:
+        """What the decoder made of them."""
+        return self.batch.decoded
+
+    @property
+    def duplicate_of(self) -> npt.NDArray[np.int64]:
+        """[n] place of the first copy; -1: none."""
+        return self.copies.duplicate_of
+
+    @property
+    def connection_id(self) -> npt.NDArray[np.int32]:
+        """[n]"""
+        return self.copies.connection_id
 
     @property
     def measured(self) -> npt.NDArray[np.bool_]:
         """Records that give measurements: good ones that are no repetition."""
         return ~self.is_bad & (self.duplicate_of < 0)
 
-    def judge(self, catalog: Catalog, wanted: npt.NDArray[np.bool_]) -> None:
-        """Fill in what is bad, and make the names of the wanted good records known to the catalog, which may commit."""
-        self.bad = {row: (reason, detail) for row, reason, detail in self.decoded.reason}
-        self.is_bad = self.decoded.source_index < 0
-        # A redelivered message needs its source (it is kept), but no series: it has no measurements.
-        rejected = catalog.resolve(self.decoded, self.measured & wanted)
-        rejected += catalog.resolve_sources(self.decoded, ~self.is_bad & (self.duplicate_of >= 0) & wanted)
-        for row, detail in rejected:
-            self.bad[row] = (Reason.SERIES_LIMIT, detail)
-            self.is_bad[row] = True
+
+def resolve_names(catalog: Catalog, batch: DecodedRecords, copies: Copies, wanted: npt.NDArray[np.bool_]) -> Bad:
+    """Make the names of the wanted good records known to the catalog; those that their project has no room for are refused.
+
+    Commits: names that are new are created in transactions of their own. A batch that is rolled back later leaves names without rows.
+    """
+    good, first = batch.decoded.source_index >= 0, copies.duplicate_of < 0
+    # A redelivered message needs its source (it is kept), but no series: it has no measurements.
+    refused = catalog.resolve(batch.decoded, good & first & wanted)
+    refused += catalog.resolve_sources(batch.decoded, good & ~first & wanted)
+    return {row: (Reason.SERIES_LIMIT, detail) for row, detail in refused}
 
 
 def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tuple[str, list[bytes]]:
@@ -86,12 +125,12 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tu
     return _FIRST_LOG if is_first_log else _LATER_LOG, encode(columns, len(rows))
 
 
-def quarantine_rows(plan: Plan, decoder: Decoder, rows: Iterable[int]) -> list[bytes]:
+def quarantine_rows(plan: Plan, rows: Iterable[int]) -> list[bytes]:
     """Bad records as rows of QUARANTINE."""
     records, envelope = plan.records, plan.records.envelope
     pieces = []
     for row in rows:
-        (reason, detail), (tenant, project) = plan.bad[row], project_of(plan, decoder, row)
+        (reason, detail), (tenant, project) = plan.bad[row], project_of(plan.batch, row)
         topic, topic_bytes = topic_columns(records.topics[row])
         readable, generation, is_copy = bool(envelope.readable[row]), int(records.generation[row]), int(plan.duplicate_of[row]) >= 0
         copied_generation, copied_offset = split_place(np.maximum(plan.duplicate_of[row : row + 1], 0))
@@ -126,13 +165,13 @@ def detail_text(detail: str) -> str:
     return detail.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def project_of(plan: Plan, decoder: Decoder, row: int) -> Project:
+def project_of(batch: DecodedRecords, row: int) -> Project:
     """Tenant and project of a record: as decoded, else as the topic names them; empty where it names none. Never with U+0000, which
     PostgreSQL cannot store."""
-    if (source := int(plan.decoded.source_index[row])) >= 0:
-        _, tenant, project, _ = decoder.sources[source]
+    if (source := int(batch.decoded.source_index[row])) >= 0:
+        _, tenant, project, _ = batch.decoder.sources[source]
         return tenant, project
-    named = decoder.rules.identify(plan.records.topics[row])
+    named = batch.decoder.rules.identify(batch.records.topics[row])
     if named is None:
         return ("", "")
     tenant, project = named.tenant or "", named.project or ""
@@ -146,5 +185,5 @@ def project_indices(plan: Plan, catalog: Catalog) -> npt.NDArray[np.int32]:
     decoded = source >= 0
     project[decoded] = catalog.source_project[source[decoded]]
     for row, _, _ in plan.decoded.reason:
-        project[row] = catalog.project_index(project_of(plan, catalog.decoder, row))
+        project[row] = catalog.project_index(project_of(plan.batch, row))
     return project

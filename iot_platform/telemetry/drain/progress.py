@@ -95,7 +95,7 @@ class Progress:
     retries: int = 0
     seconds: float = 0.0
     ended: str = ""
-    """Why the drain ended: time, idle, caught_up, stopped or elsewhere; empty while it runs."""
+    """Why the drain ended: time, over, idle, caught_up, stopped, other partitions, error or elsewhere; empty while it runs."""
 
     @property
     def messages(self) -> int:

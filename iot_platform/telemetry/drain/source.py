@@ -51,8 +51,10 @@ class Start:
 class KafkaSource:
     """Reads partitions from given offsets. Owned by one thread; `close` it from the same one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topic: str | None = None) -> None:
+        """`topic`: another one than that of the messages."""
         self._settings = settings
+        self._topic = topic or settings.kafka_topic
         self._causes = ConnectionCauses(settings)
         self.consumer = Consumer({**self._causes.config, **CONSUMER, "error_cb": self._on_error}, logger=None)
         self.position: dict[int, int] = {}
@@ -66,7 +68,7 @@ class KafkaSource:
         self.position = {partition: start.offset for partition, start in starts.items()}
         self._generations = generations or {}
         self._was_away = False
-        self.consumer.assign([start.place(self._settings.kafka_topic, partition) for partition, start in starts.items()])
+        self.consumer.assign([start.place(self._topic, partition) for partition, start in starts.items()])
 
     def _on_error(self, error: KafkaError) -> None:
         """Called from within consume()."""
@@ -142,7 +144,7 @@ class KafkaSource:
         self.position[partition] = offset
 
     def _transient(self, error: KafkaError, partition: int | None) -> TransientError:
-        text = self._causes.explain(error, needs=reading(self._settings.kafka_topic))
+        text = self._causes.explain(error, needs=reading(self._topic))
         failure = TransientError(f"{text} (partition {partition})")
         failure.__cause__ = KafkaException(error)
         return failure

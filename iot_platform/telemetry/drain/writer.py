@@ -14,7 +14,7 @@ from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
-from iot_platform.telemetry.drain.plan import QUARANTINE, Plan, message_rows, project_indices, quarantine_rows
+from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, Plan, message_rows, project_indices, quarantine_rows, resolve_names
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
 from iot_platform.telemetry.duplicates.redelivery import Redelivery
 from iot_platform.telemetry.duplicates.repeats import streams
@@ -88,7 +88,7 @@ class Writer:
         plan = self._plan(batch, catalog)
         values = select(plan.decoded, plan.measured, catalog)
         copy_messages, messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
-        quarantine = quarantine_rows(plan, batch.decoder, plan.bad)
+        quarantine = quarantine_rows(plan, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
             if not catalog.hold(cursor):
@@ -106,16 +106,16 @@ class Writer:
         self._connection.commit()
         self.in_doubt = None
         note_latest(catalog, values, latest)
-        self._redelivery.committed(plan.records, plan.streams)
+        self._redelivery.committed(plan.records, plan.copies.streams)
         return outcome
 
     def _plan(self, batch: DecodedRecords, catalog: Catalog) -> Plan:
-        records, decoded = batch.records, batch.decoded
+        """Commits names and connections that are new."""
+        records = batch.records
         ids = self._connections.resolve(records.envelope.connections)
-        batch_streams = list(streams(records, ids))
-        plan = Plan(records, decoded, batch_streams, self._redelivery.find(records, batch_streams), ids[records.envelope.connection])
-        plan.judge(catalog, np.ones(len(records), np.bool_))
-        return plan
+        found = list(streams(records, ids))
+        copies = Copies(found, self._redelivery.find(records, found), ids[records.envelope.connection])
+        return Plan.of(batch, copies, resolve_names(catalog, batch, copies, np.ones(len(records), np.bool_)))
 
     def _claim(self, cursor: Cursor, records: Records) -> None:
         """The compare-and-set, first of all: whoever wins it owns the offsets."""
@@ -162,7 +162,7 @@ def note_connections(cursor: Cursor, plan: Plan) -> None:
     """Widen what mqtt_connection_partition knows of the plan's streams."""
     envelope = plan.records.envelope
     rows = []
-    for stream in plan.streams:
+    for stream in plan.copies.streams:
         times = envelope.received_at[stream.rows]
         edges = (f"{int(times.min())} microseconds", f"{int(times.max())} microseconds")
         rows.append((stream.connection_id, stream.partition, int(envelope.sequence[stream.rows].max()), *edges))

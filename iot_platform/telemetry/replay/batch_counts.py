@@ -13,6 +13,7 @@ from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.replay.plan import Bools, Work
+from iot_platform.telemetry.retries import LedgerKey
 
 _LEDGER: Final = """
 INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, detail, log_generation, kafka_partition, from_offset, to_offset, messages,
@@ -25,9 +26,6 @@ SELECT (extract(epoch FROM a.hour) * 1000000)::bigint, a.tenant_id, a.project_id
 FROM accounting_1h a
 JOIN (VALUES %s) v (hour, tenant_id, project_id, kafka_partition) USING (hour, tenant_id, project_id, kafka_partition)"""
 _KEY: Final = f"({_TIME}, %s, %s, %s)"
-
-LedgerKey = tuple[int, int, int, int]
-"""Generation of the log, Kafka partition, from_offset, to_offset."""
 
 
 @dataclass(frozen=True)

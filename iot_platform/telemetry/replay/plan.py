@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from iot_platform.telemetry.drain.catalog import Catalog, Project
 from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
-from iot_platform.telemetry.drain.plan import Plan, detail_text, project_of
+from iot_platform.telemetry.drain.plan import Copies, Plan, detail_text, project_of, resolve_names
+from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay.removed import Removed
 from iot_platform.telemetry.replay.rows import Held
 from iot_platform.telemetry.replay.selection import Selection
@@ -36,20 +37,21 @@ class Work:
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-    def of(cls, held: Held, plan: Plan, catalog: Catalog, selection: Selection, removed: Removed) -> "Work":
-        """Judge a batch; names it needs are created, in transactions of their own, if the catalog may."""
-        wanted = _wanted(held, plan, catalog, selection)
-        forbidden = removed.forbidden(held, plan, catalog)
+    def of(cls, held: Held, batch: DecodedRecords, copies: Copies, catalog: Catalog, *, selection: Selection, removed: Removed) -> "Work":
+        """Decide about a batch. Commits: names it needs are created, in transactions of their own, if the catalog may."""
+        wanted = _wanted(held, batch, selection)
+        forbidden = removed.forbidden(held, batch)
         wanted &= ~forbidden
         stored = wanted & ~held.in_quarantine & ~held.restored
-        plan.judge(catalog, wanted & ~(stored & (held.duplicate_of >= 0)))
+        refused = resolve_names(catalog, batch, copies, wanted & ~(stored & (held.duplicate_of >= 0)))
+        plan = Plan.of(batch, copies, refused)
         quarantined = wanted & held.in_quarantine
         return cls(
             held,
             plan,
             catalog,
             leave=quarantined & ~plan.is_bad,
-            update=quarantined & plan.is_bad & _reworded(held, plan, catalog),
+            update=quarantined & plan.is_bad & _reworded(held, plan),
             restore=wanted & held.restored,
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
@@ -73,7 +75,7 @@ class Work:
 
     def projects(self, rows: npt.NDArray[np.intp]) -> list[Project]:
         """Tenant and project by the rules of today."""
-        return [project_of(self.plan, self.catalog.decoder, row) for row in rows.tolist()]
+        return [project_of(self.plan.batch, row) for row in rows.tolist()]
 
     def places(self, mask: Bools) -> list[tuple[int, int]]:
         """Kafka partition and place (see records.place_of) of the masked records."""
@@ -113,18 +115,18 @@ class Work:
         return tally
 
 
-def _wanted(held: Held, plan: Plan, catalog: Catalog, selection: Selection) -> Bools:
+def _wanted(held: Held, batch: DecodedRecords, selection: Selection) -> Bools:
     if selection.tenant is None and selection.project is None:
         return np.ones(len(held), np.bool_)
-    named = (project_of(plan, catalog.decoder, row) for row in range(len(held)))
+    named = (project_of(batch, row) for row in range(len(held)))
     return np.array([selection.wants(before, now) for before, now in zip(held.project, named, strict=True)], np.bool_)
 
 
-def _reworded(held: Held, plan: Plan, catalog: Catalog) -> Bools:
+def _reworded(held: Held, plan: Plan) -> Bools:
     """Quarantined records of which the table says something else than what would be said today."""
     found = np.zeros(len(held), np.bool_)
     for row, (reason, detail) in plan.bad.items():
         if held.in_quarantine[row]:
             said = held.reason[row], held.detail[row], held.project[row]
-            found[row] = said != (str(reason), detail_text(detail), project_of(plan, catalog.decoder, row))
+            found[row] = said != (str(reason), detail_text(detail), project_of(plan.batch, row))
     return found

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.telemetry.drain.catalog import Catalog
-from iot_platform.telemetry.drain.plan import Plan, project_of
+from iot_platform.telemetry.drain.plan import project_of
 from iot_platform.telemetry.envelope import EARLIEST
+from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay.rows import Held
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
@@ -47,12 +47,12 @@ class Removed:
         early: Bools = held.records.envelope.received_at < self.horizon
         return early
 
-    def forbidden(self, held: Held, plan: Plan, catalog: Catalog) -> Bools:
+    def forbidden(self, held: Held, batch: DecodedRecords) -> Bools:
         """Records to restore of tenants that were deleted: they never come back."""
         found = np.zeros(len(held), np.bool_)
         if self.offsets:
             records = held.records
             for row in np.flatnonzero(held.restored).tolist():
-                tenant, _ = project_of(plan, catalog.decoder, row)
+                tenant, _ = project_of(batch, row)
                 found[row] = records.place_at(row) < self.offsets.get((tenant, int(records.partition[row])), 0)
         return found

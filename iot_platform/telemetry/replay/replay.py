@@ -5,30 +5,28 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import psycopg2
 import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_after_delay, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
-from iot_platform.database.errors import DatabaseUnreachableError, is_transient
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
+from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.drain import offsets
-from iot_platform.telemetry.drain.lane import MAX_NAMES, PATIENCE_SECONDS
 from iot_platform.telemetry.drain.writer import WriterRules
-from iot_platform.telemetry.errors import ReplayError, TransientError
+from iot_platform.telemetry.errors import ReplayError
 from iot_platform.telemetry.replay import rows, selection
-from iot_platform.telemetry.replay.batch_counts import LedgerKey
 from iot_platform.telemetry.replay.restore import KafkaShelf, Offsets, held, missing
 from iot_platform.telemetry.replay.rows import Held, Key
 from iot_platform.telemetry.replay.selection import Selection, Slice
 from iot_platform.telemetry.replay.tally import Tally
 from iot_platform.telemetry.replay.writer import ReplayWriter
+from iot_platform.telemetry.retries import LedgerKey
 
 __all__ = ["Replay", "Selection", "Tally"]
 
@@ -77,15 +75,15 @@ class Replay:
         self._writing: Connection | None = None
         self._writer: ReplayWriter | None = None
         self._shelf: KafkaShelf | None = None
-        self._place = self._following = _Place()
+        self._place = self._following = self._began_at = _Place()
         self._in_doubt: tuple[Tally, list[LedgerKey], _Place] | None = None
 
     def run(self) -> Tally:
         """Replay everything that is selected, and return what became of it. Blocks.
 
         Raises:
-            DatabaseError, TransientError: a server cannot be used, or did not come back within 5 minutes. What was committed stays:
-                repeat it.
+            DatabaseError, KafkaUnavailableError, TransientError: a server cannot be used, or did not come back within 5 minutes. What
+                was committed stays: repeat it.
             ReplayError: the selection means nothing here. Never retry.
         """
         try:
@@ -95,9 +93,14 @@ class Replay:
             for part in parts:
                 self._place = _Place(offset=part.first)
                 while not self._place.done and not self._stop.is_set():
-                    self._retrying()(self._session, part)
-        except (TransientError, DatabaseUnreachableError):
-            if not self._stop.is_set():
+                    retries.persist(
+                        partial(self._session, part),
+                        progressed=lambda: self._place is not self._began_at,
+                        stop=self._stop,
+                        on_retry=self._note_retry,
+                    )
+        except Exception as error:
+            if not (retries.is_retried(error) and self._stop.is_set()):
                 raise
         finally:
             self._close()
@@ -113,7 +116,7 @@ class Replay:
                 return selection.by_time(reading, self._selection)
             return self._parts_by_offset(reading, self._selection.partition)
         except psycopg2.Error as error:
-            raise self._explained(error) from error
+            retries.raise_explained(error, self._writing)
 
     def _parts_by_offset(self, reading: Connection, partition: int) -> list[Slice]:
         if (row := self._offsets.get(partition)) is None:
@@ -139,34 +142,22 @@ class Replay:
             self.tally.notes.append(f"{uncovered} of the offsets are an accepted loss, or older than the ledger: left alone")
         return parts
 
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type((TransientError, DatabaseUnreachableError)),
-            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
-            stop=stop_when_event_set(self._stop) | stop_after_delay(PATIENCE_SECONDS),
-            sleep=sleep_using_event(self._stop),
-            before_sleep=self._before_retry,
-            reraise=True,
-        )
-
-    def _before_retry(self, attempt: RetryCallState) -> None:
-        error = attempt.outcome.exception() if attempt.outcome else None
-        log.warning("replay retries", attempt=attempt.attempt_number, error=str(error))
+    def _note_retry(self, error: BaseException) -> None:
+        log.warning("replay retries", error=str(error))
         self._on_retry(str(error))
 
     def _session(self, part: Slice) -> None:
-        """Work on a slice until it is done, stopped or broken. A transient error after a commit starts anew with fresh patience."""
-        before = self._place
+        """Work on a slice until it is done, stopped or broken."""
+        self._began_at = self._place
         try:
             self._work(part)
         except BaseException as error:
             if self._writer is not None and self._writer.in_doubt is not None:
                 self._in_doubt = (*self._writer.in_doubt, self._following)
             self._close()
-            explained = self._explained(error) if isinstance(error, psycopg2.Error) else error
-            if self._place is before or not isinstance(explained, TransientError | DatabaseUnreachableError):
-                raise explained from explained.__cause__
-            log.warning("replay reconnects", error=str(explained))
+            if isinstance(error, psycopg2.Error):
+                retries.raise_explained(error, None)
+            raise
 
     def _work(self, part: Slice) -> None:
         reading = self._open()
@@ -211,8 +202,7 @@ class Replay:
         """Decode and commit a batch; then the place is the following one."""
         self._following = following
         if len(batch) and (writer := self._writer) is not None:
-            if self._decoder.names > MAX_NAMES:
-                self._decoder = Decoder(self._rules)
+            self._decoder = self._decoder.renewed()
             records = batch.records
             decoded = self._decoder.decode(records.topics, records.payloads, records.envelope.received_at)
             self.tally.add(writer.write(batch, decoded, self._decoder))
@@ -243,16 +233,8 @@ class Replay:
         if self._in_doubt is None:
             return
         tally, keys, following = self._in_doubt
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM ledger WHERE run_id = %s AND kind = 'replay' AND committed_at > now() - interval '1 day'"
-                " AND (log_generation, kafka_partition, from_offset, to_offset) IN %s",
-                (self.run_id, tuple(keys)),
-            )
-            row = cursor.fetchone()
-        connection.commit()
         self._in_doubt = None
-        if row is not None and row[0] == len(keys):
+        if retries.is_committed(connection, self.run_id, "replay", keys):
             self.tally.add(tally)
             self._place = following
 
@@ -263,10 +245,3 @@ class Replay:
         if self._shelf is not None:
             self._shelf.close()
         self._reading = self._writing = self._writer = self._shelf = None
-
-    def _explained(self, error: psycopg2.Error) -> BaseException:
-        if not is_transient(error, self._writing):
-            return error
-        explained = TransientError(f"PostgreSQL: {' '.join(str(error).split()) or type(error).__name__}")
-        explained.__cause__ = error
-        return explained

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.kafka.errors import TopicMissingError
+from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.log_cut import LogCheck
 from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform.telemetry.envelope import Envelopes
-from iot_platform.telemetry.errors import TopicMissingError, TransientError
+from iot_platform.telemetry.errors import TransientError
 from iot_platform.telemetry.records import Records
 from iot_platform.telemetry.replay.rows import Held
 from iot_platform.telemetry.replay.selection import Slice
@@ -72,18 +74,19 @@ class KafkaShelf:
         """Why nothing of the partition can be restored; "" if it can. Rolls back.
 
         Raises:
-            TransientError: Kafka does not answer.
+            KafkaUnavailableError, TransientError: Kafka does not answer.
         """
         row = self._rows[partition]
-        try:
-            identity = offsets.describe(self._settings)
-        except TopicMissingError as error:
-            return str(error)
-        if (identity.cluster_id, identity.topic_id) != (row.cluster_id, row.topic_id):
-            return f"topic '{identity.topic}' is not the one that was drained (topic id {identity.topic_id}, drained: {row.topic_id})"
-        if partition not in identity.partitions:
-            return f"topic '{identity.topic}' has no partition {partition} any more"
-        marks = offsets.watermarks(self._settings, identity, (partition,))
+        with TopicOffsets(self._settings, WORK_SECONDS) as topic:
+            try:
+                identity = topic.identity()
+            except TopicMissingError as error:
+                return str(error)
+            if (identity.cluster_id, identity.topic_id) != (row.cluster_id, row.topic_id):
+                return f"topic '{identity.topic}' is not the one that was drained (topic id {identity.topic_id}, drained: {row.topic_id})"
+            if partition not in identity.partitions:
+                return f"topic '{identity.topic}' has no partition {partition} any more"
+            marks = topic.watermarks((partition,))
         check = LogCheck(self._settings, self._source.consumer, connection, identity)
         cuts = check.verify({partition: row}, marks, note=False).cuts if row.next_offset >= marks[partition].low else []
         return f"Kafka's log was cut at {cuts[0].at}, which no drain has seen yet: repeat this after one" if cuts else ""
@@ -92,9 +95,10 @@ class KafkaShelf:
         """The first offset that Kafka still holds.
 
         Raises:
-            TransientError: Kafka does not answer.
+            KafkaUnavailableError, TopicMissingError.
         """
-        return offsets.look(self._settings, (partition,))[1][partition].low
+        with TopicOffsets(self._settings, WORK_SECONDS) as topic:
+            return topic.look((partition,))[1][partition].low
 
     def fetch(self, partition: int, generation: int, wanted: Offsets, stopped: Callable[[], bool]) -> Iterator[tuple[Records, Offsets]]:
         """The records of these offsets (ascending, none below `low`), where Kafka has one; with each batch the wanted offsets up to there.

@@ -10,18 +10,19 @@ from iot_platform.database.locks import lock_key
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
-from iot_platform.telemetry.drain.plan import QUARANTINE, Plan, detail_text, message_rows, quarantine_rows
+from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, detail_text, message_rows, quarantine_rows
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
 from iot_platform.telemetry.drain.writer import WriterRules, note_connections
 from iot_platform.telemetry.duplicates.redelivery import Redelivery
 from iot_platform.telemetry.duplicates.repeats import streams
+from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import batch_counts
-from iot_platform.telemetry.replay.batch_counts import LedgerKey
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.replay.removed import Removed
 from iot_platform.telemetry.replay.rows import Held
 from iot_platform.telemetry.replay.selection import Selection
 from iot_platform.telemetry.replay.tally import Tally
+from iot_platform.telemetry.retries import LedgerKey
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
 # In all three: the times as a range of constants too, or TimescaleDB would look into every chunk.
@@ -86,7 +87,8 @@ class ReplayWriter:
             if self._catalog is None or self._catalog.decoder is not decoder:
                 self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
             removed = Removed.look(self._connection, self._names.topic_ids) if held.restored.any() else Removed()
-            work = Work.of(held, self._plan(held, decoded), self._catalog, self._selection, removed)
+            batch = DecodedRecords(held.records, decoded, decoder)
+            work = Work.of(held, batch, self._copies(held), self._catalog, selection=self._selection, removed=removed)
             if self._dry_run:
                 work.result = self._measurements.look(work.select())
                 return work.tally()
@@ -96,16 +98,16 @@ class ReplayWriter:
             self._connection.rollback()
             self._catalog = None  # names were deleted with their tenant
 
-    def _plan(self, held: Held, decoded: DecodedBatch) -> Plan:
+    def _copies(self, held: Held) -> Copies:
+        """What the tables know of repetitions; of restored records, what a search finds. Commits connections that are new."""
+        if self._dry_run or not held.restored.any():
+            return Copies([], held.duplicate_of, held.connection_id)
         records = held.records
-        plan = Plan(records, decoded, [], held.duplicate_of, held.connection_id)
-        if held.restored.any() and not self._dry_run:
-            ids = self._connections.resolve(records.envelope.connections)
-            plan.connection_id = ids[records.envelope.connection]
-            plan.streams = list(streams(records, ids))
-            first = Redelivery(self._connection, self._rules.in_flight_window).find(records, plan.streams)
-            plan.duplicate_of = np.where(first < records.places, first, -1)  # later copies name this one, or the same first one
-        return plan
+        ids = self._connections.resolve(records.envelope.connections)
+        found = list(streams(records, ids))
+        first = Redelivery(self._connection, self._rules.in_flight_window).find(records, found)
+        # Later copies name this one, or the same first one.
+        return Copies(found, np.where(first < records.places, first, -1), ids[records.envelope.connection])
 
     def _commit(self, work: Work, catalog: Catalog) -> Tally | None:
         """None, and nothing committed, if the catalog is not current any more."""
@@ -150,7 +152,7 @@ def _write_rows(cursor: Cursor, work: Work) -> None:
     copy_messages, messages = message_rows(plan, work.catalog, np.flatnonzero((work.leave | work.restore) & ~plan.is_bad))
     if messages:
         copy(cursor, copy_messages, messages)
-    if quarantine := quarantine_rows(plan, work.catalog.decoder, np.flatnonzero(work.restore & plan.is_bad).tolist()):
+    if quarantine := quarantine_rows(plan, np.flatnonzero(work.restore & plan.is_bad).tolist()):
         copy(cursor, QUARANTINE, quarantine)
 
 

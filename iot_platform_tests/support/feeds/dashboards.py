@@ -85,7 +85,7 @@ def _lose(settings: Settings, feed: Feed) -> None:
         feed.send(b"{}", partition=1)
     feed.flush()
     delete_records(settings, 1, before + 3)
-    with closing(connect(settings)) as connection:
-        identity, marks = offsets.look(settings)
+    with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
+        identity, marks = topic.look()
         row = offsets.read(connection, identity.topic)[1]
         assert offsets.accept(connection, identity, row, marks[1], "test")

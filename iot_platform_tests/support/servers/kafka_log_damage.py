@@ -9,7 +9,8 @@ from pathlib import Path
 from threading import Event
 
 from iot_platform.drills.rig.kafka_log import cut_log
-from iot_platform.kafka.watermarks import KafkaUnavailableError, TopicOffsets
+from iot_platform.kafka.errors import KafkaUnavailableError
+from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.local.server import start
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.stack import Servers

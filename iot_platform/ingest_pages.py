@@ -1,0 +1,70 @@
+"""The ingest daemon's HTTP pages, read: /readyz, /metrics, /accounting. Whatever asks a daemon asks through here."""
+
+import json
+import urllib.request
+from collections.abc import Iterable
+from typing import Any, Final
+
+READY_SECONDS: Final = 3.0
+ACCOUNTING_SECONDS: Final = 5.0
+MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+class IngestPageError(Exception):
+    """A daemon did not answer, or not as one does; the message names the page and the setting. Retry later."""
+
+
+def is_ready(url: str) -> bool:
+    """Whether the daemon says that messages flow. Blocks for READY_SECONDS at most, as `counters` does for each daemon."""
+    try:
+        _read(url, "readyz", READY_SECONDS)
+    except IngestPageError:
+        return False
+    return True
+
+
+def samples(url: str) -> Iterable[tuple[str, float]]:
+    """Name and value of each sample of a daemon's metrics.
+
+    Raises:
+        IngestPageError: see there.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = _read(url, "metrics", READY_SECONDS).decode()
+    return [(sample.name, sample.value) for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def counters(urls: Iterable[str]) -> dict[str, float]:
+    """The metrics of all these daemons, summed; those with labels summed over them, too.
+
+    Raises:
+        IngestPageError: see there.
+    """
+    sums: dict[str, float] = {}
+    for url in urls:
+        for name, value in samples(url):
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def accounting(url: str) -> dict[str, Any]:
+    """Where every message is that the daemon ever received.
+
+    Raises:
+        IngestPageError: see there.
+    """
+    try:
+        return dict(json.loads(_read(url, "accounting", ACCOUNTING_SECONDS)))
+    except (ValueError, TypeError) as error:
+        raise IngestPageError(f"the ingest daemon at {url}/accounting (IOT_INGEST_HTTP_URL) gives no accounting: {error}") from error
+
+
+def _read(url: str, page: str, seconds: float) -> bytes:
+    address = f"{url}/{page}"
+    try:
+        with urllib.request.urlopen(address, timeout=seconds) as answer:  # noqa: S310 - our own setting
+            return bytes(answer.read(MAX_BYTES))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise IngestPageError(f"the ingest daemon at {address} (IOT_INGEST_HTTP_URL) does not answer: {reason}") from error
