@@ -30,8 +30,45 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def test_both_languages_give_the_same_commands() -> None:
-    assert code_blocks(ROOT / "README.md") == code_blocks(ROOT / "README.zh-CN.md") != []
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name.endswith(".zh-CN.md")], ids=lambda page: page.name)
+def test_both_languages_give_the_same_commands_and_name_each_other(page: Path) -> None:
+    english = page.with_name(page.name.replace(".zh-CN", ""))
+    assert code_blocks(english) == code_blocks(page)
+    assert f"]({page.name})" in english.read_text("utf-8").split("##")[0]
+    assert f"]({english.name})" in page.read_text("utf-8").split("##")[0]
+
+
+def test_the_readme_has_commands() -> None:
+    assert code_blocks(ROOT / "README.md") != []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_iot_that_are_named_exist(page: Path) -> None:
+    """In blocks of commands and in code within sentences: each word that can be a command is one, each --option is known to it."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    lines = [line.partition(" #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()] + inline
+    called = [match[1].split() for line in lines if (match := re.match(r"(?:\S*/)?iot ([^'\"$(){}]+)$", line.strip()))]
+    assert [problem for words in called if (problem := unknown(words))] == []
+
+
+def unknown(words: list[str]) -> str:
+    """What of `iot …` does not exist; empty if all of it does. An ellipsis or a bar ends what can be judged."""
+    command = get_command(app)
+    known: set[str] = {"--help", "--version"}
+    for word in words:
+        if "…" in word or "|" in word:
+            return ""
+        if word.startswith("--"):
+            if word.partition("=")[0] not in known:
+                return f"iot {' '.join(words)}: {word}"
+        elif hasattr(command, "commands") and word in command.commands:
+            command = command.commands[word]
+        elif hasattr(command, "commands") and word.islower():
+            return f"iot {' '.join(words)}: {word}"
+        known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return ""
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
