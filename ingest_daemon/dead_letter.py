@@ -9,6 +9,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from ingest_daemon.envelope import HEADER
+from ingest_daemon.errors import SettingsError
 from ingest_daemon.inflight import Pending, State
 from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
@@ -87,6 +88,7 @@ class Refused:
     """
 
     def __init__(self, settings: Settings, open_lane: Callable[[], Lane], clock: Callable[[], float] = time.monotonic) -> None:
+        """`open_lane` may raise SettingsError, and is tried again."""
         self._settings = settings
         self._open_lane = open_lane
         self._clock = clock
@@ -146,9 +148,18 @@ class Refused:
         self._fatal = None
         return True
 
+    def _opened(self) -> Lane | None:
+        """The producer; None while librdkafka refuses to make one, because a certificate is half written, say."""
+        if self._lane is None:
+            try:
+                self._lane = self._open_lane()
+            except SettingsError as error:
+                self._note(error)
+        return self._lane
+
     def _note(self, error: Any) -> None:
         """An error that says nothing about the message."""
-        reason = str(error) if isinstance(error, BufferError) else cause(error, self._settings)
+        reason = str(error) if isinstance(error, BufferError | SettingsError) else cause(error, self._settings)
         self.problem = f"Kafka: dead-letter topic {self._settings.kafka_dead_letter_topic}: {reason} (IOT_KAFKA_DEAD_LETTER_TOPIC)"
         if self.problem != self._logged or self._clock() - self._logged_at > REPEAT_SECONDS:
             self._logged, self._logged_at = self.problem, self._clock()
@@ -185,8 +196,10 @@ class Refused:
         ]
 
     def _attempt(self, letter: _Letter) -> None:
-        if self._lane is None:
-            self._lane = self._open_lane()
+        lane = self._opened()
+        if lane is None:
+            self._due.append((self._clock() + RETRY_SECONDS, letter))
+            return
         records = self._records(letter)
         letter.error = None
         letter.outstanding = len(records)
@@ -199,7 +212,7 @@ class Refused:
 
         for topic, value, headers in records:
             try:
-                self._lane.produce(topic, value, letter.pending.key, on_delivery=report, headers=headers)
+                lane.produce(topic, value, letter.pending.key, on_delivery=report, headers=headers)
             except BufferError as error:
                 report(error, None)
             except KafkaException as error:
