@@ -12,6 +12,7 @@ from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
+from ingest_daemon.transport import Message
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
@@ -30,10 +31,9 @@ class Bridge:
         self._sink = sink
         self._accounting = accounting
         self._client_id = settings.ingest_client_id.encode()
-        self._session = Session(settings, state, self._opened, self._accept, self._closed)
+        self._session = Session(settings, state, self._opened, self._closed)
         self._connection: Connection | None = None
         self._in_flight = in_flight
-        self._received_at_us = 0
         self._received = self._redelivered = 0
         self._last_settled = time.monotonic()
         self._last_turn = time.monotonic()
@@ -86,11 +86,13 @@ class Bridge:
 
     def _turn(self, limit: int) -> None:
         readable = self._session.wait(self._pause_seconds(), limit)
-        self._received_at_us = time.time_ns() // 1000
-        taken = self._session.receive(limit, readable=readable)
+        received_at_us = time.time_ns() // 1000
+        messages = self._session.receive(limit, readable=readable)
+        self._accept(messages, received_at_us)
         self._sink.poll()
         settled = self._in_flight.settle(self._connection)
-        self._record(taken, settled)  # before anything of it can be acknowledged or deleted: a kill must find it counted
+        # Before anything of it can be acknowledged or deleted: a kill must find it counted.
+        self._record(received_at_us if messages else 0, settled)
         self._session.acknowledge(settled.packet_ids)
         self._sink.push()
         self._session.serve()
@@ -98,13 +100,30 @@ class Bridge:
         if settled.last or not len(self._in_flight):
             self._last_settled = self._last_turn
 
+    def _accept(self, messages: list[Message], received_at_us: int) -> None:
+        connection = self._connection
+        if connection is None:
+            return  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
+        number, client_id = connection.number, self._client_id
+        pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
+        for first, topic, packet_id, payload in messages:
+            connection.sequence = sequence = connection.sequence + 1
+            pending = Pending(
+                connection, packet_id, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
+            )
+            add(pending)
+            send(pending)
+            if first & 0x08:
+                self._redelivered += 1
+        self._received += len(messages)
+
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""
         if not len(self._in_flight) and not self._sink.working:
             return IDLE_SECONDS
         return BUSY_SECONDS if self._last_turn - self._last_settled < STUCK_AFTER_SECONDS else STUCK_SECONDS
 
-    def _record(self, taken: int, settled: Settled) -> None:
+    def _record(self, last_received_us: int, settled: Settled) -> None:
         sink, connection = self._sink, self._connection
         unspooled, unspooled_dead_lettered = sink.take_left()
         turn = Turn(
@@ -118,7 +137,7 @@ class Bridge:
             in_flight=len(self._in_flight),
             in_flight_bytes=self._in_flight.payload_bytes,
             in_doubt=len(self._in_flight) + sink.in_doubt,
-            last_received_us=self._received_at_us if taken else 0,
+            last_received_us=last_received_us,
         )
         received = (connection.number, connection.sequence) if connection is not None else None
         self._accounting.record(turn, received, settled.last, sink.level.first)
@@ -143,16 +162,3 @@ class Bridge:
         if self._connection is not None:
             self._accounting.closed(self._connection.number, self._connection.sequence)
         self._connection = None
-
-    def _accept(self, first: int, topic: bytes, packet_id: int, payload: bytes) -> None:
-        connection = self._connection
-        if connection is None:
-            return  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
-        connection.sequence = sequence = connection.sequence + 1
-        header = envelope.pack(first, packet_id, self._received_at_us, connection.number, sequence, self._client_id)
-        pending = Pending(connection, packet_id, sequence, topic, payload, header)
-        self._in_flight.add(pending)
-        self._sink.send(pending)
-        self._received += 1
-        if first & 0x08:
-            self._redelivered += 1

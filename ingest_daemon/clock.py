@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 SAMPLE_SECONDS = 10.0
+PROMPT_SECONDS = 2.0  # a report that takes longer says too little
 WRONG_SECONDS = 60.0
 
 log = structlog.get_logger("ingest.clock")
@@ -27,6 +30,18 @@ class ClockWatch:
             return False
         self._next = monotonic + SAMPLE_SECONDS
         return True
+
+    def compared(self, report: Callable[[Any, Any], None], monotonic: Callable[[], float]) -> Callable[[Any, Any], None]:
+        """This delivery report of a message that is sent now, which also compares the clocks."""
+        wall, begun = self._wall(), monotonic()
+
+        def compare(error: Any, message: Any) -> None:
+            report(error, message)
+            kind, timestamp = message.timestamp()
+            if error is None and kind == TIMESTAMP_LOG_APPEND_TIME and monotonic() - begun < PROMPT_SECONDS:
+                self.sample(timestamp, wall)
+
+        return compare
 
     def sample(self, kafka_timestamp_ms: int, sent_wall_time: float) -> None:
         """Kafka stamped a record at its own time somewhere between its sending and now: the least difference that explains that."""

@@ -9,6 +9,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from ingest_daemon.envelope import HEADER
+from ingest_daemon.errors import SettingsError
 from ingest_daemon.inflight import Pending, State
 from ingest_daemon.kafka_causes import cause
 from ingest_daemon.settings import Settings
@@ -37,7 +38,7 @@ ABOUT_THE_BATCH = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LI
 log = structlog.get_logger("ingest.dead_letter")
 
 
-class Lane(Protocol):
+class Channel(Protocol):
     """What of `kafka.Channel` is used here."""
 
     produce: Callable[..., None]
@@ -86,11 +87,12 @@ class Refused:
     "i/n" (1-based) on each; parts with the same key, `iot` header and n joined in order are the payload.
     """
 
-    def __init__(self, settings: Settings, open_lane: Callable[[], Lane], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, open_channel: Callable[[], Channel], clock: Callable[[], float] = time.monotonic) -> None:
+        """`open_channel` may raise SettingsError, and is tried again."""
         self._settings = settings
-        self._open_lane = open_lane
+        self._open_channel = open_channel
         self._clock = clock
-        self._lane: Lane | None = None  # opened at the first refusal: most daemons never need it
+        self._channel: Channel | None = None  # opened at the first refusal: most daemons never need it
         self._fatal: Any = None
         self._renew_at = self._logged_at = 0.0
         self._renewal_delay = FIRST_RENEWAL_SECONDS
@@ -118,9 +120,9 @@ class Refused:
 
     def poll(self) -> None:
         """Serve delivery reports and start attempts that are due. Raises KafkaStuckError."""
-        if self._lane is not None:
-            self._lane.poll()
-            if self._lane.fatal is not None and not self._revive(self._lane):
+        if self._channel is not None:
+            self._channel.poll()
+            if self._channel.fatal is not None and not self._revive(self._channel):
                 return
         if not self._due:
             return
@@ -130,25 +132,34 @@ class Refused:
         for letter in ready:
             self._attempt(letter)
 
-    def _revive(self, lane: Lane) -> bool:
+    def _revive(self, channel: Channel) -> bool:
         """Replace a producer that has failed for good, with back-off."""
         now = self._clock()
-        if lane.fatal is not self._fatal:
-            self._fatal = lane.fatal
-            self._note(lane.fatal)
+        if channel.fatal is not self._fatal:
+            self._fatal = channel.fatal
+            self._note(channel.fatal)
             self._renew_at = now + self._renewal_delay
             self._renewal_delay = min(2 * self._renewal_delay, LAST_RENEWAL_SECONDS)
         if now < self._renew_at:
             return False
-        if not lane.renew():
+        if not channel.renew():
             self._renew_at = now + LAST_RENEWAL_SECONDS
             return False
         self._fatal = None
         return True
 
+    def _opened(self) -> Channel | None:
+        """The producer; None while librdkafka refuses to make one, because a certificate is half written, say."""
+        if self._channel is None:
+            try:
+                self._channel = self._open_channel()
+            except SettingsError as error:
+                self._note(error)
+        return self._channel
+
     def _note(self, error: Any) -> None:
         """An error that says nothing about the message."""
-        reason = str(error) if isinstance(error, BufferError) else cause(error, self._settings)
+        reason = str(error) if isinstance(error, BufferError | SettingsError) else cause(error, self._settings)
         self.problem = f"Kafka: dead-letter topic {self._settings.kafka_dead_letter_topic}: {reason} (IOT_KAFKA_DEAD_LETTER_TOPIC)"
         if self.problem != self._logged or self._clock() - self._logged_at > REPEAT_SECONDS:
             self._logged, self._logged_at = self.problem, self._clock()
@@ -156,13 +167,13 @@ class Refused:
 
     def renew(self) -> None:
         """Use the certificates that the files hold now."""
-        if self._lane is not None:
-            self._lane.renew()
+        if self._channel is not None:
+            self._channel.renew()
 
     def set_password(self, password: str) -> None:
         """Authenticate with this from now on."""
-        if self._lane is not None:
-            self._lane.set_password(password)
+        if self._channel is not None:
+            self._channel.set_password(password)
 
     def _records(self, letter: _Letter) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
         """Topic, value and headers of the records of the letter's next attempt."""
@@ -185,8 +196,10 @@ class Refused:
         ]
 
     def _attempt(self, letter: _Letter) -> None:
-        if self._lane is None:
-            self._lane = self._open_lane()
+        channel = self._opened()
+        if channel is None:
+            self._due.append((self._clock() + RETRY_SECONDS, letter))
+            return
         records = self._records(letter)
         letter.error = None
         letter.outstanding = len(records)
@@ -199,7 +212,7 @@ class Refused:
 
         for topic, value, headers in records:
             try:
-                self._lane.produce(topic, value, letter.pending.key, on_delivery=report, headers=headers)
+                channel.produce(topic, value, letter.pending.key, on_delivery=report, headers=headers)
             except BufferError as error:
                 report(error, None)
             except KafkaException as error:
@@ -241,15 +254,15 @@ class Refused:
 
     def _failed(self, letter: _Letter, error: Any) -> None:
         """The error says nothing about the message."""
-        lane = self._lane
-        if lane is not None and not isinstance(error, BufferError):
+        channel = self._channel
+        if channel is not None and not isinstance(error, BufferError):
             if error.fatal() or error.code() == KafkaError._FATAL:
-                lane.suspect(error)
-            elif letter.stage is Stage.ALONE and lane.fatal is None:
+                channel.suspect(error)
+            elif letter.stage is Stage.ALONE and channel.fatal is None:
                 self._let_go(letter)
                 letter.pending(error, None)
                 return
-            self._note(error if lane.fatal is None else lane.fatal)
+            self._note(error if channel.fatal is None else channel.fatal)
         self._due.append((self._clock() + RETRY_SECONDS, letter))
 
     def _let_go(self, letter: _Letter) -> None:
@@ -259,5 +272,5 @@ class Refused:
 
     def close(self) -> None:
         """Drop what is unfinished; it was not acknowledged, or it is in the spool."""
-        if self._lane is not None:
-            self._lane.discard()
+        if self._channel is not None:
+            self._channel.discard()

@@ -25,18 +25,15 @@ class Failures:
         self._delay = FIRST_DELAY_SECONDS
         self._last = self._logged_at = 0.0
         self._logged = ""
-        self.going_on = False
-        """Until everything that was out has been reported, and it is time to try again."""
-        self.retry_at = 0.0
+        self._retry_at = 0.0
 
-    def note(self, error: Any, problem: str | None) -> str:
-        """The problem in words; `problem` is the one that stood before."""
+    def note(self, error: Any, problem: str | None, *, again: bool) -> str:
+        """The problem in words; `problem` is the one that stood before. `again`: it belongs to a failure that was noted already."""
         now = self._clock()
         if now - self._last > 2 * LAST_DELAY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
-        if not self.going_on:
-            self.going_on = True
-            self.retry_at = now + self._delay
+        if not again:
+            self._retry_at = now + self._delay
             self._delay = min(2 * self._delay, LAST_DELAY_SECONDS)
             self._log(error, now)
         self._last = now
@@ -52,7 +49,7 @@ class Failures:
     @property
     def due(self) -> bool:
         """Whether it is time to try again."""
-        return self._clock() >= self.retry_at
+        return self._clock() >= self._retry_at
 
     @property
     def quiet(self) -> bool:
@@ -61,8 +58,8 @@ class Failures:
 
     def retry_now(self) -> None:
         """What was wrong has been put right."""
-        self.retry_at, self._delay = self._clock(), FIRST_DELAY_SECONDS
+        self._retry_at, self._delay = self._clock(), FIRST_DELAY_SECONDS
 
     def retry_late(self) -> None:
         """Nothing can be tried now."""
-        self.retry_at = self._clock() + LAST_DELAY_SECONDS
+        self._retry_at = self._clock() + LAST_DELAY_SECONDS

@@ -1,6 +1,7 @@
 """Messages between the MQTT broker and Kafka, in arrival order: which of them may be acknowledged now."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -140,3 +141,26 @@ class InFlight:
         self.payload_bytes -= released_bytes
         self.released += sum(counts)
         return Settled(packet_ids, counts[State.DELIVERED], counts[State.DEAD_LETTERED], counts[State.SPOOLED], last)
+
+
+class OldestAge:
+    """How long the oldest unsettled message has waited, to the accuracy of how often it is asked: delivery reports say nothing of time."""
+
+    def __init__(self, in_flight: InFlight, clock: Callable[[], float]) -> None:
+        self._in_flight = in_flight
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque()  # when so many messages had been taken in all
+
+    def seconds(self) -> float:
+        """Its age; 0 if there is none."""
+        marks, released = self._marks, self._in_flight.released
+        taken, now = released + len(self._in_flight), self._clock()
+        if not marks or marks[-1][1] < taken:
+            marks.append((now, taken))
+        while marks and marks[0][1] <= released:
+            marks.popleft()
+        return now - marks[0][0] if marks else 0.0
+
+    def forget(self) -> None:
+        """Measure from now on."""
+        self._marks.clear()

@@ -149,11 +149,18 @@ class Channel:
         self._use(self._next)
         return True
 
-    def set_batch_bytes(self, size: int) -> None:
-        """Batches are smaller from the next producer on."""
-        self.batch_bytes = size
+    def make_batches_smaller(self, record_bytes: int) -> bool:
+        """Have the next producer make smaller batches, if a refused record of this size may have shared its batch; whether it will."""
+        if self.outdated:
+            return True
+        if record_bytes >= self.batch_bytes or self.batch_bytes <= LEAST_BATCH_BYTES:
+            return False  # it was alone
+        self.batch_bytes = max(self.batch_bytes // 4, LEAST_BATCH_BYTES)
         self.outdated = True
         self._next = None
+        setting = f"IOT_KAFKA_TOPIC: max.message.bytes of {self._settings.kafka_topic}"
+        log.warning("batches_made_smaller", bytes=self.batch_bytes, setting=setting)
+        return True
 
     def set_password(self, password: str) -> None:
         """Authenticate with this from now on; open connections stay."""

@@ -18,7 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from ingest_daemon.errors import ProtocolError, SettingsError, UnsafeBrokerError
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
-from ingest_daemon.transport import FrameSocket, OnPublish
+from ingest_daemon.transport import FrameSocket, Message
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
 STABLE_SECONDS = 30.0  # a connection that lived this long resets the back-off
@@ -40,10 +40,10 @@ class _Client(Client):
 
 
 class Session:
-    """One persistent MQTT 5 session, driven by `turn` from a single thread; reconnects for ever.
+    """One persistent MQTT 5 session, driven by the loop of a single thread; reconnects for ever.
 
-    `on_open(session_present)` runs at CONNACK before any message of the connection, `on_publish` for each message,
-    `on_close()` when the connection is gone. An acknowledgement goes out through `acknowledge`, in the order given.
+    `on_open(session_present)` runs at CONNACK before `receive` returns any message of the connection, `on_close()` when the connection
+    is gone. An acknowledgement goes out through `acknowledge`, in the order given.
     """
 
     def __init__(
@@ -51,12 +51,11 @@ class Session:
         settings: Settings,
         state: StateDir,
         on_open: Callable[[bool], None],
-        on_publish: OnPublish,
         on_close: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._state = state
-        self._on_open, self._on_publish, self._on_close = on_open, on_publish, on_close
+        self._on_open, self._on_close = on_open, on_close
         self._poll = select.poll()
         self._polled = (-1, 0)  # descriptor and events that are registered
         self._transport: FrameSocket | None = None
@@ -98,7 +97,7 @@ class Session:
 
     def _wrap(self, sock: Any) -> FrameSocket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn's PUBACKs are one write: nothing to wait for
-        self._transport = FrameSocket(sock, self._on_publish, self._client.loop_read)
+        self._transport = FrameSocket(sock, self._client.loop_read)
         return self._transport
 
     # -- the loop's side ---------------------------------------------------------------------------------------
@@ -141,16 +140,16 @@ class Session:
             self._poll.register(descriptor, events)
         self._polled = (descriptor, events)
 
-    def receive(self, limit: int, *, readable: bool) -> int:
-        """Take at most `limit` messages; how many were taken. `limit` 0 still serves control packets."""
+    def receive(self, limit: int, *, readable: bool) -> list[Message]:
+        """At most `limit` messages, all of the connection that stands on return. `limit` 0 still serves control packets."""
         transport = self._transport
         if transport is None or not (readable or transport.pending(limit)):
-            return 0
+            return []
         try:
             return transport.receive(limit, readable=readable)
         except ProtocolError as error:
             self._give_up(f"protocol error: {error}")
-            return 0
+            return []
 
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Queue one PUBACK per packet id, in this order."""

@@ -2,28 +2,27 @@
 
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ingest_daemon.clock import ClockWatch
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.dead_letter import ABOUT_THE_BATCH, ABOUT_THE_MESSAGE, Refused
 from ingest_daemon.envelope import HEADER
-from ingest_daemon.failures import Failures
-from ingest_daemon.inflight import Connection, InFlight, Pending, Place, State
-from ingest_daemon.kafka import LEAST_BATCH_BYTES, Channel, KafkaStuckError
+from ingest_daemon.gate import Gate
+from ingest_daemon.inflight import Connection, InFlight, OldestAge, Pending, Place, State
+from ingest_daemon.kafka import Channel, KafkaStuckError
 from ingest_daemon.settings import Settings
+from ingest_daemon.sink_state import SinkState
 from ingest_daemon.spool import Spool
 from ingest_daemon.spool_store import Level, Row
 
 PROBE_ROWS = 100
-SAMPLE_SECONDS = 2.0
-HANDOVER_SECONDS = 10.0  # how long a producer with outdated certificates may take to finish, while brokers accept them
-REFUSED_SECONDS = 5.0  # between attempts to use certificates that librdkafka refuses
+
+DIRECT = SinkState.DIRECT  # once: looked up for each message
 
 log = structlog.get_logger("ingest.kafka")
 
@@ -37,8 +36,8 @@ class Sink:
     until everything that is out has been reported, and then a small probe first. When the last entry is out, what has not
     reached the disk follows from memory, and the sink is direct again: librdkafka keeps the order of what it is given.
 
-    A producer that ended with a fatal error, such as a missing right, is a failure like any other, and is replaced before the next
-    probe. One whose certificates have changed first finishes what it has, while new messages wait; if it can't, they are sent again.
+    `SinkState` names where messages go, and the `Gate` keeps it. A producer that ended with a fatal error is a failure like any other;
+    while one whose certificates have changed finishes what it has, new messages wait (`Replacement`).
 
     Nothing blocks. A failed delivery report never settles a message.
     """
@@ -55,10 +54,8 @@ class Sink:
         credentials: Credentials | None = None,
     ) -> None:
         """`credentials`: whoever has them `look` now and then makes the sink use what they find. Raises SettingsError."""
-        self._credentials = credentials or Credentials(settings)
-        self._identity = self._credentials.current
         self._clock_watch = clock_watch
-        self._sample = False
+        self._sampling: ClockWatch | None = None  # once its time has come: the next message's report compares the clocks
         self._settings = settings
         self._topic = settings.kafka_topic
         self._after_seconds = settings.ingest_spool_after_seconds
@@ -66,37 +63,27 @@ class Sink:
         self._spool = spool
         self._clock = clock
         self._channel = Channel(settings, factory)
-        self._fatal: Any = None  # the producer's fatal error that was seen last
-        self._renew_by = 0.0  # when the producer is to be replaced at the latest; 0: not at all
-        self._take_over_at = 0.0
         self._refused = Refused(settings, lambda: Channel(settings, factory, **{"batch.num.messages": 1, "linger.ms": 0}), clock)
-        self._direct = spool.at_end
-        self._marks: deque[tuple[float, int]] = deque()  # when so many messages had been taken in all
-        self._failures = Failures(settings, clock)
-        self._proven = self._probing = False  # whether Kafka took something since the last trouble; whether something is out to tell
-        self._leaving = self._closing = False
+        self._gate = Gate(settings, self._channel, self._refused, spool, credentials=credentials or Credentials(settings), clock=clock)
+        self._oldest = OldestAge(in_flight, clock)
+        self._leaving = False
         self._replayed = Connection(0, self)
-        self._problem: str | None = None
-        self._unconfirmed = f"Kafka: no confirmation for {self._after_seconds:g} s"
 
     # -- what the bridge asks ----------------------------------------------------------------------------------
     @property
     def problems(self) -> list[str]:
         """What is in the way, with the setting to look at; empty while messages flow."""
-        kafka = self._problem or (None if self._direct or self._in_time() else self._unconfirmed)
-        if kafka == self._unconfirmed:
-            kafka += f": {self._channel.cause or self._channel.refusal or 'IOT_KAFKA_BOOTSTRAP_SERVERS'}"
-        return [problem for problem in (kafka, self._refused.problem, self._spool.problem) if problem]
+        return [problem for problem in (self._gate.problem, self._refused.problem, self._spool.problem) if problem]
 
     @property
     def working(self) -> bool:
         """Whether a report or the disk's answer is due soon."""
-        return self._spool.working or (self._spool.outstanding > 0 and self._in_time())
+        return self._spool.working or (self._spool.outstanding > 0 and self._gate.in_time())
 
     @property
     def unfinished(self) -> bool:
         """Whether leaving now would repeat entries later that a moment's wait may spare."""
-        return self.working or self._spool.working or (self._spool.undeleted > 0 and not self._spool.unwritable)
+        return self.working or (self._spool.undeleted > 0 and not self._spool.unwritable)
 
     @property
     def level(self) -> Level:
@@ -120,7 +107,7 @@ class Sink:
     # -- messages ----------------------------------------------------------------------------------------------
     def send(self, pending: Pending) -> None:
         """Take a message that was just added to the in-flight window."""
-        if self._direct:
+        if self._gate.state is DIRECT:
             self._produce(pending)
         else:
             pending.place = Place.NOWHERE
@@ -129,13 +116,16 @@ class Sink:
     def _produce(self, pending: Pending) -> bool:
         """Whether librdkafka took it, or Kafka's refusal is known already."""
         pending.place = Place.KAFKA
-        report = self._sampled(pending) if self._sample else pending
+        report: Callable[[Any, Any], None] = pending
+        if self._sampling is not None:
+            report, self._sampling = self._sampling.compared(pending, self._clock), None
         try:
             self._channel.produce(self._topic, pending.value, pending.key, on_delivery=report, headers=[(HEADER, pending.header)])
         except BufferError:
             pending.place = Place.NOWHERE
-            if self._direct:
-                self._spool_all("librdkafka's queue is full")
+            if self._gate.state is DIRECT:
+                self._gate.full("librdkafka's queue is full")
+                self._leave_direct()
             return False
         except KafkaException as error:
             if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:  # for librdkafka, whatever its batch
@@ -144,28 +134,16 @@ class Sink:
                 self.failed(pending, error.args[0])
         return True
 
-    def _sampled(self, pending: Pending) -> Callable[[Any, Any], None]:
-        """The message's delivery report, which also compares the clocks."""
-        self._sample = False
-        wall, begun = time.time(), self._clock()
-
-        def report(error: Any, message: Any) -> None:
-            pending(error, message)
-            kind, timestamp = message.timestamp()
-            if error is None and kind == TIMESTAMP_LOG_APPEND_TIME and self._clock() - begun < SAMPLE_SECONDS and self._clock_watch:
-                self._clock_watch.sample(timestamp, wall)
-
-        return report
-
     def arrived(self, pending: Pending, state: State) -> None:
         """An entry of the spool is in Kafka."""
         self._spool.arrived(pending, state)
 
     def failed(self, pending: Pending, error: Any) -> None:
         """A delivery report with an error: refused for good, or to be sent again."""
-        if self._closing:
+        if self._gate.state is SinkState.CLOSED:
             return
-        smaller = error.code() in ABOUT_THE_BATCH and self._make_batches_smaller(pending)
+        # Refused for what it shared its batch with, or perhaps: then all of them go again, in order.
+        smaller = error.code() in ABOUT_THE_BATCH and self._channel.make_batches_smaller(pending.record_bytes)
         if error.code() in ABOUT_THE_MESSAGE and not smaller:
             self._refuse(pending, error)
             return
@@ -174,154 +152,69 @@ class Sink:
             self._spool.failed(pending)
         self._fail(error)
         if smaller:
-            self._failures.retry_now()
+            self._gate.retry_now()
 
     def _refuse(self, pending: Pending, error: Any) -> None:
         pending.place = Place.REFUSED
         if pending.entry:
             self._spool.refused(pending)
         self._refused.take(pending, error.str())
-        if self._direct and self._refused.full:
-            self._spool_all("too many refused messages wait for the dead-letter topic (IOT_KAFKA_DEAD_LETTER_TOPIC)")
-
-    def _make_batches_smaller(self, pending: Pending) -> bool:
-        """Whether the message was, or may have been, refused for what it shared its batch with: all of them then go again, in order."""
-        if self._channel.outdated:
-            return True
-        if pending.record_bytes >= self._channel.batch_bytes or self._channel.batch_bytes <= LEAST_BATCH_BYTES:
-            return False  # it was alone
-        self._channel.set_batch_bytes(max(self._channel.batch_bytes // 4, LEAST_BATCH_BYTES))
-        setting = f"IOT_KAFKA_TOPIC: max.message.bytes of {self._topic}"
-        log.warning("batches_made_smaller", bytes=self._channel.batch_bytes, setting=setting)
-        return True
+        if self._gate.state is DIRECT and self._refused.full:
+            self._gate.full("too many refused messages wait for the dead-letter topic (IOT_KAFKA_DEAD_LETTER_TOPIC)")
+            self._leave_direct()
 
     def _fail(self, error: Any) -> None:
-        """Kafka, or the producer, does not take messages now."""
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self._channel.suspect(error)
-        if self._channel.fatal is not None:
-            error = self._channel.fatal  # the others follow from it
-        self._problem = self._failures.note(error, self._problem)
-        if self._direct:
-            self._spool_all(self._problem)
-        self._proven = self._probing = False
+        if self._gate.fail(error):
+            self._leave_direct()
 
-    # -- producers come and go ---------------------------------------------------------------------------------
-    def _take_over_credentials(self) -> None:
-        """Use what the files hold now: a password at once, certificates by a hand-over to a new producer."""
-        found, before = self._credentials.current, self._identity
-        if found.password is not None and found.password != before.password:
-            self._channel.set_password(found.password)
-            self._refused.set_password(found.password)
-        if found.files != before.files:
-            if not self._channel.prepare():
-                log.warning("producer_not_replaced", reason=self._channel.refusal, hint="the present one stays; tried again soon")
-                self._take_over_at = self._clock() + REFUSED_SECONDS
-                return
-            self._refused.renew()
-            self._renew_by = self._clock() + HANDOVER_SECONDS
-            if self._direct:
-                self._spool_all(None)
-            self._probing = False
-        self._identity = found
+    def _leave_direct(self) -> None:
+        """The gate has left DIRECT, because of a problem or for a hand-over: what is unsettled waits for the spool, though it is out."""
+        self._spool.wait_only([pending for pending in self._in_flight.unsettled() if not pending.entry])
+        reason = self._gate.reason
+        write = log.warning if reason else log.info
+        write("spooling", reason=reason or "new certificates", in_flight=len(self._in_flight), entries=self._spool.level.entries)
 
-    def _renew(self) -> bool:
-        """Whether there is a new producer; what the old one could not finish has failed."""
-        self._renew_by = 0.0
-        if not self._channel.renew():
-            self._problem = f"Kafka: {self._channel.refusal}"
-            self._failures.retry_late()
-            return False
-        self._fatal = None
-        log.debug("producer_replaced")
-        return True
+    def _go_direct(self) -> None:
+        self._gate.become(DIRECT, None)
+        self._oldest.forget()
+        self._spool.wait_only([])
+        log.info("direct", entries=self._spool.level.entries)
 
     # -- each turn ---------------------------------------------------------------------------------------------
     def poll(self) -> None:
         """Serve delivery reports, the disk's answer and retries. Raises KafkaStuckError."""
         self._channel.poll()
-        if self._channel.fatal is not self._fatal:
-            self._fatal = self._channel.fatal
-            if self._fatal is not None:
-                self._fail(self._fatal)
-        if self._credentials.current is not self._identity and self._clock() >= self._take_over_at:
-            self._take_over_credentials()
+        if (error := self._gate.new_fatal_error()) is not None:
+            self._fail(error)
+        if self._gate.take_over_credentials():
+            self._leave_direct()
         self._refused.poll()
         rows = self._spool.poll()
-        if self._direct:
-            if self._late():
-                self._probing = True
-                self._spool_all(self._unconfirmed)
+        if self._gate.state is DIRECT:
+            if self._oldest.seconds() >= self._after_seconds:
+                self._gate.unconfirmed()
+                self._leave_direct()
         else:
             self._forward(rows)
         if self._clock_watch is not None and self._clock_watch.due(self._clock()):
-            self._sample = True
+            self._sampling = self._clock_watch
 
     def push(self) -> None:
         """Give the disk its next round; call when everything that `poll` brought about has been counted."""
-        self._spool.submit(self._wanted(), spooling=not self._direct)
-
-    def _late(self) -> bool:
-        """Whether the oldest unsettled message has waited too long. One mark per turn: reports say nothing of time."""
-        marks, taken = self._marks, self._in_flight.released + len(self._in_flight)
-        now = self._clock()
-        if not marks or marks[-1][1] < taken:
-            marks.append((now, taken))
-        while marks and marks[0][1] <= self._in_flight.released:
-            marks.popleft()
-        return bool(marks) and now - marks[0][0] >= self._after_seconds
-
-    def _spool_all(self, problem: str | None) -> None:
-        """Leave direct mode, because of a problem or for a hand-over."""
-        self._direct = self._proven = False
-        self._problem = problem
-        self._spool.wait_only([pending for pending in self._in_flight.unsettled() if not pending.entry])
-        told = log.warning if problem else log.info
-        told("spooling", reason=problem or "new certificates", in_flight=len(self._in_flight), entries=self._spool.level.entries)
-
-    def _in_time(self) -> bool:
-        return self._spool.outstanding_seconds() < self._after_seconds
+        self._spool.submit(self._wanted(), spooling=self._gate.state is not DIRECT)
 
     def _forward(self, rows: list[Row]) -> None:
-        if self._failures.going_on:
+        if self._gate.failed:
             rows = []  # read before the failure: the cursor goes back
-        if not self._may_produce():
+        if self._leaving or not self._gate.may_produce():
             return
         for row in rows:
-            if not self._replay(row) or self._failures.going_on:
+            if not self._replay(row) or self._gate.failed:
                 return
         if self._spool.at_end:
             self._produce_from_memory()
-            if not self._direct and self._idle():
+            if self._gate.idle:
                 self._go_direct()
-
-    def _idle(self) -> bool:
-        """Whether there is nothing that could prove Kafka well, and it is worth a try."""
-        anything = len(self._channel) or self._probing or self._spool.outstanding or next(self._spool.in_memory(), None)
-        return not anything and self._failures.quiet
-
-    def _may_produce(self) -> bool:
-        if self._leaving or self._refused.full:
-            return False
-        if self._failures.going_on:
-            if len(self._channel) or self._refused.alone or not self._failures.due:
-                return False
-            if (self._fatal is not None or self._channel.outdated) and not self._renew():
-                return False
-            self._failures.going_on = False
-            self._spool.rewind()
-        if self._renew_by:
-            if len(self._channel) and self._clock() < self._renew_by and not self._channel.cause:
-                return False
-            if not self._renew() or self._failures.going_on:
-                return False
-        if not self._proven:
-            if len(self._channel):
-                return False
-            if self._probing:
-                self._proven = True
-                self._problem = None
-        return self._in_time()
 
     def _replay(self, row: Row) -> bool:
         entry, connection, sequence, key, header, value = row
@@ -332,44 +225,39 @@ class Sink:
             self._replayed = Connection(connection, self)
         pending = Pending(self._replayed, 0, sequence, key, value, header)
         pending.entry = entry
-        return self._produce_entry(pending)
+        return self._produce_again(pending)
 
-    def _produce_entry(self, pending: Pending) -> bool:
-        self._spool.produced(pending)  # first: the refusal of a too large message is known at once
+    def _produce_again(self, pending: Pending) -> bool:
+        """As `_produce`, for what is in the spool or waits for it."""
+        if pending.entry:
+            self._spool.produced(pending)  # first: the refusal of a too large message is known at once
         if self._produce(pending):
-            self._probing = True
+            self._gate.produced()
             return True
-        self._spool.not_produced(pending)
+        if pending.entry:
+            self._spool.not_produced(pending)
         return False
 
     def _produce_from_memory(self) -> None:
         messages = list(self._spool.in_memory())
-        left = len(messages) if self._proven else PROBE_ROWS
+        left = len(messages) if self._gate.state is SinkState.FORWARDING else PROBE_ROWS
         for pending in messages:
             if pending.place is Place.NOWHERE and not pending.state:
-                if not left or self._failures.going_on:
+                if not left or self._gate.failed:
                     return
                 left -= 1
-                if not (self._produce_entry(pending) if pending.entry else self._produce(pending)):
+                if not self._produce_again(pending):
                     return
-                self._probing = True
             elif pending.entry:
                 self._spool.cursor = max(self._spool.cursor, pending.entry)
-        if self._proven:
+        if self._gate.state is SinkState.FORWARDING:
             self._go_direct()
-
-    def _go_direct(self) -> None:
-        self._direct = True
-        self._problem = None
-        self._marks.clear()
-        self._spool.wait_only([])
-        log.info("direct", entries=self._spool.level.entries)
 
     def _wanted(self) -> int:
         """How many entries to read."""
-        if self._direct or self._failures.going_on or self._spool.at_end or not self._may_produce():
+        if self._gate.state in (DIRECT, SinkState.FAILED) or self._spool.at_end or self._leaving or not self._gate.may_produce():
             return 0
-        return self._spool.room if self._proven else PROBE_ROWS
+        return self._spool.room if self._gate.state is SinkState.FORWARDING else PROBE_ROWS
 
     # -- the end -----------------------------------------------------------------------------------------------
     def leave(self) -> None:
@@ -378,12 +266,13 @@ class Sink:
 
     def spool_all(self) -> None:
         """Wait no longer for Kafka: what is unsettled goes into the spool."""
-        if self._direct and len(self._in_flight):
-            self._spool_all("leaving")
+        if self._gate.state is DIRECT and len(self._in_flight):
+            self._gate.become(SinkState.UNPROVEN, "leaving")
+            self._leave_direct()
 
     def close(self) -> None:
         """Drop what is unfinished: it is in the spool, or it was not acknowledged and the MQTT broker redelivers it."""
-        self._closing = True
+        self._gate.become(SinkState.CLOSED, self._gate.reason)
         with contextlib.suppress(KafkaStuckError):
             self._channel.discard()
             self._refused.close()

@@ -11,25 +11,24 @@ from collections.abc import Callable
 from ingest_daemon.errors import ProtocolError
 
 RECEIVE_BYTES = 256 * 1024
-# Reading stops at this much unparsed input while messages may not be taken (it holds whole control packets easily).
+# Reading stops at this much input while whole packets of it wait to be taken (it holds whole control packets easily).
 PAUSED_BUFFER_BYTES = 64 * 1024
 CLOSE_TIMEOUT_SECONDS = 1.0
 PUBLISH = 0x30
 
-# (first byte, topic, packet id or 0, payload)
-OnPublish = Callable[[int, bytes, int, bytes], None]
+Message = tuple[int, bytes, int, bytes]
+"""First byte, topic, packet id (0 for QoS 0) and payload of a PUBLISH; a plain tuple, because each costs on the hot path."""
 
 
 class FrameSocket:
     """Socket-like object for `paho.mqtt.client.Client._create_socket`.
 
-    `receive` reads and splits the stream; PUBLISH goes to `on_publish`, any other packet is offered through `recv` while
-    `on_control` runs. `send` only collects; `flush` writes. Nothing here blocks but `close` (bounded).
+    `receive` reads and splits the stream: it returns the messages; any other packet is offered through `recv` while `on_control` runs.
+    `send` only collects; `flush` writes. Nothing here blocks but `close` (bounded).
     """
 
-    def __init__(self, sock: socket.socket, on_publish: OnPublish, on_control: Callable[[], object], *, properties: bool = True) -> None:
+    def __init__(self, sock: socket.socket, on_control: Callable[[], object], *, properties: bool = True) -> None:
         self._sock = sock
-        self._on_publish = on_publish
         self._on_control = on_control
         self._properties = properties
         self._buffer = bytearray()
@@ -86,8 +85,8 @@ class FrameSocket:
 
     @property
     def want_read(self) -> bool:
-        """Whether the descriptor should be polled for input: not while blocked input fills the buffer."""
-        return not self._ended and not (self.blocked and len(self._buffer) >= PAUSED_BUFFER_BYTES)
+        """Whether the descriptor should be polled for input: not while packets that wait to be taken fill the buffer."""
+        return not self._ended and len(self._buffer) < max(self._need, PAUSED_BUFFER_BYTES)
 
     def pending(self, limit: int) -> bool:
         """Whether `receive(limit)` has work without the descriptor being readable (buffered here or inside TLS)."""
@@ -108,23 +107,33 @@ class FrameSocket:
             return
         del self._output[:sent]
 
-    def receive(self, limit: int, *, readable: bool) -> int:
-        """Read once if `readable` (bounded), then take at most `limit` messages from the buffer; how many were taken.
+    def receive(self, limit: int, *, readable: bool) -> list[Message]:
+        """Read once if `readable` (bounded), then take at most `limit` messages from the buffer.
+
+        All of them belong to the connection as it stands on return: a control packet behind them, or the end of the stream, is
+        left to the next call, which `pending` then asks for.
 
         Raises:
-            ProtocolError: the stream can't be MQTT, or holds what we never agreed to; close the connection.
+            ProtocolError: the stream can't be MQTT, or holds what we never agreed to; close the connection. Messages before that
+                place are returned first.
         """
         if (readable or len(self._buffer) < self._need) and self.want_read:
             self._fill()
         if self.blocked and limit <= 0:
             if not self._ended:
-                return 0
+                return []
             self._buffer.clear()  # nobody can acknowledge these any more; the broker sends them again
             self._need, self.blocked = 2, False
-        taken = self._split(limit) if len(self._buffer) >= self._need else 0
-        if self._ended and not self.closed and len(self._buffer) < self._need:
+        messages: list[Message] = []
+        if len(self._buffer) >= self._need:
+            try:
+                self._split(limit, messages)
+            except ProtocolError:
+                if not messages:
+                    raise
+        if self._ended and not messages and not self.closed and len(self._buffer) < self._need:
             self._on_control()  # paho reads the end of the stream
-        return taken
+        return messages
 
     # -- inside ------------------------------------------------------------------------------------------------
     def _fill(self) -> None:
@@ -147,60 +156,66 @@ class FrameSocket:
         self._ended = True
         self._output.clear()
 
-    def _split(self, limit: int) -> int:
-        """Take whole packets off the buffer until `limit` messages, the last whole packet, or a close."""
+    def _split(self, limit: int, messages: list[Message]) -> None:
+        """Move whole packets off the buffer: control packets, then messages up to `limit` or to the next control packet.
+
+        Raises ProtocolError, with the packets before the wrong one moved.
+        """
         data = bytes(self._buffer)
         size = len(data)
         position = taken = 0
         self.blocked = False
-        on_publish = self._on_publish
-        while True:
-            # Fixed header: one byte of type and flags, then one to four bytes of length.
-            body = position + 2
-            if size < body:
-                self._need = 2
-                break
-            length = data[position + 1]
-            if length & 0x80:
-                length &= 0x7F
-                shift = 7
-                while shift <= 21 and body < size:
-                    byte = data[body]
-                    body += 1
-                    length |= (byte & 0x7F) << shift
-                    shift += 7
-                    if byte < 0x80:
+        self._need = 2
+        take, properties = messages.append, self._properties
+        try:
+            while True:
+                # Fixed header: one byte of type and flags, then one to four bytes of length.
+                body = position + 2
+                if size < body:
+                    break
+                length = data[position + 1]
+                if length & 0x80:
+                    length &= 0x7F
+                    shift = 7
+                    while shift <= 21 and body < size:
+                        byte = data[body]
+                        body += 1
+                        length |= (byte & 0x7F) << shift
+                        shift += 7
+                        if byte < 0x80:
+                            break
+                    else:
+                        if shift > 21:
+                            raise ProtocolError("a packet's length has more than four bytes")
+                        self._need = body - position + 1
                         break
-                else:
-                    if shift > 21:
-                        raise ProtocolError("a packet's length has more than four bytes")
-                    self._need = body - position + 1
+                end = body + length
+                if end > size:
+                    self._need = end - position
                     break
-            end = body + length
-            if end > size:
-                self._need = end - position
-                break
-            first = data[position]
-            if first & 0xF0 != PUBLISH:
-                self._control += data[position:end]
+                first = data[position]
+                if first & 0xF0 != PUBLISH:
+                    if taken:
+                        break
+                    self._control += data[position:end]
+                    position = end
+                    self._on_control()
+                    if self.closed:
+                        break
+                    continue
+                if taken >= limit:
+                    self.blocked = True
+                    self._need = end - position
+                    break
+                take(_publish(data, first, body, end, properties))
+                taken += 1
                 position = end
-                self._on_control()
-                if self.closed:
-                    break
-                continue
-            if taken >= limit:
-                self.blocked = True
-                self._need = end - position
-                break
-            on_publish(first, *_publish(data, first, body, end, self._properties))
-            taken += 1
-            position = end
-        del self._buffer[:position]
-        return taken
+        finally:
+            del self._buffer[:position]
 
 
-def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> tuple[bytes, int, bytes]:
-    """Topic, packet id (0 for QoS 0) and payload of the PUBLISH packet whose variable header is data[body:end].
+def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> Message:
+    """The PUBLISH packet whose variable header and payload are data[body:end]. Raises ProtocolError.
 
     MQTT 5 properties are skipped whole: we announce no topic aliases, and no other property changes what is stored.
     """
@@ -235,4 +250,4 @@ def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> 
         raise ProtocolError("the broker sent a PUBLISH that is longer than its packet")
     if topic_end == body + 2:
         raise ProtocolError("the broker sent a PUBLISH without topic, although we announced no topic aliases")
-    return topic, packet_id, data[position:end]
+    return first, topic, packet_id, data[position:end]

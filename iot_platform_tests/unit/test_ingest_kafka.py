@@ -169,6 +169,18 @@ def test_certificates_that_librdkafka_refuses_leave_the_present_producer_at_work
     assert (rig.delivered, len(rig.script.producers)) == (4, 2)
 
 
+def test_a_first_refusal_while_librdkafka_refuses_the_certificates_waits(rig: Rig) -> None:
+    rig.script.answer = lambda record: KafkaError(KafkaError.INVALID_RECORD) if record[0] == "iot-messages" else None
+    rig.script.unmakable = True
+    rig.send(b"bad")
+    rig.turns(10, seconds=1)
+    assert (rig.dead_lettered, len(rig.script.producers)) == (0, 1)
+    assert "ssl.certificate.location" in rig.sink.problems[0]
+    rig.script.unmakable = False
+    rig.turns(10, seconds=1)
+    assert (rig.dead_lettered, rig.spooled, rig.sink.problems) == (1, 0, [])
+
+
 @pytest.mark.parametrize("also_at_the_end", [False, True])
 def test_leaving_with_a_dead_producer_is_quick(rig: Rig, *, also_at_the_end: bool) -> None:
     rig.script.answer = lambda _record: "hold"

@@ -35,7 +35,7 @@ def state(tmp_path: Path) -> StateDir:
 
 def answered(state: StateDir, code: int, *, session_present: bool) -> tuple[Session, list[tuple[str, str]]]:
     """A session that was connected, and whose SUBACK has this reason code; and what it asked for."""
-    session = Session(Settings(mqtt_topic_filter="new/#"), state, lambda _: None, lambda *_: None, lambda: None)
+    session = Session(Settings(mqtt_topic_filter="new/#"), state, lambda _: None, lambda: None)
     client: Any = Asked()
     success = ReasonCode(PacketTypes.CONNACK, "Success")
     session._connected(client, None, ConnectFlags(session_present=session_present), success, None)

@@ -15,10 +15,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from ingest_daemon.errors import ProtocolError
-from ingest_daemon.transport import PAUSED_BUFFER_BYTES, FrameSocket
+from ingest_daemon.transport import PAUSED_BUFFER_BYTES, RECEIVE_BYTES, FrameSocket, Message
 
-Seen = tuple[int, bytes, int, bytes]
 PINGRESP = b"\xd0\x00"
+DISCONNECT = b"\xe0\x00"
 
 
 def variable_length(value: int) -> bytes:
@@ -41,9 +41,10 @@ class Wire:
     def __init__(self) -> None:
         self.broker, ours = socket.socketpair()
         ours.setblocking(False)
-        self.seen: list[Seen] = []
+        self.seen: list[Message] = []
         self.control: list[bytes] = []
-        self.transport = FrameSocket(ours, lambda *message: self.seen.append(message), self.take_control)
+        self.order: list[Message | bytes] = []  # control packets as they were served, messages as `receive` returned them
+        self.transport = FrameSocket(ours, self.take_control)
 
     def take_control(self) -> None:
         data = bytearray()
@@ -51,11 +52,26 @@ class Wire:
             while chunk := self.transport.recv(100_000):
                 data += chunk
         self.control.append(bytes(data))
+        self.order.append(bytes(data))
+        if data == DISCONNECT:
+            self.transport.close()  # as paho does
+
+    def receive(self, limit: int = 1_000_000, *, readable: bool = True) -> int:
+        """How many messages came."""
+        messages = self.transport.receive(limit, readable=readable)
+        self.seen += messages
+        self.order += messages
+        return len(messages)
+
+    def receive_all(self, limit: int = 9) -> None:
+        """What needs no further input."""
+        while self.transport.pending(limit):
+            self.receive(limit, readable=False)
 
     def feed(self, data: bytes, limit: int = 1_000_000) -> None:
         for start in range(0, max(len(data), 1), 50_000):
             self.broker.sendall(data[start : start + 50_000])
-            self.transport.receive(limit, readable=True)
+            self.receive(limit)
 
     def close(self) -> None:
         self.broker.close()
@@ -131,14 +147,14 @@ def test_contract_equal_to_pahos_own_parsing(stream: list[bytes], data: st.DataO
             size = data.draw(st.integers(1, max(1, len(joined) // 3)))
             wire.feed(joined[position : position + size], limit=data.draw(st.integers(0, 3)))
             position += size
-        while wire.transport.pending(9):
-            wire.transport.receive(9, readable=False)
+        wire.receive_all()
         ours = [
             (bool(first & 8), first >> 1 & 3, bool(first & 1), topic.decode(), packet_id, payload)
             for first, topic, packet_id, payload in wire.seen
         ]
         assert ours == theirs
         assert wire.control == [PINGRESP] * max(0, len(stream) - 1)
+        assert wire.order == [part for message in wire.seen for part in (PINGRESP, message)][1:]
     finally:
         wire.close()
 
@@ -181,6 +197,7 @@ def test_any_bytes_are_messages_control_or_a_protocol_error(data: bytes) -> None
     try:
         with contextlib.suppress(ProtocolError):
             wire.feed(data)
+            wire.receive_all()
         assert sum(len(packet) for packet in wire.control) <= len(data)
     finally:
         wire.close()
@@ -188,32 +205,79 @@ def test_any_bytes_are_messages_control_or_a_protocol_error(data: bytes) -> None
 
 def test_a_held_back_message_blocks_what_follows_and_stops_reading(wire: Wire) -> None:
     wire.feed(PINGRESP + publish(0x32, b"t", 1, b"x" * PAUSED_BUFFER_BYTES) + PINGRESP, limit=0)
-    wire.transport.receive(0, readable=True)
+    wire.receive(0)
     assert (wire.seen, wire.control) == ([], [PINGRESP])
     assert wire.transport.blocked
     assert not wire.transport.want_read
     assert not wire.transport.pending(0)
     assert wire.transport.pending(1)
-    assert wire.transport.receive(1, readable=False) == 1
-    assert wire.control == [PINGRESP, PINGRESP]
+    assert wire.receive(1, readable=False) == 1
     assert wire.transport.want_read
+    assert wire.transport.pending(0)
+    assert wire.receive(0, readable=False) == 0
+    assert wire.control == [PINGRESP, PINGRESP]
+
+
+def test_messages_returned_together_belong_to_the_connection_that_stands(wire: Wire) -> None:
+    """A control packet may end the connection: what came before it is returned first, what comes after it is not."""
+    first, second = publish(0x32, b"t", 1, b"1"), publish(0x32, b"t", 2, b"2")
+    wire.feed(first + DISCONNECT + second)
+    assert wire.order == [(0x32, b"t", 1, b"1")]
+    assert wire.transport.pending(0)
+    assert wire.receive(readable=False) == 0
+    assert wire.control == [DISCONNECT]
+    assert not wire.transport.pending(9)
+
+
+@pytest.mark.parametrize("wrong", [publish(0x34, b"t", 1, b"qos 2"), b"\x32\x02\x00\x09", b"\xd0\xff\xff\xff\xff\x01"])
+def test_messages_before_what_is_no_mqtt_are_returned_first(wire: Wire, wrong: bytes) -> None:
+    wire.feed(publish(0x32, b"t", 1, b"1") + publish(0x32, b"t", 2, b"2") + wrong)
+    assert [message[2] for message in wire.seen] == [1, 2]
+    assert wire.transport.pending(1)
+    with pytest.raises(ProtocolError):
+        wire.receive(readable=False)
+    assert len(wire.seen) == 2
+
+
+def test_control_packets_between_messages_do_not_fill_the_memory(wire: Wire) -> None:
+    """Each call stops behind one message here, and there is always more to read."""
+    stream = (publish(0x32, b"t", 1, b"x" * 1000) + PINGRESP) * 2000
+    wire.broker.setblocking(False)
+    sent = largest = 0
+    while len(wire.seen) < 2000:
+        with contextlib.suppress(BlockingIOError):
+            sent += wire.broker.send(stream[sent : sent + 200_000])
+        wire.receive()
+        largest = max(largest, len(wire.transport._buffer))
+    assert largest < PAUSED_BUFFER_BYTES + RECEIVE_BYTES
 
 
 def test_the_end_is_told_after_the_last_message(wire: Wire) -> None:
     wire.broker.sendall(publish(0x32, b"t", 1, b"x") * 3)
     wire.broker.close()
     while not wire.control:
-        wire.transport.receive(1, readable=True)
+        wire.receive(1)
     assert len(wire.seen) == 3
+    assert wire.control == [b""]
+
+
+def test_the_end_behind_messages_is_told_after_they_have_been_returned(wire: Wire) -> None:
+    wire.broker.sendall(publish(0x32, b"t", 1, b"x") * 3 + b"\x32\x50cut off")
+    wire.receive(2)
+    wire.broker.close()
+    assert wire.receive() == 1
+    assert wire.control == []
+    assert wire.transport.pending(0)
+    assert wire.receive(readable=False) == 0
     assert wire.control == [b""]
 
 
 def test_the_end_is_told_although_messages_are_held_back(wire: Wire) -> None:
     wire.broker.sendall(publish(0x32, b"t", 1, b"x"))
-    wire.transport.receive(0, readable=True)
+    wire.receive(0)
     assert wire.transport.blocked
     wire.broker.close()
-    wire.transport.receive(0, readable=True)
+    wire.receive(0)
     assert (wire.seen, wire.control) == ([], [b""])
 
 
