@@ -1,6 +1,5 @@
 """The ingest daemon's settings: read once from environment and `.env`, validated, frozen; unsafe ones are refused by name."""
 
-import os
 import ssl
 from pathlib import Path
 from typing import Literal, Self
@@ -11,8 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon.errors import SettingsError
+from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DAY_SECONDS = 86_400
 
 # What makes a delivery report worth a PUBACK. A user who changes one of these loses messages without an error.
@@ -115,8 +114,9 @@ class Settings(BaseSettings):
     ingest_http_host: str = Field("127.0.0.1", description="Address that /healthz, /readyz and /metrics listen on; 0.0.0.0 for all.")
     ingest_http_port: int = Field(9108, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     ingest_state_dir: Path = Field(
-        PROJECT_ROOT / ".local" / "ingest",
-        description="Where the spool and the daemon's counters are kept; give each daemon a directory on a disk that survives restarts.",
+        default_factory=lambda: local_dir() / "ingest",
+        description="Where the spool and the daemon's counters are kept; give each daemon a directory on a disk that survives restarts. "
+        "Installed without a checkout: ~/.local/share/iot-platform/ingest.",
     )
     ingest_spool_bytes: int = Field(
         8 * 1024**3,
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     @field_validator("ingest_state_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return absolute(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -303,9 +303,8 @@ def load() -> Settings:
     Raises:
         SettingsError: a variable breaks its rule. Never retry.
     """
-    local_dir = Path(os.environ.get("IOT_LOCAL_DIR", PROJECT_ROOT / ".local"))
     try:
-        return Settings(_env_file=(local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env")))
+        return Settings(_env_file=(stack_notes_file(), *env_files()))
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # the one field that is JSON

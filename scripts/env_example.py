@@ -8,8 +8,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from ingest_daemon.home import PACKAGES
 from ingest_daemon.settings import Settings as IngestSettings
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
 HEADER = """\
 # Every setting of the platform. Copy this file to .env and uncomment what you change; the environment beats .env.
@@ -48,7 +49,7 @@ def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, Path):
-        return str(value.relative_to(PROJECT_ROOT) if value.is_relative_to(PROJECT_ROOT) else value)
+        return str(value.relative_to(PACKAGES) if value.is_relative_to(PACKAGES) else value)
     return json.dumps(value) if isinstance(value, (tuple, dict)) else str(value)
 
 
