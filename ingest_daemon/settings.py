@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
+from ingest_daemon.variables import is_service_address, misspelt
 
 DAY_SECONDS = 86_400
 
@@ -164,6 +165,11 @@ class Settings(BaseSettings):
             raise ValueError("must have at most 1024 bytes: the drain takes no longer one")
         return value
 
+    @field_validator("ingest_http_port", mode="before")
+    @classmethod
+    def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value
+
     @field_validator("ingest_shared_group", "kafka_sasl_mechanism", "kafka_sasl_username", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
@@ -301,10 +307,13 @@ def load() -> Settings:
     """The daemon's settings; weakest first: what the local stack noted, `.env`, the environment.
 
     Raises:
-        SettingsError: a variable breaks its rule. Never retry.
+        SettingsError: a variable breaks its rule, or is no setting. Never retry.
     """
+    files = env_files()
+    if lines := misspelt(files):
+        raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=(stack_notes_file(), *env_files()))
+        return Settings(_env_file=(stack_notes_file(), *files))
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # the one field that is JSON

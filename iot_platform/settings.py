@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon import home
+from ingest_daemon.variables import is_service_address, misspelt
 
 RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
 """What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
@@ -187,6 +188,11 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts."
     )
+
+    @field_validator("mqtt_port", "kafka_port", "postgres_port", "dagster_port", "ingest_http_port", "metrics_port", mode="before")
+    @classmethod
+    def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value
 
     @field_validator("topic_pattern")
     @classmethod
@@ -373,7 +379,7 @@ def get_settings() -> Settings:
     """The process's settings, read at the first call: environment over `.env` over the notes of `iot up` over defaults.
 
     Raises:
-        SettingsError: a variable breaks its rule. Never retry.
+        SettingsError: a variable breaks its rule, or is no setting. Never retry.
     """
     said = set(user_settings().model_fields_set)
     if "database_url" in said:  # never mix the user's database with roles of the local one
@@ -382,8 +388,11 @@ def get_settings() -> Settings:
 
 
 def _load(notes: dict[str, str]) -> Settings:
+    files = home.env_files()
+    if lines := misspelt(files):
+        raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=home.env_files(), **notes)  # type: ignore[arg-type]
+        return Settings(_env_file=files, **notes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # says which field only in its text
