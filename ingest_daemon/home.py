@@ -35,7 +35,7 @@ def stack_notes_file() -> Path:
     try:
         return folder.expanduser() / "stack.env"
     except RuntimeError:  # this user has no home directory, and so no stack in it
-        return folder / "stack.env"
+        return folder.absolute() / "stack.env"
 
 
 def absolute(path: Path) -> Path:
