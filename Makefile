@@ -63,6 +63,13 @@ format: bootstrap ## Apply the formatter and the linter's safe fixes
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
 
+# What an earlier build left in build/ would go into the wheel, too.
+.PHONY: wheel
+wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this checkout
+	@rm -rf build dist
+	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example

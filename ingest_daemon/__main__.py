@@ -138,9 +138,9 @@ def serve(settings: Settings) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `python -m ingest_daemon` and `iot-ingest`."""
+    """The exit code of `iot-ingest` and `python -m ingest_daemon`."""
     parser = argparse.ArgumentParser(
-        prog="python -m ingest_daemon",
+        prog="iot-ingest",
         description="Carries messages from the MQTT broker into Kafka: each is acknowledged only after Kafka has it on disk. "
         "Settings come from IOT_* variables, .env and the local stack's stack.env.",
         epilog=__doc__.partition("\n\n")[2],

@@ -1,18 +1,18 @@
 """The ingest daemon's settings: read once from environment and `.env`, validated, frozen; unsafe ones are refused by name."""
 
-import os
 import ssl
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon.errors import SettingsError
+from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
+from ingest_daemon.variables import is_service_address, misspelt
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DAY_SECONDS = 86_400
 
 # What makes a delivery report worth a PUBACK. A user who changes one of these loses messages without an error.
@@ -115,8 +115,9 @@ class Settings(BaseSettings):
     ingest_http_host: str = Field("127.0.0.1", description="Address that /healthz, /readyz and /metrics listen on; 0.0.0.0 for all.")
     ingest_http_port: int = Field(9108, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     ingest_state_dir: Path = Field(
-        PROJECT_ROOT / ".local" / "ingest",
-        description="Where the spool and the daemon's counters are kept; give each daemon a directory on a disk that survives restarts.",
+        default_factory=lambda: local_dir() / "ingest",
+        description="Where the spool and the daemon's counters are kept; give each daemon a directory on a disk that survives restarts. "
+        "Installed without a checkout: ~/.local/share/iot-platform/ingest.",
     )
     ingest_spool_bytes: int = Field(
         8 * 1024**3,
@@ -164,6 +165,11 @@ class Settings(BaseSettings):
             raise ValueError("must have at most 1024 bytes: the drain takes no longer one")
         return value
 
+    @field_validator("ingest_http_port", mode="before")
+    @classmethod
+    def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value
+
     @field_validator("ingest_shared_group", "kafka_sasl_mechanism", "kafka_sasl_username", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
@@ -187,7 +193,7 @@ class Settings(BaseSettings):
     @field_validator("ingest_state_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return absolute(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -301,11 +307,13 @@ def load() -> Settings:
     """The daemon's settings; weakest first: what the local stack noted, `.env`, the environment.
 
     Raises:
-        SettingsError: a variable breaks its rule. Never retry.
+        SettingsError: a variable breaks its rule, or is no setting. Never retry.
     """
-    local_dir = Path(os.environ.get("IOT_LOCAL_DIR", PROJECT_ROOT / ".local"))
+    files = env_files()
+    if lines := misspelt(files):
+        raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=(local_dir / "stack.env", PROJECT_ROOT / ".env", Path(".env")))
+        return Settings(_env_file=(stack_notes_file(), *files))
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # the one field that is JSON

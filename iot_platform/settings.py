@@ -1,7 +1,6 @@
 """Settings of every process but the ingest daemon: read once from environment and `.env`, validated, frozen."""
 
 import json
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+from ingest_daemon import home
+from ingest_daemon.variables import is_service_address, misspelt
+
 RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
 """What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
 
@@ -180,10 +181,18 @@ class Settings(BaseSettings):
     postgres_port: int = Field(5432, ge=1, le=65535, description="Port of the local PostgreSQL.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the local Dagster web UI.")
     ingest_http_port: int = Field(9108, ge=1, le=65535, description="Port of the local ingest daemon's health and metrics.")
-    local_dir: Path = Field(PROJECT_ROOT / ".local", description="Data, logs and secrets of the local stack.")
+    local_dir: Path = Field(
+        default_factory=home.local_dir,
+        description="Data, logs and secrets of the local stack. Installed without a checkout: ~/.local/share/iot-platform.",
+    )
     cache_dir: Path = Field(
         Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts."
     )
+
+    @field_validator("mqtt_port", "kafka_port", "postgres_port", "dagster_port", "ingest_http_port", "metrics_port", mode="before")
+    @classmethod
+    def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value
 
     @field_validator("topic_pattern")
     @classmethod
@@ -254,7 +263,7 @@ class Settings(BaseSettings):
     @field_validator("cache_dir", "local_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return home.absolute(value)
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -360,14 +369,9 @@ def user_settings() -> Settings:
     return _load({})
 
 
-def stack_notes_file() -> Path:
-    """Where `iot up` notes the URLs and passwords of the local stack."""
-    return Path(os.environ.get("IOT_LOCAL_DIR") or PROJECT_ROOT / ".local").expanduser() / "stack.env"
-
-
 def stack_notes() -> dict[str, str]:
     """Field name → value, as `iot up` noted them; empty without a local stack."""
-    return {name.removeprefix("IOT_").lower(): value for name, value in dotenv_values(stack_notes_file()).items() if value is not None}
+    return {name.removeprefix("IOT_").lower(): value for name, value in dotenv_values(home.stack_notes_file()).items() if value is not None}
 
 
 @lru_cache(maxsize=1)
@@ -375,7 +379,7 @@ def get_settings() -> Settings:
     """The process's settings, read at the first call: environment over `.env` over the notes of `iot up` over defaults.
 
     Raises:
-        SettingsError: a variable breaks its rule. Never retry.
+        SettingsError: a variable breaks its rule, or is no setting. Never retry.
     """
     said = set(user_settings().model_fields_set)
     if "database_url" in said:  # never mix the user's database with roles of the local one
@@ -384,8 +388,11 @@ def get_settings() -> Settings:
 
 
 def _load(notes: dict[str, str]) -> Settings:
+    files = home.env_files()
+    if lines := misspelt(files):
+        raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=(PROJECT_ROOT / ".env", Path(".env")), **notes)  # type: ignore[arg-type]
+        return Settings(_env_file=files, **notes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # says which field only in its text

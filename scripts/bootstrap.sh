@@ -47,6 +47,5 @@ progress=off
 [ ! -t 1 ] || progress=on
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar "$progress" -r requirements.txt ||
     fail "pip could not install requirements.txt (see above): is there a network, and does pip's configuration reach an index?"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null ||
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e . || fail "pip could not install this checkout"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || fail "pip could not install this checkout"
 printf '%s' "$wanted" >"$stamp"

@@ -8,11 +8,14 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from ingest_daemon.home import PACKAGES
 from ingest_daemon.settings import Settings as IngestSettings
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
 HEADER = """\
 # Every setting of the platform. Copy this file to .env and uncomment what you change; the environment beats .env.
+# A name IOT_… that is not here is refused. Passed over: IOT_TEST_…, IOT_DRILL_…, IOT_GRAFANA_…, and what Kubernetes adds for a
+# service called iot-…: IOT_…_SERVICE_HOST, IOT_…_SERVICE_PORT…, IOT_…_PORT_1883_TCP…, and IOT_…_PORT if it holds tcp://…
 # Generated from the code by `make env-example`: each entry says what it does, and shows its default.
 """
 ONLY_ENVIRONMENT = """
@@ -48,7 +51,7 @@ def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, Path):
-        return str(value.relative_to(PROJECT_ROOT) if value.is_relative_to(PROJECT_ROOT) else value)
+        return str(value.relative_to(PACKAGES) if value.is_relative_to(PACKAGES) else value)
     return json.dumps(value) if isinstance(value, (tuple, dict)) else str(value)
 
 

@@ -52,7 +52,7 @@ def down() -> None:
     console = Console()
     with console.status("stopping") as status:
         ran = stop(user_settings(), status.update)
-    console.print("stopped; the data is kept (`make clean-data` removes it)" if ran else "nothing was running")
+    console.print("stopped; the data is kept (`iot clean-data` removes it)" if ran else "nothing was running")
 
 
 def clean_data(
@@ -77,7 +77,7 @@ def clean_data(
         stop(settings, status.update)
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    console.print("removed; `make up` starts afresh", highlight=False)
+    console.print("removed; `iot up` starts afresh", highlight=False)
 
 
 def logs(
@@ -102,6 +102,9 @@ def logs(
 
 
 def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
+    from ingest_daemon.home import checkout
+
+    iot = ".venv/bin/iot" if checkout() else "iot"
     host = mqtt_url.rsplit("@", 1)[-1].removeprefix("mqtt://").removeprefix("mqtts://")
     name, _, port = host.partition(":")
     return f"""
@@ -113,9 +116,9 @@ def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
 Try next:
   mosquitto_pub -h {name} -p {port or 1883} -q 1 -t mtic/msg/client/realtime/1968193631353446400/1968193691042586624 \\
       -m '{{"deviceId":"sensor-001","temp":25.3,"ok":true}}'
-  .venv/bin/iot sql "SELECT * FROM measurement_named WHERE device_id = 'sensor-001' ORDER BY time DESC LIMIT 5"
-  .venv/bin/iot status         one screen: health, rates, lag, freshness
-  make down                    stop everything, keep the data"""  # noqa: S608 - a text to show, not a query to run
+  {iot} sql "SELECT * FROM measurement_named WHERE device_id = 'sensor-001' ORDER BY time DESC LIMIT 5"
+  {iot} status    one screen: health, rates, lag, freshness
+  {iot} down      stop everything, keep the data"""  # noqa: S608 - a text to show, not a query to run
 
 
 def register(app: typer.Typer) -> None:

@@ -82,7 +82,7 @@ def main() -> None:
         app()
     except (CliError, SettingsError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code if isinstance(error, CliError) else 1)
+        sys.exit(error.exit_code if isinstance(error, CliError) else 2)
 
 
 if __name__ == "__main__":

@@ -111,5 +111,5 @@ def _explained(error: psycopg2.OperationalError, url: str, variable: str) -> Dat
     if any(text in detail for text in _REFUSED):
         return DatabaseAccessError(f"PostgreSQL at {where} refuses the connection ({detail}): check {variable}")
     return DatabaseUnreachableError(
-        f"no PostgreSQL at {where} ({detail}): is it running (`make up` starts a local one), and is {variable} right?"
+        f"no PostgreSQL at {where} ({detail}): is it running (`iot up` starts a local one), and is {variable} right?"
     )

@@ -18,9 +18,9 @@ from iot_platform.database.edition import require_timescaledb
 from iot_platform.database.errors import MigrationError, SchemaError
 from iot_platform.database.locks import MIGRATION, advisory_lock
 from iot_platform.database.tenant_sessions import IN_THE_WAY_SECONDS, end_tenant_sessions
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.files import SQL as SQL_DIR
+from iot_platform.settings import Settings
 
-SQL_DIR: Final = PROJECT_ROOT / "sql"
 FILE_NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9]+(_[a-z0-9]+)+\.sql")
 LOCK_WAIT_SECONDS: Final = 600.0
 LOCK_TIMEOUT: Final = "2500ms"

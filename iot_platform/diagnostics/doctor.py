@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import psycopg2
 
+from ingest_daemon.home import env_files
 from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
 from iot_platform.diagnostics.doctor_drain import drain_findings
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
@@ -23,7 +24,7 @@ from iot_platform.local.plan import Plan
 from iot_platform.local.ports import is_free, owner
 from iot_platform.local.postgresql_install import RELEASE, find_installed
 from iot_platform.local.supervisor import Supervisor
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
 _ENOUGH_DISK_BYTES = 5 << 30
 _ENOUGH_MEMORY_BYTES = 2 << 30
@@ -54,7 +55,7 @@ def _machine(plan: Plan) -> Iterator[Finding]:
     if os.geteuid() == 0:
         yield Finding("root", "ok", "yes: what is missing can be installed")
     else:
-        yield Finding("root", "note", "no: `make up` uses what is installed, and names what is not")
+        yield Finding("root", "note", "no: `iot up` uses what is installed, and names what is not")
     for what, folder in (("data", plan.settings.local_dir), ("downloads", plan.settings.cache_dir)):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
@@ -65,8 +66,8 @@ def _machine(plan: Plan) -> Iterator[Finding]:
     if memory is not None:
         enough = memory >= _ENOUGH_MEMORY_BYTES
         yield Finding("memory", "ok" if enough else "note", f"{memory / (1 << 30):.1f} GiB available; the whole stack takes about 1.7 GiB")
-    files = [str(path) for path in (PROJECT_ROOT / ".env", Path(".env").absolute()) if path.exists()]
-    yield Finding("settings", "ok", f"valid; from the environment{''.join(f' and {name}' for name in dict.fromkeys(files))}")
+    files = [str(path) for path in env_files() if path.exists()]
+    yield Finding("settings", "ok", f"valid; from the environment{''.join(f' and {name}' for name in files)}")
 
 
 def _installed(plan: Plan) -> Iterator[Finding]:
@@ -77,7 +78,7 @@ def _installed(plan: Plan) -> Iterator[Finding]:
         yield _kafka_jars(plan.kafka)
     if plan.postgresql is not None:
         found = find_installed() or find_installed(plan.settings.cache_dir / f"postgresql-{RELEASE}")
-        where = f"PostgreSQL {found.major} with TimescaleDB in {found.root}" if found else "not here yet: `make up` downloads it (700 MB)"
+        where = f"PostgreSQL {found.major} with TimescaleDB in {found.root}" if found else "not here yet: `iot up` downloads it (700 MB)"
         yield Finding("TimescaleDB", "ok" if found else "note", where)
     for server in plan.servers:
         try:
@@ -87,14 +88,14 @@ def _installed(plan: Plan) -> Iterator[Finding]:
             continue
         for package, why in missing.items():
             state: Literal["note", "bad"] = "note" if os.geteuid() == 0 else "bad"
-            yield Finding(package, state, f"not installed ({why})", f"`make up` as root, or: apt-get install {package}")
+            yield Finding(package, state, f"not installed ({why})", f"`iot up` as root, or: apt-get install {package}")
 
 
 def _kafka_jars(kafka: KafkaServer) -> Finding:
     libraries = kafka.libraries()
     if libraries.exists():
         return Finding("Kafka", "ok", str(libraries))
-    return Finding("Kafka", "note", f"not in {libraries} yet: `make up` downloads it (54 MB)")
+    return Finding("Kafka", "note", f"not in {libraries} yet: `iot up` downloads it (54 MB)")
 
 
 def _ports(plan: Plan) -> Iterator[Finding]:
@@ -119,14 +120,14 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
     ]
     for what, variable, local, check in checks:
         if local and not running:
-            yield Finding(what, "note", "not running", "`make up`")
+            yield Finding(what, "note", "not running", "`iot up`")
             continue
         try:
             yield Finding(what, "ok", check())
         except (NotReadyError, LocalStackError) as error:
             # Kafka's error names the setting itself: the address is only one of many.
             wrong = "the setting that it names" if what == "Kafka" else variable
-            remedy = f"`iot logs`, `make up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
+            remedy = f"`iot logs`, `iot up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
             yield Finding(what, "bad", str(error), remedy)
 
 

@@ -5,11 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from ingest_daemon.home import PACKAGES, directory
+from iot_platform.files import DEPLOY
 from iot_platform.local.ports import LOOPBACK
 from iot_platform.local.program import Program, base_environment, newest_change
 from iot_platform.local.supervisor import socket_path
 from iot_platform.orchestration.environment import dagster_environment
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
 DAGSTER = ("dagster-daemon", "dagster-webserver", "dagster-code")
 NAMES = ("simulator", "ingest", "metrics", *DAGSTER)
@@ -18,12 +20,12 @@ LOCATION = "iot_platform"
 
 def ingest(settings: Settings) -> Program:
     """The ingest daemon; it reads the same settings files as we do."""
-    fingerprint = newest_change(PROJECT_ROOT / "ingest_daemon") + _shown(settings)
+    fingerprint = newest_change(PACKAGES / "ingest_daemon") + _shown(settings)
     environment = base_environment(settings.local_dir) | {
         "IOT_INGEST_HTTP_PORT": str(settings.ingest_http_port),
         "IOT_INGEST_STATE_DIR": os.environ.get("IOT_INGEST_STATE_DIR", str(settings.local_dir / "ingest")),
     }
-    return Program("ingest", (sys.executable, "-m", "ingest_daemon"), PROJECT_ROOT, environment, stop_seconds=40, fingerprint=fingerprint)
+    return Program("ingest", (sys.executable, "-m", "ingest_daemon"), directory(), environment, stop_seconds=40, fingerprint=fingerprint)
 
 
 def simulator(settings: Settings) -> Program:
@@ -42,17 +44,17 @@ def simulator(settings: Settings) -> Program:
         "--rate",
         "5",
     )
-    fingerprint = newest_change(PROJECT_ROOT / "iot_platform" / "simulator") + settings.mqtt_url.get_secret_value()
+    fingerprint = newest_change(PACKAGES / "iot_platform" / "simulator") + settings.mqtt_url.get_secret_value()
     environment = base_environment(settings.local_dir)
-    return Program("simulator", (*command, "--duration", "0", "--seed", "1"), PROJECT_ROOT, environment, fingerprint=fingerprint)
+    return Program("simulator", (*command, "--duration", "0", "--seed", "1"), directory(), environment, fingerprint=fingerprint)
 
 
 def metrics(settings: Settings) -> Program:
     """The exporter of the platform's own metrics; audits every few minutes."""
-    fingerprint = newest_change(PROJECT_ROOT / "iot_platform" / "audit") + _shown(settings)
+    fingerprint = newest_change(PACKAGES / "iot_platform" / "audit") + _shown(settings)
     command = (sys.executable, "-m", "iot_platform.cli.main", "metrics")
     environment = base_environment(settings.local_dir) | {"IOT_METRICS_PORT": str(settings.metrics_port)}
-    return Program("metrics", command, PROJECT_ROOT, environment, stop_seconds=5, fingerprint=fingerprint)
+    return Program("metrics", command, directory(), environment, stop_seconds=5, fingerprint=fingerprint)
 
 
 def code_socket(settings: Settings) -> Path:
@@ -64,7 +66,7 @@ def write_dagster_home(settings: Settings) -> Path:
     """DAGSTER_HOME with our instance configuration and a workspace of the one code server."""
     home = settings.local_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT_ROOT / "deploy" / "dagster" / "dagster.yaml", home / "dagster.yaml")
+    shutil.copyfile(DEPLOY / "dagster" / "dagster.yaml", home / "dagster.yaml")
     workspace = f"load_from:\n  - grpc_server:\n      socket: {code_socket(settings)}\n      location_name: {LOCATION}\n"
     (home / "workspace.yaml").write_text(workspace, "utf-8")
     return home
@@ -78,7 +80,7 @@ def dagster_code(settings: Settings) -> Program:
     socket = code_socket(settings)
     module = ("-m", "iot_platform.definitions", "--location-name", LOCATION)
     command = (sys.executable, "-m", "iot_platform.orchestration.code_server", *module, "--socket", str(socket))
-    return _dagster("dagster-code", command, settings, newest_change(PROJECT_ROOT / "iot_platform"), stop_seconds=8)
+    return _dagster("dagster-code", command, settings, newest_change(PACKAGES / "iot_platform"), stop_seconds=8)
 
 
 def dagster_webserver(settings: Settings) -> Program:
@@ -104,9 +106,9 @@ def dagster_daemon(settings: Settings) -> Program:
 
 def _dagster(name: str, command: tuple[str, ...], settings: Settings, fingerprint: str = "", stop_seconds: int = 20) -> Program:
     environment = base_environment(settings.local_dir) | dagster_environment(settings)
-    instance = (PROJECT_ROOT / "deploy" / "dagster" / "dagster.yaml").read_text("utf-8")
+    instance = (DEPLOY / "dagster" / "dagster.yaml").read_text("utf-8")
     return Program(
-        name, command, PROJECT_ROOT, environment, stop_seconds=stop_seconds, fingerprint=fingerprint + instance + _shown(settings)
+        name, command, directory(), environment, stop_seconds=stop_seconds, fingerprint=fingerprint + instance + _shown(settings)
     )
 
 

@@ -8,14 +8,15 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
+from iot_platform.files import DEPLOY
 from iot_platform.local import probes
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.install import NETWORK, Note, cached, run_logged, which
 from iot_platform.local.ports import LOOPBACK, free_ports, is_free
 from iot_platform.local.program import Program, base_environment
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
-_DEPLOY = PROJECT_ROOT / "deploy" / "local"
+_DEPLOY = DEPLOY / "local"
 _MINIMUM_JAVA = 17
 _JAVA_TOO_OLD = f"Kafka needs Java >= {_MINIMUM_JAVA}"
 

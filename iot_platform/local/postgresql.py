@@ -65,7 +65,7 @@ class PostgresqlServer:
             return client | dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
         if os.geteuid() != 0:
             raise LocalStackError(
-                "PostgreSQL with TimescaleDB >= 2.19.1 is not installed: run `make up` as root, which fetches both, "
+                "PostgreSQL with TimescaleDB >= 2.19.1 is not installed: run `iot up` as root, which fetches both, "
                 "install them yourself, or set IOT_DATABASE_URL to a server of yours"
             )
         if which("debootstrap") is None:
@@ -81,7 +81,7 @@ class PostgresqlServer:
         others = [path.name for path in data.iterdir() if path.name.isdigit() and path.name != installation.major]
         if others and not (data / installation.major).exists():
             raise LocalStackError(
-                f"{data} holds data of PostgreSQL {others[0]}, but {installation.major} is installed: pg_upgrade it, or `make clean-data`"
+                f"{data} holds data of PostgreSQL {others[0]}, but {installation.major} is installed: pg_upgrade it, or `iot clean-data`"
             )
         if not (data / installation.major / "PG_VERSION").exists():
             self._initialize(installation, note)

@@ -7,10 +7,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class under a lower-case name
 
+from iot_platform.files import SQL
 from iot_platform.local.passwords import Passwords
-from iot_platform.settings import PROJECT_ROOT
 
-HARDEN = PROJECT_ROOT / "sql" / "superuser" / "harden_database.sql"
+HARDEN = SQL / "superuser" / "harden_database.sql"
 """What a superuser takes from PUBLIC in a new database."""
 _RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
 GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""

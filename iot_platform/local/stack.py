@@ -10,6 +10,7 @@ from functools import partial
 from threading import Event
 from typing import Any
 
+from ingest_daemon.home import stack_notes_file
 from iot_platform.local import applications, leftovers, probes
 from iot_platform.local.errors import GivenUpError, LocalStackError, NotReadyError
 from iot_platform.local.install import Note, install_packages, run_logged
@@ -20,13 +21,13 @@ from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.step_report import Report
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
-from iot_platform.settings import Settings, stack_notes, stack_notes_file
+from iot_platform.settings import Settings, stack_notes
 
 _WAVES = (("simulator",), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
 
 
 class Stack:
-    """Starts and stops what a plan says. One `up` at a time per checkout."""
+    """Starts and stops what a plan says. One `up` at a time per IOT_LOCAL_DIR."""
 
     def __init__(self, plan: Plan, report: Report) -> None:
         self._plan = plan
@@ -212,5 +213,5 @@ def _only_one(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LocalStackError("another `iot up` of this checkout is running: wait for it") from error
+            raise LocalStackError("another `iot up` with this IOT_LOCAL_DIR is running: wait for it") from error
         yield

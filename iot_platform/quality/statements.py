@@ -3,9 +3,9 @@
 from functools import cache
 from typing import Final
 
-from iot_platform.settings import PROJECT_ROOT
+from iot_platform.files import SQL
 
-FOLDER: Final = PROJECT_ROOT / "sql" / "quality"
+FOLDER: Final = SQL / "quality"
 RULES: Final = (
     "freshness_device",
     "freshness_project",

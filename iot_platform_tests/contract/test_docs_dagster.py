@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def repository() -> dg.RepositoryDefinition:
-    from iot_platform.definitions import defs  # noqa: TID251  the page is about this very module
+    from iot_platform.definitions import defs
 
     return defs().get_repository_def()
 

@@ -2,9 +2,9 @@
 
 import runpy
 
-from iot_platform.settings import PROJECT_ROOT
+from ingest_daemon.home import PACKAGES
 
 
 def test_env_example_equals_the_code() -> None:
-    rendered = runpy.run_path(str(PROJECT_ROOT / "scripts" / "env_example.py"))["render"]()
-    assert (PROJECT_ROOT / ".env.example").read_text("utf-8") == rendered, "run `make env-example`"
+    rendered = runpy.run_path(str(PACKAGES / "scripts" / "env_example.py"))["render"]()
+    assert (PACKAGES / ".env.example").read_text("utf-8") == rendered, "run `make env-example`"

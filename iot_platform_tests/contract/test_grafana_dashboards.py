@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from grafana.source.__main__ import FOLDER, render
 from grafana.source.queries import SOURCE
 from grafana.source.queries import load as load_queries
-from iot_platform.settings import PROJECT_ROOT
+from ingest_daemon.home import PACKAGES
 
 FILES = sorted(FOLDER.glob("*.json"))
 UIDS = {
@@ -41,7 +41,7 @@ def test_uids_never_change() -> None:
 
 def test_every_query_is_used() -> None:
     text = "".join(path.read_text("utf-8") for path in FILES)
-    for path in (PROJECT_ROOT / "grafana" / "source" / "sql").glob("*.sql"):
+    for path in (PACKAGES / "grafana" / "source" / "sql").glob("*.sql"):
         for name, sql in load_queries(path.stem).items():
             assert json.dumps(sql, ensure_ascii=False) in text, f"{path.name}: {name}"
 
@@ -94,7 +94,7 @@ def test_links_lead_to_dashboards_and_variables_that_exist(path: Path) -> None:
 
 
 def test_the_data_source_is_the_one_that_panels_name_and_holds_no_secret() -> None:
-    folder = PROJECT_ROOT / "grafana" / "provisioning"
+    folder = PACKAGES / "grafana" / "provisioning"
     (source,) = yaml.safe_load((folder / "datasources" / "iot-platform.yaml").read_text("utf-8"))["datasources"]
     assert {"uid": source["uid"], "type": source["type"]} == SOURCE.to_json()
     given = [
@@ -106,7 +106,7 @@ def test_the_data_source_is_the_one_that_panels_name_and_holds_no_secret() -> No
     ]
     (provider,) = yaml.safe_load((folder / "dashboards" / "iot-platform.yaml").read_text("utf-8"))["providers"]
     given.append(provider["options"]["path"])
-    page = (PROJECT_ROOT / "docs" / "dashboards.md").read_text("utf-8")
+    page = (PACKAGES / "docs" / "dashboards.md").read_text("utf-8")
     for name in given:
         assert re.fullmatch(r"\$IOT_GRAFANA_[A-Z_]+", name), name
         assert f"`{name[1:]}`" in page, f"docs/dashboards.md does not explain {name}"

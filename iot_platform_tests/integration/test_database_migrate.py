@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from iot_platform.database import LockTimeoutError, MigrationError, SchemaError, connect, migrate, pending
 from iot_platform.database.errors import DatabaseAccessError, DatabaseUnreachableError
 from iot_platform.database.locks import shard_lock
-from iot_platform.database.migrate import SQL_DIR, require_migrated
+from iot_platform.database.migrate import require_migrated
+from iot_platform.files import SQL
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.servers.stack import Servers
@@ -41,7 +42,7 @@ def empty(settings: Settings, servers: Servers) -> Iterator[Settings]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of sql/ to tamper with."""
-    return Path(shutil.copytree(SQL_DIR, tmp_path / "sql"))
+    return Path(shutil.copytree(SQL, tmp_path / "sql"))
 
 
 def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
@@ -55,9 +56,9 @@ def test_an_owner_without_rights_migrates_and_repeats(empty: Settings) -> None:
 
 
 def migrate_names() -> list[str]:
-    numbered = sorted(f"migrations/{path.name}" for path in (SQL_DIR / "migrations").glob("*.sql"))
+    numbered = sorted(f"migrations/{path.name}" for path in (SQL / "migrations").glob("*.sql"))
     first, last = ["functions", "views", "rollups"], ["tenants", "grants"]
-    others = sorted({path.stem for path in (SQL_DIR / "repeatable").glob("*.sql")} - {*first, *last})
+    others = sorted({path.stem for path in (SQL / "repeatable").glob("*.sql")} - {*first, *last})
     return [*numbered, *(f"repeatable/{name}.sql" for name in (*first, *others, *last))]
 
 

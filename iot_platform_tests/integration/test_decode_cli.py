@@ -30,7 +30,7 @@ def test_settings_apply() -> None:
     answer = json.loads(done.stdout)
     assert (answer["name"], answer["tenant"], answer["measurements"][0]["time"]) == (1, "t", "2026-11-23T10:00:00.000000Z")
     refused = run(b"", IOT_TOPIC_PATTERN="{tenant}/{project}/{site}")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert b"IOT_TOPIC_PATTERN" in refused.stderr
     explained = run(json.dumps({**case, "topic": "b"}).encode(), "--details", IOT_TOPIC_PATTERN="a/{tenant}/{project}")
     assert "IOT_TOPIC_PATTERN" in json.loads(explained.stdout)["detail"]

@@ -11,8 +11,9 @@ from typing import Any
 import psycopg2
 import pytest
 
+from ingest_daemon.home import PACKAGES
 from iot_platform.database import connect
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.dashboards import CHOICES, fill
 from iot_platform_tests.support.feeds.drain import query
@@ -78,7 +79,7 @@ def questions(path: Path) -> Iterator[Question]:
             yield Question(f"{path.name}: panel {panel['title']}", target["rawSql"], int(panel.get("maxDataPoints", 1000)), least)
 
 
-QUESTIONS = [item for path in sorted((PROJECT_ROOT / "grafana" / "dashboards").glob("*.json")) for item in questions(path)]
+QUESTIONS = [item for path in sorted((PACKAGES / "grafana" / "dashboards").glob("*.json")) for item in questions(path)]
 
 
 def ask(connection: Any, sql: str) -> list[tuple[Any, ...]]:
@@ -146,7 +147,7 @@ def test_every_way_to_choose_is_valid_sql(settings: Settings, choice: str) -> No
     now = datetime.now(UTC)
     with closing(connect(settings, "reader")) as reader, reader.cursor() as cursor:
         for item in QUESTIONS:
-            board = json.loads((PROJECT_ROOT / "grafana" / "dashboards" / item.place.split(":")[0]).read_text("utf-8"))
+            board = json.loads((PACKAGES / "grafana" / "dashboards" / item.place.split(":")[0]).read_text("utf-8"))
             variables = {variable["name"]: variable for variable in board["templating"].get("list", [])}
             values: dict[str, Value] = {}
             for name, variable in variables.items():

@@ -110,5 +110,5 @@ def test_taken_port_is_named_with_its_owner_and_variable(iot: Iot, settings: Set
 
 def test_invalid_setting_is_named(iot: Iot) -> None:
     up = iot("up", IOT_KAFKA_PARTITIONS="none")
-    assert up.returncode == 1
+    assert up.returncode == 2
     assert "IOT_KAFKA_PARTITIONS: " in up.stderr

@@ -9,7 +9,8 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from iot_platform.database import connect
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.files import SQL
+from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, TenantAccessError, grant, list_access, revoke
 from iot_platform_tests.integration.test_cli_questions import iot
 from iot_platform_tests.support.feeds.drain import query
@@ -83,7 +84,7 @@ def test_a_login_that_could_do_more_is_refused(settings: Settings, servers: Serv
     superuser.commit()
     with pytest.raises(TenantAccessError, match=r"drop chunks .*harden_database\.sql"):
         grant(owner, "acme")
-    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.cursor().execute((SQL / "superuser/harden_database.sql").read_text("utf-8"))
     superuser.commit()
     superuser.close()
     query(settings, "GRANT SELECT ON measurement TO PUBLIC")
@@ -125,7 +126,7 @@ def test_a_role_that_vanished_is_made_anew(settings: Settings) -> None:
 
 def test_tenants_cannot_take_all_connections_and_temporary_files(settings: Settings, servers: Servers) -> None:
     superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))  # a copied database lost its settings
-    superuser.cursor().execute((PROJECT_ROOT / "sql/superuser/harden_database.sql").read_text("utf-8"))
+    superuser.cursor().execute((SQL / "superuser/harden_database.sql").read_text("utf-8"))
     superuser.commit()
     superuser.close()
     owner = connect(settings, "admin")

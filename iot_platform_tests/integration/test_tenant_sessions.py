@@ -16,9 +16,9 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect, migrate
-from iot_platform.database.migrate import SQL_DIR
 from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.diagnostics.doctor import _tenants
+from iot_platform.files import SQL
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.orchestration import lag_watch
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
@@ -196,7 +196,7 @@ class Drainer:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of sql/ with one more migration, which locks a table that drains and tenants use."""
-    made = Path(shutil.copytree(SQL_DIR, tmp_path / "sql"))
+    made = Path(shutil.copytree(SQL, tmp_path / "sql"))
     (made / "migrations" / "9001_pre_add_series_column.sql").write_text("ALTER TABLE series ADD COLUMN zz integer;")
     return made
 

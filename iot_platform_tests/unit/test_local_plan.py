@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from ingest_daemon.home import stack_notes_file
 from iot_platform.local.plan import make_plan, write_notes
-from iot_platform.settings import Settings, exports, get_settings, stack_notes_file, user_settings
+from iot_platform.settings import Settings, exports, get_settings, user_settings
 
 
 @pytest.fixture(autouse=True)
 def _own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IOT_LOCAL_DIR", str(tmp_path / "local"))
-    monkeypatch.setattr("iot_platform.settings.PROJECT_ROOT", tmp_path)  # no .env of the developer
+    monkeypatch.setattr("ingest_daemon.home.PACKAGES", tmp_path)  # no .env of the developer
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
 

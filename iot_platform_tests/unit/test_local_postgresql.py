@@ -46,7 +46,7 @@ def test_no_server_and_no_root_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(postgresql, "find_installed", lambda: None)
     monkeypatch.setattr(postgresql, "debian_codename", lambda: "bookworm")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(LocalStackError, match=r"run `make up` as root.*IOT_DATABASE_URL"):
+    with pytest.raises(LocalStackError, match=r"run `iot up` as root.*IOT_DATABASE_URL"):
         _server(tmp_path).missing_packages()
 
 

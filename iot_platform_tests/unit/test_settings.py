@@ -1,10 +1,18 @@
 """A setting that breaks its rule is refused at the start, by a sentence that names the variable."""
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from ingest_daemon import settings as ingest_settings
 from ingest_daemon.errors import SettingsError as IngestSettingsError
+from ingest_daemon.variables import known
 from iot_platform.settings import Settings, SettingsError, user_settings
+
+LOADERS = pytest.mark.parametrize("load", [user_settings, ingest_settings.load], ids=["platform", "daemon"])
 
 
 @pytest.mark.parametrize(
@@ -46,3 +54,65 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_brokers_and_ipv6() -> None:
     assert Settings(kafka_bootstrap_servers="kafka-1:9092, [::1]:9092,kafka-3").kafka_bootstrap_servers
+
+
+@LOADERS
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("IOT_KAFKA_BOOTSTRAP_SERVER", "IOT_KAFKA_BOOTSTRAP_SERVERS"),
+        ("iot_kafka_topik", "IOT_KAFKA_TOPIC"),
+        ("IOT_INJEST_SPOOL_BYTES", "IOT_INGEST_SPOOL_BYTES"),
+        ("IOT_DRAIN_SHARD", "IOT_DRAIN_SHARDS"),
+    ],
+)
+def test_a_misspelt_name_is_refused_and_the_nearest_named(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], object], name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "hush")
+    with pytest.raises((SettingsError, IngestSettingsError)) as caught:
+        load()
+    assert str(caught.value) == f"{name} is not a setting; did you mean {meant}?"
+
+
+@LOADERS
+def test_a_misspelt_name_in_an_env_file_is_refused_with_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[[], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SOMETHING=else\nIOT_MQTT_ULR=mqtt://broker\nIOT_XYZZY=1\n")
+    with pytest.raises((SettingsError, IngestSettingsError)) as caught:
+        load()
+    first, second = str(caught.value).splitlines()
+    assert first == f"IOT_MQTT_ULR in {tmp_path / '.env'} is not a setting; did you mean IOT_MQTT_URL?"
+    assert second.startswith(f"IOT_XYZZY in {tmp_path / '.env'} is not a setting; ")
+    assert second.endswith("env.example lists all of them")
+
+
+@LOADERS
+def test_names_that_others_set_stop_nobody(monkeypatch: pytest.MonkeyPatch, load: Callable[[], object]) -> None:
+    """The other process's settings, tests, Grafana's files, and what Kubernetes adds for services iot-mqtt and iot-ingest-http."""
+    for name in known():
+        monkeypatch.setenv(name, "")
+    for name in ("IOT_TEST_EXAMPLES", "IOT_DRILL_SEED", "IOT_GRAFANA_DATABASE_HOST", "IOT_LOCAL_STACK", "IOT_FAKE_CLOCK"):
+        monkeypatch.setenv(name, "1")
+    for service, port in (("IOT_MQTT", 1883), ("IOT_INGEST_HTTP", 9200), ("IOT_SOMETHING_ELSE", 80)):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.7")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", str(port))
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_WEB", str(port))
+        monkeypatch.setenv(f"{service}_PORT", f"tcp://10.0.0.7:{port}")
+        monkeypatch.setenv(f"{service}_PORT_{port}_TCP", f"tcp://10.0.0.7:{port}")
+        for what in ("ADDR", "PORT", "PROTO"):
+            monkeypatch.setenv(f"{service}_PORT_{port}_TCP_{what}", "1")
+    loaded = load()
+    assert getattr(loaded, "ingest_http_port") == 9108  # noqa: B009  of either class
+    assert getattr(loaded, "mqtt_port", 1883) == 1883
+
+
+@pytest.mark.parametrize("command", [["iot_platform.cli.main", "env"], ["ingest_daemon", "--check"]])
+def test_a_misspelt_name_ends_the_process_with_2(tmp_path: Path, command: list[str]) -> None:
+    environment = {"IOT_KAFKA_BOOTSTRAP_SERVER": "kafka:9092", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "IOT_KAFKA_BOOTSTRAP_SERVER is not a setting; did you mean IOT_KAFKA_BOOTSTRAP_SERVERS?" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -22,6 +22,7 @@ from threading import Event
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+from ingest_daemon.home import directory
 from iot_platform import ingest_pages
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
@@ -41,7 +42,7 @@ from iot_platform.local.program import Program, base_environment
 from iot_platform.local.server import Server, died, start
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
-from iot_platform.settings import PROJECT_ROOT, Settings, exports
+from iot_platform.settings import Settings, exports
 
 Link = Literal["mqtt", "kafka", "postgresql", "storage"]
 """`storage` is Dagster's way to the same PostgreSQL."""
@@ -302,7 +303,7 @@ class DrillStack:
     def add_program(self, name: str, *arguments: str) -> None:
         """Run Python with these arguments, as one of the platform's programs: its settings lead through the proxies."""
         environment = base_environment(self.folder)
-        program = Program(name, (sys.executable, *arguments), PROJECT_ROOT, environment, restart=False)
+        program = Program(name, (sys.executable, *arguments), directory(), environment, restart=False)
         self._programs[name] = lambda: self._own(program, {})
         self._others.append(name)
         self.start(name)

@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ingest_daemon.home import checkout
 from iot_platform.drills.rig.drill_run import Options
 from iot_platform.drills.rig.drill_stack import DrillStack
-from iot_platform.settings import PROJECT_ROOT
 
 _PACKAGES: Final = ("iot-platform", "paho-mqtt", "confluent-kafka", "dagster", "dagster-postgres", "polars", "psycopg2-binary")
 COLUMNS: Final = ("drill", "verdict", "messages", "lost", "doubled", "redelivered", "recovery", "audit", "seconds", "memory peak")
@@ -135,7 +135,8 @@ def machine() -> dict[str, Any]:
 def versions(stack: DrillStack) -> dict[str, str]:
     """Versions of everything involved, as far as they can be found out."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    with suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
-        found["commit"] = answer.stdout.strip()
+    if root := checkout():
+        with suppress(OSError, subprocess.SubprocessError):
+            answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+            found["commit"] = answer.stdout.strip()
     return found | stack.versions()

@@ -1,0 +1,13 @@
+"""Entry point of the `iot-ingest` script: imports the daemon only where its packages are installed."""
+
+import sys
+
+from ingest_daemon.extras import needs
+
+
+def main() -> None:
+    """Ends with the daemon's exit code; see `ingest_daemon.__main__`."""
+    with needs("ingest", "iot-ingest"):
+        from ingest_daemon.__main__ import main as daemon
+
+        sys.exit(daemon())
