@@ -7,6 +7,7 @@ import pytest
 
 from iot_platform_tests.fix_audit import accountant, told
 from iot_platform_tests.fix_community import community, community_database, each_edition, edition, pglite
+from iot_platform_tests.fix_first_chain import first_chain
 from iot_platform_tests.fix_ingest_own import own_broker, own_daemon, own_kafka
 from iot_platform_tests.fix_quality import world
 from iot_platform_tests.fix_secured_kafka import secured_kafka
@@ -28,6 +29,7 @@ __all__ = [
     "dagster",
     "database",
     "edition",
+    "first_chain",
     "ingest",
     "own_broker",
     "own_daemon",

@@ -44,8 +44,6 @@ BEGIN
         GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, dead_letter TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
-        -- iot simulate --history
-        GRANT SELECT, INSERT, UPDATE ON simulated_history TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
@@ -82,7 +80,6 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
-        GRANT SELECT ON simulated_history TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence TO iot_reader;
         GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named

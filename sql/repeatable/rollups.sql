@@ -1,5 +1,5 @@
 -- Hours and days of measurements. On Apache, stored rows below a threshold and rows computed on the spot at and above it; on Community the
--- continuous aggregates of migration 0013. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
+-- continuous aggregates of migration 0008. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
 -- All buckets are UTC. float8 sums and quotients raise on overflow and underflow, which a few extreme values must never bring about:
 -- there is no sum, and no average, where a value is beyond ±1e290.
 

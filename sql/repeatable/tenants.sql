@@ -2,7 +2,7 @@
 -- * Who asks is session_user, which neither SET ROLE nor anything else short of a superuser changes.
 -- * security_barrier: only leakproof conditions (=, <, >= … on names, times, numbers, texts) reach the tables, others see own rows only.
 -- * Conditions that reach the tables must not meet rows of others either: EXPLAIN ANALYZE tells how many rows a filter removed. So names are
---   expressions with indexes of their own (0023), and measurements come by LATERAL … ORDER BY, which PostgreSQL can only plan as one index scan
+--   expressions with indexes of their own (0002), and measurements come by LATERAL … ORDER BY, which PostgreSQL can only plan as one index scan
 --   for each own series.
 -- * CASE WHEN a = b where a = b already holds: a condition on such a column is applied to joined, own rows, and finds no statistics.
 -- * No series_id: a condition on it would reach the measurements of others.

@@ -28,18 +28,18 @@ COMMENT ON COLUMN quality_rule.hold_seconds IS 'Failing again within this time a
 COMMENT ON COLUMN quality_rule.parameters IS 'More settings of the rule by name; those of the more specific row win one by one.';
 
 INSERT INTO quality_rule (rule, enabled, severity, threshold, window_seconds, clear_seconds, hold_seconds, parameters, description) VALUES
-('freshness_device', true, 'WARN', 16, 180, 0, 3600, '{"least_messages": 20}',
- 'A device is silent: nothing received for longer than window_seconds and than 5 of its usual intervals plus threshold times their deviation. Pauses that it makes again and again are learnt.'),
-('freshness_project', true, 'ERROR', 20, 300, 0, 3600, '{"least_messages": 50}',
- 'A whole project is silent: nothing received for longer than window_seconds and than threshold times the usual interval between its messages.'),
+('freshness_device', true, 'WARN', 16, 180, 0, 3600, '{"least_messages": 20, "gone_days": 14}',
+ 'A device is silent: nothing received for longer than window_seconds and than 5 of its usual intervals plus threshold times their deviation. Pauses that it makes again and again are learnt by weekday. After gone_days of silence it counts as gone: the incident ends.'),
+('freshness_project', true, 'ERROR', 16, 300, 0, 3600, '{"least_messages": 50, "gone_days": 14}',
+ 'A whole project is silent: nothing received for longer than window_seconds and than 5 of the usual intervals between minutes with any message plus threshold times their deviation (less where they never were a third as long). Pauses as of devices; after gone_days the incident ends.'),
 ('completeness', true, 'WARN', 0.5, 3600, 7200, 7200, '{"least_expected": 20}',
  'A device sent less than threshold (a share) of what its usual interval promises for a window_seconds long interval, and chance does not explain it.'),
 ('range', true, 'WARN', 0, 600, 86400, 3600, '{}',
  'More than threshold values outside of parameters min and max, set by metric.'),
 ('rate_of_change', true, 'WARN', NULL, 600, 86400, 3600, '{}',
  'A value changes by more than threshold per minute between two measurements of a series; set by metric.'),
-('stuck_value', true, 'WARN', 30, 1800, 86400, 3600, '{"least_changes": 0.5}',
- 'A number that used to change stays exactly the same for at least threshold measurements and window_seconds. Flags and texts are not judged.'),
+('stuck_value', true, 'WARN', 30, 1800, 86400, 3600, '{"least_changes": 0.5, "resting": [0]}',
+ 'A number that used to change stays exactly the same for at least threshold measurements and window_seconds. What had fewer than 5 values before (flags, coarse numbers), texts, values of parameters.resting and counters (what only rose, or began anew) are not judged.'),
 ('type_change', true, 'WARN', 0, 600, 86400, 3600, '{}',
  'More than threshold changes between number, boolean and text within one series.'),
 ('clock_skew', true, 'WARN', 300, 600, 86400, 3600, '{"absolute_seconds": 3300, "least_samples": 3}',
@@ -52,11 +52,13 @@ INSERT INTO quality_rule (rule, enabled, severity, threshold, window_seconds, cl
  'More than threshold new series of one device, or of one project that is older than project_seconds, within window_seconds.'),
 ('sequence_gap', true, 'WARN', 0, 600, 86400, 3600,
  '{"metrics": ["seq", "sequence", "seqno", "seq_no", "seq_num", "sequence_number", "counter", "msg_seq", "frame_counter"], "least_steps": 3}',
- 'More than threshold numbers are missing in a series that counts its messages: one of parameters.metrics whose steps are mostly 1.'),
+ 'More than threshold numbers are missing, window_seconds after a gap was noticed, in a series that counts its messages: one of parameters.metrics whose steps are mostly 1.'),
 ('rollup_equals_source', true, 'ERROR', 0, 1200, 0, 3600, '{"sample": 100}',
  'More than threshold of the rollup''s hours differ from their measurements. Up to parameters.sample of the hours that changed are compared; on Community a difference counts once it is window_seconds old.'),
 ('ledger_continuous', true, 'ERROR', 0, 3600, 0, 3600, '{}',
- 'More than threshold offsets are missing between batches of the ledger, or are in two of them.');
+ 'More than threshold offsets are missing between batches of the ledger, or are in two of them.'),
+('kafka_log_cut', true, 'ERROR', 0, 86400, 0, 3600, '{}',
+ 'The log of a Kafka partition turned out to have been cut more than threshold times within window_seconds: messages that were acknowledged and not drained may be lost (`iot audit`).');
 
 -- What cannot be, whatever the sensor; percentages with some room for how sensors round.
 INSERT INTO quality_rule (rule, metric, parameters) VALUES
@@ -95,7 +97,8 @@ CREATE TABLE quality_feed (
     last_received_at timestamptz,
     kafka_partition integer NOT NULL,
     records integer NOT NULL,
-    kind text NOT NULL
+    kind text NOT NULL,
+    log_generation integer NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE quality_feed IS 'One row is one batch of the ledger that some quality rule has not judged yet, or that was committed recently.';
 

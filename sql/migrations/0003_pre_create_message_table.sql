@@ -10,7 +10,9 @@ CREATE TABLE message (
     packet_id integer,
     flags smallint,
     time_source smallint NOT NULL,
-    payload bytea NOT NULL
+    payload bytea NOT NULL,
+    log_generation integer NOT NULL DEFAULT 0,
+    duplicate_of_generation integer
 );
 SELECT create_hypertable('message', by_range('received_at', INTERVAL '1 day'), create_default_indexes => false);
 CREATE INDEX message_received_at_idx ON message
@@ -23,3 +25,5 @@ COMMENT ON COLUMN message.duplicate_of IS
     'Kafka offset (same partition) of the first copy, when MQTT delivered this message again; such a row has no measurements. Null otherwise.';
 COMMENT ON COLUMN message.flags IS 'bit 0 DUP, bit 1 RETAIN, bits 2-3 QoS, as received; null without our header.';
 COMMENT ON COLUMN message.time_source IS '0: its measurements carry the receive time; 1: the payload named a time.';
+COMMENT ON COLUMN message.log_generation IS 'Which log of the Kafka partition the offset is of (kafka_offset.log_generation): partition, generation and offset name a record.';
+COMMENT ON COLUMN message.duplicate_of_generation IS 'Generation of the log that duplicate_of is an offset of; null: the row''s own.';

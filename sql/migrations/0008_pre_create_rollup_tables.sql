@@ -34,16 +34,6 @@ CREATE TABLE rollup_change (
 COMMENT ON TABLE rollup_change IS
     'One row is a note: one transaction inserted or deleted measurements of this series in this stored hour (UTC), which must be computed anew. Notes repeat.';
 
-CREATE TABLE retention_mark (
-    table_name text NOT NULL,
-    tenant_id text NOT NULL DEFAULT '',
-    project_id text NOT NULL DEFAULT '',
-    removed_before timestamptz NOT NULL,
-    PRIMARY KEY (table_name, tenant_id, project_id)
-);
-COMMENT ON TABLE retention_mark IS
-    'One row is how far retention removed rows of one table: of everybody (tenant and project empty), a tenant or a project. Rows before removed_before are gone, fully or partly.';
-
 DO $$
 DECLARE
     name text;

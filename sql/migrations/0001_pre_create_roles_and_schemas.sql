@@ -20,3 +20,25 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Tenants' logins are members of it (repeatable/tenants.sql).
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_tenant') THEN
+        RETURN;
+    ELSIF NOT (SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        RAISE WARNING 'role iot_tenant does not exist and % may not create roles: continuing without it, tenants get no logins', current_user;
+        RETURN;
+    END IF;
+    CREATE ROLE iot_tenant NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;  -- created at this very moment by the migration of another database on this server
+END
+$$;
+
+CREATE SCHEMA IF NOT EXISTS tenant;
+COMMENT ON SCHEMA tenant IS 'What the login of a tenant may read: the rows of this tenant, and nothing else.';
+
+-- Dagster keeps its runs and events here unless IOT_DAGSTER_STORAGE_URL names another place; it creates its own tables.
+CREATE SCHEMA IF NOT EXISTS dagster;
+COMMENT ON SCHEMA dagster IS 'Dagster''s own tables; nothing of the platform reads them.';

@@ -62,3 +62,20 @@ CREATE TABLE mqtt_connection_partition (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE mqtt_connection_partition IS
     'One row is what one MQTT connection brought into one Kafka partition; bounds the search for the first copy of a redelivered message.';
+
+CREATE TABLE catalog_generation (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    generation bigint NOT NULL DEFAULT 0
+);
+INSERT INTO catalog_generation DEFAULT VALUES;
+COMMENT ON TABLE catalog_generation IS
+    'One row in all: counts how often series or sources were deleted. Who remembers ids checks it inside the transaction that uses them, under the shared lock catalog.';
+
+-- The tenants' views show names as expressions (name || ''), which have indexes of their own, without statistics: a search for a name can't touch
+-- another tenant's row (EXPLAIN ANALYZE tells how many rows a filter removed), nor can an estimate tell how common it is among all tenants.
+CREATE INDEX series_tenant_names_idx ON series (tenant_id, (project_id || ''), (device_id || ''));
+CREATE INDEX series_tenant_device_idx ON series (tenant_id, (device_id || ''), (metric || ''));
+ALTER INDEX series_tenant_names_idx ALTER COLUMN 2 SET STATISTICS 0;
+ALTER INDEX series_tenant_names_idx ALTER COLUMN 3 SET STATISTICS 0;
+ALTER INDEX series_tenant_device_idx ALTER COLUMN 2 SET STATISTICS 0;
+ALTER INDEX series_tenant_device_idx ALTER COLUMN 3 SET STATISTICS 0;

@@ -13,7 +13,9 @@ CREATE TABLE quarantine (
     project_id text NOT NULL,
     topic text NOT NULL,
     topic_bytes bytea,
-    payload bytea NOT NULL
+    payload bytea NOT NULL,
+    log_generation integer NOT NULL DEFAULT 0,
+    duplicate_of_generation integer
 );
 SELECT create_hypertable('quarantine', by_range('received_at', INTERVAL '7 days'), create_default_indexes => false);
 CREATE INDEX quarantine_received_at_idx ON quarantine (received_at DESC);

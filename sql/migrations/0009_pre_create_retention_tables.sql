@@ -14,7 +14,17 @@ COMMENT ON TABLE retention_policy IS
 COMMENT ON COLUMN retention_policy.keep IS 'Only what is strictly older than now - keep is ever removed; infinity: nothing is.';
 INSERT INTO retention_policy (table_name, keep) VALUES
     ('message', '3 days'), ('measurement', '90 days'), ('measurement_1h', '2 years'), ('measurement_1d', '2 years'),
-    ('quarantine', '90 days'), ('ledger', '400 days');
+    ('quarantine', '90 days'), ('ledger', '400 days'), ('quality_result', '90 days'), ('quality_incident', '400 days');
+
+CREATE TABLE retention_mark (
+    table_name text NOT NULL,
+    tenant_id text NOT NULL DEFAULT '',
+    project_id text NOT NULL DEFAULT '',
+    removed_before timestamptz NOT NULL,
+    PRIMARY KEY (table_name, tenant_id, project_id)
+);
+COMMENT ON TABLE retention_mark IS
+    'One row is how far retention removed rows of one table: of everybody (tenant and project empty), a tenant or a project. Rows before removed_before are gone, fully or partly.';
 
 CREATE TABLE retention_removed (
     table_name text NOT NULL,
@@ -52,7 +62,8 @@ CREATE TABLE removed_record (
     kafka_partition integer NOT NULL,
     connection_id integer,
     marked boolean NOT NULL,
-    quarantined boolean NOT NULL
+    quarantined boolean NOT NULL,
+    log_generation integer NOT NULL DEFAULT 0
 );
 CREATE INDEX removed_record_received_at_idx ON removed_record USING brin (received_at) WITH (pages_per_range = 32, autosummarize = on);
 COMMENT ON TABLE removed_record IS
@@ -72,11 +83,7 @@ CREATE TABLE ledger_removed (
     topic_id text NOT NULL,
     kafka_partition integer NOT NULL,
     to_offset bigint NOT NULL,
-    PRIMARY KEY (kafka_topic, topic_id, kafka_partition)
+    log_generation integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (kafka_topic, topic_id, kafka_partition, log_generation)
 );
 COMMENT ON TABLE ledger_removed IS 'One row is one Kafka partition whose oldest batches retention removed: the ledger begins at to_offset now.';
-
--- The audit's functions take a second moment now (sql/repeatable/audit_views.sql); with the old ones beside them, a call would be ambiguous.
-DROP FUNCTION IF EXISTS audit_span(timestamptz);
-DROP FUNCTION IF EXISTS audit_rows(timestamptz);
-DROP FUNCTION IF EXISTS audit_ranges(timestamptz);
