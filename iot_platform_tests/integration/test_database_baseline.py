@@ -28,7 +28,7 @@ from iot_platform_tests.fix_ingest import eventually
 from iot_platform_tests.fix_stack import Servers
 from iot_platform_tests.fix_tenants import drop_roles, open_login
 
-RENAMED: Final[dict[str, str]] = {}
+RENAMED: Final = {name: f"value_{name}" for name in ("count", "min", "max", "sum", "avg", "first", "last")}
 """Columns of measurement_1h and measurement_1d, and of what stores them."""
 ROLLUPS: Final = ("measurement_1h", "measurement_1d")
 TABLES: Final = """

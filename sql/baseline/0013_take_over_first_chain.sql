@@ -64,3 +64,21 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Nobody should have to write sum(sum).
+DO $$
+DECLARE
+    rollup text;
+    name text;
+BEGIN
+    FOREACH rollup IN ARRAY ARRAY['measurement_1h', 'measurement_1d'] LOOP
+        FOREACH name IN ARRAY ARRAY['count', 'min', 'max', 'sum', 'avg', 'first', 'last'] LOOP
+            IF to_regclass('public.measurement_1h_stored') IS NOT NULL THEN
+                EXECUTE format('ALTER TABLE %I RENAME COLUMN %I TO %I', rollup || '_stored', name, 'value_' || name);
+            ELSE
+                EXECUTE format('ALTER MATERIALIZED VIEW %I RENAME COLUMN %I TO %I', rollup, name, 'value_' || name);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;

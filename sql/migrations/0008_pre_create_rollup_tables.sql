@@ -42,30 +42,30 @@ BEGIN
         -- float8 sums and quotients raise on overflow and underflow; a few extreme values must never stop a rollup: no sum beyond ±1e290.
         EXECUTE $sql$
             CREATE MATERIALIZED VIEW measurement_1h WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
-            SELECT time_bucket('1 hour', time) AS bucket, series_id, count(*) AS count, count(value) AS numbers, min(value) AS min, max(value) AS max,
+            SELECT time_bucket('1 hour', time) AS bucket, series_id, count(*) AS value_count, count(value) AS numbers, min(value) AS value_min, max(value) AS value_max,
                 CASE WHEN max(value) <= 1e290 AND min(value) >= -1e290
-                    THEN sum(value ORDER BY time) FILTER (WHERE value BETWEEN -1e290 AND 1e290) END AS sum,
+                    THEN sum(value ORDER BY time) FILTER (WHERE value BETWEEN -1e290 AND 1e290) END AS value_sum,
                 CASE WHEN NOT (max(value) <= 1e290 AND min(value) >= -1e290) THEN NULL
                     WHEN abs(sum(value ORDER BY time) FILTER (WHERE value BETWEEN -1e290 AND 1e290)) < count(value) * '5e-324'::float8 THEN 0
-                    ELSE sum(value ORDER BY time) FILTER (WHERE value BETWEEN -1e290 AND 1e290) / count(value) END AS avg,
-                first(value, time) FILTER (WHERE value IS NOT NULL) AS first, last(value, time) FILTER (WHERE value IS NOT NULL) AS last
+                    ELSE sum(value ORDER BY time) FILTER (WHERE value BETWEEN -1e290 AND 1e290) / count(value) END AS value_avg,
+                first(value, time) FILTER (WHERE value IS NOT NULL) AS value_first, last(value, time) FILTER (WHERE value IS NOT NULL) AS value_last
             FROM measurement GROUP BY 1, 2 WITH NO DATA $sql$;
         EXECUTE $sql$
             CREATE MATERIALIZED VIEW measurement_1d WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
-            SELECT time_bucket('1 day', bucket) AS bucket, series_id, sum(count)::bigint AS count, sum(numbers)::bigint AS numbers,
-                min(min) AS min, max(max) AS max,
-                CASE WHEN count(*) FILTER (WHERE numbers > 0 AND sum IS NULL) = 0 THEN sum(sum ORDER BY bucket) END AS sum,
-                CASE WHEN count(*) FILTER (WHERE numbers > 0 AND sum IS NULL) > 0 THEN NULL
-                    WHEN abs(sum(sum ORDER BY bucket)) < sum(numbers)::float8 * '5e-324'::float8 THEN 0
-                    ELSE sum(sum ORDER BY bucket) / sum(numbers)::float8 END AS avg,
-                first(first, bucket) FILTER (WHERE numbers > 0) AS first, last(last, bucket) FILTER (WHERE numbers > 0) AS last
+            SELECT time_bucket('1 day', bucket) AS bucket, series_id, sum(value_count)::bigint AS value_count, sum(numbers)::bigint AS numbers,
+                min(value_min) AS value_min, max(value_max) AS value_max,
+                CASE WHEN count(*) FILTER (WHERE numbers > 0 AND value_sum IS NULL) = 0 THEN sum(value_sum ORDER BY bucket) END AS value_sum,
+                CASE WHEN count(*) FILTER (WHERE numbers > 0 AND value_sum IS NULL) > 0 THEN NULL
+                    WHEN abs(sum(value_sum ORDER BY bucket)) < sum(numbers)::float8 * '5e-324'::float8 THEN 0
+                    ELSE sum(value_sum ORDER BY bucket) / sum(numbers)::float8 END AS value_avg,
+                first(value_first, bucket) FILTER (WHERE numbers > 0) AS value_first, last(value_last, bucket) FILTER (WHERE numbers > 0) AS value_last
             FROM measurement_1h GROUP BY 1, 2 WITH NO DATA $sql$;
     ELSE
         FOREACH name IN ARRAY ARRAY['measurement_1h_stored', 'measurement_1d_stored'] LOOP
             EXECUTE format(
-                'CREATE TABLE %I (bucket timestamptz NOT NULL, series_id integer NOT NULL, count bigint NOT NULL, numbers bigint NOT NULL,'
-                ' min double precision, max double precision, sum double precision, avg double precision,'
-                ' first double precision, last double precision) WITH (fillfactor = 90)', name);
+                'CREATE TABLE %I (bucket timestamptz NOT NULL, series_id integer NOT NULL, value_count bigint NOT NULL, numbers bigint NOT NULL,'
+                ' value_min double precision, value_max double precision, value_sum double precision, value_avg double precision,'
+                ' value_first double precision, value_last double precision) WITH (fillfactor = 90)', name);
             PERFORM create_hypertable(name::regclass, by_range('bucket', CASE name WHEN 'measurement_1h_stored' THEN INTERVAL '30 days' ELSE INTERVAL '365 days' END),
                 create_default_indexes => false);
             EXECUTE format('CREATE UNIQUE INDEX %I ON %I (series_id, bucket)', name || '_series_id_bucket_key', name);

@@ -15,14 +15,14 @@ WITH rule AS (
     SELECT q.series_id, q.bucket FROM quality_recheck q
 ), compared AS (
     SELECT w.series_id, w.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, m AS source, r AS rollup,
-           (m.count, m.numbers, m.min, m.max, m.first, m.last) IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.first, r.last)
-           OR (m.sum IS NULL) <> (r.sum IS NULL) OR abs(m.sum - r.sum) > 1e-9 * greatest(abs(m.sum), m.numbers * least(greatest(abs(m.min), abs(m.max)), 1e290), 1e-200) AS differs,
+           (m.value_count, m.numbers, m.value_min, m.value_max, m.value_first, m.value_last) IS DISTINCT FROM (r.value_count, r.numbers, r.value_min, r.value_max, r.value_first, r.value_last)
+           OR (m.value_sum IS NULL) <> (r.value_sum IS NULL) OR abs(m.value_sum - r.value_sum) > 1e-9 * greatest(abs(m.value_sum), m.numbers * least(greatest(abs(m.value_min), abs(m.value_max)), 1e290), 1e-200) AS differs,
            EXISTS (SELECT FROM rollup_change c WHERE c.series_id = w.series_id AND c.bucket = w.bucket) AS noted
     FROM wanted w
     JOIN series s USING (series_id)
     LEFT JOIN LATERAL (SELECT h.* FROM rollup_hours(w.series_id, w.bucket, w.bucket + interval '1 hour') h) m ON true
     LEFT JOIN LATERAL (
-        SELECT n.bucket, n.count, n.numbers, n.min, n.max, n.sum, n.first, n.last FROM measurement_1h_named n
+        SELECT n.bucket, n.value_count, n.numbers, n.value_min, n.value_max, n.value_sum, n.value_first, n.value_last FROM measurement_1h_named n
         WHERE n.series_id = w.series_id AND n.bucket = w.bucket
     ) r ON true
     WHERE NOT EXISTS (

@@ -160,7 +160,7 @@ LANGUAGE sql STABLE AS $$
     SELECT 'tenant ' || s.tenant_id || ' project ' || s.project_id || ' is unaccounted: ' || coalesce(sum(m.rows), 0) || ' measurements stored, '
         || coalesce(sum(r.rows), 0) || ' in measurement_1h'
     FROM (SELECT series_id, count(*) AS rows FROM measurement WHERE time >= span_from AND time < span_to GROUP BY 1) m
-    FULL JOIN (SELECT series_id, sum(count)::bigint AS rows FROM measurement_1h WHERE bucket >= span_from AND bucket < span_to GROUP BY 1) r USING (series_id)
+    FULL JOIN (SELECT series_id, sum(value_count)::bigint AS rows FROM measurement_1h WHERE bucket >= span_from AND bucket < span_to GROUP BY 1) r USING (series_id)
     JOIN series s USING (series_id)  -- without the series of a tenant that is being deleted
     WHERE NOT EXISTS (SELECT FROM tenant_leaving l WHERE l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id)
       AND m.rows IS DISTINCT FROM r.rows AND (tenant = '' OR s.tenant_id = tenant AND project IN ('', s.project_id))

@@ -7,17 +7,17 @@ BEGIN
     IF rollup_storage() = 'tables' THEN
         EXECUTE $sql$
             CREATE OR REPLACE FUNCTION rollup_days(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
-                bucket timestamptz, count bigint, numbers bigint, min double precision, max double precision, sum double precision,
-                avg double precision, first double precision, last double precision)
+                bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision, value_sum double precision,
+                value_avg double precision, value_first double precision, value_last double precision)
             LANGUAGE sql STABLE BEGIN ATOMIC
-                SELECT d.bucket, d.count, d.numbers, d.min, d.max, d.sum,
-                       CASE WHEN abs(d.sum) < d.numbers * '5e-324'::double precision THEN 0 ELSE d.sum / d.numbers END, d.first, d.last
+                SELECT d.bucket, d.value_count, d.numbers, d.value_min, d.value_max, d.value_sum,
+                       CASE WHEN abs(d.value_sum) < d.numbers * '5e-324'::double precision THEN 0 ELSE d.value_sum / d.numbers END, d.value_first, d.value_last
                 FROM (
-                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
-                           min(h.min) AS min, max(h.max) AS max,
-                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
-                           first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first,
-                           last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last
+                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.value_count)::bigint AS value_count, sum(h.numbers)::bigint AS numbers,
+                           min(h.value_min) AS value_min, max(h.value_max) AS value_max,
+                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0 THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
+                           first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
+                           last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last
                     FROM measurement_1h_stored h
                     WHERE h.series_id = rollup_days.series AND h.bucket >= rollup_days.since AND h.bucket < rollup_days.until GROUP BY 1
                 ) d;
@@ -49,19 +49,19 @@ BEGIN
                 OFFSET 0
             ) o
         ), put AS (
-            INSERT INTO %2$I AS s (bucket, series_id, count, numbers, min, max, sum, avg, first, last)
-            SELECT f.bucket, f.series_id, f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last
+            INSERT INTO %2$I AS s (bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first, value_last)
+            SELECT f.bucket, f.series_id, f.value_count, f.numbers, f.value_min, f.value_max, f.value_sum, f.value_avg, f.value_first, f.value_last
             FROM fresh f LEFT JOIN old o USING (series_id, bucket)
-            WHERE (o.count, o.numbers, o.min, o.max, o.sum, o.avg, o.first, o.last) IS DISTINCT FROM
-                (f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last)
-            ON CONFLICT (series_id, bucket) DO UPDATE SET count = excluded.count, numbers = excluded.numbers, min = excluded.min,
-                max = excluded.max, sum = excluded.sum, avg = excluded.avg, first = excluded.first, last = excluded.last
+            WHERE (o.value_count, o.numbers, o.value_min, o.value_max, o.value_sum, o.value_avg, o.value_first, o.value_last) IS DISTINCT FROM
+                (f.value_count, f.numbers, f.value_min, f.value_max, f.value_sum, f.value_avg, f.value_first, f.value_last)
+            ON CONFLICT (series_id, bucket) DO UPDATE SET value_count = excluded.value_count, numbers = excluded.numbers, value_min = excluded.value_min,
+                value_max = excluded.value_max, value_sum = excluded.value_sum, value_avg = excluded.value_avg, value_first = excluded.value_first, value_last = excluded.value_last
             RETURNING 1
         ), gone AS (
             SELECT array_agg(o.series_id) AS series, array_agg(o.bucket) AS buckets FROM old o LEFT JOIN fresh f USING (series_id, bucket)
             WHERE f.series_id IS NULL
         )
-        SELECT (SELECT coalesce(sum(count), 0) FROM fresh)::bigint AS rows, (SELECT count(*) FROM put) AS changed, gone.* FROM gone
+        SELECT (SELECT coalesce(sum(value_count), 0) FROM fresh)::bigint AS rows, (SELECT count(*) FROM put) AS changed, gone.* FROM gone
         $sql$, CASE unit WHEN 'hour' THEN 'rollup_hours' ELSE 'rollup_days' END, stored, low, high)
     INTO gone USING series, since, until;
     rows := gone.rows; changed := gone.changed + coalesce(cardinality(gone.series), 0);

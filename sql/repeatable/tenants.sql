@@ -103,18 +103,18 @@ COMMENT ON VIEW tenant.latest IS 'One row is the latest measurement of one serie
 
 CREATE OR REPLACE VIEW tenant.measurement_1h WITH (security_barrier) AS
 SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+       s.metric || '' AS metric, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last, s.unit || '' AS unit
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT r.bucket,
-           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.value_count END AS value_count,
            CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
-           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
-           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
-           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
-           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
-           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
-           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+           CASE WHEN r.series_id = s.series_id THEN r.value_min END AS value_min,
+           CASE WHEN r.series_id = s.series_id THEN r.value_max END AS value_max,
+           CASE WHEN r.series_id = s.series_id THEN r.value_sum END AS value_sum,
+           CASE WHEN r.series_id = s.series_id THEN r.value_avg END AS value_avg,
+           CASE WHEN r.series_id = s.series_id THEN r.value_first END AS value_first,
+           CASE WHEN r.series_id = s.series_id THEN r.value_last END AS value_last
     FROM public.measurement_1h r WHERE r.series_id = s.series_id ORDER BY r.bucket
 ) r
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
@@ -122,18 +122,18 @@ COMMENT ON VIEW tenant.measurement_1h IS 'One row is one hour (UTC) of one serie
 
 CREATE OR REPLACE VIEW tenant.measurement_1d WITH (security_barrier) AS
 SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+       s.metric || '' AS metric, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last, s.unit || '' AS unit
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT r.bucket,
-           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.value_count END AS value_count,
            CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
-           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
-           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
-           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
-           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
-           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
-           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+           CASE WHEN r.series_id = s.series_id THEN r.value_min END AS value_min,
+           CASE WHEN r.series_id = s.series_id THEN r.value_max END AS value_max,
+           CASE WHEN r.series_id = s.series_id THEN r.value_sum END AS value_sum,
+           CASE WHEN r.series_id = s.series_id THEN r.value_avg END AS value_avg,
+           CASE WHEN r.series_id = s.series_id THEN r.value_first END AS value_first,
+           CASE WHEN r.series_id = s.series_id THEN r.value_last END AS value_last
     FROM public.measurement_1d r WHERE r.series_id = s.series_id ORDER BY r.bucket
 ) r
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
