@@ -225,8 +225,8 @@ BEGIN
                     CASE WHEN project_id <> '' THEN reached ->> (item.table_name || '/' || item.tenant_id || '/') END::timestamptz);
             END IF;
             IF counted THEN
-                EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.name, retention_filter(item.owner))
-                    INTO rows, newest USING range_from, range_to, tenant_id, project_id;
+                EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.name,
+                    retention_filter(item.owner, tenant_id, project_id)) INTO rows, newest USING range_from, range_to;
             END IF;
         EXCEPTION WHEN undefined_table THEN
             CONTINUE;  -- somebody dropped it this moment
@@ -280,14 +280,17 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION retention_deletable(text) IS 'Whether single rows can be deleted: not from a continuous aggregate.';
 
-CREATE OR REPLACE FUNCTION retention_filter(owner text) RETURNS text
+CREATE OR REPLACE FUNCTION retention_filter(owner text, tenant text, project text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE owner
-        WHEN 'source' THEN '($3 = '''' OR source_id = ANY (ARRAY(SELECT s.source_id FROM source s WHERE s.tenant_id = $3 AND ($4 = '''' OR s.project_id = $4))))'
-        WHEN 'series' THEN '($3 = '''' OR series_id = ANY (ARRAY(SELECT s.series_id FROM series s WHERE s.tenant_id = $3 AND ($4 = '''' OR s.project_id = $4))))'
-        WHEN 'names' THEN '($3 = '''' OR tenant_id = $3 AND ($4 = '''' OR project_id = $4))'
-        ELSE '($3 = '''' AND $4 = '''')' END
+    SELECT CASE
+        WHEN tenant = '' THEN 'true'
+        WHEN owner = 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM source s WHERE %s))', n.names)
+        WHEN owner = 'series' THEN format('series_id = ANY (ARRAY(SELECT s.series_id FROM series s WHERE %s))', n.names)
+        WHEN owner = 'names' THEN n.names
+        ELSE 'false' END
+    FROM (SELECT format('tenant_id = %L', tenant) || CASE project WHEN '' THEN '' ELSE format(' AND project_id = %L', project) END AS names) n
 $$;
-COMMENT ON FUNCTION retention_filter(text) IS 'Condition for the rows of tenant $3 and project $4 (empty: of everybody) in a table of retention_tables.';
+COMMENT ON FUNCTION retention_filter(text, text, text) IS
+    'Condition for the rows of a tenant and project (empty: of everybody) in a table of retention_tables, which names its owner this way.';
 
 REVOKE EXECUTE ON FUNCTION retention_plan(timestamptz, boolean) FROM PUBLIC;

@@ -1,30 +1,30 @@
 -- Retention: removing what is beyond its policy (retention.sql), chunk by chunk or in bounded batches of rows. Whoever removes anything sets
 -- retention_mark in the same transaction, and leaves what the audit needs (audit_views.sql, audit_sums.sql).
 
--- Before rows of message or quarantine go: what the audit must know. `gone` is a query for them; how many, and the newest, comes back.
-CREATE OR REPLACE FUNCTION retention_note_records(gone text, quarantined boolean, horizon timestamptz, span_from timestamptz, span_to timestamptz,
-    tenant text, project text, OUT rows bigint, OUT newest timestamptz)
+-- Before rows of message or quarantine go: what the audit must know. `gone` is a query for them, with all values in it; how many, and the
+-- newest, comes back.
+CREATE OR REPLACE FUNCTION retention_note_records(gone text, quarantined boolean, horizon timestamptz, OUT rows bigint, OUT newest timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format($sql$
         WITH gone AS (%s),
         edge AS MATERIALIZED (  -- batches across the horizon: what they lose is named, so that the rest of them can still be proved
             SELECT kafka_partition, log_generation, range_agg(int8range(from_offset, to_offset)) AS ranges FROM ledger
-            WHERE kind = 'drain' AND committed_at >= day_before($5) AND first_received_at < $5 AND last_received_at >= $5 GROUP BY 1, 2
+            WHERE kind = 'drain' AND committed_at >= day_before($1) AND first_received_at < $1 AND last_received_at >= $1 GROUP BY 1, 2
         ), named AS (
             INSERT INTO removed_record (received_at, kafka_offset, sequence, kafka_partition, connection_id, marked, quarantined, log_generation)
-            SELECT g.received_at, g.kafka_offset, g.sequence, g.kafka_partition, g.connection_id, g.duplicate_of IS NOT NULL, $6, g.log_generation
-            FROM gone g LEFT JOIN edge e USING (kafka_partition, log_generation) WHERE g.received_at >= $5 OR e.ranges @> g.kafka_offset
+            SELECT g.received_at, g.kafka_offset, g.sequence, g.kafka_partition, g.connection_id, g.duplicate_of IS NOT NULL, $2, g.log_generation
+            FROM gone g LEFT JOIN edge e USING (kafka_partition, log_generation) WHERE g.received_at >= $1 OR e.ranges @> g.kafka_offset
         ), passed AS (
             INSERT INTO mqtt_connection_removed AS r (connection_id, last_sequence)
-            SELECT g.connection_id, max(g.sequence) FROM gone g WHERE g.connection_id IS NOT NULL AND g.received_at < $5 GROUP BY 1 ORDER BY 1
+            SELECT g.connection_id, max(g.sequence) FROM gone g WHERE g.connection_id IS NOT NULL AND g.received_at < $1 GROUP BY 1 ORDER BY 1
             ON CONFLICT (connection_id) DO UPDATE SET last_sequence = excluded.last_sequence WHERE excluded.last_sequence > r.last_sequence
         )
         SELECT count(*), max(received_at) FROM gone $sql$, gone)
-    INTO rows, newest USING span_from, span_to, tenant, project, horizon, quarantined;
+    INTO rows, newest USING horizon, quarantined;
 END
 $$;
-COMMENT ON FUNCTION retention_note_records(text, boolean, timestamptz, timestamptz, timestamptz, text, text) IS
+COMMENT ON FUNCTION retention_note_records(text, boolean, timestamptz) IS
     'Removes or reads the records of a query, and notes in removed_record and mqtt_connection_removed what the audit still needs of them.';
 
 CREATE OR REPLACE FUNCTION retention_begin() RETURNS void
@@ -126,7 +126,7 @@ BEGIN
     WHEN 'message', 'quarantine' THEN
         SELECT n.rows, n.newest INTO rows, newest FROM retention_note_records(
             format('SELECT received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation FROM %s', chunk),
-            retention_remove_chunk.table_name = 'quarantine', greatest(audit_horizon(), place.range_end), place.range_start, place.range_end, '', '') n;
+            retention_remove_chunk.table_name = 'quarantine', greatest(audit_horizon(), place.range_end)) n;
     WHEN 'measurement' THEN
         EXECUTE format('SELECT jsonb_object_agg(series_id, rows), sum(rows)::bigint, max(newest) FROM
             (SELECT series_id, count(*) AS rows, max(time) AS newest FROM %s GROUP BY 1) c', chunk) INTO counts, rows, newest;
@@ -184,10 +184,10 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    filter := retention_filter(place.owner);
+    filter := retention_filter(place.owner, tenant, project);
     -- At most about max_rows: to the time of the row behind them.
-    EXECUTE format('SELECT %1$I FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $5 LIMIT 1', place.time_column, place.relation, filter)
-        INTO edge USING span_from, done_to, tenant, project, max_rows;
+    EXECUTE format('SELECT %1$I FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $3 LIMIT 1', place.time_column, place.relation, filter)
+        INTO edge USING span_from, done_to, max_rows;
     PERFORM retention_catch_up(name, tenant, project, span_from, done_to);
     refused := ARRAY(SELECT r FROM retention_refusals(name, tenant, project, span_from, done_to) r);
     IF refused = '{}' AND name IN ('measurement', 'measurement_1h') THEN
@@ -203,14 +203,15 @@ BEGIN
     PERFORM retention_raise_mark(CASE name WHEN 'accounting_1h' THEN 'accounting_1h' ELSE name END, tenant, project, done_to);
     IF name IN ('message', 'quarantine') THEN
         SELECT n.rows, n.newest INTO rows, newest FROM retention_note_records(
-            format('DELETE FROM %s WHERE received_at >= $1 AND received_at < $2 AND %s
-                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation', place.relation, filter),
-            name = 'quarantine', CASE tenant WHEN '' THEN greatest(audit_horizon(), done_to) ELSE audit_horizon() END, span_from, done_to, tenant, project) n;
+            format('DELETE FROM %s WHERE received_at >= %L AND received_at < %L AND %s
+                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation',
+                place.relation, span_from, done_to, filter),
+            name = 'quarantine', CASE tenant WHEN '' THEN greatest(audit_horizon(), done_to) ELSE audit_horizon() END) n;
     ELSIF name = 'measurement' THEN
         EXECUTE format('WITH gone AS (DELETE FROM %s WHERE time >= $1 AND time < $2 AND %s RETURNING series_id, time)
             SELECT jsonb_object_agg(series_id, rows), sum(rows)::bigint, max(newest) FROM
             (SELECT series_id, count(*) AS rows, max(time) AS newest FROM gone GROUP BY 1) c', place.relation, filter)
-            INTO counts, rows, newest USING span_from, done_to, tenant, project;
+            INTO counts, rows, newest USING span_from, done_to;
         PERFORM retention_add_measurements(counts);
     ELSIF name = 'accounting_1h' THEN
         WITH gone AS (
@@ -224,7 +225,7 @@ BEGIN
     ELSE
         EXECUTE format('WITH gone AS (DELETE FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s RETURNING %1$I AS moment)
             SELECT count(*), max(moment) FROM gone', place.time_column, place.relation, filter)
-            INTO rows, newest USING span_from, done_to, tenant, project;
+            INTO rows, newest USING span_from, done_to;
     END IF;
     rows := coalesce(rows, 0);
     PERFORM retention_write_down(name, tenant, project, date_trunc('day', span_from, 'UTC'), done_to, newest, rows, 0, 0);

@@ -162,23 +162,87 @@ $$;
 COMMENT ON FUNCTION rollup_refresh(integer) IS
     'One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements read.';
 
+CREATE OR REPLACE FUNCTION rollup_window(of_table text, length interval, low timestamptz, high timestamptz,
+    OUT since timestamptz, OUT until timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN f.day < high THEN greatest(low, f.day) ELSE high END,
+           CASE WHEN f.day < high THEN least(high, date_trunc('day', greatest(low, f.day), 'UTC') + length) ELSE high END
+    FROM rollup_next(of_table, low) f (day)
+$$;
+COMMENT ON FUNCTION rollup_window(text, interval, timestamptz, timestamptz) IS
+    'The first part of [low, high) to be filled, at most so long and behind what has no chunk of this hypertable; empty, at high, where none has.';
+
+CREATE OR REPLACE FUNCTION rollup_fill(unit text, since timestamptz, until timestamptz, after_series integer, max_series integer,
+    OUT series integer, OUT last_series integer, OUT rows bigint, OUT changed bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    ids integer[] := ARRAY(SELECT s.series_id FROM series s WHERE since < until AND s.series_id > after_series ORDER BY 1 LIMIT max_series);
+BEGIN
+    series := cardinality(ids); last_series := ids[series]; rows := 0; changed := 0;
+    IF series > 0 THEN
+        SELECT c.rows, c.changed INTO rows, changed
+        FROM rollup_compute(unit, ids, array_fill(since, ARRAY[series]), array_fill(until, ARRAY[series]), since, until) c;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION rollup_fill(text, timestamptz, timestamptz, integer, integer) IS
+    'Stores hours or days in [since, until) of the next max_series series after after_series. Returns how many series, the last of them, source rows counted and buckets changed.';
+
+CREATE OR REPLACE FUNCTION rollup_fill_hours(max_series integer) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    state rollup_state;
+    part record;
+    moved boolean;
+BEGIN
+    SELECT * INTO STRICT state FROM rollup_state;
+    IF state.fill_end IS NULL THEN
+        SELECT w.since, w.until, 0 INTO state.threshold, state.fill_end, state.fill_series
+        FROM rollup_window('measurement', interval '24 hours', state.threshold, state.notes_below) w;
+    END IF;
+    SELECT * INTO part FROM rollup_fill('hour', state.threshold, state.fill_end, state.fill_series, max_series);
+    moved := part.series < max_series;
+    UPDATE rollup_state SET threshold = CASE WHEN moved THEN state.fill_end ELSE state.threshold END,
+        fill_end = CASE WHEN NOT moved THEN state.fill_end END, fill_series = CASE WHEN moved THEN 0 ELSE part.last_series END;
+    RETURN jsonb_build_object('step', CASE WHEN moved THEN 'moved' ELSE 'filled' END, 'unit', 'hour', 'series', part.series, 'rows', part.rows,
+        'changed', part.changed);
+END
+$$;
+COMMENT ON FUNCTION rollup_fill_hours(integer) IS
+    'One batch of storing hours up to notes_below, a day at a time: max_series series, and the threshold once a day has all of them.';
+
+CREATE OR REPLACE FUNCTION rollup_fill_days(max_series integer) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    state rollup_state;
+    part record;
+    moved boolean;
+BEGIN
+    SELECT * INTO STRICT state FROM rollup_state;
+    IF state.fill_1d_end IS NULL THEN
+        SELECT w.since, w.until, 0 INTO state.threshold_1d, state.fill_1d_end, state.fill_1d_series
+        FROM rollup_window('measurement_1h_stored', interval '720 hours', state.threshold_1d, date_trunc('day', state.threshold, 'UTC')) w;
+    END IF;
+    SELECT * INTO part FROM rollup_fill('day', state.threshold_1d, state.fill_1d_end, state.fill_1d_series, max_series);
+    moved := part.series < max_series;
+    UPDATE rollup_state SET threshold_1d = CASE WHEN moved THEN state.fill_1d_end ELSE state.threshold_1d END,
+        fill_1d_end = CASE WHEN NOT moved THEN state.fill_1d_end END, fill_1d_series = CASE WHEN moved THEN 0 ELSE part.last_series END;
+    RETURN jsonb_build_object('step', CASE WHEN moved THEN 'moved' ELSE 'filled' END, 'unit', 'day', 'series', part.series, 'rows', 0,
+        'changed', part.changed);
+END
+$$;
+COMMENT ON FUNCTION rollup_fill_days(integer) IS
+    'One batch of storing days up to the threshold of the hours, 30 at a time: max_series series, and threshold_1d once they have all of them.';
+
 CREATE OR REPLACE FUNCTION rollup_advance(max_series integer, wanted timestamptz DEFAULT now() - interval '15 minutes') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
     SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
-    low timestamptz;
-    high timestamptz;
-    following timestamptz;
-    days boolean;
-    ids integer[];
-    one record;
-    step text := 'filled';
 BEGIN
     PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
     SELECT * INTO STRICT state FROM rollup_state;
     wanted := date_trunc('hour', least(wanted, now()), 'UTC');
-    days := state.threshold = state.notes_below;  -- hours first, then days, then the next hour
     IF rollup_storage() <> 'tables' THEN
         RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
     ELSIF state.notes_below > now() + interval '1 hour' THEN
@@ -186,53 +250,18 @@ BEGIN
         UPDATE rollup_state SET threshold = least(threshold, wanted), threshold_1d = least(threshold_1d, date_trunc('day', wanted, 'UTC')),
             notes_below = wanted, fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
         RETURN jsonb_build_object('step', 'lowered', 'series', 0, 'rows', 0, 'changed', 0);
-    ELSIF days AND state.threshold_1d >= date_trunc('day', state.threshold, 'UTC') THEN
-        IF wanted <= state.notes_below THEN
-            RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
-        END IF;
-        -- Everything inserted below `wanted` so far is committed once we hold the lock; everything later is noted.
-        PERFORM set_config('lock_timeout', '5s', true);
-        PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
-        UPDATE rollup_state SET notes_below = wanted;
-        RETURN jsonb_build_object('step', 'noted', 'series', 0, 'rows', 0, 'changed', 0);
+    ELSIF state.threshold < state.notes_below THEN  -- hours first, then days, then the next hour
+        RETURN rollup_fill_hours(max_series);
+    ELSIF state.threshold_1d < date_trunc('day', state.threshold, 'UTC') THEN
+        RETURN rollup_fill_days(max_series);
+    ELSIF wanted <= state.notes_below THEN
+        RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
     END IF;
-
-    IF days THEN
-        low := state.threshold_1d; high := state.fill_1d_end;
-    ELSE
-        low := state.threshold; high := state.fill_end;
-    END IF;
-    IF high IS NULL THEN  -- the next window: one day of hours or 30 days of days, behind what has no data
-        following := rollup_next(CASE WHEN days THEN 'measurement_1h_stored' ELSE 'measurement' END, low);
-        high := CASE WHEN days THEN date_trunc('day', state.threshold, 'UTC') ELSE state.notes_below END;
-        IF following IS NULL OR following >= high THEN
-            low := high;
-        ELSE
-            low := greatest(low, following);
-            high := least(high, date_trunc('day', low, 'UTC') + CASE WHEN days THEN interval '720 hours' ELSE interval '24 hours' END);
-        END IF;
-        state.fill_series := 0; state.fill_1d_series := 0;
-    END IF;
-    SELECT array_agg(s.series_id) INTO ids FROM (
-        SELECT s.series_id FROM series s WHERE low < high AND s.series_id > CASE WHEN days THEN state.fill_1d_series ELSE state.fill_series END
-        ORDER BY 1 LIMIT max_series
-    ) s;
-    ids := coalesce(ids, '{}');
-    SELECT 0::bigint AS rows, 0::bigint AS changed INTO one;
-    IF ids <> '{}' THEN
-        SELECT * INTO one FROM rollup_compute(CASE WHEN days THEN 'day' ELSE 'hour' END, ids, array_fill(low, ARRAY[cardinality(ids)]),
-            array_fill(high, ARRAY[cardinality(ids)]), low, high);
-    END IF;
-    IF cardinality(ids) < max_series THEN
-        low := high; high := NULL; step := 'moved';
-    END IF;
-    IF days THEN
-        UPDATE rollup_state SET threshold_1d = low, fill_1d_end = high, fill_1d_series = CASE WHEN high IS NULL THEN 0 ELSE ids[cardinality(ids)] END;
-    ELSE
-        UPDATE rollup_state SET threshold = low, fill_end = high, fill_series = CASE WHEN high IS NULL THEN 0 ELSE ids[cardinality(ids)] END;
-    END IF;
-    RETURN jsonb_build_object('step', step, 'unit', CASE WHEN days THEN 'day' ELSE 'hour' END, 'series', cardinality(ids),
-        'rows', CASE WHEN days THEN 0 ELSE one.rows END, 'changed', one.changed);
+    -- Everything inserted below `wanted` so far is committed once we hold the lock; everything later is noted.
+    PERFORM set_config('lock_timeout', '5s', true);
+    PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
+    UPDATE rollup_state SET notes_below = wanted;
+    RETURN jsonb_build_object('step', 'noted', 'series', 0, 'rows', 0, 'changed', 0);
 END
 $$;
 COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
@@ -305,5 +334,6 @@ COMMENT ON FUNCTION rollup_rebuild(timestamptz, timestamptz, integer, integer, t
     'One batch of computing stored hours in [since, until) anew, within the day (UTC) of since, and that day: the next max_series series after after_series, of a tenant or of all (null). Hours that begin before the series'' retention mark stay (kept_series: of how many). Returns series (fewer than max_series: the day is complete), the last one, measurements read and buckets changed.';
 
 REVOKE EXECUTE ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz),
+    rollup_fill(text, timestamptz, timestamptz, integer, integer), rollup_fill_hours(integer), rollup_fill_days(integer),
     rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
     rollup_rebuild(timestamptz, timestamptz, integer, integer, text) FROM PUBLIC;

@@ -139,41 +139,41 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
     name text := tenant_deletion_remove.table_name;
     place record;
-    tenant text;
+    leaving tenant_deletion;
+    relation regclass := tenant_deletion_relation(tenant_deletion_remove.table_name);
     filter text;
     edge timestamptz;
 BEGIN
     PERFORM retention_begin();
-    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL AND d.finished_at IS NULL;
-    SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
+    SELECT * INTO STRICT leaving FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL AND d.finished_at IS NULL;
+    SELECT t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
     filter := CASE place.owner
         WHEN 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s
-            WHERE s.deletion_id = $3 AND s.source_id BETWEEN %s AND %s))', first_id, last_id)
+            WHERE s.deletion_id = %s AND s.source_id BETWEEN %s AND %s))', deletion, first_id, last_id)
         WHEN 'series' THEN format('series_id = ANY (ARRAY(SELECT s.series_id FROM tenant_deletion_series s
-            WHERE s.deletion_id = $3 AND s.series_id BETWEEN %s AND %s))', first_id, last_id)
-        ELSE 'tenant_id = $4' END;
+            WHERE s.deletion_id = %s AND s.series_id BETWEEN %s AND %s))', deletion, first_id, last_id)
+        ELSE format('tenant_id = %L', leaving.tenant_id) END;
     IF name = 'quarantine' THEN  -- what came after the cut is the new tenant's
-        filter := filter || ' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = $3 AND o.kafka_partition = t.kafka_partition
-            AND (t.log_generation, t.kafka_offset) < (o.log_generation, o.next_offset))';
+        filter := filter || format(' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = %s AND o.kafka_partition = t.kafka_partition
+            AND (t.log_generation, t.kafka_offset) < (o.log_generation, o.next_offset))', deletion);
     ELSIF place.owner = 'names' THEN
-        filter := filter || format(' AND %I <= (SELECT d.cut_at FROM tenant_deletion d WHERE d.deletion_id = $3)', place.time_column);
+        filter := filter || format(' AND %I <= %L', place.time_column, leaving.cut_at);
     END IF;
     IF EXISTS (SELECT FROM retention_chunks(name) c WHERE c.compressed AND c.range_start < span_to AND c.range_end > span_from) THEN
         -- Of rows that an earlier batch took out of compression, a DELETE by a bitmap of the BRIN index passes some over (TimescaleDB 2.23).
         PERFORM set_config('enable_bitmapscan', 'off', true);
     END IF;
-    EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $5 LIMIT 1', place.time_column, tenant_deletion_relation(name), filter)
-        INTO edge USING span_from, span_to, deletion, tenant, max_rows;
+    EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $3 LIMIT 1', place.time_column, relation, filter)
+        INTO edge USING span_from, span_to, max_rows;
     done_to := CASE WHEN edge > span_from THEN edge WHEN edge IS NOT NULL THEN edge + interval '1 microsecond' ELSE span_to END;
     IF name IN ('message', 'quarantine') THEN
-        filter := replace(replace(filter, '$3', deletion::text), '$4', quote_literal(tenant));
         SELECT n.rows INTO rows FROM retention_note_records(
-            format('DELETE FROM %s t WHERE received_at >= $1 AND received_at < $2 AND %s
-                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation', place.relation, filter),
-            name = 'quarantine', audit_horizon(), span_from, done_to, '', '') n;
+            format('DELETE FROM %s t WHERE received_at >= %L AND received_at < %L AND %s
+                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation',
+                relation, span_from, done_to, filter),
+            name = 'quarantine', audit_horizon()) n;
     ELSE
-        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s AND ($4 IS NOT NULL)', place.time_column, tenant_deletion_relation(name), filter)
-            USING span_from, done_to, deletion, tenant;
+        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', place.time_column, relation, filter) USING span_from, done_to;
         GET DIAGNOSTICS rows = ROW_COUNT;
     END IF;
     PERFORM tenant_deletion_count(deletion, name, rows);
