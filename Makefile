@@ -66,6 +66,10 @@ format: bootstrap ## Apply the formatter and the linter's safe fixes
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
 
+.PHONY: schema
+schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migration (on a PostgreSQL of its own)
+	@.venv/bin/python scripts/schema.py
+
 .PHONY: dashboards
 dashboards: bootstrap ## Write grafana/dashboards/*.json from grafana/source
 	@.venv/bin/python -m grafana.source
