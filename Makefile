@@ -52,10 +52,11 @@ test-scale: bootstrap ## Plans of queries on millions of rows; a few minutes
 	@$(PYTEST) iot_platform_tests/scale -m scale $(ARGS)
 
 .PHONY: lint
-lint: bootstrap ## Lint, format check, types
+lint: bootstrap ## Lint, format check, types; of sql/, keywords and width
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/sqlfluff lint --processes 0 --disable-progress-bar sql
 
 .PHONY: format
 format: bootstrap ## Apply the formatter and the linter's safe fixes

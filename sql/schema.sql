@@ -1007,8 +1007,8 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 
 -- VIEW partition_progress
 --     One row is one Kafka partition: how far the drain is, and how old the messages of its last batch were when they were committed, and
---     how many records     waited in Kafka when Dagster's sensor kafka_lag last looked (null: it has not looked yet; negative: Kafka has
---     fewer records than were drained,     and problem says why).
+--     how many records waited in Kafka when Dagster's sensor kafka_lag last looked (null: it has not looked yet; negative: Kafka has fewer
+--     records than were drained, and problem says why).
 --     (topic text, kafka_partition integer, next_offset bigint, committed_at timestamptz, last_received_at timestamptz, oldest_seconds
 --     double precision, newest_seconds double precision, messages integer, lag bigint, lag_seen_at timestamptz, problem text)
 

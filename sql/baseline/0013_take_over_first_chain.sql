@@ -1,5 +1,6 @@
--- Brings a database that the first chain of migrations made (first_chain.sha256) to where migrations/ up to 0013 brings an empty one. `iot migrate`
--- runs it instead of these files, in one transaction with the rows of schema_migration; then come the files after 0013, and repeatable/.
+-- Brings a database that the first chain of migrations made (first_chain.sha256) to where migrations/ up to 0013 brings an empty one. `iot
+-- migrate` runs it instead of these files, in one transaction with the rows of schema_migration; then come the files after 0013, and
+-- repeatable/.
 
 -- Everything of repeatable/ goes, so that nothing of an earlier release is left; what somebody else built on one of these views stops us.
 DO $$
@@ -8,12 +9,16 @@ DECLARE
     routine regprocedure;
 BEGIN
     FOREACH name IN ARRAY ARRAY[
-        'tenant.latest', 'tenant.measurement', 'tenant.measurement_1d', 'tenant.measurement_1h', 'tenant.message', 'tenant.quality', 'tenant.quarantine',
+        'tenant.latest', 'tenant.measurement', 'tenant.measurement_1d', 'tenant.measurement_1h', 'tenant.message', 'tenant.quality',
+        'tenant.quarantine',
         'audit_daemon', 'audit_hour', 'audit_offset', 'audit_sequence', 'batch_named', 'latest_named', 'measurement_named', 'message_named',
-        'partition_progress', 'project_named', 'quality_incident_named', 'quality_named', 'quality_open', 'quality_progress', 'quarantine_named',
-        'series_named', 'source_named', 'tenant_leaving', 'traffic_1h', 'measurement_1d_named', 'measurement_1h_named', 'measurement_1d', 'measurement_1h'
+        'partition_progress', 'project_named', 'quality_incident_named', 'quality_named', 'quality_open', 'quality_progress',
+        'quarantine_named',
+        'series_named', 'source_named', 'tenant_leaving', 'traffic_1h', 'measurement_1d_named', 'measurement_1h_named', 'measurement_1d',
+        'measurement_1h'
     ] LOOP
-        IF name NOT IN ('measurement_1d', 'measurement_1h') OR to_regclass('public.measurement_1h_stored') IS NOT NULL THEN  -- else continuous aggregates
+        -- else continuous aggregates
+        IF name NOT IN ('measurement_1d', 'measurement_1h') OR to_regclass('public.measurement_1h_stored') IS NOT NULL THEN
             EXECUTE format('DROP VIEW IF EXISTS %s', name);
         END IF;
     END LOOP;

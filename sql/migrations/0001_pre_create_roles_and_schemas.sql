@@ -27,7 +27,8 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_tenant') THEN
         RETURN;
     ELSIF NOT (SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        RAISE WARNING 'role iot_tenant does not exist and % may not create roles: continuing without it, tenants get no logins', current_user;
+        RAISE WARNING 'role iot_tenant does not exist and % may not create roles: continuing without it, tenants get no logins',
+            current_user;
         RETURN;
     END IF;
     CREATE ROLE iot_tenant NOLOGIN;

@@ -9,7 +9,8 @@ CREATE TABLE project (
     PRIMARY KEY (tenant_id, project_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE project IS 'One row is one project of one tenant, created by its first message that was not quarantined.';
-COMMENT ON COLUMN project.series_count IS 'Rows of series for this project; the drain keeps it exact and bounds it by IOT_MAX_SERIES_PER_PROJECT.';
+COMMENT ON COLUMN project.series_count IS
+    'Rows of series for this project; the drain keeps it exact and bounds it by IOT_MAX_SERIES_PER_PROJECT.';
 COMMENT ON COLUMN project.source_count IS 'Rows of source for this project; the same bound holds.';
 
 CREATE TABLE source (
@@ -69,10 +70,12 @@ CREATE TABLE catalog_generation (
 );
 INSERT INTO catalog_generation DEFAULT VALUES;
 COMMENT ON TABLE catalog_generation IS
-    'One row in all: counts how often series or sources were deleted. Who remembers ids checks it inside the transaction that uses them, under the shared lock catalog.';
+    'One row in all: counts how often series or sources were deleted. Who remembers ids checks it inside the transaction that uses them, '
+    'under the shared lock catalog.';
 
--- The tenants' views show names as expressions (name || ''), which have indexes of their own, without statistics: a search for a name can't touch
--- another tenant's row (EXPLAIN ANALYZE tells how many rows a filter removed), nor can an estimate tell how common it is among all tenants.
+-- The tenants' views show names as expressions (name || ''), which have indexes of their own, without statistics: a search for a name can't
+-- touch another tenant's row (EXPLAIN ANALYZE tells how many rows a filter removed), nor can an estimate tell how common it is among all
+-- tenants.
 CREATE INDEX series_tenant_names_idx ON series (tenant_id, (project_id || ''), (device_id || ''));
 CREATE INDEX series_tenant_device_idx ON series (tenant_id, (device_id || ''), (metric || ''));
 ALTER INDEX series_tenant_names_idx ALTER COLUMN 2 SET STATISTICS 0;

@@ -1,6 +1,6 @@
--- An offset names a record only together with the log it is an offset of: a broker that lost its unsynced end, a topic made anew or an older
--- disk put back give the same offsets to other records. Kafka's leader epoch finds that out; but epochs begin again with a new topic or an
--- older disk, so our own count, the generation, is what tells records apart.
+-- An offset names a record only together with the log it is an offset of: a broker that lost its unsynced end, a topic made anew or an
+-- older disk put back give the same offsets to other records. Kafka's leader epoch finds that out; but epochs begin again with a new topic
+-- or an older disk, so our own count, the generation, is what tells records apart.
 CREATE TABLE kafka_offset (
     topic text NOT NULL,
     kafka_partition integer NOT NULL,
@@ -17,15 +17,22 @@ CREATE TABLE kafka_offset (
     PRIMARY KEY (topic, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kafka_offset IS
-    'One row is one Kafka partition: everything below next_offset is in message or quarantine (dead_letter, for the dead-letter topic), or an accepted_loss of ledger. The truth; Kafka''s group offsets are not used.';
+    'One row is one Kafka partition: everything below next_offset is in message or quarantine (dead_letter, for the dead-letter topic), '
+    'or an accepted_loss of ledger. The truth; Kafka''s group offsets are not used.';
 COMMENT ON COLUMN kafka_offset.first_offset IS 'Where draining began: above 0 when the log had lost its beginning before the first drain.';
-COMMENT ON COLUMN kafka_offset.topic_id IS 'Kafka''s id of the topic: another one means that the topic was deleted and created anew, with offsets from 0.';
+COMMENT ON COLUMN kafka_offset.topic_id IS
+    'Kafka''s id of the topic: another one means that the topic was deleted and created anew, with offsets from 0.';
 COMMENT ON COLUMN kafka_offset.log_generation IS
-    'Which log of the partition the offsets are of: 0 the first; one more each time the topic was made anew or the log turned out to have been cut.';
-COMMENT ON COLUMN kafka_offset.leader_epoch IS 'Leader epoch of the last record that was drained; null: not known (nothing drained, or by an earlier release).';
-COMMENT ON COLUMN kafka_offset.verified_epoch IS 'Leader epoch of the partition when the log was last seen to go on from what was drained; null: not seen yet.';
-COMMENT ON COLUMN kafka_offset.record_offset IS 'Offset of the last record that was drained: next_offset - 1, unless Kafka had no record there.';
-COMMENT ON COLUMN kafka_offset.record_sha256 IS 'SHA-256 of that record (Kafka''s timestamp, key, header, value); another one at its place means that the log is another one.';
+    'Which log of the partition the offsets are of: 0 the first; one more each time the topic was made anew or the log turned out to '
+    'have been cut.';
+COMMENT ON COLUMN kafka_offset.leader_epoch IS
+    'Leader epoch of the last record that was drained; null: not known (nothing drained, or by an earlier release).';
+COMMENT ON COLUMN kafka_offset.verified_epoch IS
+    'Leader epoch of the partition when the log was last seen to go on from what was drained; null: not seen yet.';
+COMMENT ON COLUMN kafka_offset.record_offset IS
+    'Offset of the last record that was drained: next_offset - 1, unless Kafka had no record there.';
+COMMENT ON COLUMN kafka_offset.record_sha256 IS
+    'SHA-256 of that record (Kafka''s timestamp, key, header, value); another one at its place means that the log is another one.';
 
 -- How far Kafka's log reached when Dagster's sensor kafka_lag last looked: with kafka_offset, the records that wait.
 CREATE TABLE kafka_watermark (
@@ -37,8 +44,10 @@ CREATE TABLE kafka_watermark (
     PRIMARY KEY (topic, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kafka_watermark IS 'One row is the end of one partition''s log (the offset that the next record gets), as last seen.';
-COMMENT ON COLUMN kafka_watermark.seen_at IS 'Older than half a minute: Dagster''s sensor kafka_lag does not run, or Kafka does not answer it.';
-COMMENT ON COLUMN kafka_watermark.problem IS 'Why the drain cannot simply go on at next_offset: the topic is another one, records were deleted, the log was cut. Null: it can.';
+COMMENT ON COLUMN kafka_watermark.seen_at IS
+    'Older than half a minute: Dagster''s sensor kafka_lag does not run, or Kafka does not answer it.';
+COMMENT ON COLUMN kafka_watermark.problem IS
+    'Why the drain cannot simply go on at next_offset: the topic is another one, records were deleted, the log was cut. Null: it can.';
 
 -- A hypertable only so that old batches can be dropped by chunk; accounting_1h keeps the sums.
 CREATE TABLE ledger (
@@ -71,19 +80,26 @@ CREATE INDEX ledger_committed_at_idx ON ledger (committed_at DESC);
 CREATE INDEX ledger_accepted_loss_idx ON ledger (kafka_partition) WHERE kind = 'accepted_loss';
 CREATE INDEX ledger_log_generation_idx ON ledger (kafka_partition, log_generation, from_offset) WHERE log_generation > 0;
 CREATE INDEX ledger_log_cut_idx ON ledger (kafka_partition) WHERE kind = 'log_cut';
-COMMENT ON TABLE ledger IS 'One row is one batch: one committed offset range [from_offset, to_offset) of one Kafka partition, and what became of it.';
+COMMENT ON TABLE ledger IS
+    'One row is one batch: one committed offset range [from_offset, to_offset) of one Kafka partition, and what became of it.';
 COMMENT ON COLUMN ledger.messages IS 'Rows written to message, those marked duplicate_of included.';
 COMMENT ON COLUMN ledger.duplicates IS 'Rows of message or quarantine with duplicate_of: redelivered by MQTT.';
-COMMENT ON COLUMN ledger.quarantined IS 'Rows written to quarantine. In a row of kind replay all counters are changes: a message that leaves quarantine counts -1 here.';
+COMMENT ON COLUMN ledger.quarantined IS
+    'Rows written to quarantine. In a row of kind replay all counters are changes: a message that leaves quarantine counts -1 here.';
 COMMENT ON COLUMN ledger.measurement_duplicates IS 'Measurements not written because the series has the same value at that time.';
-COMMENT ON COLUMN ledger.measurement_conflicts IS 'Measurements not written because the series has another value at that time; the message keeps it.';
+COMMENT ON COLUMN ledger.measurement_conflicts IS
+    'Measurements not written because the series has another value at that time; the message keeps it.';
 COMMENT ON COLUMN ledger.empty_offsets IS
-    'Offsets of the range that Kafka holds no record for (transaction markers, compaction): messages + quarantined + empty_offsets = to_offset - from_offset.';
+    'Offsets of the range that Kafka holds no record for (transaction markers, compaction): messages + quarantined + empty_offsets = '
+    'to_offset - from_offset.';
 COMMENT ON COLUMN ledger.kind IS
-    'drain: a batch. replay: changes by `iot replay`. accepted_loss: by `iot offsets accept`. log_cut: Kafka''s log was cut at from_offset, it had been drained to to_offset; log_generation is that of the log that begins there.';
-COMMENT ON COLUMN ledger.leader_epoch IS 'Leader epoch of the batch''s last record; of a log_cut: of the last record drained before it. Null: not known.';
+    'drain: a batch. replay: changes by `iot replay`. accepted_loss: by `iot offsets accept`. log_cut: Kafka''s log was cut at '
+    'from_offset, it had been drained to to_offset; log_generation is that of the log that begins there.';
+COMMENT ON COLUMN ledger.leader_epoch IS
+    'Leader epoch of the batch''s last record; of a log_cut: of the last record drained before it. Null: not known.';
 COMMENT ON COLUMN ledger.detail IS
-    'What was accepted; of a replay: records restored from Kafka (their drain counted them), and quarantined ones whose reason was brought up to date.';
+    'What was accepted; of a replay: records restored from Kafka (their drain counted them), and quarantined ones whose reason was '
+    'brought up to date.';
 COMMENT ON COLUMN ledger.run_id IS 'Dagster run, or another name of what committed it.';
 
 CREATE TABLE accounting_1h (
@@ -104,7 +120,9 @@ CREATE TABLE accounting_1h (
     PRIMARY KEY (hour, tenant_id, project_id, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE accounting_1h IS
-    'One row sums one project''s records of one Kafka partition received in one hour (UTC); tenant and project are empty where the topic names none. Counters as in ledger.';
+    'One row sums one project''s records of one Kafka partition received in one hour (UTC); tenant and project are empty where the topic '
+    'names none. Counters as in ledger.';
 COMMENT ON COLUMN accounting_1h.kafka_partition IS
-    'Kafka partition; -1: measurements of a simulated history, which were no messages, under the hour where each written stretch of time begins.';
+    'Kafka partition; -1: measurements of a simulated history, which were no messages, under the hour where each written stretch of time '
+    'begins.';
 CREATE INDEX accounting_1h_tenant_id_idx ON accounting_1h (tenant_id, project_id, hour);

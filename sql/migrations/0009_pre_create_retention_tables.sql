@@ -10,7 +10,8 @@ CREATE TABLE retention_policy (
     CHECK (tenant_id <> '' OR project_id = '')
 );
 COMMENT ON TABLE retention_policy IS
-    'One row says how long rows of one table are kept: of everybody (tenant and project empty), of one tenant, or of one project. The shortest that applies counts.';
+    'One row says how long rows of one table are kept: of everybody (tenant and project empty), of one tenant, or of one project. The '
+    'shortest that applies counts.';
 COMMENT ON COLUMN retention_policy.keep IS 'Only what is strictly older than now - keep is ever removed; infinity: nothing is.';
 INSERT INTO retention_policy (table_name, keep) VALUES
     ('message', '3 days'), ('measurement', '90 days'), ('measurement_1h', '2 years'), ('measurement_1d', '2 years'),
@@ -24,7 +25,8 @@ CREATE TABLE retention_mark (
     PRIMARY KEY (table_name, tenant_id, project_id)
 );
 COMMENT ON TABLE retention_mark IS
-    'One row is how far retention removed rows of one table: of everybody (tenant and project empty), a tenant or a project. Rows before removed_before are gone, fully or partly.';
+    'One row is how far retention removed rows of one table: of everybody (tenant and project empty), a tenant or a project. Rows before '
+    'removed_before are gone, fully or partly.';
 
 CREATE TABLE retention_removed (
     table_name text NOT NULL,
@@ -41,7 +43,8 @@ CREATE TABLE retention_removed (
 );
 COMMENT ON TABLE retention_removed IS
     'One row is what retention removed of one day (or chunk) of one table under one policy: everybody''s, one tenant''s or one project''s.';
-COMMENT ON COLUMN retention_removed.bytes IS 'Disk space given back: whole chunks. Rows deleted one by one give theirs back to later rows of their chunk.';
+COMMENT ON COLUMN retention_removed.bytes IS
+    'Disk space given back: whole chunks. Rows deleted one by one give theirs back to later rows of their chunk.';
 COMMENT ON COLUMN retention_removed.newest IS 'Time of the newest row that went.';
 
 CREATE TABLE retention_sum (
@@ -52,7 +55,8 @@ CREATE TABLE retention_sum (
     PRIMARY KEY (tenant_id, project_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE retention_sum IS
-    'One row sums what retention took from one project: measurements, and measurements counted by rows of accounting_1h that are gone. Stored + measurements = accounted there + accounted.';
+    'One row sums what retention took from one project: measurements, and measurements counted by rows of accounting_1h that are gone. '
+    'Stored + measurements = accounted there + accounted.';
 
 -- Records that went although others of their batch stay: a batch across the horizon, a policy of one project, a deleted tenant.
 CREATE TABLE removed_record (
@@ -67,7 +71,8 @@ CREATE TABLE removed_record (
 );
 CREATE INDEX removed_record_received_at_idx ON removed_record USING brin (received_at) WITH (pages_per_range = 32, autosummarize = on);
 COMMENT ON TABLE removed_record IS
-    'One row is one record whose row in message or quarantine was removed on purpose while the audit still looks for its offset and sequence. Names nobody.';
+    'One row is one record whose row in message or quarantine was removed on purpose while the audit still looks for its offset and '
+    'sequence. Names nobody.';
 COMMENT ON COLUMN removed_record.marked IS 'Whether it had duplicate_of.';
 COMMENT ON COLUMN removed_record.quarantined IS 'Whether it was in quarantine.';
 
@@ -86,4 +91,5 @@ CREATE TABLE ledger_removed (
     log_generation integer NOT NULL DEFAULT 0,
     PRIMARY KEY (kafka_topic, topic_id, kafka_partition, log_generation)
 );
-COMMENT ON TABLE ledger_removed IS 'One row is one Kafka partition whose oldest batches retention removed: the ledger begins at to_offset now.';
+COMMENT ON TABLE ledger_removed IS
+    'One row is one Kafka partition whose oldest batches retention removed: the ledger begins at to_offset now.';

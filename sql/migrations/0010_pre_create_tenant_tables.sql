@@ -7,9 +7,11 @@ CREATE TABLE tenant_role (
     statement_seconds integer NOT NULL DEFAULT 30 CHECK (statement_seconds BETWEEN 1 AND 86400)
 );
 COMMENT ON TABLE tenant_role IS 'One row is one tenant''s login: who logs in as role_name sees the rows of tenant_id.';
-COMMENT ON COLUMN tenant_role.role_name IS 'Random, because every login of a server can list its roles: a tenant must not learn from it who else there is.';
+COMMENT ON COLUMN tenant_role.role_name IS
+    'Random, because every login of a server can list its roles: a tenant must not learn from it who else there is.';
 -- A login may ALTER ROLE itself: what statements and transactions may take (end_tenant_sessions) is kept where it can't change it.
-COMMENT ON COLUMN tenant_role.statement_seconds IS 'What a statement may take. A transaction that is a minute older is ended with its session, whatever the login SET.';
+COMMENT ON COLUMN tenant_role.statement_seconds IS
+    'What a statement may take. A transaction that is a minute older is ended with its session, whatever the login SET.';
 
 -- Deleting a tenant: the cut draws a line; the names behind it, and the rows that carry their ids, go in batches after it
 -- (repeatable/tenant_deletion.sql).
@@ -32,10 +34,12 @@ CREATE TABLE tenant_deletion (
 CREATE UNIQUE INDEX tenant_deletion_unfinished_key ON tenant_deletion (tenant_id) WHERE finished_at IS NULL;
 CREATE INDEX tenant_deletion_tenant_id_idx ON tenant_deletion (tenant_id);
 COMMENT ON TABLE tenant_deletion IS
-    'One row is one deletion of a tenant: who asked for it, when, and what it removed. Kept for ever; names the tenant and its projects, nothing else.';
+    'One row is one deletion of a tenant: who asked for it, when, and what it removed. Kept for ever; names the tenant and its projects, '
+    'nothing else.';
 COMMENT ON COLUMN tenant_deletion.cut_at IS
     'When the line was drawn: what was committed before is removed, what comes later is the data of a new tenant of that id.';
-COMMENT ON COLUMN tenant_deletion.last_series_id IS 'The newest series at the cut: the tenant''s series up to it are removed, later ones are of a new tenant. As last_source_id.';
+COMMENT ON COLUMN tenant_deletion.last_series_id IS
+    'The newest series at the cut: the tenant''s series up to it are removed, later ones are of a new tenant. As last_source_id.';
 COMMENT ON COLUMN tenant_deletion.names_gone_at IS 'When the last of these series and sources was deleted; null before.';
 COMMENT ON COLUMN tenant_deletion.removed IS 'Rows removed so far, by table.';
 
@@ -59,4 +63,5 @@ CREATE TABLE tenant_deletion_offset (
     PRIMARY KEY (deletion_id, topic_id, kafka_partition)
 );
 COMMENT ON TABLE tenant_deletion_offset IS
-    'One row is where a Kafka partition was drained to at the cut of a deletion: the tenant''s records of earlier logs, and of this one below next_offset, never come back.';
+    'One row is where a Kafka partition was drained to at the cut of a deletion: the tenant''s records of earlier logs, and of this one '
+    'below next_offset, never come back.';

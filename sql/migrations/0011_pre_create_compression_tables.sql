@@ -16,7 +16,8 @@ COMMENT ON COLUMN compression_policy.late_share IS
     'A compressed chunk is compressed again once the rows that came late take more than this share of its compressed bytes.';
 COMMENT ON COLUMN compression_policy.segment_by IS 'Columns whose values are stored once for up to 1,000 rows.';
 COMMENT ON COLUMN compression_policy.segment_rows IS
-    'A chunk with fewer rows per segment, on average, has none: it is ordered by segment_by and order_by. Segments of 6 rows compress 1.8 times, that order 7.4.';
+    'A chunk with fewer rows per segment, on average, has none: it is ordered by segment_by and order_by. Segments of 6 rows compress '
+    '1.8 times, that order 7.4.';
 COMMENT ON COLUMN compression_policy.order_by IS 'Order of the rows inside a segment; neighbours should be alike.';
 COMMENT ON COLUMN compression_policy.changed_by IS 'Who changed it last.';
 
@@ -40,7 +41,8 @@ CREATE TABLE compressed_chunk (
     action text NOT NULL CHECK (action IN ('compress', 'recompress')),
     PRIMARY KEY (chunk_name, compressed_at)
 );
-COMMENT ON TABLE compressed_chunk IS 'One row is one compression of one chunk: what it was before, and after. The newest row of a chunk tells its state.';
+COMMENT ON TABLE compressed_chunk IS
+    'One row is one compression of one chunk: what it was before, and after. The newest row of a chunk tells its state.';
 COMMENT ON COLUMN compressed_chunk.range_start IS 'First time of the chunk; range_end is the first one after it.';
 COMMENT ON COLUMN compressed_chunk.rows IS 'Rows in the chunk, as TimescaleDB counted them.';
 COMMENT ON COLUMN compressed_chunk.bytes_before IS 'With indexes and TOAST, as bytes_after.';

@@ -21,9 +21,11 @@ SELECT create_hypertable('quality_result', by_range('evaluated_at', INTERVAL '7 
 CREATE INDEX quality_result_evaluated_at_idx ON quality_result (evaluated_at DESC);
 CREATE INDEX quality_result_tenant_id_project_id_idx ON quality_result (tenant_id, project_id, evaluated_at DESC);
 COMMENT ON TABLE quality_result IS
-    'One row is one finding of one quality rule: when something began to fail, each hour while it fails, and (status OK) when it was good again.';
+    'One row is one finding of one quality rule: when something began to fail, each hour while it fails, and (status OK) when it was '
+    'good again.';
 COMMENT ON COLUMN quality_result.evaluated_at IS 'The horizon of the evaluation: what was received until then was judged.';
-COMMENT ON COLUMN quality_result.device_id IS 'Empty where the finding is about more than one device (or a device without a name). As tenant_id, project_id and metric.';
+COMMENT ON COLUMN quality_result.device_id IS
+    'Empty where the finding is about more than one device (or a device without a name). As tenant_id, project_id and metric.';
 COMMENT ON COLUMN quality_result.metric IS 'The metric; the reason, for quarantine_rate; the Kafka partition, for ledger_continuous.';
 COMMENT ON COLUMN quality_result.example IS 'A row that shows the problem, columns by name.';
 COMMENT ON COLUMN quality_result.kafka_offset IS 'A Kafka record that shows the problem, with kafka_partition; null where none does.';
@@ -55,7 +57,8 @@ CREATE UNIQUE INDEX quality_incident_open_key ON quality_incident (rule, tenant_
 CREATE INDEX quality_incident_subject_idx ON quality_incident (rule, tenant_id, project_id, device_id, metric, closed_at DESC);
 CREATE INDEX quality_incident_tenant_id_idx ON quality_incident (tenant_id, opened_at DESC);
 COMMENT ON TABLE quality_incident IS
-    'One row is one time span in which one rule failed for one tenant, project, device or series; failing again soon after it closed continues it.';
+    'One row is one time span in which one rule failed for one tenant, project, device or series; failing again soon after it closed '
+    'continues it.';
 COMMENT ON COLUMN quality_incident.last_seen_at IS 'Horizon of the last evaluation that failed.';
 COMMENT ON COLUMN quality_incident.told_at IS 'When its last row of quality_result was written.';
 COMMENT ON COLUMN quality_incident.flaps IS 'How often it was good and failed again.';
@@ -82,11 +85,16 @@ CREATE TABLE quality_cadence (
     PRIMARY KEY (tenant_id, project_id, device_id)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE quality_cadence IS
-    'One row is how one device usually sends, or (# as device, which MQTT allows in no name) a whole project in minutes with any message: learnt from the times at which messages were received.';
-COMMENT ON COLUMN quality_cadence.weight IS 'Number of intervals in gaps (their sum, seconds) and squares (sum of their squares); all three are halved now and then, so that old ones fade.';
-COMMENT ON COLUMN quality_cadence.pauses IS 'Intervals far beyond the usual ones; see quality_pause. Four and more within three days or more are a habit.';
+    'One row is how one device usually sends, or (# as device, which MQTT allows in no name) a whole project in minutes with any '
+    'message: learnt from the times at which messages were received.';
+COMMENT ON COLUMN quality_cadence.weight IS
+    'Number of intervals in gaps (their sum, seconds) and squares (sum of their squares); all three are halved now and then, so that old '
+    'ones fade.';
+COMMENT ON COLUMN quality_cadence.pauses IS
+    'Intervals far beyond the usual ones; see quality_pause. Four and more within three days or more are a habit.';
 COMMENT ON COLUMN quality_cadence.longest_seconds IS 'The longest interval that is no pause; fades with the others.';
-COMMENT ON COLUMN quality_cadence.skew_seconds IS 'Usual distance of its newest event time from the receive time; positive: its clock is ahead. Null: it names no times.';
+COMMENT ON COLUMN quality_cadence.skew_seconds IS
+    'Usual distance of its newest event time from the receive time; positive: its clock is ahead. Null: it names no times.';
 
 -- A pause is remembered by the weekday on which it began: a weekend is no measure for other days, and not forgotten for nights.
 CREATE TABLE quality_pause (
@@ -98,7 +106,8 @@ CREATE TABLE quality_pause (
     device_id text NOT NULL,
     PRIMARY KEY (tenant_id, project_id, device_id, weekday)
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE quality_pause IS 'One row is about the longest pause of the last three weeks that a device (# as device: a project) began on one weekday.';
+COMMENT ON TABLE quality_pause IS
+    'One row is about the longest pause of the last three weeks that a device (# as device: a project) began on one weekday.';
 COMMENT ON COLUMN quality_pause.weekday IS 'Of begun_at in UTC; 1 is Monday.';
 
 -- Gaps wait: what is missing may only be late.
@@ -113,7 +122,8 @@ CREATE TABLE quality_gap (
     kafka_partition integer,
     PRIMARY KEY (series_id, time)
 );
-COMMENT ON TABLE quality_gap IS 'One row is one gap in a sequence that sequence_gap noticed and will judge once its window_seconds are over.';
+COMMENT ON TABLE quality_gap IS
+    'One row is one gap in a sequence that sequence_gap noticed and will judge once its window_seconds are over.';
 COMMENT ON COLUMN quality_gap.noticed_at IS 'Horizon of the evaluation that noticed it.';
 
 CREATE TABLE quality_constant (
@@ -121,7 +131,8 @@ CREATE TABLE quality_constant (
     value double precision NOT NULL,
     series_id integer PRIMARY KEY
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE quality_constant IS 'One row is one numeric series that never seems to change: stuck_value does not look at it again until it does.';
+COMMENT ON TABLE quality_constant IS
+    'One row is one numeric series that never seems to change: stuck_value does not look at it again until it does.';
 
 CREATE TABLE quality_recheck (
     bucket timestamptz NOT NULL,
@@ -129,4 +140,6 @@ CREATE TABLE quality_recheck (
     series_id integer NOT NULL,
     PRIMARY KEY (series_id, bucket)
 );
-COMMENT ON TABLE quality_recheck IS 'One row is one hour of measurement_1h that differed from its measurements, and is compared again at each evaluation until it does not.';
+COMMENT ON TABLE quality_recheck IS
+    'One row is one hour of measurement_1h that differed from its measurements, and is compared again at each evaluation until it does '
+    'not.';

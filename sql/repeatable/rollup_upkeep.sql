@@ -1,21 +1,26 @@
 -- How the stored part of the rollups is kept equal to measurement (tables only; TimescaleDB keeps its continuous aggregates itself).
 -- Every function does one bounded batch in the caller's transaction and holds the lock 'maintenance' until that ends; killed anywhere, the
--- next call goes on. The reasoning about who may run beside whom is in docs/rollups.md. Days last 24 hours whatever the session's time zone.
+-- next call goes on. The reasoning about who may run beside whom is in docs/rollups.md. Days last 24 hours whatever the session's time
+-- zone.
 
 DO $$
 BEGIN
     IF rollup_storage() = 'tables' THEN
         EXECUTE $sql$
             CREATE OR REPLACE FUNCTION rollup_days(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
-                bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision, value_sum double precision,
+                bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision,
+                value_sum double precision,
                 value_avg double precision, value_first double precision, value_last double precision)
             LANGUAGE sql STABLE BEGIN ATOMIC
                 SELECT d.bucket, d.value_count, d.numbers, d.value_min, d.value_max, d.value_sum,
-                       CASE WHEN abs(d.value_sum) < d.numbers * '5e-324'::double precision THEN 0 ELSE d.value_sum / d.numbers END, d.value_first, d.value_last
+                       CASE WHEN abs(d.value_sum) < d.numbers * '5e-324'::double precision THEN 0
+                           ELSE d.value_sum / d.numbers END, d.value_first, d.value_last
                 FROM (
-                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.value_count)::bigint AS value_count, sum(h.numbers)::bigint AS numbers,
+                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.value_count)::bigint AS value_count,
+                        sum(h.numbers)::bigint AS numbers,
                            min(h.value_min) AS value_min, max(h.value_max) AS value_max,
-                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0 THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
+                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0
+                               THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
                            first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
                            last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last
                     FROM measurement_1h_stored h
@@ -29,33 +34,41 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION rollup_compute(
-    unit text, series integer[], since timestamptz[], until timestamptz[], low timestamptz, high timestamptz, OUT rows bigint, OUT changed bigint)
+    unit text, series integer[], since timestamptz[], until timestamptz[], low timestamptz, high timestamptz, OUT rows bigint,
+    OUT changed bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
     stored text := CASE unit WHEN 'hour' THEN 'measurement_1h_stored' ELSE 'measurement_1d_stored' END;
     gone record;
 BEGIN
-    -- low and high as constants: each plan then knows only the chunks that it needs (the callers switch off ChunkAppend, which would look for
-    -- them once more in each of thousands of loops: it took half of the time). OFFSET 0: the stored buckets of each item by the index,
+    -- low and high as constants: each plan then knows only the chunks that it needs (the callers switch off ChunkAppend, which would look
+    -- for them once more in each of thousands of loops: it took half of the time). OFFSET 0: the stored buckets of each item by the index,
     -- never the whole chunk. What stays as it is is not touched: ON CONFLICT would lock, and so write, it.
     EXECUTE format($sql$
         WITH item AS MATERIALIZED (
             SELECT * FROM unnest($1, $2, $3) i (series_id, since, until)
         ), fresh AS MATERIALIZED (
-            SELECT i.series_id, f.* FROM item i CROSS JOIN LATERAL %1$I(i.series_id, i.since, i.until) f WHERE f.bucket >= %3$L AND f.bucket < %4$L
+            SELECT i.series_id, f.* FROM item i CROSS JOIN LATERAL %1$I(i.series_id, i.since, i.until) f WHERE f.bucket >= %3$L
+                AND f.bucket < %4$L
         ), old AS MATERIALIZED (
             SELECT o.* FROM item i CROSS JOIN LATERAL (
-                SELECT * FROM %2$I s WHERE s.series_id = i.series_id AND s.bucket >= i.since AND s.bucket < i.until AND s.bucket >= %3$L AND s.bucket < %4$L
+                SELECT * FROM %2$I s WHERE s.series_id = i.series_id AND s.bucket >= i.since AND s.bucket < i.until AND s.bucket >= %3$L
+                    AND s.bucket < %4$L
                 OFFSET 0
             ) o
         ), put AS (
-            INSERT INTO %2$I AS s (bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first, value_last)
-            SELECT f.bucket, f.series_id, f.value_count, f.numbers, f.value_min, f.value_max, f.value_sum, f.value_avg, f.value_first, f.value_last
+            INSERT INTO %2$I AS s (bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first,
+                value_last)
+            SELECT f.bucket, f.series_id, f.value_count, f.numbers, f.value_min, f.value_max, f.value_sum, f.value_avg, f.value_first,
+                f.value_last
             FROM fresh f LEFT JOIN old o USING (series_id, bucket)
-            WHERE (o.value_count, o.numbers, o.value_min, o.value_max, o.value_sum, o.value_avg, o.value_first, o.value_last) IS DISTINCT FROM
+            WHERE (o.value_count, o.numbers, o.value_min, o.value_max, o.value_sum, o.value_avg, o.value_first, o.value_last)
+                IS DISTINCT FROM
                 (f.value_count, f.numbers, f.value_min, f.value_max, f.value_sum, f.value_avg, f.value_first, f.value_last)
-            ON CONFLICT (series_id, bucket) DO UPDATE SET value_count = excluded.value_count, numbers = excluded.numbers, value_min = excluded.value_min,
-                value_max = excluded.value_max, value_sum = excluded.value_sum, value_avg = excluded.value_avg, value_first = excluded.value_first, value_last = excluded.value_last
+            ON CONFLICT (series_id, bucket) DO UPDATE
+                SET value_count = excluded.value_count, numbers = excluded.numbers, value_min = excluded.value_min,
+                value_max = excluded.value_max, value_sum = excluded.value_sum, value_avg = excluded.value_avg,
+                value_first = excluded.value_first, value_last = excluded.value_last
             RETURNING 1
         ), gone AS (
             SELECT array_agg(o.series_id) AS series, array_agg(o.bucket) AS buckets FROM old o LEFT JOIN fresh f USING (series_id, bucket)
@@ -74,7 +87,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz) IS
-    'Make the stored hours or days of series[i] in [since[i], until[i]), all within [low, high), what their source gives; buckets without source vanish. Returns source rows counted and buckets changed.';
+    'Make the stored hours or days of series[i] in [since[i], until[i]), all within [low, high), what their source gives; buckets '
+    'without source vanish. Returns source rows counted and buckets changed.';
 
 CREATE OR REPLACE FUNCTION rollup_marks(of_table text, of_series integer[]) RETURNS TABLE (series_id integer, mark timestamptz)
 LANGUAGE sql STABLE AS $$
@@ -83,17 +97,19 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN retention_mark m ON m.table_name = of_table AND m.tenant_id IN ('', s.tenant_id) AND m.project_id IN ('', s.project_id)
     GROUP BY 1
 $$;
-COMMENT ON FUNCTION rollup_marks(text, integer[]) IS 'How far retention removed rows of a table, by series: what begins before it cannot be computed again.';
+COMMENT ON FUNCTION rollup_marks(text, integer[]) IS
+    'How far retention removed rows of a table, by series: what begins before it cannot be computed again.';
 
 CREATE OR REPLACE FUNCTION rollup_next(of_table text, since timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT date_trunc('day', min(greatest(range_start, since)), 'UTC') FROM timescaledb_information.chunks
     WHERE hypertable_schema = 'public' AND hypertable_name = of_table AND range_end > since
 $$;
-COMMENT ON FUNCTION rollup_next(text, timestamptz) IS 'The first day (UTC), from the day of since, that has a chunk of this hypertable; null if none has.';
+COMMENT ON FUNCTION rollup_next(text, timestamptz) IS
+    'The first day (UTC), from the day of since, that has a chunk of this hypertable; null if none has.';
 
 CREATE OR REPLACE FUNCTION rollup_refresh(max_notes integer) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET "timescaledb.enable_chunk_append" = off
     SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
@@ -133,7 +149,8 @@ BEGIN
     END IF;
     UPDATE rollup_state SET note_page = part.page;
 
-    SELECT coalesce(array_agg(n.series_id), '{}') AS series, coalesce(array_agg(n.bucket), '{}') AS hours, coalesce(sum(n.notes), 0) AS notes INTO part
+    SELECT coalesce(array_agg(n.series_id), '{}') AS series, coalesce(array_agg(n.bucket), '{}') AS hours,
+        coalesce(sum(n.notes), 0) AS notes INTO part
     FROM (SELECT n.series_id, n.bucket, count(*) AS notes FROM unnest(series, hours) n (series_id, bucket) GROUP BY 1, 2) n
     LEFT JOIN rollup_marks('measurement', series) m USING (series_id)
     WHERE n.bucket >= m.mark;
@@ -160,7 +177,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rollup_refresh(integer) IS
-    'One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements read.';
+    'One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than '
+    'max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and '
+    'measurements read.';
 
 CREATE OR REPLACE FUNCTION rollup_window(of_table text, length interval, low timestamptz, high timestamptz,
     OUT since timestamptz, OUT until timestamptz)
@@ -170,7 +189,8 @@ LANGUAGE sql STABLE AS $$
     FROM rollup_next(of_table, low) f (day)
 $$;
 COMMENT ON FUNCTION rollup_window(text, interval, timestamptz, timestamptz) IS
-    'The first part of [low, high) to be filled, at most so long and behind what has no chunk of this hypertable; empty, at high, where none has.';
+    'The first part of [low, high) to be filled, at most so long and behind what has no chunk of this hypertable; empty, at high, where '
+    'none has.';
 
 CREATE OR REPLACE FUNCTION rollup_fill(unit text, since timestamptz, until timestamptz, after_series integer, max_series integer,
     OUT series integer, OUT last_series integer, OUT rows bigint, OUT changed bigint)
@@ -186,7 +206,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rollup_fill(text, timestamptz, timestamptz, integer, integer) IS
-    'Stores hours or days in [since, until) of the next max_series series after after_series. Returns how many series, the last of them, source rows counted and buckets changed.';
+    'Stores hours or days in [since, until) of the next max_series series after after_series. Returns how many series, the last of them, '
+    'source rows counted and buckets changed.';
 
 CREATE OR REPLACE FUNCTION rollup_fill_hours(max_series integer) RETURNS jsonb
 LANGUAGE plpgsql AS $$
@@ -204,7 +225,8 @@ BEGIN
     moved := part.series < max_series;
     UPDATE rollup_state SET threshold = CASE WHEN moved THEN state.fill_end ELSE state.threshold END,
         fill_end = CASE WHEN NOT moved THEN state.fill_end END, fill_series = CASE WHEN moved THEN 0 ELSE part.last_series END;
-    RETURN jsonb_build_object('step', CASE WHEN moved THEN 'moved' ELSE 'filled' END, 'unit', 'hour', 'series', part.series, 'rows', part.rows,
+    RETURN jsonb_build_object('step', CASE WHEN moved THEN 'moved'
+        ELSE 'filled' END, 'unit', 'hour', 'series', part.series, 'rows', part.rows,
         'changed', part.changed);
 END
 $$;
@@ -232,10 +254,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rollup_fill_days(integer) IS
-    'One batch of storing days up to the threshold of the hours, 30 at a time: max_series series, and threshold_1d once they have all of them.';
+    'One batch of storing days up to the threshold of the hours, 30 at a time: max_series series, and threshold_1d once they have all of '
+    'them.';
 
 CREATE OR REPLACE FUNCTION rollup_advance(max_series integer, wanted timestamptz DEFAULT now() - interval '15 minutes') RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET "timescaledb.enable_chunk_append" = off
     SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
@@ -265,7 +288,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
-    'One batch that stores hours and days up to `wanted` (cut to the hour) for at most max_series series, and moves the thresholds where a window is complete. Returns the step; done: nothing is left.';
+    'One batch that stores hours and days up to `wanted` (cut to the hour) for at most max_series series, and moves the thresholds where '
+    'a window is complete. Returns the step; done: nothing is left.';
 
 CREATE OR REPLACE FUNCTION rollup_lower(since timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$
@@ -281,16 +305,20 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
-    UPDATE rollup_state SET threshold = least(threshold, date_trunc('hour', since, 'UTC')), threshold_1d = least(threshold_1d, date_trunc('day', since, 'UTC')),
+    UPDATE rollup_state SET threshold = least(threshold, date_trunc('hour', since, 'UTC')),
+        threshold_1d = least(threshold_1d, date_trunc('day', since, 'UTC')),
         notes_below = date_trunc('hour', since, 'UTC'), fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
     RETURN true;
 END
 $$;
 COMMENT ON FUNCTION rollup_lower(timestamptz) IS
-    'Takes the thresholds back to an hour: for whoever is about to write millions of measurements after it, which would all be noted. What is after them is computed when asked for, and stored anew by the next runs. Whether it did; not where retention has removed measurements.';
+    'Takes the thresholds back to an hour: for whoever is about to write millions of measurements after it, which would all be noted. '
+    'What is after them is computed when asked for, and stored anew by the next runs. Whether it did; not where retention has removed '
+    'measurements.';
 
-CREATE OR REPLACE FUNCTION rollup_rebuild(since timestamptz, until timestamptz, after_series integer, max_series integer, tenant text) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+CREATE OR REPLACE FUNCTION rollup_rebuild(since timestamptz, until timestamptz, after_series integer, max_series integer,
+    tenant text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET "timescaledb.enable_chunk_append" = off
     SET lock_timeout = '10s' AS $$
 DECLARE
     state rollup_state;
@@ -310,7 +338,8 @@ BEGIN
         SELECT s.series_id FROM series s WHERE s.series_id > after_series AND (tenant IS NULL OR s.tenant_id = tenant) AND low < high
         ORDER BY 1 LIMIT max_series);
     SELECT count(*) FILTER (WHERE i.since > low)::integer AS kept,
-           array_agg(i.series_id) FILTER (WHERE i.since < high) AS hour_series, array_agg(i.since) FILTER (WHERE i.since < high) AS hour_since,
+           array_agg(i.series_id) FILTER (WHERE i.since < high) AS hour_series,
+           array_agg(i.since) FILTER (WHERE i.since < high) AS hour_since,
            array_agg(high) FILTER (WHERE i.since < high) AS hour_until, array_agg(i.series_id) FILTER (WHERE i.has_day) AS day_series,
            array_agg(day) FILTER (WHERE i.has_day) AS day_since, array_agg(day + interval '24 hours') FILTER (WHERE i.has_day) AS day_until
     INTO part
@@ -327,11 +356,14 @@ BEGIN
         SELECT * INTO one FROM rollup_compute('day', part.day_series, part.day_since, part.day_until, day, day + interval '24 hours');
         changed := changed + one.changed;
     END IF;
-    RETURN jsonb_build_object('series', cardinality(ids), 'last_series', ids[cardinality(ids)], 'kept_series', part.kept, 'rows', rows, 'changed', changed, 'until', high);
+    RETURN jsonb_build_object('series', cardinality(ids), 'last_series', ids[cardinality(ids)], 'kept_series', part.kept, 'rows', rows,
+        'changed', changed, 'until', high);
 END
 $$;
 COMMENT ON FUNCTION rollup_rebuild(timestamptz, timestamptz, integer, integer, text) IS
-    'One batch of computing stored hours in [since, until) anew, within the day (UTC) of since, and that day: the next max_series series after after_series, of a tenant or of all (null). Hours that begin before the series'' retention mark stay (kept_series: of how many). Returns series (fewer than max_series: the day is complete), the last one, measurements read and buckets changed.';
+    'One batch of computing stored hours in [since, until) anew, within the day (UTC) of since, and that day: the next max_series series '
+    'after after_series, of a tenant or of all (null). Hours that begin before the series'' retention mark stay (kept_series: of how '
+    'many). Returns series (fewer than max_series: the day is complete), the last one, measurements read and buckets changed.';
 
 REVOKE EXECUTE ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz),
     rollup_fill(text, timestamptz, timestamptz, integer, integer), rollup_fill_hours(integer), rollup_fill_days(integer),

@@ -1,6 +1,6 @@
--- Bookkeeping of `iot simulate --history`, which runs this file as the owner of the database the first time: a database that nobody simulates in
--- has no such schema. Its measurements never were messages. They are accounted like all others, so that the audit's sums hold, under a Kafka
--- partition that cannot exist.
+-- Bookkeeping of `iot simulate --history`, which runs this file as the owner of the database the first time: a database that nobody
+-- simulates in has no such schema. Its measurements never were messages. They are accounted like all others, so that the audit's sums hold,
+-- under a Kafka partition that cannot exist.
 CREATE SCHEMA IF NOT EXISTS simulation;
 COMMENT ON SCHEMA simulation IS 'What `iot simulate --history` remembers; nothing of the platform reads it.';
 
@@ -15,11 +15,13 @@ CREATE TABLE IF NOT EXISTS simulation.history (
     options jsonb NOT NULL
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE simulation.history IS
-    'One row is one history that `iot simulate --history` wrote, or has begun to write: measurements of a simulated fleet that never were messages.';
+    'One row is one history that `iot simulate --history` wrote, or has begun to write: measurements of a simulated fleet that never '
+    'were messages.';
 COMMENT ON COLUMN simulation.history.starts_at IS 'The period covered: from here to ends_at, without it.';
 COMMENT ON COLUMN simulation.history.filled_to IS 'Measurements before this are there; a repeated command goes on here.';
 COMMENT ON COLUMN simulation.history.finished_at IS 'When all was written, series_latest included; null before.';
-COMMENT ON COLUMN simulation.history.options IS 'Size of the fleet and number of measurements, as asked for: the same options give the same measurements.';
+COMMENT ON COLUMN simulation.history.options IS
+    'Size of the fleet and number of measurements, as asked for: the same options give the same measurements.';
 
 DO $$
 BEGIN
