@@ -56,8 +56,8 @@ LOGICAL: Final = (
     ("series", "measurement_1h_stored", "series_id"),
     ("series", "measurement_1d_stored", "series_id"),
     ("series", "rollup_change", "series_id"),
-    ("kafka_offset", "ledger", "kafka_partition"),
-    ("kafka_offset", "kafka_watermark", "kafka_partition"),
+    ("kafka_offset", "ledger", "kafka_topic, kafka_partition"),
+    ("kafka_offset", "kafka_watermark", "topic, kafka_partition"),
     ("ledger", "quality_feed", "batch_id"),
     ("quality_feed", "quality_late", "feed_position"),
     ("quality_rule", "quality_watermark", "rule"),
@@ -106,7 +106,8 @@ SELECT confrelid::regclass::text, conrelid::regclass::text,
         JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum)
 FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace AND conparentid = 0 ORDER BY 1, 2, 3"""
 _KEYS: Final = """
-SELECT a.attname, min(k.contype) FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+SELECT a.attname, string_agg(DISTINCT upper(k.contype::text) || 'K', ', ' ORDER BY upper(k.contype::text) || 'K' DESC)
+FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
 WHERE k.conrelid = %s AND k.contype IN ('p', 'f') GROUP BY 1"""
 
 
@@ -209,17 +210,19 @@ def page_text(connection: Connection) -> str:
 
 
 def _picture(connection: Connection, tables: tuple[str, ...], oids: dict[str, Any], edges: list[Any]) -> str:
-    text = ""
+    text, identity = "", dict[str, set[str]]()
     for table in tables:
         keys = dict(_rows(connection, _KEYS, oids[table][0]))
+        identity[table] = {name for name, kinds in keys.items() if "PK" in kinds}
         text += f"    {table} {{\n"
         for name, type_, *_ in _rows(connection, _COLUMNS, oids[table][0]):
             shown = _short(type_).replace(" ", "_").replace("[]", "_array")
-            text += f"        {shown} {name}{ {'p': ' PK', 'f': ' FK'}.get(keys.get(name, ''), '') }\n"
+            text += f"        {shown} {name} {keys.get(name, '')}".rstrip() + "\n"
         text += "    }\n"
     for parent, child, columns, line in edges:
         if child in tables:
-            text += f'    {parent} ||{line}o{{ {child} : "{columns}"\n'
+            many = "|" if set(columns.split(", ")) == identity[child] else "{"
+            text += f'    {parent} ||{line}o{many} {child} : "{columns}"\n'
     return text
 
 

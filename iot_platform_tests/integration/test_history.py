@@ -73,6 +73,16 @@ def check_consistent(settings: Settings) -> None:
     assert result.ok, result.differences
 
 
+def test_the_owner_makes_its_books_when_they_are_needed(settings: Settings) -> None:
+    there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'simulation'"
+    assert query(settings, there) == [(0,)]
+    with pytest.raises(HistoryError, match="set IOT_DATABASE_ADMIN_URL"):
+        fill(settings.model_copy(update={"database_admin_url": settings.database_url}))
+    assert query(settings, there) == [(0,)]
+    assert fill(settings).finished
+    assert query(settings, there) == [(1,)]
+
+
 def test_a_plausible_fleet_that_the_audit_accepts(settings: Settings) -> None:
     progress = fill(settings)
     assert progress.finished
