@@ -121,7 +121,7 @@ def test_a_database_that_was_taken_over_works(first_chain: Settings, servers: Se
 
 @pytest.mark.parametrize("table", ["quality_cadence", "source"], ids=["before the commit", "after it"])
 def test_killed_in_the_middle_it_completes(first_chain: Settings, settings: Settings, table: str) -> None:
-    """The baseline's last statements change quality_cadence; the views, which come after it, read source."""
+    """The baseline drops the views and then changes quality_cadence; the files after it make views that read source."""
     before = contents(first_chain)
     files = "SELECT name, checksum FROM schema_migration ORDER BY 1"
     recorded = query(first_chain, files)

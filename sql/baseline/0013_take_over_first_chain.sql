@@ -1,5 +1,5 @@
--- Brings a database that the first chain of migrations made (first_chain.sha256) to where migrations/ up to 0013 brings an empty one. `iot
--- migrate` runs it instead of these files, in one transaction with the rows of schema_migration; then come the files after 0013, and
+-- Brings a database that the first chain of migrations made (first_chain.sha256) to where migrations/ up to 0013 brings an empty one.
+-- `iot migrate` runs it instead of these files, in one transaction with the rows of schema_migration; then come the files after 0013, and
 -- repeatable/.
 
 -- Everything of repeatable/ goes, so that nothing of an earlier release is left; what somebody else built on one of these views stops us.
@@ -10,14 +10,12 @@ DECLARE
 BEGIN
     FOREACH name IN ARRAY ARRAY[
         'tenant.latest', 'tenant.measurement', 'tenant.measurement_1d', 'tenant.measurement_1h', 'tenant.message', 'tenant.quality',
-        'tenant.quarantine',
-        'audit_daemon', 'audit_hour', 'audit_offset', 'audit_sequence', 'batch_named', 'latest_named', 'measurement_named', 'message_named',
-        'partition_progress', 'project_named', 'quality_incident_named', 'quality_named', 'quality_open', 'quality_progress',
-        'quarantine_named',
-        'series_named', 'source_named', 'tenant_leaving', 'traffic_1h', 'measurement_1d_named', 'measurement_1h_named', 'measurement_1d',
-        'measurement_1h'
+        'tenant.quarantine', 'audit_daemon', 'audit_hour', 'audit_offset', 'audit_sequence', 'batch_named', 'latest_named',
+        'measurement_named', 'message_named', 'partition_progress', 'project_named', 'quality_incident_named', 'quality_named',
+        'quality_open', 'quality_progress', 'quarantine_named', 'series_named', 'source_named', 'tenant_leaving', 'traffic_1h',
+        'measurement_1d_named', 'measurement_1h_named', 'measurement_1d', 'measurement_1h'
     ] LOOP
-        -- else continuous aggregates
+        -- The last two are continuous aggregates where there are no stored tables: they stay.
         IF name NOT IN ('measurement_1d', 'measurement_1h') OR to_regclass('public.measurement_1h_stored') IS NOT NULL THEN
             EXECUTE format('DROP VIEW IF EXISTS %s', name);
         END IF;
