@@ -52,11 +52,12 @@ test-scale: bootstrap ## Plans of queries on millions of rows; a few minutes
 	@$(PYTEST) iot_platform_tests/scale -m scale $(ARGS)
 
 .PHONY: lint
-lint: bootstrap ## Lint, format check, types, imports
+lint: bootstrap ## Lint, format check, types, imports; of sql/, keywords and width
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/sqlfluff lint --processes 0 --disable-progress-bar sql
 
 .PHONY: format
 format: bootstrap ## Apply the formatter and the linter's safe fixes
@@ -73,6 +74,10 @@ wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this che
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
+
+.PHONY: schema
+schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migration (on a PostgreSQL of its own)
+	@.venv/bin/python scripts/schema.py
 
 .PHONY: dashboards
 dashboards: bootstrap ## Write grafana/dashboards/*.json from grafana/source

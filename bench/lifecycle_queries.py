@@ -55,19 +55,19 @@ QUERIES: tuple[tuple[str, float | None, str], ...] = (
     (
         "measurement_1h: one series, 90 days",
         100,
-        "SELECT bucket, avg, min, max FROM measurement_1h WHERE series_id = %(series)s AND bucket > now() - interval '90 days'"
-        " ORDER BY bucket",
+        "SELECT bucket, value_avg, value_min, value_max FROM measurement_1h WHERE series_id = %(series)s"
+        " AND bucket > now() - interval '90 days' ORDER BY bucket",
     ),
     (
         "measurement_1h_named: one device, 90 days",
         None,
-        "SELECT bucket, metric, avg FROM measurement_1h_named WHERE tenant_id = %(tenant)s AND project_id = %(project)s"
+        "SELECT bucket, metric, value_avg FROM measurement_1h_named WHERE tenant_id = %(tenant)s AND project_id = %(project)s"
         " AND device_id = %(device)s AND bucket > now() - interval '90 days' ORDER BY bucket",
     ),
     (
         "measurement_1d_named: one project, 90 days",
         None,
-        "SELECT bucket, device_id, metric, avg FROM measurement_1d_named WHERE tenant_id = %(tenant)s AND project_id = %(project)s"
+        "SELECT bucket, device_id, metric, value_avg FROM measurement_1d_named WHERE tenant_id = %(tenant)s AND project_id = %(project)s"
         " AND bucket > now() - interval '90 days' ORDER BY bucket",
     ),
 )

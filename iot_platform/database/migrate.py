@@ -13,6 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random
 
+from iot_platform.database import baseline
 from iot_platform.database.connection import connect
 from iot_platform.database.edition import require_timescaledb
 from iot_platform.database.errors import MigrationError, SchemaError
@@ -58,7 +59,8 @@ class MigrationFile:
 def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: None, sql_dir: Path = SQL_DIR) -> list[str]:
     """Bring the database up to this code, as its owner, and return the names of the applied files. Idempotent; of two at once the
     second waits (up to 10 minutes) and finds nothing to do. Each file is one transaction: a failure leaves the files before it. A file that
-    does not get its locks is tried again for two minutes; tenants' transactions that are in its way are ended.
+    does not get its locks is tried again for two minutes; tenants' transactions that are in its way are ended. A database made by the first
+    chain of migrations is taken over (see baseline).
 
     Raises:
         EditionError, MigrationError: see there. Never retry.
@@ -136,7 +138,9 @@ def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
     applied = _applied(connection)
     files = read_files(sql_dir, _roles(connection))
     connection.rollback()
-    names = {file.name for file in files}
+    if baseline.must_take_over(applied, sql_dir):
+        return [_read(sql_dir / baseline.FILE, sql_dir, ""), *(file for file in files if not baseline.stands_for(file.name))]
+    names = {file.name for file in files} | {baseline.FILE}
     for name in sorted(applied):
         if name not in names and not name.startswith("repeatable/"):
             raise MigrationError(
@@ -201,6 +205,10 @@ def _apply_when_free(connection: Connection, file: MigrationFile, sql_dir: Path,
 def _apply(connection: Connection, file: MigrationFile, sql_dir: Path) -> None:
     _execute(connection, file.sql, file.name)
     checksum = file.checksum
+    if file.name == baseline.FILE:
+        with connection.cursor() as cursor:
+            replaced = {other.name: other.checksum for other in read_files(sql_dir) if baseline.stands_for(other.name)}
+            baseline.record(cursor, replaced, sql_dir)
     if file.name == f"repeatable/{GRANTS}":
         checksum = read_files(sql_dir, _roles(connection))[-1].checksum
     with connection.cursor() as cursor:

@@ -32,39 +32,42 @@ WITH item AS MATERIALIZED (
     SELECT DISTINCT n.series_id, n.bucket FROM rollup_change n WHERE n.series_id = ANY (%(series)s)
 ), scratch AS MATERIALIZED (
     SELECT i.series_id, i.mark, m.* FROM item i CROSS JOIN LATERAL (
-        SELECT date_bin('1 hour', m.time, '2000-01-01 00:00+00') AS bucket, count(*) AS count, count(m.value) AS numbers,
-               min(m.value) AS min, max(m.value) AS max, CASE WHEN count(*) FILTER (WHERE NOT m.value BETWEEN -1e290 AND 1e290) = 0
-                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
-               (array_agg(m.value ORDER BY m.time) FILTER (WHERE m.value IS NOT NULL))[1] AS first,
-               (array_agg(m.value ORDER BY m.time DESC) FILTER (WHERE m.value IS NOT NULL))[1] AS last
+        SELECT date_bin('1 hour', m.time, '2000-01-01 00:00+00') AS bucket, count(*) AS value_count, count(m.value) AS numbers,
+               min(m.value) AS value_min, max(m.value) AS value_max,
+               CASE WHEN count(*) FILTER (WHERE NOT m.value BETWEEN -1e290 AND 1e290) = 0
+                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS value_sum,
+               (array_agg(m.value ORDER BY m.time) FILTER (WHERE m.value IS NOT NULL))[1] AS value_first,
+               (array_agg(m.value ORDER BY m.time DESC) FILTER (WHERE m.value IS NOT NULL))[1] AS value_last
         FROM measurement m WHERE m.series_id = i.series_id AND m.time >= i.since AND m.time < i.until GROUP BY 1
     ) m
 ), hour AS MATERIALIZED (
-    SELECT i.series_id, r.bucket, r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last, i.mark
+    SELECT i.series_id, r.bucket, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last, i.mark
     FROM item i JOIN measurement_1h_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
 ), day AS (
-    SELECT i.series_id, r.bucket, r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last
+    SELECT i.series_id, r.bucket, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last
     FROM item i JOIN measurement_1d_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
     WHERE r.bucket >= i.mark_1h
 ), of_hours AS (
-    SELECT h.series_id, date_trunc('day', h.bucket, 'UTC') AS bucket, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
-           min(h.min) AS min, max(h.max) AS max,
-           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
-           (array_agg(h.first ORDER BY h.bucket) FILTER (WHERE h.numbers > 0))[1] AS first,
-           (array_agg(h.last ORDER BY h.bucket DESC) FILTER (WHERE h.numbers > 0))[1] AS last
+    SELECT h.series_id, date_trunc('day', h.bucket, 'UTC') AS bucket,
+           sum(h.value_count)::bigint AS value_count, sum(h.numbers)::bigint AS numbers,
+           min(h.value_min) AS value_min, max(h.value_max) AS value_max,
+           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0
+               THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
+           (array_agg(h.value_first ORDER BY h.bucket) FILTER (WHERE h.numbers > 0))[1] AS value_first,
+           (array_agg(h.value_last ORDER BY h.bucket DESC) FILTER (WHERE h.numbers > 0))[1] AS value_last
     FROM hour h JOIN item i ON i.series_id = h.series_id AND h.bucket >= i.since AND h.bucket < i.until
     WHERE date_trunc('day', h.bucket, 'UTC') >= i.mark_1h GROUP BY 1, 2
 ), wrong AS (
     SELECT 'measurement_1h' AS name, series_id, bucket, to_jsonb(r) - 'mark' AS stored, to_jsonb(s) - 'mark' AS computed
     FROM (SELECT * FROM scratch WHERE bucket >= mark) s FULL JOIN (SELECT * FROM hour WHERE bucket >= mark) r USING (series_id, bucket)
-    WHERE (s.count, s.numbers, s.min, s.max, s.sum, s.first, s.last)
-        IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last)
+    WHERE (s.value_count, s.numbers, s.value_min, s.value_max, s.value_sum, s.value_first, s.value_last)
+        IS DISTINCT FROM (r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last)
       AND NOT EXISTS (SELECT FROM noted n WHERE n.series_id = coalesce(s.series_id, r.series_id)
                       AND n.bucket = coalesce(s.bucket, r.bucket))
     UNION ALL
     SELECT 'measurement_1d', series_id, bucket, to_jsonb(r), to_jsonb(s) FROM of_hours s FULL JOIN day r USING (series_id, bucket)
-    WHERE (s.count, s.numbers, s.min, s.max, s.sum, s.first, s.last)
-        IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.sum, r.first, r.last)
+    WHERE (s.value_count, s.numbers, s.value_min, s.value_max, s.value_sum, s.value_first, s.value_last)
+        IS DISTINCT FROM (r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last)
       AND NOT EXISTS (SELECT FROM noted n WHERE n.series_id = coalesce(s.series_id, r.series_id)
                       AND date_trunc('day', n.bucket, 'UTC') = coalesce(s.bucket, r.bucket))
 )

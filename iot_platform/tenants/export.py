@@ -22,8 +22,10 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export_tables import TABLES, ExportTable
 from iot_platform.tenants.listing import require
 
-FORMAT: Final = 2
-"""1: without the manifest's digest of itself."""
+FORMAT: Final = 3
+"""1: without the manifest's digest of itself. 2: the rollups' columns without value_."""
+SEALED: Final = 2
+"""The first format with that digest."""
 FETCH: Final = 5_000
 PART_ROWS: Final = 200_000
 PART_BYTES: Final = 64 * 1024 * 1024

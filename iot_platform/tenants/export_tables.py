@@ -12,9 +12,9 @@ _ROLLUP: Final[dict[str, Any]] = {
     "project_id": pl.String,
     "device_id": pl.String,
     "metric": pl.String,
-    "count": pl.Int64,
+    "value_count": pl.Int64,
     "numbers": pl.Int64,
-    **dict.fromkeys(("min", "max", "sum", "avg", "first", "last"), pl.Float64),
+    **dict.fromkeys(("value_min", "value_max", "value_sum", "value_avg", "value_first", "value_last"), pl.Float64),
 }
 ROW_BYTES: Final = 64
 """What a row weighs beside its payload."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from iot_platform.tenants.errors import TenantError
-from iot_platform.tenants.export import DIGEST, FORMAT, MANIFEST, digest_of
+from iot_platform.tenants.export import DIGEST, MANIFEST, SEALED, digest_of
 
 
 def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None) -> tuple[dict[str, int], list[str], str]:
@@ -25,7 +25,7 @@ def verify_export(folder: Path, on_progress: Callable[[int, int], None] = lambda
     try:
         manifest = json.loads(path.read_text("utf-8"))
         files = [(str(file["name"]), str(file["table"]), str(file["sha256"]), int(file["rows"])) for file in manifest["files"]]
-        sealed, older, digest = manifest.get(DIGEST), int(manifest["format"]) < FORMAT, digest_of(manifest)
+        sealed, older, digest = manifest.get(DIGEST), int(manifest["format"]) < SEALED, digest_of(manifest)
         expected = {str(table): int(count) for table, count in manifest["rows"].items()}
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise TenantError(f"{path} is damaged: {error}") from error

@@ -73,14 +73,14 @@ def test_two_at_once(empty: Settings) -> None:
 
 
 def test_an_applied_file_that_changed_is_refused(settings: Settings, folder: Path) -> None:
-    changed = folder / "migrations" / "0003_pre_create_message.sql"
+    changed = folder / "migrations" / "0003_pre_create_message_table.sql"
     changed.write_text(changed.read_text() + "\n-- harmless\n")
-    with pytest.raises(MigrationError, match=r"0003_pre_create_message\.sql was changed after"):
+    with pytest.raises(MigrationError, match=r"0003_pre_create_message_table\.sql was changed after"):
         migrate(settings, sql_dir=folder)
 
 
 def test_a_database_newer_than_the_code_is_refused(settings: Settings, folder: Path) -> None:
-    (folder / "migrations" / "0003_pre_create_message.sql").unlink()
+    (folder / "migrations" / "0003_pre_create_message_table.sql").unlink()
     with pytest.raises(MigrationError, match="a newer release migrated it"):
         migrate(settings, sql_dir=folder)
 

@@ -73,6 +73,16 @@ def check_consistent(settings: Settings) -> None:
     assert result.ok, result.differences
 
 
+def test_the_owner_makes_its_books_when_they_are_needed(settings: Settings) -> None:
+    there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'simulation'"
+    assert query(settings, there) == [(0,)]
+    with pytest.raises(HistoryError, match="set IOT_DATABASE_ADMIN_URL"):
+        fill(settings.model_copy(update={"database_admin_url": settings.database_url}))
+    assert query(settings, there) == [(0,)]
+    assert fill(settings).finished
+    assert query(settings, there) == [(1,)]
+
+
 def test_a_plausible_fleet_that_the_audit_accepts(settings: Settings) -> None:
     progress = fill(settings)
     assert progress.finished
@@ -104,7 +114,7 @@ def test_twice_beside_a_drain_and_after_kill(settings: Settings, tmp_path: Any) 
     environment = {**os.environ, **exports(settings)}
     killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    ((there, finished),) = query(settings, "SELECT measurements, finished_at IS NOT NULL FROM simulated_history")
+    ((there, finished),) = query(settings, "SELECT measurements, finished_at IS NOT NULL FROM simulation.history")
     assert there == query(settings, "SELECT count(*) FROM measurement")[0][0] > 0
     assert not finished
     feed = Feed(settings)
@@ -129,7 +139,7 @@ def test_twice_beside_a_drain_and_after_kill(settings: Settings, tmp_path: Any) 
         query(settings, messages.format(table))
     query(settings, "DELETE FROM accounting_1h WHERE kafka_partition >= 0")
     interrupted = content(settings)
-    query(settings, "TRUNCATE measurement, series_latest, accounting_1h, simulated_history, series, source, project, ledger, message")
+    query(settings, "TRUNCATE measurement, series_latest, accounting_1h, simulation.history, series, source, project, ledger, message")
     fill(settings)
     assert content(settings) == interrupted
 
@@ -166,7 +176,7 @@ def test_a_large_one_takes_the_rollups_back_rather_than_note_every_hour(
 def test_the_seed_decides(settings: Settings) -> None:
     fill(settings)
     one = content(settings)
-    query(settings, "TRUNCATE measurement, series_latest, accounting_1h, simulated_history, series, source, project")
+    query(settings, "TRUNCATE measurement, series_latest, accounting_1h, simulation.history, series, source, project")
     fill(settings, replace(SMALL, seed=8))
     other = content(settings)
     assert {row[1] for row in one[0]}.isdisjoint({row[1] for row in other[0]}), "two seeds share a tenant"
@@ -184,7 +194,7 @@ def test_another_history_is_refused(settings: Settings) -> None:
     with pytest.raises(HistoryError, match="another history of seed 7"):
         fill(settings, moved)
     assert fill(settings, moved, period_is_fixed=False).written == 0, "without --start the history that is there decides"
-    query(settings, "DELETE FROM simulated_history")
+    query(settings, "DELETE FROM simulation.history")
     with pytest.raises(HistoryError, match=r"exists already, but not from a history: take another --seed"):
         fill(settings)
     assert content(settings) == before

@@ -257,7 +257,7 @@ def test_rollups(aged: Settings, victims: Victims) -> None:
         assert feed.shown("measurement_1h") == right
         assert feed.shown("measurement_1d") == days(right)
 
-        query(aged, "UPDATE measurement_1h_stored SET count = count + 1")
+        query(aged, "UPDATE measurement_1h_stored SET value_count = value_count + 1")
         span = (first.isoformat(), datetime.now(UTC).isoformat())
         for point in ("uncommitted", "during_commit", "after_commit"):
             victims.die("rebuild", point, "rollup_rebuild", 2, *span)

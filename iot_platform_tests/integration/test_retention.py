@@ -135,7 +135,7 @@ def test_what_is_not_rolled_up_stays(aged: Settings, edition: str, monkeypatch: 
     assert "notes of changed hours wait" in report.refused[0].refused[0]
     assert query(aged, "SELECT count(*) FROM measurement") == before
     assert not run_retention(aged).refused, "it rolls up first"
-    assert query(aged, "SELECT count FROM measurement_1h_named WHERE metric = 'fresh'") == [(1,)]
+    assert query(aged, "SELECT value_count FROM measurement_1h_named WHERE metric = 'fresh'") == [(1,)]
     assert problems(aged) == []
 
 
@@ -171,7 +171,7 @@ def test_a_late_row_in_flight_is_waited_for(aged: Settings, query_text: str) -> 
         late.commit()
     removing.join(30)
     assert answer == [([],)]
-    hour = query(aged, "SELECT count FROM measurement_1h WHERE series_id = %s AND bucket = date_trunc('hour', %s)", series, begin)
+    hour = query(aged, "SELECT value_count FROM measurement_1h WHERE series_id = %s AND bucket = date_trunc('hour', %s)", series, begin)
     assert hour == [(1,)], "it went before its hour was computed"
     assert query(aged, "SELECT count(*) FROM measurement WHERE time = %s", begin) == [(0,)]
 

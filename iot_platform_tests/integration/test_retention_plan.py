@@ -102,7 +102,7 @@ def test_rows_that_go_on_coming_late_hold_up_nothing(aged: Settings, monkeypatch
     monkeypatch.undo()
     assert not run_retention(aged).refused
     assert query(aged, "SELECT min(time) FROM measurement_named WHERE tenant_id = 'acme'")[0][0] >= cutoff(timedelta(days=2))
-    assert query(aged, "SELECT sum(count) FROM measurement_1h_named WHERE metric = 'late'")[0][0] > 1, "those before the mark only"
+    assert query(aged, "SELECT sum(value_count) FROM measurement_1h_named WHERE metric = 'late'")[0][0] > 1, "those before the mark only"
     assert problems(aged) == []
 
 

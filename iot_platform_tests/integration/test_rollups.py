@@ -109,8 +109,8 @@ def test_a_fresh_value_shows_in_the_current_hour(feed: RollupFeed) -> None:
     feed.roll_up(now - timedelta(minutes=15))
     feed.insert([(now, one, 7.0, None)])
     assert_equal(feed)
-    assert feed.rows("SELECT last FROM measurement_1h_named WHERE device_id = 'device'") == [(7.0,)]
-    assert feed.rows("SELECT last FROM measurement_1d_named WHERE device_id = 'device'") == [(7.0,)]
+    assert feed.rows("SELECT value_last FROM measurement_1h_named WHERE device_id = 'device'") == [(7.0,)]
+    assert feed.rows("SELECT value_last FROM measurement_1d_named WHERE device_id = 'device'") == [(7.0,)]
 
 
 def test_named_views_say_the_same(feed: RollupFeed) -> None:
@@ -123,7 +123,7 @@ def test_named_views_say_the_same(feed: RollupFeed) -> None:
         cursor.execute("CREATE ROLE looks_at_rollups; GRANT USAGE ON SCHEMA public TO looks_at_rollups")
         cursor.execute("GRANT SELECT ON measurement_1h_named, measurement_1d_named TO looks_at_rollups")
         cursor.execute("GRANT looks_at_rollups TO current_user; SET LOCAL ROLE looks_at_rollups")
-        cursor.execute("SELECT sum(count), (SELECT sum(count) FROM measurement_1d_named) FROM measurement_1h_named")
+        cursor.execute("SELECT sum(value_count), (SELECT sum(value_count) FROM measurement_1d_named) FROM measurement_1h_named")
         assert cursor.fetchall() == [(200, 200)]
     feed.connection.rollback()
 
@@ -244,8 +244,8 @@ def test_rebuild_repairs_what_somebody_changed(feed: RollupFeed, settings: Setti
     feed.insert(numbers(series + others, 500, 4 * DAY))
     feed.roll_up(START + 3 * DAY + HOUR)
     by_hour, by_day = feed.stored("measurement_1h"), feed.stored("measurement_1d")
-    feed.rows(f"UPDATE {by_hour} SET sum = 1, count = 7 WHERE bucket < %s", START + 2 * DAY)
-    feed.rows(f"INSERT INTO {by_day} (bucket, series_id, count, numbers) VALUES (%s, %s, 1, 0)", START - DAY, series[0])
+    feed.rows(f"UPDATE {by_hour} SET value_sum = 1, value_count = 7 WHERE bucket < %s", START + 2 * DAY)
+    feed.rows(f"INSERT INTO {by_day} (bucket, series_id, value_count, numbers) VALUES (%s, %s, 1, 0)", START - DAY, series[0])
     feed.rows(f"DELETE FROM {by_day} WHERE bucket = %s", START + DAY)
     broken = feed.shown("measurement_1h")
     dry = sum(step.changed for step in Rebuild(settings, START - DAY, START + 9 * DAY, dry_run=True).steps())
@@ -322,7 +322,7 @@ def test_the_check_finds_what_somebody_changed(feed: RollupFeed, settings: Setti
     if feed.tables:
         feed.rows("TRUNCATE rollup_change")
     else:  # only by hand can it differ: the check refreshes first
-        feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET count = 5 WHERE bucket < %s", now - 19 * HOUR)
+        feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET value_count = 5 WHERE bucket < %s", now - 19 * HOUR)
     failed = evaluate_rollups(settings)
     assert not failed.passed
     assert failed.metadata["differences"].value >= 1
@@ -343,7 +343,7 @@ def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.
         app, ["rollup", "status"]
     ).stdout
     right = feed.shown("measurement_1h")
-    feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET max = 5 WHERE bucket < %s", START + 3 * HOUR)
+    feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET value_max = 5 WHERE bucket < %s", START + 3 * HOUR)
     assert feed.shown("measurement_1h") != right
     span = ["rollup", "rebuild", "--from", "2026-01-05", "--to", "2026-01-06"]
     if feed.tables:

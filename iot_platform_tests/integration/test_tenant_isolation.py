@@ -194,8 +194,8 @@ def test_leaky_functions_see_own_rows_only(two_tenants: TwoTenants) -> None:
     for view, columns in {
         "measurement": ("device_id", "value", "value_text", "time"),
         "latest": ("device_id", "value", "value_text"),
-        "measurement_1h": ("device_id", "max", "bucket"),
-        "measurement_1d": ("device_id", "max"),
+        "measurement_1h": ("device_id", "value_max", "bucket"),
+        "measurement_1d": ("device_id", "value_max"),
         "message": ("topic", "device_id", "convert_from(payload, 'UTF8')"),
         "quarantine": ("topic", "convert_from(payload, 'UTF8')", "reason"),
     }.items():
@@ -240,8 +240,8 @@ GUESSES = [  # a condition that a row of the other tenant meets, and one that no
     ("latest", "value > {}", "7731770.5", "9730.5"),
     ("latest", "time = '{}'", "other", "nobody"),
     ("measurement_1h", "device_id = '{}'", "secret-device-1", "nobody-device-1"),
-    ("measurement_1h", "max > {}", "7731770.5", "9730.5"),
-    ("measurement_1d", "max > {}", "7731770.5", "9730.5"),
+    ("measurement_1h", "value_max > {}", "7731770.5", "9730.5"),
+    ("measurement_1d", "value_max > {}", "7731770.5", "9730.5"),
     ("message", "device_id = '{}'", "secret-device-1", "nobody-device-1"),
     ("message", "topic = '{}'", TOPIC, NO_TOPIC),
     ("message", "payload > '{}'", "{\"deviceId\":\"s", "{\"deviceId\":\"z"),

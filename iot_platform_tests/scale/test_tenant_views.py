@@ -41,7 +41,7 @@ def test_a_tenants_queries_use_the_indexes(settings: Settings, servers: Servers)
         scans = chunks(session, f"SELECT time, value FROM measurement WHERE {one} AND time >= %(since)s AND time < %(until)s", place)
         assert len(scans) in {2, 3}, "two days"
         assert all("series_id_time_key" in scan["Index Name"] and '"time" >=' in scan["Index Cond"] for scan in scans)
-        scans = chunks(session, f"SELECT bucket, avg FROM measurement_1h WHERE {one} AND bucket >= %(since)s", place)
+        scans = chunks(session, f"SELECT bucket, value_avg FROM measurement_1h WHERE {one} AND bucket >= %(since)s", place)
         stored = [scan for scan in scans if "Index Cond" in scan and "bucket >=" in scan["Index Cond"]]
         assert stored
         assert all("series_id" in scan["Index Cond"] for scan in scans), "of one series, stored and live"

@@ -10,7 +10,8 @@ WITH rule AS (
     CROSS JOIN LATERAL generate_series(greatest(e.judged, e.until - 3 * e.width), e.until - e.width, e.width) b
     WHERE e.judged IS NOT NULL
 ), remembered AS (
-    UPDATE quality_watermark w SET state = w.state || jsonb_build_object('until', greatest(e.until, e.judged)) FROM edge e WHERE w.rule = 'completeness'
+    UPDATE quality_watermark w SET state = w.state || jsonb_build_object('until', greatest(e.until, e.judged)) FROM edge e
+        WHERE w.rule = 'completeness'
 ), received AS (
     SELECT b.begins, c.tenant_id, c.project_id, c.device_id, sum(m.messages) AS messages
     FROM bucket b
@@ -24,7 +25,8 @@ WITH rule AS (
     SELECT k.*, k.gaps / k.weight AS mean, sqrt(greatest(k.squares / k.weight - (k.gaps / k.weight) ^ 2, 0)) AS deviation
     FROM quality_cadence k WHERE k.weight >= 20 AND k.gaps > 0 AND k.pauses < 3 AND k.device_id <> '#'
 ), compared AS (
-    SELECT u.*, b.begins, b.ends, extract(epoch FROM b.ends - b.begins)::double precision / u.mean AS expected, coalesce(r.messages, 0) AS received
+    SELECT u.*, b.begins, b.ends, extract(epoch FROM b.ends - b.begins)::double precision / u.mean AS expected,
+        coalesce(r.messages, 0) AS received
     FROM bucket b
     JOIN usual u ON u.first_received_at <= b.begins AND u.last_received_at >= b.begins - interval '7 days'
     LEFT JOIN received r ON r.begins = b.begins AND r.tenant_id = u.tenant_id AND r.project_id = u.project_id AND r.device_id = u.device_id
@@ -46,7 +48,8 @@ SELECT s.tenant_id, s.project_id, s.device_id, '', true, round((s.received / s.e
 FROM short s
 UNION ALL
 SELECT i.tenant_id, i.project_id, i.device_id, '', false, round((c.received / c.expected)::numeric, 3), i.threshold, c.begins, c.ends,
-       c.received || ' messages received, about ' || round(c.expected) || ' expected', NULL, NULL, NULL, i.severity, i.clear_seconds, i.hold_seconds
+       c.received || ' messages received, about ' || round(c.expected) || ' expected', NULL, NULL, NULL, i.severity, i.clear_seconds,
+       i.hold_seconds
 FROM quality_incident i
 JOIN (SELECT DISTINCT ON (tenant_id, project_id, device_id) * FROM compared ORDER BY tenant_id, project_id, device_id, begins DESC) c
     USING (tenant_id, project_id, device_id)

@@ -1,8 +1,11 @@
 -- Logs of Kafka partitions that turned out to have been cut (lost their end, or an older disk was put back) within window_seconds.
 WITH cut AS (
-    SELECT l.kafka_topic, l.kafka_partition, count(*) AS cuts, max(l.committed_at) AS committed_at, max(l.to_offset - l.from_offset) AS forgotten,
-           (array_agg(l.detail ORDER BY l.committed_at DESC))[1] AS detail, (array_agg(l.from_offset ORDER BY l.committed_at DESC))[1] AS from_offset,
-           (array_agg(l.to_offset ORDER BY l.committed_at DESC))[1] AS to_offset, (array_agg(l.leader_epoch ORDER BY l.committed_at DESC))[1] AS leader_epoch
+    SELECT l.kafka_topic, l.kafka_partition, count(*) AS cuts, max(l.committed_at) AS committed_at,
+        max(l.to_offset - l.from_offset) AS forgotten,
+           (array_agg(l.detail ORDER BY l.committed_at DESC))[1] AS detail,
+           (array_agg(l.from_offset ORDER BY l.committed_at DESC))[1] AS from_offset,
+           (array_agg(l.to_offset ORDER BY l.committed_at DESC))[1] AS to_offset,
+           (array_agg(l.leader_epoch ORDER BY l.committed_at DESC))[1] AS leader_epoch
     FROM ledger l CROSS JOIN LATERAL quality_setting('kafka_log_cut', '', '', '') t
     WHERE l.kind = 'log_cut' AND l.committed_at > %(horizon)s::timestamptz - make_interval(secs => t.window_seconds) GROUP BY 1, 2
 )

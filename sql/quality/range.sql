@@ -11,7 +11,8 @@ WITH scope AS MATERIALIZED (
     WHERE s.enabled AND s.threshold IS NOT NULL AND (s.parameters ? 'min' OR s.parameters ? 'max')
 ), judged AS (
     SELECT q.series_id, count(*) FILTER (WHERE m.value < c.least OR m.value > c.most) AS outside,
-           (array_agg(m.time ORDER BY m.excess DESC, m.time DESC))[1] AS worst_time, (array_agg(m.value ORDER BY m.excess DESC, m.time DESC))[1] AS worst,
+           (array_agg(m.time ORDER BY m.excess DESC, m.time DESC))[1] AS worst_time,
+           (array_agg(m.value ORDER BY m.excess DESC, m.time DESC))[1] AS worst,
            min(m.time) AS first_time, max(m.time) AS last_time
     FROM scope c
     JOIN quality_series q USING (tenant_id, project_id, metric)
@@ -24,7 +25,8 @@ WITH scope AS MATERIALIZED (
 )
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
     severity, clear_seconds, hold_seconds)
-SELECT q.tenant_id, q.project_id, q.device_id, q.metric, j.outside > c.threshold, j.worst, CASE WHEN j.worst < c.least THEN c.least ELSE c.most END,
+SELECT q.tenant_id, q.project_id, q.device_id, q.metric, j.outside > c.threshold, j.worst, CASE WHEN j.worst < c.least THEN c.least
+    ELSE c.most END,
        j.first_time, j.last_time, CASE
            WHEN j.outside <= c.threshold THEN 'within ' || c.least || ' to ' || c.most
            ELSE j.worst || CASE WHEN j.worst < c.least THEN ' is below ' || c.least ELSE ' is above ' || c.most END

@@ -8,14 +8,16 @@ WITH scope AS MATERIALIZED (
     CROSS JOIN LATERAL quality_setting('rate_of_change', d.tenant_id, d.project_id, d.metric) s
     WHERE s.enabled AND s.threshold IS NOT NULL
 ), step AS (
-    SELECT q.series_id, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before, m.fresh OR lag(m.fresh) OVER w AS fresh
+    SELECT q.series_id, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before, m.fresh
+        OR lag(m.fresh) OVER w AS fresh
     FROM scope c
     JOIN quality_series q USING (tenant_id, project_id, metric)
     JOIN quality_measurement m USING (series_id)
     WHERE m.value IS NOT NULL
     WINDOW w AS (PARTITION BY q.series_id, m.segment ORDER BY m.time)
 ), rate AS (  -- a second at least: two readings within a millisecond say nothing; float8 raises on overflow and underflow
-    SELECT s.*, CASE WHEN s.change < 1e-200 THEN 0 ELSE s.change * 60 / greatest(extract(epoch FROM s.time - s.time_before)::double precision, 1) END AS rate
+    SELECT s.*, CASE WHEN s.change < 1e-200 THEN 0
+        ELSE s.change * 60 / greatest(extract(epoch FROM s.time - s.time_before)::double precision, 1) END AS rate
     FROM (
         SELECT s.*, abs(least(greatest(s.value, -1e300), 1e300) - least(greatest(s.value_before, -1e300), 1e300)) AS change
         FROM step s WHERE s.time_before IS NOT NULL AND s.fresh

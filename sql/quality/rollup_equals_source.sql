@@ -1,5 +1,5 @@
--- Hours of measurement_1h that differ from their measurements. A sample of the hours that got measurements, noted (late) ones first, and all
--- that differed before. Hours whose change is noted for the next refresh may differ; on Community, where TimescaleDB keeps its notes to
+-- Hours of measurement_1h that differ from their measurements. A sample of the hours that got measurements, noted (late) ones first, and
+-- all that differed before. Hours whose change is noted for the next refresh may differ; on Community, where TimescaleDB keeps its notes to
 -- itself, a difference counts when it lasts.
 WITH rule AS (
     SELECT s.*, CASE rollup_storage() WHEN 'tables' THEN 0 ELSE s.window_seconds END AS patience
@@ -15,31 +15,38 @@ WITH rule AS (
     SELECT q.series_id, q.bucket FROM quality_recheck q
 ), compared AS (
     SELECT w.series_id, w.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, m AS source, r AS rollup,
-           (m.count, m.numbers, m.min, m.max, m.first, m.last) IS DISTINCT FROM (r.count, r.numbers, r.min, r.max, r.first, r.last)
-           OR (m.sum IS NULL) <> (r.sum IS NULL) OR abs(m.sum - r.sum) > 1e-9 * greatest(abs(m.sum), m.numbers * least(greatest(abs(m.min), abs(m.max)), 1e290), 1e-200) AS differs,
+           (m.value_count, m.numbers, m.value_min, m.value_max, m.value_first, m.value_last)
+               IS DISTINCT FROM (r.value_count, r.numbers, r.value_min, r.value_max, r.value_first, r.value_last)  -- noqa: PRS
+           OR (m.value_sum IS NULL) <> (r.value_sum IS NULL)
+               OR abs(m.value_sum - r.value_sum) > 1e-9 * greatest(abs(m.value_sum),
+               m.numbers * least(greatest(abs(m.value_min), abs(m.value_max)), 1e290), 1e-200) AS differs,
            EXISTS (SELECT FROM rollup_change c WHERE c.series_id = w.series_id AND c.bucket = w.bucket) AS noted
     FROM wanted w
     JOIN series s USING (series_id)
     LEFT JOIN LATERAL (SELECT h.* FROM rollup_hours(w.series_id, w.bucket, w.bucket + interval '1 hour') h) m ON true
     LEFT JOIN LATERAL (
-        SELECT n.bucket, n.count, n.numbers, n.min, n.max, n.sum, n.first, n.last FROM measurement_1h_named n
+        SELECT n.bucket, n.value_count, n.numbers, n.value_min, n.value_max, n.value_sum, n.value_first, n.value_last
+            FROM measurement_1h_named n
         WHERE n.series_id = w.series_id AND n.bucket = w.bucket
     ) r ON true
     WHERE NOT EXISTS (
         SELECT FROM retention_mark k WHERE k.table_name IN ('measurement', 'measurement_1h') AND k.tenant_id IN ('', s.tenant_id)
           AND k.project_id IN ('', s.project_id) AND k.removed_before > w.bucket)
 ), differing AS (
-    SELECT c.*, coalesce(q.noticed_at, %(horizon)s) AS noticed_at FROM compared c LEFT JOIN quality_recheck q USING (series_id, bucket) WHERE c.differs AND NOT c.noted
+    SELECT c.*, coalesce(q.noticed_at, %(horizon)s) AS noticed_at FROM compared c LEFT JOIN quality_recheck q USING (series_id, bucket)
+        WHERE c.differs AND NOT c.noted
 ), settled AS (
     DELETE FROM quality_recheck q WHERE NOT EXISTS (SELECT FROM differing d WHERE d.series_id = q.series_id AND d.bucket = q.bucket)
 ), remembered AS (
-    INSERT INTO quality_recheck (series_id, bucket, noticed_at) SELECT d.series_id, d.bucket, d.noticed_at FROM differing d ON CONFLICT DO NOTHING
+    INSERT INTO quality_recheck (series_id, bucket, noticed_at) SELECT d.series_id, d.bucket, d.noticed_at FROM differing d
+        ON CONFLICT DO NOTHING
 )
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
     severity, clear_seconds, hold_seconds)
 SELECT d.tenant_id, d.project_id, d.device_id, d.metric, true, count(*), t.threshold, min(d.bucket), max(d.bucket) + interval '1 hour',
        count(*) || ' hour(s) of measurement_1h differ from measurement: `iot rollup rebuild` mends them',
-       (array_agg(jsonb_build_object('time', d.bucket, 'source', to_jsonb(d.source), 'rollup', to_jsonb(d.rollup)) ORDER BY d.bucket DESC))[1],
+       (array_agg(jsonb_build_object('time', d.bucket, 'source', to_jsonb(d.source), 'rollup', to_jsonb(d.rollup))
+           ORDER BY d.bucket DESC))[1],
        t.severity, t.clear_seconds, t.hold_seconds
 FROM differing d
 CROSS JOIN LATERAL quality_setting('rollup_equals_source', d.tenant_id, d.project_id, d.metric) t

@@ -4,12 +4,14 @@ WITH scope AS MATERIALIZED (
     SELECT d.*, (s.parameters ->> 'least_steps')::integer AS least_steps
     FROM (
         SELECT DISTINCT q.tenant_id, q.project_id, q.metric FROM quality_series q
-        WHERE q.metric IN (SELECT jsonb_array_elements_text(r.parameters -> 'metrics') FROM quality_rule r WHERE r.rule = 'sequence_gap' AND r.parameters ? 'metrics')
+        WHERE q.metric IN (SELECT jsonb_array_elements_text(r.parameters -> 'metrics') FROM quality_rule r WHERE r.rule = 'sequence_gap'
+            AND r.parameters ? 'metrics')
     ) d
     CROSS JOIN LATERAL quality_setting('sequence_gap', d.tenant_id, d.project_id, d.metric) s
     WHERE s.enabled AND s.threshold IS NOT NULL AND s.parameters -> 'metrics' ? d.metric
 ), step AS (
-    SELECT q.*, c.least_steps, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before, m.fresh OR lag(m.fresh) OVER w AS fresh
+    SELECT q.*, c.least_steps, m.time, m.value, lag(m.time) OVER w AS time_before, lag(m.value) OVER w AS value_before, m.fresh
+        OR lag(m.fresh) OVER w AS fresh
     FROM scope c
     JOIN quality_series q USING (tenant_id, project_id, metric)
     JOIN quality_measurement m USING (series_id)
@@ -43,7 +45,8 @@ WITH scope AS MATERIALIZED (
         WHERE g.noticed_at <= %(horizon)s::timestamptz - s.window_seconds * interval '1 second'
     ) s
     WHERE g.series_id = s.series_id AND g.time = s.time
-    RETURNING g.*, s.tenant_id, s.project_id, s.device_id, s.metric, s.enabled, s.threshold, s.window_seconds, s.severity, s.clear_seconds, s.hold_seconds
+    RETURNING g.*, s.tenant_id, s.project_id, s.device_id, s.metric, s.enabled, s.threshold, s.window_seconds, s.severity, s.clear_seconds,
+        s.hold_seconds
 ), missed AS (  -- those that came since lie between the two in time; if devices name no times, around them
     SELECT d.*, d.value - d.value_before - 1 - n.there AS missing
     FROM due d
@@ -54,10 +57,14 @@ WITH scope AS MATERIALIZED (
     ) n
     WHERE d.enabled AND d.threshold IS NOT NULL
 ), failed AS (
-    SELECT m.tenant_id, m.project_id, m.device_id, m.metric, sum(m.missing) AS missing, max(m.threshold) AS threshold, min(m.time_before) AS first_time,
-           max(m.time) AS last_time, max(m.severity) AS severity, max(m.clear_seconds) AS clear_seconds, max(m.hold_seconds) AS hold_seconds,
-           (array_agg(jsonb_build_object('time', m.time, 'value', m.value, 'time_before', m.time_before, 'value_before', m.value_before) ORDER BY m.time DESC))[1] AS example,
-           (array_agg(m.kafka_partition ORDER BY m.time DESC))[1] AS kafka_partition, (array_agg(m.kafka_offset ORDER BY m.time DESC))[1] AS kafka_offset
+    SELECT m.tenant_id, m.project_id, m.device_id, m.metric, sum(m.missing) AS missing, max(m.threshold) AS threshold,
+        min(m.time_before) AS first_time,
+           max(m.time) AS last_time, max(m.severity) AS severity, max(m.clear_seconds) AS clear_seconds,
+           max(m.hold_seconds) AS hold_seconds,
+           (array_agg(jsonb_build_object('time', m.time, 'value', m.value, 'time_before', m.time_before, 'value_before', m.value_before)
+               ORDER BY m.time DESC))[1] AS example,
+           (array_agg(m.kafka_partition ORDER BY m.time DESC))[1] AS kafka_partition,
+           (array_agg(m.kafka_offset ORDER BY m.time DESC))[1] AS kafka_offset
     FROM missed m WHERE m.missing > 0
     GROUP BY m.tenant_id, m.project_id, m.device_id, m.metric
     HAVING sum(m.missing) > max(m.threshold)
@@ -69,12 +76,15 @@ SELECT f.tenant_id, f.project_id, f.device_id, f.metric, true, f.missing, f.thre
        f.example, f.kafka_partition, f.kafka_offset, f.severity, f.clear_seconds, f.hold_seconds
 FROM failed f
 UNION ALL  -- nothing is missing that was noticed, and it went on
-SELECT i.tenant_id, i.project_id, i.device_id, i.metric, false, 0, i.threshold, s.first_time, s.last_time, 'without a gap', NULL, NULL, NULL,
+SELECT i.tenant_id, i.project_id, i.device_id, i.metric, false, 0, i.threshold, s.first_time, s.last_time, 'without a gap', NULL, NULL,
+    NULL,
        i.severity, i.clear_seconds, i.hold_seconds
 FROM quality_incident i
 JOIN (SELECT s.series_id, s.tenant_id, s.project_id, s.device_id, s.metric, min(s.time) AS first_time, max(s.time) AS last_time
       FROM step s WHERE s.time_before IS NOT NULL GROUP BY 1, 2, 3, 4, 5) s USING (tenant_id, project_id, device_id, metric)
 WHERE i.rule = 'sequence_gap' AND i.closed_at IS NULL
-  AND NOT EXISTS (SELECT FROM quality_gap g WHERE g.series_id = s.series_id) AND NOT EXISTS (SELECT FROM step g WHERE g.series_id = s.series_id AND g.value > g.value_before + 1 AND g.fresh)
-  AND NOT EXISTS (SELECT FROM failed f WHERE f.tenant_id = i.tenant_id AND f.project_id = i.project_id AND f.device_id = i.device_id AND f.metric = i.metric)
+  AND NOT EXISTS (SELECT FROM quality_gap g WHERE g.series_id = s.series_id)
+      AND NOT EXISTS (SELECT FROM step g WHERE g.series_id = s.series_id AND g.value > g.value_before + 1 AND g.fresh)
+  AND NOT EXISTS (SELECT FROM failed f WHERE f.tenant_id = i.tenant_id AND f.project_id = i.project_id AND f.device_id = i.device_id
+      AND f.metric = i.metric)
 ON CONFLICT DO NOTHING

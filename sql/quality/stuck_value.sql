@@ -8,8 +8,10 @@ WITH recent AS (
 ), moved AS (
     DELETE FROM quality_constant c USING recent r WHERE c.series_id = r.series_id AND (r.value <> c.value OR r.other <> c.value)
 ), still AS (
-    SELECT r.series_id, r.value, r.last_time, q.tenant_id, q.project_id, q.device_id, q.metric, s.threshold::integer AS least, s.window_seconds,
-           s.severity, s.clear_seconds, s.hold_seconds, s.parameters -> 'resting' AS resting, (s.parameters ->> 'least_changes')::double precision AS least_changes, i.incident_id
+    SELECT r.series_id, r.value, r.last_time, q.tenant_id, q.project_id, q.device_id, q.metric, s.threshold::integer AS least,
+        s.window_seconds,
+           s.severity, s.clear_seconds, s.hold_seconds, s.parameters -> 'resting' AS resting,
+           (s.parameters ->> 'least_changes')::double precision AS least_changes, i.incident_id
     FROM recent r
     JOIN quality_series q USING (series_id)
     LEFT JOIN quality_constant c ON c.series_id = r.series_id AND c.value = r.value
@@ -26,8 +28,8 @@ WITH recent AS (
                count(*) FILTER (WHERE n.moves > 0 AND n.moved) AS changes, count(DISTINCT n.value) FILTER (WHERE n.moves > 0) AS kinds
         FROM (
             SELECT o.*, count(*) FILTER (WHERE o.value IS DISTINCT FROM s.value) OVER (ORDER BY o.time DESC) AS moves,
-                   o.value IS DISTINCT FROM lag(o.value) OVER (ORDER BY o.time DESC) AS moved
-            FROM (
+                   o.value IS DISTINCT FROM lag(o.value) OVER (ORDER BY o.time DESC) AS moved  -- noqa: PRS
+            FROM (  -- noqa: PRS
                 SELECT m.time, m.value FROM measurement m
                 WHERE m.series_id = s.series_id AND m.time <= s.last_time AND m.time >= %(horizon)s::timestamptz - interval '7 days'
                 ORDER BY m.time DESC LIMIT 2 * s.least
@@ -35,17 +37,21 @@ WITH recent AS (
         ) n
     ) l
 ), suspect AS (
-    SELECT r.* FROM run r WHERE r.incident_id IS NOT NULL OR (r.run >= r.least AND extract(epoch FROM r.last_time - r.since) >= r.window_seconds
+    SELECT r.* FROM run r WHERE r.incident_id IS NOT NULL
+        OR (r.run >= r.least AND extract(epoch FROM r.last_time - r.since) >= r.window_seconds
         AND r.kinds >= 5 AND r.changes >= r.least_changes * (r.rows - r.run))
 ), judged AS (
     SELECT s.*, s.incident_id IS NULL AND NOT l.fell AND l.resets < 0.1 * l.rows AS counts
     FROM suspect s
     CROSS JOIN LATERAL (  -- up to 2,000 of a week, once each time that it stands still
-        SELECT count(*) AS rows, coalesce(bool_or(o.value < o.before AND NOT o.rests), false) AS fell, count(*) FILTER (WHERE o.value < o.before) AS resets
+        SELECT count(*) AS rows, coalesce(bool_or(o.value < o.before AND NOT o.rests), false) AS fell,
+            count(*) FILTER (WHERE o.value < o.before) AS resets
         FROM (
-            SELECT b.value, lead(b.value) OVER (ORDER BY b.time DESC) AS before, coalesce(s.resting @> to_jsonb(b.value), false) AS rests FROM (
+            SELECT b.value, lead(b.value) OVER (ORDER BY b.time DESC) AS before, coalesce(s.resting @> to_jsonb(b.value), false) AS rests
+                FROM (
                 SELECT m.time, m.value FROM measurement m
-                WHERE s.incident_id IS NULL AND m.series_id = s.series_id AND m.time <= s.since AND m.time >= %(horizon)s::timestamptz - interval '7 days'
+                WHERE s.incident_id IS NULL AND m.series_id = s.series_id AND m.time <= s.since
+                    AND m.time >= %(horizon)s::timestamptz - interval '7 days'
                 ORDER BY m.time DESC LIMIT 2000
             ) b
         ) o

@@ -4,7 +4,8 @@ SET LOCAL check_function_bodies = off;
 -- Do the sums of accounting_1h equal the stored rows? Of one tenant, or project, or (null) of all, in the hours of the spans.
 CREATE OR REPLACE FUNCTION audit_hours(spans tstzmultirange, since timestamptz, tenant text, project text) RETURNS TABLE (
     tenant_id text, project_id text, hour timestamptz, messages bigint, stored_messages bigint, duplicates bigint, stored_duplicates bigint,
-    quarantined bigint, stored_quarantined bigint, reasons jsonb, measurements bigint, measurement_duplicates bigint, measurement_conflicts bigint,
+    quarantined bigint, stored_quarantined bigint, reasons jsonb, measurements bigint, measurement_duplicates bigint,
+    measurement_conflicts bigint,
     difference bigint, problem text)
 LANGUAGE plpgsql STABLE SET jit = off SET work_mem = '32MB' AS $$
 #variable_conflict use_column
@@ -18,10 +19,12 @@ BEGIN
         SELECT tenant_id FROM tenant_deletion WHERE finished_at IS NULL
     ), span AS MATERIALIZED (
         SELECT greatest(lower(s), coalesce((SELECT least(message_mark, quarantine_mark) FROM mark WHERE tenant_id = ''
-                   AND message_mark IS NOT NULL AND quarantine_mark IS NOT NULL) - interval '1 hour', '-infinity')) AS span_from, upper(s) AS span_to
+                   AND message_mark IS NOT NULL AND quarantine_mark IS NOT NULL) - interval '1 hour', '-infinity')) AS span_from,
+                       upper(s) AS span_to
         FROM unnest(spans) s
     ), good AS (
-        SELECT coalesce(s.tenant_id, '') AS tenant_id, coalesce(s.project_id, '') AS project_id, m.hour, sum(m.rows)::bigint AS rows, sum(m.marked)::bigint AS marked
+        SELECT coalesce(s.tenant_id, '') AS tenant_id, coalesce(s.project_id, '') AS project_id, m.hour, sum(m.rows)::bigint AS rows,
+            sum(m.marked)::bigint AS marked
         FROM (
             SELECT time_bucket('1 hour', m.received_at) AS hour, m.source_id, count(*) AS rows, count(m.duplicate_of) AS marked
             FROM span s JOIN message m ON m.received_at >= s.span_from AND m.received_at < s.span_to GROUP BY 1, 2
@@ -29,15 +32,18 @@ BEGIN
         WHERE NOT (s.source_id IS NULL AND EXISTS (SELECT FROM tenant_deletion_source d WHERE d.source_id = m.source_id))
         GROUP BY 1, 2, 3
     ), bad AS (
-        SELECT q.tenant_id, q.project_id, q.hour, sum(q.rows)::bigint AS rows, sum(q.marked)::bigint AS marked, jsonb_object_agg(q.reason, q.rows) AS reasons
+        SELECT q.tenant_id, q.project_id, q.hour, sum(q.rows)::bigint AS rows, sum(q.marked)::bigint AS marked,
+            jsonb_object_agg(q.reason, q.rows) AS reasons
         FROM (
-            SELECT q.tenant_id, q.project_id, time_bucket('1 hour', q.received_at) AS hour, q.reason, count(*) AS rows, count(q.duplicate_of) AS marked
+            SELECT q.tenant_id, q.project_id, time_bucket('1 hour', q.received_at) AS hour, q.reason, count(*) AS rows,
+                count(q.duplicate_of) AS marked
             FROM span s JOIN quarantine q ON q.received_at >= s.span_from AND q.received_at < s.span_to GROUP BY 1, 2, 3, 4
         ) q GROUP BY 1, 2, 3
     ), accounted AS (
         SELECT a.tenant_id, a.project_id, a.hour, sum(a.messages)::bigint AS messages, sum(a.duplicates)::bigint AS duplicates,
                sum(a.quarantined)::bigint AS quarantined, sum(a.measurements)::bigint AS measurements,
-               sum(a.measurement_duplicates)::bigint AS measurement_duplicates, sum(a.measurement_conflicts)::bigint AS measurement_conflicts,
+               sum(a.measurement_duplicates)::bigint AS measurement_duplicates,
+               sum(a.measurement_conflicts)::bigint AS measurement_conflicts,
                max(a.last_committed_at) AS committed_at
         FROM span s JOIN accounting_1h a ON a.hour >= s.span_from AND a.hour < s.span_to GROUP BY 1, 2, 3
     ), compared AS (
@@ -62,13 +68,15 @@ BEGIN
         ) k
         WHERE c.hour >= k.message_mark OR c.hour >= k.quarantine_mark
     )
-    SELECT c.tenant_id, c.project_id, c.hour, c.messages, c.stored_messages, c.duplicates, c.stored_duplicates, c.quarantined, c.stored_quarantined,
+    SELECT c.tenant_id, c.project_id, c.hour, c.messages, c.stored_messages, c.duplicates, c.stored_duplicates, c.quarantined,
+        c.stored_quarantined,
            c.reasons, c.measurements, c.measurement_duplicates, c.measurement_conflicts,
            CASE WHEN c.with_messages THEN abs(c.messages - c.stored_messages) ELSE 0 END
                + CASE WHEN c.with_messages AND c.with_quarantine THEN abs(c.duplicates - c.stored_duplicates) ELSE 0 END
                + CASE WHEN c.with_quarantine THEN abs(c.quarantined - c.stored_quarantined) ELSE 0 END,
            nullif(concat_ws(', ',
-               CASE WHEN c.with_messages AND c.messages <> c.stored_messages THEN c.messages || ' messages accounted, ' || c.stored_messages || ' stored' END,
+               CASE WHEN c.with_messages AND c.messages <> c.stored_messages
+                   THEN c.messages || ' messages accounted, ' || c.stored_messages || ' stored' END,
                CASE WHEN c.with_messages AND c.with_quarantine AND c.duplicates <> c.stored_duplicates
                     THEN c.duplicates || ' duplicates accounted, ' || c.stored_duplicates || ' stored' END,
                CASE WHEN c.with_quarantine AND c.quarantined <> c.stored_quarantined
@@ -77,20 +85,25 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION audit_hours(tstzmultirange, timestamptz, text, text) IS
-    'One row for each tenant, project and hour of receipt (UTC) in the spans: counters of accounting_1h and the rows that are stored. What retention took is not compared.';
+    'One row for each tenant, project and hour of receipt (UTC) in the spans: counters of accounting_1h and the rows that are stored. '
+    'What retention took is not compared.';
 
 CREATE OR REPLACE FUNCTION audit_hours(since timestamptz) RETURNS TABLE (
     tenant_id text, project_id text, hour timestamptz, messages bigint, stored_messages bigint, duplicates bigint, stored_duplicates bigint,
-    quarantined bigint, stored_quarantined bigint, reasons jsonb, measurements bigint, measurement_duplicates bigint, measurement_conflicts bigint,
+    quarantined bigint, stored_quarantined bigint, reasons jsonb, measurements bigint, measurement_duplicates bigint,
+    measurement_conflicts bigint,
     difference bigint, problem text)
 LANGUAGE sql STABLE AS $$
-    SELECT * FROM audit_hours((SELECT coalesce(range_agg(tstzrange(s.span_from, s.span_to)), '{}') FROM audit_span(since) s), since, NULL, NULL)
+    SELECT * FROM audit_hours((SELECT coalesce(range_agg(tstzrange(s.span_from, s.span_to)), '{}') FROM audit_span(since) s), since, NULL,
+        NULL)
 $$;
 COMMENT ON FUNCTION audit_hours(timestamptz) IS
-    'One row for each tenant, project and hour of receipt (UTC) that batches committed since touched: counters of accounting_1h and the rows that are stored.';
+    'One row for each tenant, project and hour of receipt (UTC) that batches committed since touched: counters of accounting_1h and the '
+    'rows that are stored.';
 
 -- Measurements carry no receive time, so they are compared as sums since the beginning; retention_sum says what retention took.
-CREATE OR REPLACE FUNCTION audit_measurements() RETURNS TABLE (tenant_id text, project_id text, accounted bigint, stored bigint, problem text)
+CREATE OR REPLACE FUNCTION audit_measurements() RETURNS TABLE (tenant_id text, project_id text, accounted bigint, stored bigint,
+    problem text)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
@@ -109,4 +122,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION audit_measurements() IS
-    'One row for each project: measurements accounted since the beginning, and those that are stored or that retention removed. Reads the whole table.';
+    'One row for each project: measurements accounted since the beginning, and those that are stored or that retention removed. Reads '
+    'the whole table.';

@@ -1,7 +1,8 @@
 -- Compression of old chunks, and what the disk holds. The same functions in both editions; where there is no compression they say so.
 
 CREATE OR REPLACE FUNCTION compression_chunks() RETURNS TABLE (
-    table_name text, chunk_name text, range_start timestamptz, range_end timestamptz, compressed boolean, bytes bigint, late_bytes bigint, due text)
+    table_name text, chunk_name text, range_start timestamptz, range_end timestamptz, compressed boolean, bytes bigint, late_bytes bigint,
+    due text)
 LANGUAGE sql STABLE SET jit = off AS $$
     SELECT p.table_name, format('%I.%I', c.chunk_schema, c.chunk_name), c.range_start, c.range_end, c.is_compressed,
            coalesce(pg_total_relation_size(r.oid), 0) + s.packed, s.late,
@@ -14,12 +15,15 @@ LANGUAGE sql STABLE SET jit = off AS $$
     JOIN pg_class r ON r.oid = to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))
     LEFT JOIN _timescaledb_catalog.chunk z ON z.id = i.compressed_chunk_id
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0) ELSE 0 END AS packed,
-               CASE WHEN c.is_compressed THEN coalesce(pg_relation_size(r.oid), 0) + coalesce(pg_relation_size(nullif(r.reltoastrelid, 0)), 0) ELSE 0 END AS late
+        SELECT CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0)
+            ELSE 0 END AS packed,
+               CASE WHEN c.is_compressed THEN coalesce(pg_relation_size(r.oid), 0) + coalesce(pg_relation_size(nullif(r.reltoastrelid, 0)),
+                   0) ELSE 0 END AS late
     ) s
 $$;
 COMMENT ON FUNCTION compression_chunks() IS
-    'One row for each chunk of a table with a compression policy: its bytes (all of them, and of rows that came after its compression), and what is due: compress, recompress or nothing (null).';
+    'One row for each chunk of a table with a compression policy: its bytes (all of them, and of rows that came after its compression), '
+    'and what is due: compress, recompress or nothing (null).';
 
 CREATE OR REPLACE FUNCTION compression_enable(name text, chunk text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
@@ -33,23 +37,28 @@ BEGIN
     END IF;
     SELECT p.segment_by, p.order_by, p.segment_rows INTO STRICT wanted FROM compression_policy p WHERE p.table_name = name;
     IF chunk IS NOT NULL THEN
-        EXECUTE format('SELECT count(*) < %s * count(DISTINCT (%s)) FROM %s', wanted.segment_rows, wanted.segment_by, chunk::regclass) INTO sparse;
+        EXECUTE format('SELECT count(*) < %s * count(DISTINCT (%s)) FROM %s', wanted.segment_rows, wanted.segment_by, chunk::regclass)
+            INTO sparse;
     END IF;
     IF sparse THEN
         wanted.order_by := wanted.segment_by || ', ' || wanted.order_by;
         wanted.segment_by := '';
     END IF;
-    SELECT coalesce(string_agg(c.attname, ', ' ORDER BY c.segmentby_column_index) FILTER (WHERE c.segmentby_column_index IS NOT NULL), '') AS segment_by,
+    SELECT coalesce(string_agg(c.attname, ', ' ORDER BY c.segmentby_column_index) FILTER (WHERE c.segmentby_column_index IS NOT NULL),
+        '') AS segment_by,
            string_agg(c.attname, ', ' ORDER BY c.orderby_column_index) FILTER (WHERE c.orderby_column_index IS NOT NULL) || ', ' AS order_by
     INTO present FROM timescaledb_information.compression_settings c WHERE c.hypertable_schema = 'public' AND c.hypertable_name = name;
-    IF present.segment_by IS DISTINCT FROM wanted.segment_by OR NOT starts_with(coalesce(present.order_by, ''), wanted.order_by || ', ') THEN
-        EXECUTE format('ALTER TABLE public.%I SET (timescaledb.compress, timescaledb.compress_segmentby = %L, timescaledb.compress_orderby = %L)',
+    IF present.segment_by IS DISTINCT FROM wanted.segment_by OR NOT starts_with(coalesce(present.order_by, ''), wanted.order_by || ', ')
+        THEN
+        EXECUTE format('ALTER TABLE public.%I SET (timescaledb.compress, timescaledb.compress_segmentby = %L,'
+            ' timescaledb.compress_orderby = %L)',
             name, wanted.segment_by, wanted.order_by);
     END IF;
 END
 $$;
 COMMENT ON FUNCTION compression_enable(text, text) IS
-    'Sets a table with a policy up for the compression of its chunks, or of this one: by segments if it has enough rows for each. Does nothing in the Apache edition.';
+    'Sets a table with a policy up for the compression of its chunks, or of this one: by segments if it has enough rows for each. Does '
+    'nothing in the Apache edition.';
 REVOKE EXECUTE ON FUNCTION compression_enable(text, text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION compression_prepare(chunk text) RETURNS void
@@ -65,7 +74,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION compression_prepare(text) IS
-    'Sets the table of a chunk that is due up for its compression, in a transaction of its own: where settings change, that locks the whole table for a moment.';
+    'Sets the table of a chunk that is due up for its compression, in a transaction of its own: where settings change, that locks the '
+    'whole table for a moment.';
 REVOKE EXECUTE ON FUNCTION compression_prepare(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION compression_apply(chunk text) RETURNS SETOF compressed_chunk
@@ -78,8 +88,8 @@ BEGIN
         RAISE EXCEPTION 'this database runs TimescaleDB''s Apache edition, which has no compression'
             USING ERRCODE = 'feature_not_supported', HINT = 'iot doctor says how to switch to the Community edition';
     END IF;
-    -- Not the lock maintenance: a large chunk takes minutes, and nothing else of maintenance may wait so long. Who writes to this chunk, drops
-    -- it or deletes from it waits for the chunk's own lock, or gives up after seconds and comes again.
+    -- Not the lock maintenance: a large chunk takes minutes, and nothing else of maintenance may wait so long. Who writes to this chunk,
+    -- drops it or deletes from it waits for the chunk's own lock, or gives up after seconds and comes again.
     PERFORM pg_advisory_xact_lock(lock_key('compression'));
     SELECT c.* INTO before FROM compression_chunks() c WHERE c.chunk_name = chunk;
     IF before.due IS NULL THEN
@@ -102,7 +112,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION compression_apply(text) IS
-    'Compresses one chunk (schema.name) that is due, as the table is set up (compression_prepare), and returns what it noted in compressed_chunk; nothing if it is not due. Holds up writers of that chunk. Apache edition: error 0A000.';
+    'Compresses one chunk (schema.name) that is due, as the table is set up (compression_prepare), and returns what it noted in '
+    'compressed_chunk; nothing if it is not due. Holds up writers of that chunk. Apache edition: error 0A000.';
 REVOKE EXECUTE ON FUNCTION compression_apply(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION disk_chunks() RETURNS TABLE (
@@ -117,7 +128,8 @@ LANGUAGE sql STABLE SET jit = off AS $$
     LEFT JOIN _timescaledb_catalog.chunk z ON z.id = i.compressed_chunk_id
     CROSS JOIN LATERAL (
         SELECT coalesce(pg_total_relation_size(to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))), 0)
-             + CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0) ELSE 0 END AS bytes
+             + CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0)
+                 ELSE 0 END AS bytes
     ) s
     LEFT JOIN LATERAL (  -- the first compression: before later ones the chunk was small already
         SELECT k.bytes_before FROM compressed_chunk k WHERE k.chunk_name = format('%I.%I', c.chunk_schema, c.chunk_name) AND c.is_compressed
@@ -126,6 +138,7 @@ LANGUAGE sql STABLE SET jit = off AS $$
     WHERE c.hypertable_schema = 'public' OR a.view_name IS NOT NULL
 $$;
 COMMENT ON FUNCTION disk_chunks() IS
-    'One row for each chunk of each hypertable (rollups under the name of their view): its bytes with indexes and TOAST, and what they were before compression.';
+    'One row for each chunk of each hypertable (rollups under the name of their view): its bytes with indexes and TOAST, and what they '
+    'were before compression.';
 
 SELECT compression_enable(table_name) FROM compression_policy;

@@ -9,4 +9,5 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT log_generation::bigint << 44 | kafka_offset
 $$;
 COMMENT ON FUNCTION record_place(integer, bigint) IS
-    'Where a record is in its Kafka partition, as one number: of a later log (kafka_offset.log_generation) a higher one; of the first log the offset.';
+    'Where a record is in its Kafka partition, as one number: of a later log (kafka_offset.log_generation) a higher one; of the first '
+    'log the offset.';

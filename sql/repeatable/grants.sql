@@ -13,7 +13,8 @@ BEGIN
         -- Queries here are short. Over many chunks the planner expects long ones, and compiles them: seconds for what takes milliseconds.
         EXECUTE format('ALTER DATABASE %I SET jit = off', current_database());
     EXCEPTION WHEN insufficient_privilege THEN
-        RAISE WARNING '% is not the owner of database % and its schema public (%): PUBLIC keeps its rights there', current_user, current_database(), SQLERRM;
+        RAISE WARNING '% is not the owner of database % and its schema public (%): PUBLIC keeps its rights there', current_user,
+            current_database(), SQLERRM;
     END;
     FOR routine IN
         SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -24,7 +25,8 @@ BEGIN
     END LOOP;
     -- Those that act with the caller's rights are the writer's and the reader's; those that act as the owner are granted one by one below.
     FOR routine IN
-        SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND NOT p.prosecdef AND pg_get_userbyid(p.proowner) = current_user
+        SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND NOT p.prosecdef
+            AND pg_get_userbyid(p.proowner) = current_user
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
     LOOP
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_writer') THEN
@@ -44,8 +46,6 @@ BEGIN
         GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, dead_letter TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
-        -- iot simulate --history
-        GRANT SELECT, INSERT, UPDATE ON simulated_history TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
@@ -57,14 +57,17 @@ BEGIN
         GRANT SELECT, INSERT ON quality_result TO iot_writer;
         GRANT SELECT ON quality_named, quality_open TO iot_writer;
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
-        GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named TO iot_writer;
+        GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
+            TO iot_writer;
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
-        -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it themselves.
+        -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it
+        -- themselves.
         GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy TO iot_writer;
         GRANT SELECT ON retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
-            retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer), catalog_make_way(bytea[], bytea[]) TO iot_writer;
+            retention_remove_rows(text, text, text, timestamptz, timestamptz, integer, timestamptz), retention_forget(integer),
+            catalog_make_way(bytea[], bytea[]) TO iot_writer;
         -- Tenants' sessions that stay in a transaction too long.
         GRANT EXECUTE ON FUNCTION end_tenant_sessions(interval, interval) TO iot_writer;
         -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
@@ -81,13 +84,16 @@ BEGIN
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named TO iot_reader;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
-            series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report, schema_migration TO iot_reader;
-        GRANT SELECT ON simulated_history TO iot_reader;
+            series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
+            schema_migration TO iot_reader;
         -- Quality
-        GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence TO iot_reader;
-        GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
+        GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;
-        GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
+        GRANT SELECT ON rollup_state, rollup_change, retention_mark, measurement_1h, measurement_1d, measurement_1h_named,
+            measurement_1d_named
+            TO iot_reader;
+        GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed,
+            tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_reader;
         -- Compression
         GRANT SELECT ON compression_policy, compressed_chunk TO iot_reader;

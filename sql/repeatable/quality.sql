@@ -38,24 +38,29 @@ COMMENT ON VIEW quality_open IS 'One row is one quality incident that has not en
 CREATE OR REPLACE FUNCTION quality_silence(of_project boolean, weight double precision, gaps double precision, squares double precision,
     longest double precision, deviations double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN of_project THEN greatest(5 * m.mean, least(5 * m.mean + deviations * m.deviation, 3 * longest)) ELSE 5 * m.mean + deviations * m.deviation END
-    FROM (SELECT gaps / greatest(weight, 1) AS mean, sqrt(greatest(squares / greatest(weight, 1) - (gaps / greatest(weight, 1)) ^ 2, 0)) AS deviation) m
+    SELECT CASE WHEN of_project THEN greatest(5 * m.mean, least(5 * m.mean + deviations * m.deviation, 3 * longest))
+        ELSE 5 * m.mean + deviations * m.deviation END
+    FROM (SELECT gaps / greatest(weight, 1) AS mean,
+        sqrt(greatest(squares / greatest(weight, 1) - (gaps / greatest(weight, 1)) ^ 2, 0)) AS deviation) m
 $$;
 COMMENT ON FUNCTION quality_silence(boolean, double precision, double precision, double precision, double precision, double precision) IS
     'Seconds of silence that are too long for a row of quality_cadence, pauses aside.';
 
 -- Half an hour of leeway around midnight. A weekday without a pause of its own takes the shortest of the others.
-CREATE OR REPLACE FUNCTION quality_pause_seconds(of_tenant text, of_project text, of_device text, since timestamptz) RETURNS double precision
+CREATE OR REPLACE FUNCTION quality_pause_seconds(of_tenant text, of_project text, of_device text,
+    since timestamptz) RETURNS double precision
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(max(p.seconds) FILTER (WHERE p.weekday IN (extract(isodow FROM (since - interval '30 minutes') AT TIME ZONE 'UTC'),
         extract(isodow FROM (since + interval '30 minutes') AT TIME ZONE 'UTC'))), min(p.seconds), 0)
     FROM quality_pause p
     WHERE p.tenant_id = of_tenant AND p.project_id = of_project AND p.device_id = of_device AND p.begun_at >= since - interval '22 days'
 $$;
-COMMENT ON FUNCTION quality_pause_seconds(text, text, text, timestamptz) IS 'How long a pause that begins then usually is; 0: none is known. Device #: the project.';
+COMMENT ON FUNCTION quality_pause_seconds(text, text, text, timestamptz) IS
+    'How long a pause that begins then usually is; 0: none is known. Device #: the project.';
 
 CREATE OR REPLACE FUNCTION quality_habit(age interval) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN age >= interval '8 days' THEN 2 WHEN age >= interval '3 days' THEN 4 END
 $$;
-COMMENT ON FUNCTION quality_habit(interval) IS 'How many pauses of a device or project known for so long are a habit; null: it is too new for one.';
+COMMENT ON FUNCTION quality_habit(interval) IS
+    'How many pauses of a device or project known for so long are a habit; null: it is too new for one.';

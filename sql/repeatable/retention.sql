@@ -1,18 +1,21 @@
 -- Retention: what is beyond its policy, and why it may not go yet. Removing it: retention_remove.sql.
 SET LOCAL check_function_bodies = off;
 
-CREATE OR REPLACE FUNCTION retention_tables() RETURNS TABLE (place integer, table_name text, relation regclass, time_column name, owner text)
+CREATE OR REPLACE FUNCTION retention_tables() RETURNS TABLE (place integer, table_name text, relation regclass, time_column name,
+    owner text)
 LANGUAGE sql STABLE AS $$
     SELECT t.place, t.table_name, coalesce(to_regclass(t.table_name || '_stored'), to_regclass(t.table_name)), t.time_column::name, t.owner
     FROM (VALUES
         (1, 'message', 'received_at', 'source'), (2, 'measurement', 'time', 'series'), (3, 'measurement_1h', 'bucket', 'series'),
         (4, 'measurement_1d', 'bucket', 'series'), (5, 'quarantine', 'received_at', 'names'), (6, 'ledger', 'committed_at', 'nobody'),
-        (7, 'accounting_1h', 'hour', 'nobody'), (8, 'quality_result', 'evaluated_at', 'names'), (9, 'quality_incident', 'closed_at', 'names')
+        (7, 'accounting_1h', 'hour', 'nobody'), (8, 'quality_result', 'evaluated_at', 'names'),
+        (9, 'quality_incident', 'closed_at', 'names')
     ) t (place, table_name, time_column, owner)
     WHERE to_regclass(t.table_name) IS NOT NULL
 $$;
 COMMENT ON FUNCTION retention_tables() IS
-    'One row is one table that retention keeps short: where its rows are, the column that tells their age, and how they name their project (by source, series, names, or not).';
+    'One row is one table that retention keeps short: where its rows are, the column that tells their age, and how they name their '
+    'project (by source, series, names, or not).';
 
 CREATE OR REPLACE FUNCTION day_before(moment timestamptz) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE AS $$
@@ -20,7 +23,8 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 COMMENT ON FUNCTION day_before(timestamptz) IS 'A day earlier; TimescaleDB''s planner fails on infinity minus an interval.';
 
-CREATE OR REPLACE FUNCTION retention_cutoff(table_name text, tenant text DEFAULT '', project text DEFAULT '', at timestamptz DEFAULT now()) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION retention_cutoff(table_name text, tenant text DEFAULT '', project text DEFAULT '',
+    at timestamptz DEFAULT now()) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN isfinite(c.moment) THEN date_trunc('hour', c.moment, 'UTC') ELSE '-infinity' END FROM (
         SELECT coalesce(max(least(at, now()) - p.keep), '-infinity') AS moment FROM retention_policy p
@@ -37,8 +41,10 @@ LANGUAGE sql STABLE AS $$
         SELECT DISTINCT p.tenant_id, p.project_id FROM retention_policy p UNION SELECT '', ''
     ), effective AS (
         SELECT s.tenant_id, s.project_id, r.table_name, (SELECT max(now() - p.keep) FROM retention_policy p
-            WHERE p.table_name = r.table_name AND (p.tenant_id, p.project_id) IN (('', ''), (s.tenant_id, ''), (s.tenant_id, s.project_id))) AS moment
-        FROM scope s CROSS JOIN (VALUES ('message'), ('measurement'), ('measurement_1h'), ('measurement_1d'), ('quarantine'), ('ledger')) r (table_name)
+            WHERE p.table_name = r.table_name
+                AND (p.tenant_id, p.project_id) IN (('', ''), (s.tenant_id, ''), (s.tenant_id, s.project_id))) AS moment
+        FROM scope s CROSS JOIN (VALUES ('message'), ('measurement'), ('measurement_1h'), ('measurement_1d'), ('quarantine'),
+            ('ledger')) r (table_name)
     )
     SELECT r.source, s.tenant_id, s.project_id, r.kept || ' (' || age_text(k.moment) || ') would be kept shorter than its source '
         || r.source || ' (' || age_text(s.moment) || ')'
@@ -51,14 +57,17 @@ LANGUAGE sql STABLE AS $$
     WHERE k.moment > s.moment AND (r.kept <> 'ledger' OR s.tenant_id = '')
 $$;
 COMMENT ON FUNCTION retention_problems() IS
-    'Policies that contradict each other: rollups kept shorter than what they are made of, the ledger shorter than what it accounts for. None of both is removed then.';
+    'Policies that contradict each other: rollups kept shorter than what they are made of, the ledger shorter than what it accounts for. '
+    'None of both is removed then.';
 
-CREATE OR REPLACE FUNCTION retention_chunks(table_name text) RETURNS TABLE (chunk regclass, range_start timestamptz, range_end timestamptz, bytes bigint, compressed boolean)
+CREATE OR REPLACE FUNCTION retention_chunks(table_name text) RETURNS TABLE (chunk regclass, range_start timestamptz, range_end timestamptz,
+    bytes bigint, compressed boolean)
 LANGUAGE sql STABLE AS $$
     SELECT s.chunk, c.range_start, c.range_end, s.total_bytes, c.is_compressed
     FROM retention_tables() t
     JOIN pg_class k ON k.oid = t.relation
-    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_name = k.relname AND a.view_schema = k.relnamespace::regnamespace::text
+    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_name = k.relname
+        AND a.view_schema = k.relnamespace::regnamespace::text
     JOIN timescaledb_information.chunks c ON c.hypertable_name = coalesce(a.materialization_hypertable_name, k.relname)
         AND c.hypertable_schema = coalesce(a.materialization_hypertable_schema, k.relnamespace::regnamespace::text)
     CROSS JOIN LATERAL (
@@ -70,17 +79,20 @@ LANGUAGE sql STABLE AS $$
     SELECT t.relation, '-infinity', 'infinity', pg_total_relation_size(t.relation), false
     FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation
     WHERE t.table_name = retention_chunks.table_name AND k.relkind = 'r' AND NOT EXISTS (
-        SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_name = k.relname AND h.hypertable_schema = k.relnamespace::regnamespace::text)
+        SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_name = k.relname
+            AND h.hypertable_schema = k.relnamespace::regnamespace::text)
 $$;
 COMMENT ON FUNCTION retention_chunks(text) IS
-    'One row is one chunk of a table of retention_tables, with its size on disk; a table without chunks is one that reaches from infinity to infinity.';
+    'One row is one chunk of a table of retention_tables, with its size on disk; a table without chunks is one that reaches from '
+    'infinity to infinity.';
 
 CREATE OR REPLACE FUNCTION retention_mark_of(table_name text, tenant text, project text) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(max(m.removed_before), '-infinity') FROM retention_mark m
     WHERE m.table_name = retention_mark_of.table_name AND (m.tenant_id, m.project_id) IN (('', ''), (tenant, ''), (tenant, project))
 $$;
-COMMENT ON FUNCTION retention_mark_of(text, text, text) IS 'Rows before it are gone, fully or partly, by the policies of everybody, this tenant or this project.';
+COMMENT ON FUNCTION retention_mark_of(text, text, text) IS
+    'Rows before it are gone, fully or partly, by the policies of everybody, this tenant or this project.';
 
 CREATE OR REPLACE FUNCTION retention_still_there(table_name text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
@@ -112,7 +124,8 @@ BEGIN
             RETURN QUERY
             SELECT 'a batch is unaccounted: ' || o.problem FROM (
                 SELECT min(l.committed_at) AS since, max(l.committed_at) + interval '1 microsecond' AS until FROM ledger l
-                WHERE l.kind = 'drain' AND l.committed_at >= day_before(begins) AND l.first_received_at < span_to AND l.last_received_at >= begins
+                WHERE l.kind = 'drain' AND l.committed_at >= day_before(begins) AND l.first_received_at < span_to
+                    AND l.last_received_at >= begins
             ) b CROSS JOIN LATERAL audit_offsets(b.since, b.until) o
             WHERE b.since IS NOT NULL AND o.problem IS NOT NULL LIMIT 20;
         END IF;
@@ -131,9 +144,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retention_refusals(text, text, text, timestamptz, timestamptz) IS
-    'Reasons why rows of a time span may not be removed yet: not completely rolled up, a batch unaccounted, policies that contradict each other. None: they may.';
+    'Reasons why rows of a time span may not be removed yet: not completely rolled up, a batch unaccounted, policies that contradict '
+    'each other. None: they may.';
 
-CREATE OR REPLACE FUNCTION retention_unstored(table_name text, tenant text, project text, span_from timestamptz, span_to timestamptz) RETURNS SETOF text
+CREATE OR REPLACE FUNCTION retention_unstored(table_name text, tenant text, project text, span_from timestamptz,
+    span_to timestamptz) RETURNS SETOF text
 LANGUAGE sql STABLE AS $$
     WITH kept AS (
         SELECT CASE table_name WHEN 'measurement' THEN 'measurement_1h' ELSE 'measurement_1d' END AS name,
@@ -149,7 +164,8 @@ LANGUAGE sql STABLE AS $$
         SELECT count(*) AS notes, min(n.bucket) AS first FROM rollup_change n
         WHERE n.bucket > CASE WHEN isfinite(span_from) THEN span_from - interval '1 hour' ELSE span_from END AND n.bucket < span_to
           AND n.bucket >= retention_mark_of('measurement', tenant, project)
-          AND (tenant = '' OR n.series_id IN (SELECT s.series_id FROM series s WHERE s.tenant_id = tenant AND project IN ('', s.project_id)))
+          AND (tenant = '' OR n.series_id IN (SELECT s.series_id FROM series s WHERE s.tenant_id = tenant
+              AND project IN ('', s.project_id)))
     ) n WHERE n.notes > 0
 $$;
 COMMENT ON FUNCTION retention_unstored(text, text, text, timestamptz, timestamptz) IS
@@ -157,10 +173,12 @@ COMMENT ON FUNCTION retention_unstored(text, text, text, timestamptz, timestampt
 
 CREATE OR REPLACE FUNCTION retention_uneven(tenant text, project text, span_from timestamptz, span_to timestamptz) RETURNS SETOF text
 LANGUAGE sql STABLE AS $$
-    SELECT 'tenant ' || s.tenant_id || ' project ' || s.project_id || ' is unaccounted: ' || coalesce(sum(m.rows), 0) || ' measurements stored, '
+    SELECT 'tenant ' || s.tenant_id || ' project ' || s.project_id || ' is unaccounted: ' || coalesce(sum(m.rows),
+        0) || ' measurements stored, '
         || coalesce(sum(r.rows), 0) || ' in measurement_1h'
     FROM (SELECT series_id, count(*) AS rows FROM measurement WHERE time >= span_from AND time < span_to GROUP BY 1) m
-    FULL JOIN (SELECT series_id, sum(count)::bigint AS rows FROM measurement_1h WHERE bucket >= span_from AND bucket < span_to GROUP BY 1) r USING (series_id)
+    FULL JOIN (SELECT series_id, sum(value_count)::bigint AS rows FROM measurement_1h WHERE bucket >= span_from AND bucket < span_to
+        GROUP BY 1) r USING (series_id)
     JOIN series s USING (series_id)  -- without the series of a tenant that is being deleted
     WHERE NOT EXISTS (SELECT FROM tenant_leaving l WHERE l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id)
       AND m.rows IS DISTINCT FROM r.rows AND (tenant = '' OR s.tenant_id = tenant AND project IN ('', s.project_id))
@@ -181,8 +199,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION age_text(timestamptz) IS 'How long ago a moment is, in days, or in hours where that is less than two days.';
 
--- What would go: whole chunks, and the rows of each policy that are older than its cutoff in chunks that stay. In the order of a run, and each
--- item as it is after those before it: what a broader policy takes is not there any more, what it is refused still is.
+-- What would go: whole chunks, and the rows of each policy that are older than its cutoff in chunks that stay. In the order of a run, and
+-- each item as it is after those before it: what a broader policy takes is not there any more, what it is refused still is.
 CREATE OR REPLACE FUNCTION retention_plan(at timestamptz DEFAULT now(), counted boolean DEFAULT true) RETURNS TABLE (
     table_name text, tenant_id text, project_id text, chunk regclass, range_from timestamptz, range_to timestamptz,
     rows bigint, bytes bigint, newest timestamptz, refused text[])
@@ -196,11 +214,13 @@ DECLARE
     unaccounted jsonb;
 BEGIN
     FOR item IN
-        SELECT t.place, t.table_name, t.time_column, t.owner, s.tenant_id, s.project_id, c.chunk, c.chunk::text AS name, c.range_start AS range_from,
+        SELECT t.place, t.table_name, t.time_column, t.owner, s.tenant_id, s.project_id, c.chunk, c.chunk::text AS name,
+            c.range_start AS range_from,
                least(c.range_end, s.cutoff) AS range_to, c.bytes, s.tenant_id = '' AND c.range_end <= s.cutoff AS whole
         FROM retention_tables() t
         JOIN LATERAL (
-            SELECT p.tenant_id, p.project_id, retention_cutoff(t.table_name, p.tenant_id, p.project_id, at) AS cutoff FROM retention_policy p
+            SELECT p.tenant_id, p.project_id, retention_cutoff(t.table_name, p.tenant_id, p.project_id, at) AS cutoff
+                FROM retention_policy p
             WHERE p.table_name = t.table_name
         ) s ON true
         JOIN LATERAL retention_chunks(t.table_name) c ON c.range_start < s.cutoff
@@ -225,8 +245,8 @@ BEGIN
                     CASE WHEN project_id <> '' THEN reached ->> (item.table_name || '/' || item.tenant_id || '/') END::timestamptz);
             END IF;
             IF counted THEN
-                EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.name, retention_filter(item.owner))
-                    INTO rows, newest USING range_from, range_to, tenant_id, project_id;
+                EXECUTE format('SELECT count(*), max(%1$I) FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', item.time_column, item.name,
+                    retention_filter(item.owner, tenant_id, project_id)) INTO rows, newest USING range_from, range_to;
             END IF;
         EXCEPTION WHEN undefined_table THEN
             CONTINUE;  -- somebody dropped it this moment
@@ -234,9 +254,11 @@ BEGIN
         IF item.table_name = 'measurement' THEN
             unaccounted := coalesce(unaccounted, (SELECT jsonb_agg(m) FROM audit_measurements() m WHERE m.problem IS NOT NULL), '[]');
             refused := ARRAY(
-                SELECT 'tenant ' || coalesce(nullif(p.tenant_id, ''), '–') || ' project ' || coalesce(nullif(p.project_id, ''), '–') || ' is unaccounted: ' || p.problem
+                SELECT 'tenant ' || coalesce(nullif(p.tenant_id, ''), '–') || ' project ' || coalesce(nullif(p.project_id, ''),
+                    '–') || ' is unaccounted: ' || p.problem
                 FROM jsonb_to_recordset(unaccounted) p (tenant_id text, project_id text, problem text)
-                WHERE item.tenant_id IN ('', p.tenant_id) AND item.project_id IN ('', p.project_id) ORDER BY p.tenant_id, p.project_id LIMIT 20);
+                WHERE item.tenant_id IN ('', p.tenant_id) AND item.project_id IN ('', p.project_id) ORDER BY p.tenant_id, p.project_id
+                    LIMIT 20);
         END IF;
         IF counted THEN
             IF scope = ANY (stopped) THEN
@@ -263,7 +285,8 @@ BEGIN
     table_name := 'accounting_1h'; tenant_id := ''; project_id := ''; chunk := NULL; bytes := 0; refused := '{}';
     SELECT min(a.hour), max(k.moment), CASE WHEN counted THEN count(*) END, max(a.hour) INTO range_from, range_to, rows, newest
     FROM (
-        SELECT greatest(retention_mark_of('ledger', '', ''), CASE WHEN counted THEN (reached ->> 'ledger//')::timestamptz ELSE max(c.range_end) END) AS moment
+        SELECT greatest(retention_mark_of('ledger', '', ''), CASE WHEN counted THEN (reached ->> 'ledger//')::timestamptz
+            ELSE max(c.range_end) END) AS moment
         FROM retention_chunks('ledger') c WHERE c.range_end <= retention_cutoff('ledger', '', '', at)
     ) k JOIN accounting_1h a ON a.hour < date_trunc('hour', k.moment, 'UTC') WHERE isfinite(k.moment);
     IF range_from IS NOT NULL THEN
@@ -272,22 +295,28 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retention_plan(timestamptz, boolean) IS
-    'One row is one chunk that would be dropped whole (chunk names it), or the old rows of one policy in one chunk that stays; refused: why not. Without counted, only where to look, and the measurements that the books do not account for.';
+    'One row is one chunk that would be dropped whole (chunk names it), or the old rows of one policy in one chunk that stays; refused: '
+    'why not. Without counted, only where to look, and the measurements that the books do not account for.';
 
 CREATE OR REPLACE FUNCTION retention_deletable(table_name text) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT k.relkind <> 'v' FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation WHERE t.table_name = retention_deletable.table_name
+    SELECT k.relkind <> 'v' FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation
+        WHERE t.table_name = retention_deletable.table_name
 $$;
 COMMENT ON FUNCTION retention_deletable(text) IS 'Whether single rows can be deleted: not from a continuous aggregate.';
 
-CREATE OR REPLACE FUNCTION retention_filter(owner text) RETURNS text
+CREATE OR REPLACE FUNCTION retention_filter(owner text, tenant text, project text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE owner
-        WHEN 'source' THEN '($3 = '''' OR source_id = ANY (ARRAY(SELECT s.source_id FROM source s WHERE s.tenant_id = $3 AND ($4 = '''' OR s.project_id = $4))))'
-        WHEN 'series' THEN '($3 = '''' OR series_id = ANY (ARRAY(SELECT s.series_id FROM series s WHERE s.tenant_id = $3 AND ($4 = '''' OR s.project_id = $4))))'
-        WHEN 'names' THEN '($3 = '''' OR tenant_id = $3 AND ($4 = '''' OR project_id = $4))'
-        ELSE '($3 = '''' AND $4 = '''')' END
+    SELECT CASE
+        WHEN tenant = '' THEN 'true'
+        WHEN owner = 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM source s WHERE %s))', n.names)
+        WHEN owner = 'series' THEN format('series_id = ANY (ARRAY(SELECT s.series_id FROM series s WHERE %s))', n.names)
+        WHEN owner = 'names' THEN n.names
+        ELSE 'false' END
+    FROM (SELECT format('tenant_id = %L', tenant) || CASE project WHEN '' THEN ''
+        ELSE format(' AND project_id = %L', project) END AS names) n
 $$;
-COMMENT ON FUNCTION retention_filter(text) IS 'Condition for the rows of tenant $3 and project $4 (empty: of everybody) in a table of retention_tables.';
+COMMENT ON FUNCTION retention_filter(text, text, text) IS
+    'Condition for the rows of a tenant and project (empty: of everybody) in a table of retention_tables, which names its owner this way.';
 
 REVOKE EXECUTE ON FUNCTION retention_plan(timestamptz, boolean) FROM PUBLIC;

@@ -1,5 +1,5 @@
 -- Hours and days of measurements. On Apache, stored rows below a threshold and rows computed on the spot at and above it; on Community the
--- continuous aggregates of migration 0013. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
+-- continuous aggregates of migration 0008. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
 -- All buckets are UTC. float8 sums and quotients raise on overflow and underflow, which a few extreme values must never bring about:
 -- there is no sum, and no average, where a value is beyond ±1e290.
 
@@ -10,17 +10,22 @@ $$;
 COMMENT ON FUNCTION lock_key(text) IS 'The key of an advisory lock, as iot_platform.database.locks.lock_key has it.';
 
 CREATE OR REPLACE FUNCTION rollup_hours(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
-    bucket timestamptz, count bigint, numbers bigint, min double precision, max double precision, sum double precision, avg double precision,
-    first double precision, last double precision)
+    bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision,
+    value_sum double precision, value_avg double precision,
+    value_first double precision, value_last double precision)
 LANGUAGE sql STABLE BEGIN ATOMIC
-    SELECT h.bucket, h.count, h.numbers, h.min, h.max, h.sum,
-           CASE WHEN abs(h.sum) < h.numbers * '5e-324'::double precision THEN 0 ELSE h.sum / h.numbers END, h.first, h.last
+    SELECT h.bucket, h.value_count, h.numbers, h.value_min, h.value_max, h.value_sum,
+           CASE WHEN abs(h.value_sum) < h.numbers * '5e-324'::double precision THEN 0
+               ELSE h.value_sum / h.numbers END, h.value_first, h.value_last
     FROM (
-        SELECT time_bucket('1 hour', m.time) AS bucket, count(*) AS count, count(m.value) AS numbers, min(m.value) AS min, max(m.value) AS max,
+        SELECT time_bucket('1 hour', m.time) AS bucket, count(*) AS value_count, count(m.value) AS numbers, min(m.value) AS value_min,
+            max(m.value) AS value_max,
                CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
-                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
-               first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first, last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last
-        FROM measurement m WHERE m.series_id = rollup_hours.series AND m.time >= rollup_hours.since AND m.time < rollup_hours.until GROUP BY 1
+                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS value_sum,
+               first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_first,
+               last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_last
+        FROM measurement m WHERE m.series_id = rollup_hours.series AND m.time >= rollup_hours.since AND m.time < rollup_hours.until
+            GROUP BY 1
     ) h;
 END;
 COMMENT ON FUNCTION rollup_hours(integer, timestamptz, timestamptz) IS
@@ -36,17 +41,23 @@ COMMENT ON FUNCTION rollup_storage() IS
 -- The views spell out what rollup_hours computes: a function in a view reads with the rights of who asks, who may read only the view.
 DO $do$
 DECLARE
-    hour_figures text := $sql$ count(*) AS count, count(m.value) AS numbers, min(m.value) AS min, max(m.value) AS max,
+    hour_figures text := $sql$ count(*) AS value_count, count(m.value) AS numbers, min(m.value) AS value_min, max(m.value) AS value_max,
         CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
-            THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
-        first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first, last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last $sql$;
-    day_figures text := $sql$ sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers, min(h.min) AS min, max(h.max) AS max,
-        CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
-        first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first, last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last $sql$;
-    figures text := $sql$ r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last $sql$;
-    computed text := $sql$ r.count, r.numbers, r.min, r.max, r.sum,
-        CASE WHEN abs(r.sum) < r.numbers * '5e-324'::float8 THEN 0 ELSE r.sum / r.numbers END AS avg, r.first, r.last $sql$;
-    named text := $sql$ r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
+            THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS value_sum,
+        first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_first,
+        last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_last $sql$;
+    day_figures text := $sql$ sum(h.value_count)::bigint AS value_count, sum(h.numbers)::bigint AS numbers, min(h.value_min) AS value_min,
+    max(h.value_max) AS value_max,
+        CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0
+            THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
+        first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
+        last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last $sql$;
+    figures text := $sql$ r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last $sql$;
+    computed text := $sql$ r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum,
+        CASE WHEN abs(r.value_sum) < r.numbers * '5e-324'::float8 THEN 0
+            ELSE r.value_sum / r.numbers END AS value_avg, r.value_first, r.value_last $sql$;
+    named text := $sql$ r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.value_count, r.numbers, r.value_min, r.value_max,
+    r.value_sum, r.value_avg, r.value_first, r.value_last,
         s.series_id, s.unit $sql$;
     name text;
 BEGIN
@@ -107,7 +118,8 @@ BEGIN
 END
 $do$;
 COMMENT ON VIEW measurement_1h IS
-    'One row is one hour (UTC) of one series: count of measurements, and of those with a number their minimum, maximum, sum, average, first and last by time.';
+    'One row is one hour (UTC) of one series: value_count measurements, numbers of them with a number, and of these minimum, maximum, '
+    'sum, average, first and last by time.';
 COMMENT ON VIEW measurement_1d IS 'One row is one day (UTC) of one series, from its hours; columns as in measurement_1h.';
 COMMENT ON VIEW measurement_1h_named IS 'One row is one hour (UTC) of one series, with its names; columns as in measurement_1h.';
 COMMENT ON VIEW measurement_1d_named IS 'One row is one day (UTC) of one series, with its names; columns as in measurement_1d.';

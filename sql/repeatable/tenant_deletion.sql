@@ -1,18 +1,20 @@
--- Deleting a tenant. Before the cut most of what names it directly goes in batches. The cut, one short transaction that no drain overlaps, draws
--- the line: series and sources up to an id are the old tenant's (view tenant_leaving), and whoever looks names up does not find them any more.
--- Then they go, then the rows that carry their ids, in batches. Every step can be killed and repeated. Docs: docs/tenants.md.
+-- Deleting a tenant. Before the cut most of what names it directly goes in batches. The cut, one short transaction that no drain overlaps,
+-- draws the line: series and sources up to an id are the old tenant's (view tenant_leaving), and whoever looks names up does not find them
+-- any more. Then they go, then the rows that carry their ids, in batches. Every step can be killed and repeated. Docs: docs/tenants.md.
 SET LOCAL check_function_bodies = off;
 
--- One bounded batch of each table before the cut. As many rows as asked for: repeat. Settings, marks and sums stay until the cut: what is still
--- there is kept and computed by them.
-CREATE OR REPLACE FUNCTION tenant_deletion_prepare(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text, rows bigint)
+-- One bounded batch of each table before the cut. As many rows as asked for: repeat. Settings, marks and sums stay until the cut: what is
+-- still there is kept and computed by them.
+CREATE OR REPLACE FUNCTION tenant_deletion_prepare(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text,
+    rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     tenant text;
 BEGIN
     PERFORM retention_begin();
-    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL AND d.finished_at IS NULL;
+    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL
+        AND d.finished_at IS NULL;
     FOR table_name IN SELECT t.table_name FROM tenant_deletion_by_name() t
         WHERE t.table_name NOT LIKE 'retention%' AND t.table_name <> 'quality_rule'
     LOOP
@@ -25,7 +27,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_prepare(integer, integer) IS
-    'Deletes a batch of a tenant''s rows of each plain table that names it (accounting_1h, what quality learnt …), so that the cut has few left. Returns how many went.';
+    'Deletes a batch of a tenant''s rows of each plain table that names it (accounting_1h, what quality learnt …), so that the cut has '
+    'few left. Returns how many went.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_count(deletion integer, table_name text, rows bigint) RETURNS void
 LANGUAGE sql AS $$
@@ -45,13 +48,16 @@ BEGIN
     PERFORM retention_begin();
     PERFORM set_config('lock_timeout', '5s', true);
     LOCK TABLE project IN SHARE ROW EXCLUSIVE MODE;  -- whoever was creating names has committed then, and nobody begins to
-    PERFORM pg_advisory_xact_lock(lock_key('catalog'));  -- no drain or replay is inside its transaction; those that come see the new generation
+    -- no drain or replay is inside its transaction; those that come see the new generation
+    PERFORM pg_advisory_xact_lock(lock_key('catalog'));
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL FOR UPDATE;
     UPDATE catalog_generation SET generation = generation + 1;
     INSERT INTO tenant_deletion_offset (deletion_id, topic_id, kafka_partition, next_offset, log_generation)
         SELECT deletion, k.topic_id, k.kafka_partition, k.next_offset, k.log_generation FROM kafka_offset k ON CONFLICT DO NOTHING;
-    UPDATE tenant_deletion SET cut_at = clock_timestamp(), projects = ARRAY(SELECT p.project_id FROM project p WHERE p.tenant_id = tenant ORDER BY 1),
-        last_series_id = coalesce((SELECT max(s.series_id) FROM series s), 0), last_source_id = coalesce((SELECT max(s.source_id) FROM source s), 0)
+    UPDATE tenant_deletion SET cut_at = clock_timestamp(),
+        projects = ARRAY(SELECT p.project_id FROM project p WHERE p.tenant_id = tenant ORDER BY 1),
+        last_series_id = coalesce((SELECT max(s.series_id) FROM series s), 0),
+        last_source_id = coalesce((SELECT max(s.source_id) FROM source s), 0)
         WHERE deletion_id = deletion;
     -- Their series and sources refer to them: projects go with the last of these, unless new ones came.
     UPDATE project SET series_count = 0, source_count = 0, first_seen_at = clock_timestamp() WHERE tenant_id = tenant;
@@ -64,7 +70,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_cut(integer) IS
-    'Draws the line in one short transaction: what was committed before belongs to nobody and goes in batches, what comes later is a new tenant''s.';
+    'Draws the line in one short transaction: what was committed before belongs to nobody and goes in batches, what comes later is a new '
+    'tenant''s.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_names(deletion integer, max_rows integer DEFAULT 2000) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
@@ -106,7 +113,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_names(integer, integer) IS
-    'Deletes a batch of the series and sources of a tenant past its cut, keeping their ids; with the last ones its projects. Whether any are left.';
+    'Deletes a batch of the series and sources of a tenant past its cut, keeping their ids; with the last ones its projects. Whether any '
+    'are left.';
 
 -- A drain or replay that is about to create names calls this, under the lock of their projects' rows. Usually there is nothing to do.
 CREATE OR REPLACE FUNCTION catalog_make_way(of_series bytea[], of_sources bytea[]) RETURNS void
@@ -116,22 +124,26 @@ BEGIN
         RETURN;
     END IF;
     WITH gone AS (
-        DELETE FROM series s USING tenant_leaving l WHERE s.identity = ANY (of_series) AND l.tenant_id = s.tenant_id AND s.series_id <= l.last_series_id
+        DELETE FROM series s USING tenant_leaving l WHERE s.identity = ANY (of_series) AND l.tenant_id = s.tenant_id
+            AND s.series_id <= l.last_series_id
         RETURNING l.deletion_id, s.series_id
     )
     INSERT INTO tenant_deletion_series (deletion_id, series_id) SELECT deletion_id, series_id FROM gone;
     WITH gone AS (
-        DELETE FROM source s USING tenant_leaving l WHERE s.identity = ANY (of_sources) AND l.tenant_id = s.tenant_id AND s.source_id <= l.last_source_id
+        DELETE FROM source s USING tenant_leaving l WHERE s.identity = ANY (of_sources) AND l.tenant_id = s.tenant_id
+            AND s.source_id <= l.last_source_id
         RETURNING l.deletion_id, s.source_id
     )
     INSERT INTO tenant_deletion_source (deletion_id, source_id) SELECT deletion_id, source_id FROM gone;
 END
 $$;
 COMMENT ON FUNCTION catalog_make_way(bytea[], bytea[]) IS
-    'Deletes those of these series and sources (by identity) that are of a tenant past its cut, keeping their ids for its deletion: the names become free for a new tenant of that id.';
+    'Deletes those of these series and sources (by identity) that are of a tenant past its cut, keeping their ids for its deletion: the '
+    'names become free for a new tenant of that id.';
 
 -- One bounded batch after the cut, from one table in one time span. A rows count of 0: nothing of it is left there.
-CREATE OR REPLACE FUNCTION tenant_deletion_remove(deletion integer, table_name text, span_from timestamptz, span_to timestamptz, max_rows integer,
+CREATE OR REPLACE FUNCTION tenant_deletion_remove(deletion integer, table_name text, span_from timestamptz, span_to timestamptz,
+    max_rows integer,
     first_id integer, last_id integer)
 RETURNS TABLE (rows bigint, done_to timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
@@ -139,41 +151,46 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
     name text := tenant_deletion_remove.table_name;
     place record;
-    tenant text;
+    leaving tenant_deletion;
+    relation regclass := tenant_deletion_relation(tenant_deletion_remove.table_name);
     filter text;
     edge timestamptz;
 BEGIN
     PERFORM retention_begin();
-    SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL AND d.finished_at IS NULL;
-    SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
+    SELECT * INTO STRICT leaving FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL
+        AND d.finished_at IS NULL;
+    SELECT t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
     filter := CASE place.owner
         WHEN 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s
-            WHERE s.deletion_id = $3 AND s.source_id BETWEEN %s AND %s))', first_id, last_id)
+            WHERE s.deletion_id = %s AND s.source_id BETWEEN %s AND %s))', deletion, first_id, last_id)
         WHEN 'series' THEN format('series_id = ANY (ARRAY(SELECT s.series_id FROM tenant_deletion_series s
-            WHERE s.deletion_id = $3 AND s.series_id BETWEEN %s AND %s))', first_id, last_id)
-        ELSE 'tenant_id = $4' END;
+            WHERE s.deletion_id = %s AND s.series_id BETWEEN %s AND %s))', deletion, first_id, last_id)
+        ELSE format('tenant_id = %L', leaving.tenant_id) END;
     IF name = 'quarantine' THEN  -- what came after the cut is the new tenant's
-        filter := filter || ' AND EXISTS (SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = $3 AND o.kafka_partition = t.kafka_partition
-            AND (t.log_generation, t.kafka_offset) < (o.log_generation, o.next_offset))';
+        filter := filter || format(' AND EXISTS (
+            SELECT FROM tenant_deletion_offset o WHERE o.deletion_id = %s AND o.kafka_partition = t.kafka_partition
+            AND (t.log_generation, t.kafka_offset) < (o.log_generation, o.next_offset))', deletion);
     ELSIF place.owner = 'names' THEN
-        filter := filter || format(' AND %I <= (SELECT d.cut_at FROM tenant_deletion d WHERE d.deletion_id = $3)', place.time_column);
+        filter := filter || format(' AND %I <= %L', place.time_column, leaving.cut_at);
     END IF;
     IF EXISTS (SELECT FROM retention_chunks(name) c WHERE c.compressed AND c.range_start < span_to AND c.range_end > span_from) THEN
-        -- Of rows that an earlier batch took out of compression, a DELETE by a bitmap of the BRIN index passes some over (TimescaleDB 2.23).
+        -- Of rows that an earlier batch took out of compression, a DELETE by a bitmap of the BRIN index passes some over (TimescaleDB
+        -- 2.23).
         PERFORM set_config('enable_bitmapscan', 'off', true);
     END IF;
-    EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $5 LIMIT 1', place.time_column, tenant_deletion_relation(name), filter)
-        INTO edge USING span_from, span_to, deletion, tenant, max_rows;
+    EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $3 LIMIT 1', place.time_column,
+        relation, filter)
+        INTO edge USING span_from, span_to, max_rows;
     done_to := CASE WHEN edge > span_from THEN edge WHEN edge IS NOT NULL THEN edge + interval '1 microsecond' ELSE span_to END;
     IF name IN ('message', 'quarantine') THEN
-        filter := replace(replace(filter, '$3', deletion::text), '$4', quote_literal(tenant));
         SELECT n.rows INTO rows FROM retention_note_records(
-            format('DELETE FROM %s t WHERE received_at >= $1 AND received_at < $2 AND %s
-                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation', place.relation, filter),
-            name = 'quarantine', audit_horizon(), span_from, done_to, '', '') n;
+            format('DELETE FROM %s t WHERE received_at >= %L AND received_at < %L AND %s
+                RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation',
+                relation, span_from, done_to, filter),
+            name = 'quarantine', audit_horizon()) n;
     ELSE
-        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s AND ($4 IS NOT NULL)', place.time_column, tenant_deletion_relation(name), filter)
-            USING span_from, done_to, deletion, tenant;
+        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', place.time_column, relation, filter)
+            USING span_from, done_to;
         GET DIAGNOSTICS rows = ROW_COUNT;
     END IF;
     PERFORM tenant_deletion_count(deletion, name, rows);
@@ -181,7 +198,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer, integer, integer) IS
-    'Deletes about max_rows rows of a tenant that is past its cut from one table of retention_tables, oldest first: none before done_to is left in the span, of those series or sources whose ids lie between first_id and last_id (tables that name their tenant: of all).';
+    'Deletes about max_rows rows of a tenant that is past its cut from one table of retention_tables, oldest first: none before done_to '
+    'is left in the span, of those series or sources whose ids lie between first_id and last_id (tables that name their tenant: of all).';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_relation(table_name text) RETURNS regclass
 LANGUAGE sql STABLE AS $$
@@ -190,16 +208,19 @@ LANGUAGE sql STABLE AS $$
         FROM timescaledb_information.continuous_aggregates a WHERE a.view_name = table_name AND a.view_schema = 'public'),
         (SELECT t.relation FROM retention_tables() t WHERE t.table_name = tenant_deletion_relation.table_name))
 $$;
-COMMENT ON FUNCTION tenant_deletion_relation(text) IS 'Where the rows of a table really are: of a continuous aggregate, the hypertable behind it.';
+COMMENT ON FUNCTION tenant_deletion_relation(text) IS
+    'Where the rows of a table really are: of a continuous aggregate, the hypertable behind it.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_tables(column_name text) RETURNS TABLE (table_name name)
 LANGUAGE sql STABLE AS $$
     SELECT k.relname FROM pg_class k JOIN pg_attribute a ON a.attrelid = k.oid AND NOT a.attisdropped
     WHERE k.relkind = 'r' AND k.relnamespace = 'public'::regnamespace AND a.attname = column_name
-      AND NOT EXISTS (SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_schema = 'public' AND h.hypertable_name = k.relname)
+      AND NOT EXISTS (SELECT FROM timescaledb_information.hypertables h WHERE h.hypertable_schema = 'public'
+          AND h.hypertable_name = k.relname)
     ORDER BY 1
 $$;
-COMMENT ON FUNCTION tenant_deletion_tables(text) IS 'The plain tables of the platform that have such a column; hypertables are not among them.';
+COMMENT ON FUNCTION tenant_deletion_tables(text) IS
+    'The plain tables of the platform that have such a column; hypertables are not among them.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_by_name() RETURNS TABLE (table_name name)
 LANGUAGE sql STABLE AS $$
@@ -207,14 +228,17 @@ LANGUAGE sql STABLE AS $$
     WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'series', 'source', 'project')
 $$;
 COMMENT ON FUNCTION tenant_deletion_by_name() IS
-    'Plain tables whose rows name their tenant, of which nothing may outlast the cut: books, policies, marks, sums, and whatever other parts of the platform keep by tenant.';
+    'Plain tables whose rows name their tenant, of which nothing may outlast the cut: books, policies, marks, sums, and whatever other '
+    'parts of the platform keep by tenant.';
 
-CREATE OR REPLACE FUNCTION tenant_deletion_small(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text, rows bigint)
+CREATE OR REPLACE FUNCTION tenant_deletion_small(deletion integer, max_rows integer DEFAULT 10000) RETURNS TABLE (table_name text,
+    rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM retention_begin();
-    FOR table_name IN SELECT t.table_name FROM tenant_deletion_tables('series_id') t WHERE t.table_name NOT IN ('series', 'tenant_deletion_series') LOOP
+    FOR table_name IN SELECT t.table_name FROM tenant_deletion_tables('series_id') t
+        WHERE t.table_name NOT IN ('series', 'tenant_deletion_series') LOOP
         EXECUTE format('DELETE FROM %1$I WHERE ctid = ANY (ARRAY(
             SELECT t.ctid FROM %1$I t JOIN tenant_deletion_series s USING (series_id) WHERE s.deletion_id = $1 LIMIT $2))', table_name)
             USING deletion, max_rows;
@@ -224,7 +248,9 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tenant_deletion_small(integer, integer) IS 'Deletes a batch of what plain tables keep by series (latest values, notes of the rollups …) of a tenant past its cut. Repeat until all are 0.';
+COMMENT ON FUNCTION tenant_deletion_small(integer, integer) IS
+    'Deletes a batch of what plain tables keep by series (latest values, notes of the rollups …) of a tenant past its cut. Repeat until '
+    'all are 0.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_dead_letters(deletion integer, topics text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -247,10 +273,12 @@ BEGIN
     PERFORM retention_begin();
     DELETE FROM tenant_deletion_series WHERE deletion_id = deletion;
     DELETE FROM tenant_deletion_source WHERE deletion_id = deletion;
-    UPDATE tenant_deletion SET finished_at = clock_timestamp() WHERE deletion_id = deletion AND names_gone_at IS NOT NULL AND finished_at IS NULL;
+    UPDATE tenant_deletion SET finished_at = clock_timestamp() WHERE deletion_id = deletion AND names_gone_at IS NOT NULL
+        AND finished_at IS NULL;
 END
 $$;
-COMMENT ON FUNCTION tenant_deletion_finish(integer) IS 'Ends a deletion of which nothing is left. Its row, and the offsets at its cut, stay.';
+COMMENT ON FUNCTION tenant_deletion_finish(integer) IS
+    'Ends a deletion of which nothing is left. Its row, and the offsets at its cut, stay.';
 
 REVOKE EXECUTE ON FUNCTION tenant_deletion_prepare(integer, integer), tenant_deletion_cut(integer), tenant_deletion_names(integer, integer),
     catalog_make_way(bytea[], bytea[]),

@@ -1,9 +1,9 @@
 -- What a tenant's login may read. Rules, each tested in integration/test_tenant_isolation.py:
 -- * Who asks is session_user, which neither SET ROLE nor anything else short of a superuser changes.
 -- * security_barrier: only leakproof conditions (=, <, >= … on names, times, numbers, texts) reach the tables, others see own rows only.
--- * Conditions that reach the tables must not meet rows of others either: EXPLAIN ANALYZE tells how many rows a filter removed. So names are
---   expressions with indexes of their own (0023), and measurements come by LATERAL … ORDER BY, which PostgreSQL can only plan as one index scan
---   for each own series.
+-- * Conditions that reach the tables must not meet rows of others either: EXPLAIN ANALYZE tells how many rows a filter removed. So names
+--   are expressions with indexes of their own (0002), and measurements come by LATERAL … ORDER BY, which PostgreSQL can only plan as one
+--   index scan for each own series.
 -- * CASE WHEN a = b where a = b already holds: a condition on such a column is applied to joined, own rows, and finds no statistics.
 -- * No series_id: a condition on it would reach the measurements of others.
 -- Columns may be added at the end only: CREATE OR REPLACE VIEW allows nothing else.
@@ -18,9 +18,10 @@ CREATE OR REPLACE FUNCTION tenant.time_bucket(width interval, moment timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN public.time_bucket(width, moment);
 COMMENT ON FUNCTION tenant.time_bucket(interval, timestamptz) IS 'Begin of the interval of this width that holds the moment (UTC).';
 
--- A login may SET every timeout to 0, and neither LISTEN nor NOTIFY can be refused it: somebody must look after its transactions from outside.
--- A transaction that stays open keeps locks (a migration, a dropped chunk wait for it), dead rows, and the server's queue of notifications, which
--- Dagster's storage uses with every event: when it is full, runs fail. A session that does not read what it listens to is in a transaction, too.
+-- A login may SET every timeout to 0, and neither LISTEN nor NOTIFY can be refused it: somebody must look after its transactions from
+-- outside. A transaction that stays open keeps locks (a migration, a dropped chunk wait for it), dead rows, and the server's queue of
+-- notifications, which Dagster's storage uses with every event: when it is full, runs fail. A session that does not read what it listens to
+-- is in a transaction, too.
 CREATE OR REPLACE FUNCTION end_tenant_sessions(in_the_way interval DEFAULT NULL, patience interval DEFAULT '60 s')
     RETURNS TABLE (role_name name, process_id integer, reason text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -56,7 +57,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION end_tenant_sessions(interval, interval) IS
-    'Ends sessions of tenants'' logins that are in a transaction too long, whatever they SET: idle for as long as patience, or open for that much longer than a statement may take; a second while the server''s queue of notifications fills; longer than in_the_way, if given; or when somebody else has waited 2 s for their locks. Returns those it ended.';
+    'Ends sessions of tenants'' logins that are in a transaction too long, whatever they SET: idle for as long as patience, or open for '
+    'that much longer than a statement may take; a second while the server''s queue of notifications fills; longer than in_the_way, if '
+    'given; or when somebody else has waited 2 s for their locks. Returns those it ended.';
 
 -- The owner may see and end sessions of logins it is a member of; those made by earlier versions of `iot tenant grant` lack that.
 DO $$
@@ -103,45 +106,50 @@ COMMENT ON VIEW tenant.latest IS 'One row is the latest measurement of one serie
 
 CREATE OR REPLACE VIEW tenant.measurement_1h WITH (security_barrier) AS
 SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+       s.metric || '' AS metric, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last,
+       s.unit || '' AS unit
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT r.bucket,
-           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.value_count END AS value_count,
            CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
-           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
-           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
-           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
-           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
-           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
-           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+           CASE WHEN r.series_id = s.series_id THEN r.value_min END AS value_min,
+           CASE WHEN r.series_id = s.series_id THEN r.value_max END AS value_max,
+           CASE WHEN r.series_id = s.series_id THEN r.value_sum END AS value_sum,
+           CASE WHEN r.series_id = s.series_id THEN r.value_avg END AS value_avg,
+           CASE WHEN r.series_id = s.series_id THEN r.value_first END AS value_first,
+           CASE WHEN r.series_id = s.series_id THEN r.value_last END AS value_last
     FROM public.measurement_1h r WHERE r.series_id = s.series_id ORDER BY r.bucket
 ) r
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
-COMMENT ON VIEW tenant.measurement_1h IS 'One row is one hour (UTC) of one series of the tenant that asks; columns as in public.measurement_1h.';
+COMMENT ON VIEW tenant.measurement_1h IS
+    'One row is one hour (UTC) of one series of the tenant that asks; columns as in public.measurement_1h.';
 
 CREATE OR REPLACE VIEW tenant.measurement_1d WITH (security_barrier) AS
 SELECT r.bucket, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last, s.unit || '' AS unit
+       s.metric || '' AS metric, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last,
+       s.unit || '' AS unit
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT r.bucket,
-           CASE WHEN r.series_id = s.series_id THEN r.count END AS count,
+           CASE WHEN r.series_id = s.series_id THEN r.value_count END AS value_count,
            CASE WHEN r.series_id = s.series_id THEN r.numbers END AS numbers,
-           CASE WHEN r.series_id = s.series_id THEN r.min END AS min,
-           CASE WHEN r.series_id = s.series_id THEN r.max END AS max,
-           CASE WHEN r.series_id = s.series_id THEN r.sum END AS sum,
-           CASE WHEN r.series_id = s.series_id THEN r.avg END AS avg,
-           CASE WHEN r.series_id = s.series_id THEN r.first END AS first,
-           CASE WHEN r.series_id = s.series_id THEN r.last END AS last
+           CASE WHEN r.series_id = s.series_id THEN r.value_min END AS value_min,
+           CASE WHEN r.series_id = s.series_id THEN r.value_max END AS value_max,
+           CASE WHEN r.series_id = s.series_id THEN r.value_sum END AS value_sum,
+           CASE WHEN r.series_id = s.series_id THEN r.value_avg END AS value_avg,
+           CASE WHEN r.series_id = s.series_id THEN r.value_first END AS value_first,
+           CASE WHEN r.series_id = s.series_id THEN r.value_last END AS value_last
     FROM public.measurement_1d r WHERE r.series_id = s.series_id ORDER BY r.bucket
 ) r
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
-COMMENT ON VIEW tenant.measurement_1d IS 'One row is one day (UTC) of one series of the tenant that asks; columns as in public.measurement_1d.';
+COMMENT ON VIEW tenant.measurement_1d IS
+    'One row is one day (UTC) of one series of the tenant that asks; columns as in public.measurement_1d.';
 
 CREATE OR REPLACE VIEW tenant.message WITH (security_barrier) AS
 SELECT m.received_at,
-       s.topic || '' AS topic, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
+       s.topic || '' AS topic, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id,
+       s.device_id || '' AS device_id,
        CASE WHEN m.source_id = s.source_id THEN m.kafka_partition END AS kafka_partition,
        CASE WHEN m.source_id = s.source_id THEN m.kafka_offset END AS kafka_offset,
        CASE WHEN m.source_id = s.source_id THEN m.payload END AS payload,
@@ -172,9 +180,11 @@ BEGIN
     CREATE OR REPLACE VIEW tenant.quality WITH (security_barrier) AS
     SELECT r.evaluated_at, r.rule || '' AS rule, r.status || '' AS status, (SELECT tenant.current_tenant()) AS tenant_id,
            r.project_id || '' AS project_id, r.device_id || '' AS device_id, r.metric || '' AS metric, r.message || '' AS message,
-           CASE WHEN r.incident_id = i.incident_id THEN r.value END AS value, CASE WHEN r.incident_id = i.incident_id THEN r.threshold END AS threshold,
+           CASE WHEN r.incident_id = i.incident_id THEN r.value END AS value, CASE WHEN r.incident_id = i.incident_id
+               THEN r.threshold END AS threshold,
            CASE WHEN r.incident_id = i.incident_id THEN r.window_from END AS window_from,
-           CASE WHEN r.incident_id = i.incident_id THEN r.window_to END AS window_to, CASE WHEN r.incident_id = i.incident_id THEN r.example END AS example,
+           CASE WHEN r.incident_id = i.incident_id THEN r.window_to END AS window_to, CASE WHEN r.incident_id = i.incident_id
+               THEN r.example END AS example,
            r.kafka_partition + 0 AS kafka_partition, r.kafka_offset + 0 AS kafka_offset, r.incident_id + 0 AS incident_id,
            i.opened_at, i.closed_at, i.flaps
     FROM public.quality_result r
@@ -185,6 +195,7 @@ BEGIN
         FROM public.quality_incident i WHERE i.incident_id = r.incident_id ORDER BY i.incident_id
     ) i
     WHERE r.tenant_id = (SELECT tenant.current_tenant());
-    COMMENT ON VIEW tenant.quality IS 'One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.';
+    COMMENT ON VIEW tenant.quality IS
+        'One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.';
 END
 $$;

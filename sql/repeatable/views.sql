@@ -37,4 +37,5 @@ CREATE OR REPLACE VIEW tenant_leaving AS
 SELECT deletion_id, tenant_id, last_series_id, last_source_id FROM tenant_deletion
 WHERE cut_at IS NOT NULL AND names_gone_at IS NULL AND finished_at IS NULL;
 COMMENT ON VIEW tenant_leaving IS
-    'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to nobody. Usually none.';
+    'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to '
+    'nobody. Usually none.';

@@ -43,11 +43,11 @@ CROSS JOIN LATERAL (
     WHERE m.series_id = c.series_id AND $__timeFilter(m.time) AND m.time >= to_timestamp($__unixEpochTo() - 43200) AND (SELECT length FROM span) <= interval '12 hours'
     GROUP BY 1
     UNION ALL
-    SELECT h.bucket, h.avg
+    SELECT h.bucket, h.value_avg
     FROM measurement_1h_named h
     WHERE h.series_id = c.series_id AND $__timeFilter(h.bucket) AND (SELECT length FROM span) BETWEEN interval '12 hours 1 microsecond' AND interval '92 days'
     UNION ALL
-    SELECT d.bucket, d.avg
+    SELECT d.bucket, d.value_avg
     FROM measurement_1d_named d
     WHERE d.series_id = c.series_id AND $__timeFilter(d.bucket) AND (SELECT length FROM span) > interval '92 days'
 ) v
@@ -65,15 +65,15 @@ WITH chosen AS MATERIALIZED (
 ), span AS (
     SELECT $__timeTo()::timestamptz - $__timeFrom()::timestamptz AS length
 )
-SELECT v."time", v.min AS "minimum", v.avg AS "average", v.max AS "maximum"
+SELECT v."time", v.value_min AS "minimum", v.value_avg AS "average", v.value_max AS "maximum"
 FROM chosen c
 CROSS JOIN LATERAL (
-    SELECT h.bucket AS "time", h.min, h.avg, h.max
+    SELECT h.bucket AS "time", h.value_min, h.value_avg, h.value_max
     FROM measurement_1h_named h
     WHERE h.series_id = c.series_id AND h.bucket >= time_bucket('1 hour', $__timeFrom()::timestamptz) AND h.bucket <= $__timeTo()
       AND (SELECT length FROM span) <= interval '92 days'
     UNION ALL
-    SELECT d.bucket, d.min, d.avg, d.max
+    SELECT d.bucket, d.value_min, d.value_avg, d.value_max
     FROM measurement_1d_named d
     WHERE d.series_id = c.series_id AND $__timeFilter(d.bucket) AND (SELECT length FROM span) > interval '92 days'
 ) v

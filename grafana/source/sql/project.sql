@@ -67,11 +67,11 @@ CROSS JOIN LATERAL (
     WHERE m.series_id = c.series_id AND $__timeFilter(m.time) AND m.time >= to_timestamp($__unixEpochTo() - 43200) AND (SELECT length FROM span) <= interval '12 hours'
     GROUP BY 1
     UNION ALL
-    SELECT h.bucket, h.avg
+    SELECT h.bucket, h.value_avg
     FROM measurement_1h_named h
     WHERE h.series_id = c.series_id AND $__timeFilter(h.bucket) AND (SELECT length FROM span) BETWEEN interval '12 hours 1 microsecond' AND interval '92 days'
     UNION ALL
-    SELECT d.bucket, d.avg
+    SELECT d.bucket, d.value_avg
     FROM measurement_1d_named d
     WHERE d.series_id = c.series_id AND $__timeFilter(d.bucket) AND (SELECT length FROM span) > interval '92 days'
 ) v

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import psycopg2
+from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
@@ -19,7 +20,7 @@ from iot_platform.database import LockTimeoutError, connect
 from iot_platform.database.copy_binary import HEADER, TRAILER
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.locks import advisory_lock, lock_key
-from iot_platform.database.migrate import require_migrated
+from iot_platform.database.migrate import SQL_DIR, require_migrated
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
@@ -34,6 +35,7 @@ ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
 TRIES: Final = 5
 """Attempts in a row without a slice, after 2, 4 … 32 s."""
+BOOKS: Final = SQL_DIR / "simulation" / "history.sql"
 LOCK: Final = "simulated-history"
 LOCK_SECONDS: Final = 60.0
 """How long a lost session of ours may hold the lock."""
@@ -56,16 +58,16 @@ WHERE table_name = 'measurement' AND tenant_id = '' AND project_id = '' AND isfi
 _FIND: Final = """
 SELECT options::text, (extract(epoch FROM starts_at) * 1000000)::bigint, (extract(epoch FROM ends_at) * 1000000)::bigint,
     (extract(epoch FROM filled_to) * 1000000)::bigint, measurements, finished_at IS NOT NULL
-FROM simulated_history WHERE seed = %s"""
+FROM simulation.history WHERE seed = %s"""
 _BEGIN: Final = """
-INSERT INTO simulated_history AS h (seed, starts_at, ends_at, filled_to, options) VALUES (%s, %s, %s, %s, %s)
+INSERT INTO simulation.history AS h (seed, starts_at, ends_at, filled_to, options) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (seed) DO UPDATE SET starts_at = excluded.starts_at, ends_at = excluded.ends_at, filled_to = excluded.filled_to,
     options = excluded.options, measurements = 0, finished_at = NULL, started_at = clock_timestamp()"""
 _DELETED: Final = """
-SELECT d.tenant_id, bool_or(d.finished_at IS NULL) FROM tenant_deletion d JOIN simulated_history h ON h.seed = %s
+SELECT d.tenant_id, bool_or(d.finished_at IS NULL) FROM tenant_deletion d JOIN simulation.history h ON h.seed = %s
 WHERE d.tenant_id = ANY (%s) AND coalesce(d.cut_at, now()) >= h.started_at GROUP BY 1 ORDER BY 1"""
-_ADVANCE: Final = "UPDATE simulated_history SET filled_to = %s, measurements = measurements + %s WHERE seed = %s"
-_FINISH: Final = "UPDATE simulated_history SET finished_at = clock_timestamp() WHERE seed = %s"
+_ADVANCE: Final = "UPDATE simulation.history SET filled_to = %s, measurements = measurements + %s WHERE seed = %s"
+_FINISH: Final = "UPDATE simulation.history SET finished_at = clock_timestamp() WHERE seed = %s"
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class HistoryProgress:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A row of simulated_history."""
+    """A row of simulation.history."""
 
     options: dict[str, int]
     start_us: int
@@ -134,6 +136,7 @@ class HistoryFill:
             self._begun = True
             try:
                 with advisory_lock(lock, LOCK, lock_seconds, cancelled=self._stop.is_set):
+                    self._make_books(connection)
                     self._fill(connection)
                     return self._progress
             except LockTimeoutError as error:
@@ -145,6 +148,24 @@ class HistoryFill:
             cursor.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '5min'")
         connection.answer_seconds = None  # type: ignore[attr-defined]  # a slice takes as long as it takes
         return connection
+
+    def _make_books(self, connection: Connection) -> None:
+        """Create schema simulation where it is not there yet.
+
+        Raises:
+            HistoryError: IOT_DATABASE_ADMIN_URL is not the owner of the database.
+        """
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('simulation.history') IS NULL")
+            if cursor.fetchone() == (False,):
+                return
+        with closing(connect(self._settings, "admin", "iot-history-setup")) as owner, owner, owner.cursor() as cursor:
+            try:
+                cursor.execute(BOOKS.read_text("utf-8"))
+            except InsufficientPrivilege as error:
+                raise HistoryError(
+                    f"the first history makes schema simulation, as the owner of the database: set IOT_DATABASE_ADMIN_URL ({error})"
+                ) from error
 
     def _fill(self, connection: Connection) -> None:
         known, progress = self._known(connection), self._progress

@@ -42,7 +42,7 @@ _REMOVE = """
 WITH old AS (DELETE FROM measurement WHERE series_id = %s AND time >= %s AND time < %s RETURNING time, series_id)
 INSERT INTO rollup_change (bucket, series_id)
 SELECT DISTINCT date_bin('1 hour', time, '2000-01-01 00:00+00'), series_id FROM old, rollup_state WHERE time < notes_below"""
-_FIGURES = "SELECT bucket, series_id, count, numbers, min, max, sum, avg, first, last FROM {}"
+_FIGURES = "SELECT bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first, value_last FROM {}"
 
 
 class RollupFeed:

@@ -28,7 +28,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pydantic import SecretStr
 
 from iot_platform.database.deadline import BoundedConnection, BoundedCursor
-from iot_platform.database.migrate import migrate
+from iot_platform.database.migrate import SQL_DIR, migrate
 from iot_platform.local.install import cached, install_packages, run_logged, which
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.postgresql_roles import HARDEN, create_database, create_roles
@@ -56,7 +56,7 @@ class Pglite:
 
 
 @contextmanager
-def run_pglite(folder: Path) -> Iterator[Pglite]:
+def run_pglite(folder: Path, sql_dir: Path = SQL_DIR) -> Iterator[Pglite]:
     """The server with a migrated template database; it ends with this process, however that ends. `folder`: for its logs."""
     modules = install(Settings().cache_dir, folder / "install.log")
     command = ["node", "--no-warnings", str(FOLDER / "server.mjs"), str(modules), "0"]
@@ -67,7 +67,7 @@ def run_pglite(folder: Path) -> Iterator[Pglite]:
         line = process.stdout.readline()
         assert line.startswith("listening on port "), (folder / "server.log").read_text()
         server = Pglite(int(line.split()[-1]))
-        _prepare(server, folder)
+        _prepare(server, folder, sql_dir)
         yield server
     finally:
         process.terminate()
@@ -202,7 +202,7 @@ def install(cache_dir: Path, log: Path) -> Path:
     return target
 
 
-def _prepare(server: Pglite, folder: Path) -> None:
+def _prepare(server: Pglite, folder: Path, sql_dir: Path) -> None:
     superuser = server.url("postgres")
     create_roles(superuser, Passwords.load(folder / "passwords.json"))
     connection = psycopg2.connect(superuser)
@@ -212,4 +212,4 @@ def _prepare(server: Pglite, folder: Path) -> None:
         cursor.execute("ALTER DATABASE template1 OWNER TO iot_migrator")  # PGlite's one database
         cursor.execute(HARDEN.read_text("utf-8"))
     connection.close()
-    migrate(Settings(**server.urls(TEMPLATE)))  # type: ignore[arg-type]
+    migrate(Settings(**server.urls(TEMPLATE)), sql_dir=sql_dir)  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ UPDATE quality_incident i SET
 FROM quality_found f
 CROSS JOIN LATERAL (
     SELECT o.incident_id FROM quality_incident o
-    WHERE o.rule = %(rule)s AND o.tenant_id = f.tenant_id AND o.project_id = f.project_id AND o.device_id = f.device_id AND o.metric = f.metric
+    WHERE o.rule = %(rule)s AND o.tenant_id = f.tenant_id AND o.project_id = f.project_id AND o.device_id = f.device_id
+        AND o.metric = f.metric
       AND (o.closed_at IS NULL OR o.closed_at >= %(horizon)s::timestamptz - f.hold_seconds * interval '1 second')
     ORDER BY o.closed_at DESC NULLS FIRST LIMIT 1
 ) last

@@ -10,6 +10,8 @@ FROM (
     LEFT JOIN quality_cadence k ON k.tenant_id = f.tenant_id AND k.project_id = f.project_id AND k.device_id = f.device_id
     WHERE f.failed AND f.kafka_offset IS NULL AND NOT q.duplicate
     ORDER BY f.tenant_id, f.project_id, f.device_id, f.metric,
-             abs(extract(epoch FROM q.received_at - coalesce((f.example ->> 'time')::timestamptz, f.window_to)) + coalesce(k.skew_seconds, 0)), q.kafka_offset
+             abs(extract(epoch FROM q.received_at - coalesce((f.example ->> 'time')::timestamptz, f.window_to)) + coalesce(k.skew_seconds,
+                 0)), q.kafka_offset
 ) n
-WHERE n.tenant_id = f.tenant_id AND n.project_id = f.project_id AND n.device_id = f.device_id AND n.metric = f.metric AND f.kafka_offset IS NULL
+WHERE n.tenant_id = f.tenant_id AND n.project_id = f.project_id AND n.device_id = f.device_id AND n.metric = f.metric
+    AND f.kafka_offset IS NULL

@@ -9,4 +9,5 @@ JOIN message m ON m.kafka_partition = p.kafka_partition AND m.log_generation = p
 WHERE m.received_at >= %(first_received)s AND m.received_at <= %(last_received)s
   AND m.kafka_offset >= %(first_offset)s AND m.kafka_offset < %(end_offset)s
   AND NOT EXISTS (  -- not of a tenant whose deletion has begun to take its names: nothing is to be learnt of it
-    SELECT FROM tenant_leaving l JOIN source s ON s.tenant_id = l.tenant_id AND s.source_id <= l.last_source_id WHERE s.source_id = m.source_id)
+    SELECT FROM tenant_leaving l JOIN source s ON s.tenant_id = l.tenant_id AND s.source_id <= l.last_source_id
+        WHERE s.source_id = m.source_id)

@@ -5,6 +5,7 @@ SELECT %(rule)s, f.tenant_id, f.project_id, f.device_id, f.metric, %(horizon)s, 
 FROM quality_found f
 WHERE f.failed AND NOT EXISTS (
     SELECT FROM quality_incident i
-    WHERE i.rule = %(rule)s AND i.tenant_id = f.tenant_id AND i.project_id = f.project_id AND i.device_id = f.device_id AND i.metric = f.metric
+    WHERE i.rule = %(rule)s AND i.tenant_id = f.tenant_id AND i.project_id = f.project_id AND i.device_id = f.device_id
+        AND i.metric = f.metric
       AND i.closed_at IS NULL
 )

@@ -2,7 +2,8 @@
 INSERT INTO quality_series
 SELECT s.series_id, s.tenant_id, s.project_id, s.device_id, s.metric, l.time
 FROM (
-    SELECT DISTINCT c.tenant_id, c.project_id FROM (SELECT DISTINCT q.source_id FROM quality_message q WHERE NOT q.duplicate) q JOIN source c USING (source_id)
+    SELECT DISTINCT c.tenant_id, c.project_id FROM (SELECT DISTINCT q.source_id FROM quality_message q WHERE NOT q.duplicate) q
+        JOIN source c USING (source_id)
 ) p
 JOIN series s USING (tenant_id, project_id)
 JOIN series_latest l USING (series_id)

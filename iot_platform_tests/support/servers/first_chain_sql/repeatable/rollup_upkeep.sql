@@ -1,0 +1,309 @@
+-- How the stored part of the rollups is kept equal to measurement (tables only; TimescaleDB keeps its continuous aggregates itself).
+-- Every function does one bounded batch in the caller's transaction and holds the lock 'maintenance' until that ends; killed anywhere, the
+-- next call goes on. The reasoning about who may run beside whom is in docs/rollups.md. Days last 24 hours whatever the session's time zone.
+
+DO $$
+BEGIN
+    IF rollup_storage() = 'tables' THEN
+        EXECUTE $sql$
+            CREATE OR REPLACE FUNCTION rollup_days(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
+                bucket timestamptz, count bigint, numbers bigint, min double precision, max double precision, sum double precision,
+                avg double precision, first double precision, last double precision)
+            LANGUAGE sql STABLE BEGIN ATOMIC
+                SELECT d.bucket, d.count, d.numbers, d.min, d.max, d.sum,
+                       CASE WHEN abs(d.sum) < d.numbers * '5e-324'::double precision THEN 0 ELSE d.sum / d.numbers END, d.first, d.last
+                FROM (
+                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers,
+                           min(h.min) AS min, max(h.max) AS max,
+                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
+                           first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first,
+                           last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last
+                    FROM measurement_1h_stored h
+                    WHERE h.series_id = rollup_days.series AND h.bucket >= rollup_days.since AND h.bucket < rollup_days.until GROUP BY 1
+                ) d;
+            END $sql$;
+        COMMENT ON FUNCTION rollup_days(integer, timestamptz, timestamptz) IS
+            'The days of one series from its stored hours in [since, until).';
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION rollup_compute(
+    unit text, series integer[], since timestamptz[], until timestamptz[], low timestamptz, high timestamptz, OUT rows bigint, OUT changed bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    stored text := CASE unit WHEN 'hour' THEN 'measurement_1h_stored' ELSE 'measurement_1d_stored' END;
+    gone record;
+BEGIN
+    -- low and high as constants: each plan then knows only the chunks that it needs (the callers switch off ChunkAppend, which would look for
+    -- them once more in each of thousands of loops: it took half of the time). OFFSET 0: the stored buckets of each item by the index,
+    -- never the whole chunk. What stays as it is is not touched: ON CONFLICT would lock, and so write, it.
+    EXECUTE format($sql$
+        WITH item AS MATERIALIZED (
+            SELECT * FROM unnest($1, $2, $3) i (series_id, since, until)
+        ), fresh AS MATERIALIZED (
+            SELECT i.series_id, f.* FROM item i CROSS JOIN LATERAL %1$I(i.series_id, i.since, i.until) f WHERE f.bucket >= %3$L AND f.bucket < %4$L
+        ), old AS MATERIALIZED (
+            SELECT o.* FROM item i CROSS JOIN LATERAL (
+                SELECT * FROM %2$I s WHERE s.series_id = i.series_id AND s.bucket >= i.since AND s.bucket < i.until AND s.bucket >= %3$L AND s.bucket < %4$L
+                OFFSET 0
+            ) o
+        ), put AS (
+            INSERT INTO %2$I AS s (bucket, series_id, count, numbers, min, max, sum, avg, first, last)
+            SELECT f.bucket, f.series_id, f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last
+            FROM fresh f LEFT JOIN old o USING (series_id, bucket)
+            WHERE (o.count, o.numbers, o.min, o.max, o.sum, o.avg, o.first, o.last) IS DISTINCT FROM
+                (f.count, f.numbers, f.min, f.max, f.sum, f.avg, f.first, f.last)
+            ON CONFLICT (series_id, bucket) DO UPDATE SET count = excluded.count, numbers = excluded.numbers, min = excluded.min,
+                max = excluded.max, sum = excluded.sum, avg = excluded.avg, first = excluded.first, last = excluded.last
+            RETURNING 1
+        ), gone AS (
+            SELECT array_agg(o.series_id) AS series, array_agg(o.bucket) AS buckets FROM old o LEFT JOIN fresh f USING (series_id, bucket)
+            WHERE f.series_id IS NULL
+        )
+        SELECT (SELECT coalesce(sum(count), 0) FROM fresh)::bigint AS rows, (SELECT count(*) FROM put) AS changed, gone.* FROM gone
+        $sql$, CASE unit WHEN 'hour' THEN 'rollup_hours' ELSE 'rollup_days' END, stored, low, high)
+    INTO gone USING series, since, until;
+    rows := gone.rows; changed := gone.changed + coalesce(cardinality(gone.series), 0);
+    IF gone.series IS NOT NULL THEN
+        EXECUTE format($sql$
+            DELETE FROM %1$I s USING unnest($1, $2) g (series_id, bucket)
+            WHERE s.series_id = g.series_id AND s.bucket = g.bucket AND s.bucket >= %2$L AND s.bucket < %3$L
+            $sql$, stored, low, high) USING gone.series, gone.buckets;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz) IS
+    'Make the stored hours or days of series[i] in [since[i], until[i]), all within [low, high), what their source gives; buckets without source vanish. Returns source rows counted and buckets changed.';
+
+CREATE OR REPLACE FUNCTION rollup_marks(of_table text, of_series integer[]) RETURNS TABLE (series_id integer, mark timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT i.series_id, coalesce(max(m.removed_before), '-infinity')
+    FROM (SELECT DISTINCT unnest(of_series) AS series_id) i LEFT JOIN series s USING (series_id)
+    LEFT JOIN retention_mark m ON m.table_name = of_table AND m.tenant_id IN ('', s.tenant_id) AND m.project_id IN ('', s.project_id)
+    GROUP BY 1
+$$;
+COMMENT ON FUNCTION rollup_marks(text, integer[]) IS 'How far retention removed rows of a table, by series: what begins before it cannot be computed again.';
+
+CREATE OR REPLACE FUNCTION rollup_next(of_table text, since timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT date_trunc('day', min(greatest(range_start, since)), 'UTC') FROM timescaledb_information.chunks
+    WHERE hypertable_schema = 'public' AND hypertable_name = of_table AND range_end > since
+$$;
+COMMENT ON FUNCTION rollup_next(text, timestamptz) IS 'The first day (UTC), from the day of since, that has a chunk of this hypertable; null if none has.';
+
+CREATE OR REPLACE FUNCTION rollup_refresh(max_notes integer) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
+DECLARE
+    state rollup_state;
+    part record;
+    one record;
+    edge tid;
+    series integer[] := '{}';
+    hours timestamptz[] := '{}';
+    notes integer := 0;
+    discarded integer := 0;
+    buckets integer := 0;
+    changed bigint := 0;
+    rows bigint := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    SELECT * INTO STRICT state FROM rollup_state;
+    edge := format('(%s,0)', state.note_page)::tid;
+    -- From where the last batch ended, then from the beginning: dead rows are not walked over again and again.
+    WITH gone AS (
+        DELETE FROM rollup_change WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollup_change WHERE ctid >= edge LIMIT max_notes))
+        RETURNING ctid, series_id, bucket
+    )
+    SELECT array_agg(g.series_id) AS series, array_agg(g.bucket) AS hours, count(*)::integer AS notes,
+           max((g.ctid::text::point)[0])::bigint AS page INTO part FROM gone g;
+    series := coalesce(part.series, '{}'); hours := coalesce(part.hours, '{}'); notes := part.notes;
+    IF notes < max_notes THEN
+        WITH gone AS (
+            DELETE FROM rollup_change WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollup_change WHERE ctid < edge LIMIT max_notes - notes))
+            RETURNING ctid, series_id, bucket
+        )
+        SELECT array_agg(g.series_id) AS series, array_agg(g.bucket) AS hours, count(*)::integer AS notes,
+               coalesce(max((g.ctid::text::point)[0])::bigint, 0) AS page INTO part FROM gone g;
+        series := series || part.series; hours := hours || part.hours; notes := notes + part.notes;
+    END IF;
+    IF notes = 0 AND state.note_page = part.page THEN
+        RETURN jsonb_build_object('notes', 0, 'discarded', 0, 'buckets', 0, 'changed', 0, 'rows', 0);
+    END IF;
+    UPDATE rollup_state SET note_page = part.page;
+
+    SELECT coalesce(array_agg(n.series_id), '{}') AS series, coalesce(array_agg(n.bucket), '{}') AS hours, coalesce(sum(n.notes), 0) AS notes INTO part
+    FROM (SELECT n.series_id, n.bucket, count(*) AS notes FROM unnest(series, hours) n (series_id, bucket) GROUP BY 1, 2) n
+    LEFT JOIN rollup_marks('measurement', series) m USING (series_id)
+    WHERE n.bucket >= m.mark;
+    series := part.series; hours := part.hours; discarded := notes - part.notes; buckets := cardinality(series);
+    FOR part IN
+        SELECT date_trunc('day', n.bucket, 'UTC') AS day, array_agg(n.series_id ORDER BY n.series_id, n.bucket) AS series,
+               array_agg(n.bucket ORDER BY n.series_id, n.bucket) AS since,
+               array_agg(n.bucket + interval '1 hour' ORDER BY n.series_id, n.bucket) AS until
+        FROM unnest(series, hours) n (series_id, bucket) GROUP BY 1 ORDER BY 1
+    LOOP
+        SELECT * INTO one FROM rollup_compute('hour', part.series, part.since, part.until, part.day, part.day + interval '24 hours');
+        rows := rows + one.rows; changed := changed + one.changed;
+    END LOOP;
+    SELECT array_agg(d.series_id ORDER BY d.series_id, d.day) AS series, array_agg(d.day ORDER BY d.series_id, d.day) AS since,
+           array_agg(d.day + interval '24 hours' ORDER BY d.series_id, d.day) AS until, min(d.day) AS low, max(d.day) AS high INTO part
+    FROM (SELECT DISTINCT n.series_id, date_trunc('day', n.bucket, 'UTC') AS day FROM unnest(series, hours) n (series_id, bucket)) d
+    JOIN rollup_marks('measurement_1h', series) m USING (series_id)
+    WHERE d.day >= m.mark AND d.day + interval '24 hours' <= state.threshold;
+    IF part.low IS NOT NULL THEN
+        SELECT * INTO one FROM rollup_compute('day', part.series, part.since, part.until, part.low, part.high + interval '24 hours');
+        buckets := buckets + cardinality(part.series); changed := changed + one.changed;
+    END IF;
+    RETURN jsonb_build_object('notes', notes, 'discarded', discarded, 'buckets', buckets, 'changed', changed, 'rows', rows);
+END
+$$;
+COMMENT ON FUNCTION rollup_refresh(integer) IS
+    'One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements read.';
+
+CREATE OR REPLACE FUNCTION rollup_advance(max_series integer, wanted timestamptz DEFAULT now() - interval '15 minutes') RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
+DECLARE
+    state rollup_state;
+    low timestamptz;
+    high timestamptz;
+    following timestamptz;
+    days boolean;
+    ids integer[];
+    one record;
+    step text := 'filled';
+BEGIN
+    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    SELECT * INTO STRICT state FROM rollup_state;
+    wanted := date_trunc('hour', least(wanted, now()), 'UTC');
+    days := state.threshold = state.notes_below;  -- hours first, then days, then the next hour
+    IF rollup_storage() <> 'tables' THEN
+        RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
+    ELSIF state.notes_below > now() + interval '1 hour' THEN
+        -- The clock was ahead. Computing more of the rollups on the spot is always right, and what is noted needlessly does no harm.
+        UPDATE rollup_state SET threshold = least(threshold, wanted), threshold_1d = least(threshold_1d, date_trunc('day', wanted, 'UTC')),
+            notes_below = wanted, fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
+        RETURN jsonb_build_object('step', 'lowered', 'series', 0, 'rows', 0, 'changed', 0);
+    ELSIF days AND state.threshold_1d >= date_trunc('day', state.threshold, 'UTC') THEN
+        IF wanted <= state.notes_below THEN
+            RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
+        END IF;
+        -- Everything inserted below `wanted` so far is committed once we hold the lock; everything later is noted.
+        PERFORM set_config('lock_timeout', '5s', true);
+        PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
+        UPDATE rollup_state SET notes_below = wanted;
+        RETURN jsonb_build_object('step', 'noted', 'series', 0, 'rows', 0, 'changed', 0);
+    END IF;
+
+    IF days THEN
+        low := state.threshold_1d; high := state.fill_1d_end;
+    ELSE
+        low := state.threshold; high := state.fill_end;
+    END IF;
+    IF high IS NULL THEN  -- the next window: one day of hours or 30 days of days, behind what has no data
+        following := rollup_next(CASE WHEN days THEN 'measurement_1h_stored' ELSE 'measurement' END, low);
+        high := CASE WHEN days THEN date_trunc('day', state.threshold, 'UTC') ELSE state.notes_below END;
+        IF following IS NULL OR following >= high THEN
+            low := high;
+        ELSE
+            low := greatest(low, following);
+            high := least(high, date_trunc('day', low, 'UTC') + CASE WHEN days THEN interval '720 hours' ELSE interval '24 hours' END);
+        END IF;
+        state.fill_series := 0; state.fill_1d_series := 0;
+    END IF;
+    SELECT array_agg(s.series_id) INTO ids FROM (
+        SELECT s.series_id FROM series s WHERE low < high AND s.series_id > CASE WHEN days THEN state.fill_1d_series ELSE state.fill_series END
+        ORDER BY 1 LIMIT max_series
+    ) s;
+    ids := coalesce(ids, '{}');
+    SELECT 0::bigint AS rows, 0::bigint AS changed INTO one;
+    IF ids <> '{}' THEN
+        SELECT * INTO one FROM rollup_compute(CASE WHEN days THEN 'day' ELSE 'hour' END, ids, array_fill(low, ARRAY[cardinality(ids)]),
+            array_fill(high, ARRAY[cardinality(ids)]), low, high);
+    END IF;
+    IF cardinality(ids) < max_series THEN
+        low := high; high := NULL; step := 'moved';
+    END IF;
+    IF days THEN
+        UPDATE rollup_state SET threshold_1d = low, fill_1d_end = high, fill_1d_series = CASE WHEN high IS NULL THEN 0 ELSE ids[cardinality(ids)] END;
+    ELSE
+        UPDATE rollup_state SET threshold = low, fill_end = high, fill_series = CASE WHEN high IS NULL THEN 0 ELSE ids[cardinality(ids)] END;
+    END IF;
+    RETURN jsonb_build_object('step', step, 'unit', CASE WHEN days THEN 'day' ELSE 'hour' END, 'series', cardinality(ids),
+        'rows', CASE WHEN days THEN 0 ELSE one.rows END, 'changed', one.changed);
+END
+$$;
+COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
+    'One batch that stores hours and days up to `wanted` (cut to the hour) for at most max_series series, and moves the thresholds where a window is complete. Returns the step; done: nothing is left.';
+
+CREATE OR REPLACE FUNCTION rollup_lower(since timestamptz) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$
+BEGIN
+    IF rollup_storage() <> 'tables' THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    -- Where retention has removed the source of any hour, the stored one is all that is left of it.
+    IF EXISTS (SELECT FROM retention_mark m WHERE m.table_name IN ('measurement', 'measurement_1h') AND m.removed_before > since)
+        OR NOT EXISTS (SELECT FROM rollup_state s WHERE s.notes_below > date_trunc('hour', since, 'UTC'))
+    THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_key('rollup-threshold'));
+    UPDATE rollup_state SET threshold = least(threshold, date_trunc('hour', since, 'UTC')), threshold_1d = least(threshold_1d, date_trunc('day', since, 'UTC')),
+        notes_below = date_trunc('hour', since, 'UTC'), fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION rollup_lower(timestamptz) IS
+    'Takes the thresholds back to an hour: for whoever is about to write millions of measurements after it, which would all be noted. What is after them is computed when asked for, and stored anew by the next runs. Whether it did; not where retention has removed measurements.';
+
+CREATE OR REPLACE FUNCTION rollup_rebuild(since timestamptz, until timestamptz, after_series integer, max_series integer, tenant text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET jit = off SET timescaledb.enable_chunk_append = off
+    SET lock_timeout = '10s' AS $$
+DECLARE
+    state rollup_state;
+    low timestamptz := date_trunc('hour', since, 'UTC');
+    high timestamptz;
+    day timestamptz := date_trunc('day', since, 'UTC');
+    ids integer[];
+    part record;
+    one record;
+    rows bigint := 0;
+    changed bigint := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
+    SELECT * INTO STRICT state FROM rollup_state;
+    high := least(until, state.threshold, day + interval '24 hours');
+    ids := ARRAY(
+        SELECT s.series_id FROM series s WHERE s.series_id > after_series AND (tenant IS NULL OR s.tenant_id = tenant) AND low < high
+        ORDER BY 1 LIMIT max_series);
+    SELECT count(*) FILTER (WHERE i.since > low)::integer AS kept,
+           array_agg(i.series_id) FILTER (WHERE i.since < high) AS hour_series, array_agg(i.since) FILTER (WHERE i.since < high) AS hour_since,
+           array_agg(high) FILTER (WHERE i.since < high) AS hour_until, array_agg(i.series_id) FILTER (WHERE i.has_day) AS day_series,
+           array_agg(day) FILTER (WHERE i.has_day) AS day_since, array_agg(day + interval '24 hours') FILTER (WHERE i.has_day) AS day_until
+    INTO part
+    FROM (
+        SELECT series_id, greatest(low, date_trunc('hour', h.mark + interval '1 hour' - interval '1 microsecond', 'UTC')) AS since,
+               day >= d.mark AND day + interval '24 hours' <= state.threshold AS has_day
+        FROM rollup_marks('measurement', ids) h JOIN rollup_marks('measurement_1h', ids) d USING (series_id) ORDER BY 1
+    ) i;
+    IF part.hour_series IS NOT NULL THEN
+        SELECT * INTO one FROM rollup_compute('hour', part.hour_series, part.hour_since, part.hour_until, low, high);
+        rows := one.rows; changed := one.changed;
+    END IF;
+    IF part.day_series IS NOT NULL THEN
+        SELECT * INTO one FROM rollup_compute('day', part.day_series, part.day_since, part.day_until, day, day + interval '24 hours');
+        changed := changed + one.changed;
+    END IF;
+    RETURN jsonb_build_object('series', cardinality(ids), 'last_series', ids[cardinality(ids)], 'kept_series', part.kept, 'rows', rows, 'changed', changed, 'until', high);
+END
+$$;
+COMMENT ON FUNCTION rollup_rebuild(timestamptz, timestamptz, integer, integer, text) IS
+    'One batch of computing stored hours in [since, until) anew, within the day (UTC) of since, and that day: the next max_series series after after_series, of a tenant or of all (null). Hours that begin before the series'' retention mark stay (kept_series: of how many). Returns series (fewer than max_series: the day is complete), the last one, measurements read and buckets changed.';
+
+REVOKE EXECUTE ON FUNCTION rollup_compute(text, integer[], timestamptz[], timestamptz[], timestamptz, timestamptz),
+    rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
+    rollup_rebuild(timestamptz, timestamptz, integer, integer, text) FROM PUBLIC;

@@ -1,0 +1,113 @@
+-- Hours and days of measurements. On Apache, stored rows below a threshold and rows computed on the spot at and above it; on Community the
+-- continuous aggregates of migration 0013. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
+-- All buckets are UTC. float8 sums and quotients raise on overflow and underflow, which a few extreme values must never bring about:
+-- there is no sum, and no average, where a value is beyond ±1e290.
+
+CREATE OR REPLACE FUNCTION lock_key(name text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT ('x' || encode(substr(sha256(convert_to('iot-platform:' || name, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
+$$;
+COMMENT ON FUNCTION lock_key(text) IS 'The key of an advisory lock, as iot_platform.database.locks.lock_key has it.';
+
+CREATE OR REPLACE FUNCTION rollup_hours(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
+    bucket timestamptz, count bigint, numbers bigint, min double precision, max double precision, sum double precision, avg double precision,
+    first double precision, last double precision)
+LANGUAGE sql STABLE BEGIN ATOMIC
+    SELECT h.bucket, h.count, h.numbers, h.min, h.max, h.sum,
+           CASE WHEN abs(h.sum) < h.numbers * '5e-324'::double precision THEN 0 ELSE h.sum / h.numbers END, h.first, h.last
+    FROM (
+        SELECT time_bucket('1 hour', m.time) AS bucket, count(*) AS count, count(m.value) AS numbers, min(m.value) AS min, max(m.value) AS max,
+               CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
+                   THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
+               first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first, last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last
+        FROM measurement m WHERE m.series_id = rollup_hours.series AND m.time >= rollup_hours.since AND m.time < rollup_hours.until GROUP BY 1
+    ) h;
+END;
+COMMENT ON FUNCTION rollup_hours(integer, timestamptz, timestamptz) IS
+    'The hours of one series from its measurements in [since, until): what measurement_1h must say of them if both are whole hours.';
+
+CREATE OR REPLACE FUNCTION rollup_storage() RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN to_regclass('public.measurement_1h_stored') IS NULL THEN 'continuous aggregates' ELSE 'tables' END
+$$;
+COMMENT ON FUNCTION rollup_storage() IS
+    'How this database keeps its rollups: tables (set up on the Apache edition) or continuous aggregates (set up on Community).';
+
+-- The views spell out what rollup_hours computes: a function in a view reads with the rights of who asks, who may read only the view.
+DO $do$
+DECLARE
+    hour_figures text := $sql$ count(*) AS count, count(m.value) AS numbers, min(m.value) AS min, max(m.value) AS max,
+        CASE WHEN max(m.value) <= 1e290 AND min(m.value) >= -1e290
+            THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS sum,
+        first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS first, last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS last $sql$;
+    day_figures text := $sql$ sum(h.count)::bigint AS count, sum(h.numbers)::bigint AS numbers, min(h.min) AS min, max(h.max) AS max,
+        CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.sum IS NULL) = 0 THEN sum(h.sum ORDER BY h.bucket) END AS sum,
+        first(h.first, h.bucket) FILTER (WHERE h.numbers > 0) AS first, last(h.last, h.bucket) FILTER (WHERE h.numbers > 0) AS last $sql$;
+    figures text := $sql$ r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last $sql$;
+    computed text := $sql$ r.count, r.numbers, r.min, r.max, r.sum,
+        CASE WHEN abs(r.sum) < r.numbers * '5e-324'::float8 THEN 0 ELSE r.sum / r.numbers END AS avg, r.first, r.last $sql$;
+    named text := $sql$ r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.count, r.numbers, r.min, r.max, r.sum, r.avg, r.first, r.last,
+        s.series_id, s.unit $sql$;
+    name text;
+BEGIN
+    IF rollup_storage() = 'continuous aggregates' THEN
+        FOREACH name IN ARRAY ARRAY['measurement_1h', 'measurement_1d'] LOOP
+            -- By series, as below. The second half, which is empty, keeps the planner from making a plain join of it.
+            EXECUTE format($sql$
+                CREATE OR REPLACE VIEW %1$I AS SELECT %2$s FROM series s CROSS JOIN LATERAL (
+                    SELECT %3$s FROM %4$I r WHERE r.series_id = s.series_id UNION ALL SELECT %3$s FROM %4$I r WHERE false
+                ) r $sql$, name || '_named', named, 'r.bucket,' || figures, name);
+        END LOOP;
+        RETURN;
+    END IF;
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1h AS
+        SELECT r.bucket, r.series_id, %1$s FROM measurement_1h_stored r WHERE r.bucket < (SELECT threshold FROM rollup_state)
+        UNION ALL
+        SELECT r.bucket, r.series_id, %2$s FROM (
+            SELECT time_bucket('1 hour', m.time) AS bucket, m.series_id, %3$s
+            FROM measurement m WHERE m.time >= (SELECT threshold FROM rollup_state) GROUP BY 1, 2
+        ) r $sql$, figures, computed, hour_figures);
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1d AS
+        SELECT r.bucket, r.series_id, %1$s FROM measurement_1d_stored r WHERE r.bucket < (SELECT threshold_1d FROM rollup_state)
+        UNION ALL
+        SELECT r.bucket, r.series_id, %2$s FROM (
+            SELECT time_bucket('1 day', h.bucket) AS bucket, h.series_id, %3$s
+            FROM measurement_1h h WHERE h.bucket >= (SELECT threshold_1d FROM rollup_state) GROUP BY 1, 2
+        ) r $sql$, figures, computed, day_figures);
+    -- By series, because the part that is computed cannot take the condition of a join: it would compute every series.
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1h_named AS
+        SELECT %4$s FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
+            SELECT r.bucket, %1$s FROM measurement_1h_stored r WHERE r.series_id = s.series_id AND r.bucket < t.threshold
+            UNION ALL
+            SELECT r.bucket, %2$s FROM (
+                SELECT time_bucket('1 hour', m.time) AS bucket, %3$s
+                FROM measurement m WHERE m.series_id = s.series_id AND m.time >= t.threshold GROUP BY 1
+            ) r
+        ) r $sql$, figures, computed, hour_figures, named);
+    EXECUTE format($sql$
+        CREATE OR REPLACE VIEW measurement_1d_named AS
+        SELECT %5$s FROM rollup_state t CROSS JOIN series s CROSS JOIN LATERAL (
+            SELECT r.bucket, %1$s FROM measurement_1d_stored r WHERE r.series_id = s.series_id AND r.bucket < t.threshold_1d
+            UNION ALL
+            SELECT r.bucket, %2$s FROM (
+                SELECT time_bucket('1 day', h.bucket) AS bucket, %4$s FROM (
+                    SELECT r.bucket, %1$s FROM measurement_1h_stored r
+                    WHERE r.series_id = s.series_id AND r.bucket >= t.threshold_1d AND r.bucket < t.threshold
+                    UNION ALL
+                    SELECT r.bucket, %2$s FROM (
+                        SELECT time_bucket('1 hour', m.time) AS bucket, %3$s
+                        FROM measurement m WHERE m.series_id = s.series_id AND m.time >= t.threshold GROUP BY 1
+                    ) r
+                ) h GROUP BY 1
+            ) r
+        ) r $sql$, figures, computed, hour_figures, day_figures, named);
+END
+$do$;
+COMMENT ON VIEW measurement_1h IS
+    'One row is one hour (UTC) of one series: count of measurements, and of those with a number their minimum, maximum, sum, average, first and last by time.';
+COMMENT ON VIEW measurement_1d IS 'One row is one day (UTC) of one series, from its hours; columns as in measurement_1h.';
+COMMENT ON VIEW measurement_1h_named IS 'One row is one hour (UTC) of one series, with its names; columns as in measurement_1h.';
+COMMENT ON VIEW measurement_1d_named IS 'One row is one day (UTC) of one series, with its names; columns as in measurement_1d.';

@@ -1,0 +1,40 @@
+-- Names for people and Grafana. Columns may be added at the end only: CREATE OR REPLACE VIEW allows nothing else.
+CREATE OR REPLACE VIEW measurement_named AS
+SELECT m.time, s.tenant_id, s.project_id, s.device_id, s.metric, m.value, m.value_int, m.value_text, m.series_id, s.unit
+FROM measurement m
+JOIN series s USING (series_id);
+COMMENT ON VIEW measurement_named IS 'One row is one measurement with the names of its series.';
+
+CREATE OR REPLACE VIEW message_named AS
+SELECT m.received_at, s.topic, s.tenant_id, s.project_id, s.device_id, m.kafka_partition, m.kafka_offset, m.payload, m.duplicate_of,
+       CASE m.time_source WHEN 1 THEN 'payload' ELSE 'receive' END AS time_source,
+       c.client_id, c.connection_number, m.sequence, m.packet_id,
+       (m.flags & 1) <> 0 AS dup, (m.flags & 2) <> 0 AS retain, ((m.flags >> 2) & 3)::smallint AS qos,
+       m.source_id, m.connection_id, m.log_generation,
+       CASE WHEN m.duplicate_of IS NOT NULL THEN coalesce(m.duplicate_of_generation, m.log_generation) END AS duplicate_of_generation
+FROM message m
+JOIN source s USING (source_id)
+LEFT JOIN mqtt_connection c USING (connection_id);
+COMMENT ON VIEW message_named IS 'One row is one message with its topic, names and MQTT details.';
+
+CREATE OR REPLACE VIEW quarantine_named AS
+SELECT q.received_at, q.topic, q.tenant_id, q.project_id, q.reason, q.detail, q.kafka_partition, q.kafka_offset, q.payload, q.duplicate_of,
+       q.topic_bytes, c.client_id, c.connection_number, q.sequence, q.packet_id,
+       (q.flags & 1) <> 0 AS dup, (q.flags & 2) <> 0 AS retain, ((q.flags >> 2) & 3)::smallint AS qos,
+       q.connection_id, q.log_generation,
+       CASE WHEN q.duplicate_of IS NOT NULL THEN coalesce(q.duplicate_of_generation, q.log_generation) END AS duplicate_of_generation
+FROM quarantine q
+LEFT JOIN mqtt_connection c USING (connection_id);
+COMMENT ON VIEW quarantine_named IS 'One row is one quarantined message with its MQTT details.';
+
+CREATE OR REPLACE VIEW latest_named AS
+SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.value_int, l.value_text, l.series_id, s.unit
+FROM series_latest l
+JOIN series s USING (series_id);
+COMMENT ON VIEW latest_named IS 'One row is the latest measurement of one series, with its names.';
+
+CREATE OR REPLACE VIEW tenant_leaving AS
+SELECT deletion_id, tenant_id, last_series_id, last_source_id FROM tenant_deletion
+WHERE cut_at IS NOT NULL AND names_gone_at IS NULL AND finished_at IS NULL;
+COMMENT ON VIEW tenant_leaving IS
+    'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to nobody. Usually none.';
