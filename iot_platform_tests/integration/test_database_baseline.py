@@ -16,17 +16,18 @@ import pytest
 
 from iot_platform.database import MigrationError, SchemaError, connect, migrate, pending
 from iot_platform.database.baseline import FILE
-from iot_platform.database.migrate import SQL_DIR, require_migrated
+from iot_platform.database.migrate import require_migrated
+from iot_platform.files import SQL
 from iot_platform.retention import run_retention
 from iot_platform.rollups import roll_up
 from iot_platform.settings import PROJECT_ROOT, Settings, exports
 from iot_platform.tenants.access import grant
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 from iot_platform_tests.support.servers.first_chain import FIRST_CHAIN
 from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.stack import Servers
-from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 
 RENAMED: Final = {name: f"value_{name}" for name in ("count", "min", "max", "sum", "avg", "first", "last")}
 """Columns of measurement_1h and measurement_1d, and of what stores them."""
@@ -172,5 +173,5 @@ def test_what_others_built_on_our_views_stops_it(first_chain: Settings) -> None:
 
 def test_the_first_chain_is_kept_as_it_was(tmp_path: Path) -> None:
     copy = shutil.copytree(FIRST_CHAIN, tmp_path / "sql")
-    listed = (SQL_DIR / "baseline" / "first_chain.sha256").read_bytes()
+    listed = (SQL / "baseline" / "first_chain.sha256").read_bytes()
     subprocess.run(["sha256sum", "--check", "--strict"], input=listed, cwd=copy, check=True, capture_output=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, query
-from iot_platform_tests.support.servers.stack import Servers
 from psycopg2 import sql
 from pydantic import SecretStr
 
 from iot_platform.local.postgresql_roles import create_database
 from iot_platform.settings import Settings, exports
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, query
+from iot_platform_tests.support.servers.stack import Servers
 from iot_platform_tests.support.servers.wheel import ROOT, Installation, build, install, tracked
 
 DATABASE = "of_the_wheel"

@@ -20,7 +20,8 @@ from iot_platform.database import LockTimeoutError, connect
 from iot_platform.database.copy_binary import HEADER, TRAILER
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.locks import advisory_lock, lock_key
-from iot_platform.database.migrate import SQL_DIR, require_migrated
+from iot_platform.database.migrate import require_migrated
+from iot_platform.files import SQL
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
@@ -35,7 +36,7 @@ ROWS_PER_SLICE: Final = 600_000
 """Bounds memory (about 150 bytes for each row) and the length of a transaction; slices never cross a day, which is a chunk."""
 TRIES: Final = 5
 """Attempts in a row without a slice, after 2, 4 … 32 s."""
-BOOKS: Final = SQL_DIR / "simulation" / "history.sql"
+BOOKS: Final = SQL / "simulation" / "history.sql"
 LOCK: Final = "simulated-history"
 LOCK_SECONDS: Final = 60.0
 """How long a lost session of ours may hold the lock."""

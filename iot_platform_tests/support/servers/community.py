@@ -28,7 +28,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pydantic import SecretStr
 
 from iot_platform.database.deadline import BoundedConnection, BoundedCursor
-from iot_platform.database.migrate import SQL_DIR, migrate
+from iot_platform.database.migrate import migrate
+from iot_platform.files import SQL
 from iot_platform.local.install import cached, install_packages, run_logged, which
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.postgresql_roles import HARDEN, create_database, create_roles
@@ -56,7 +57,7 @@ class Pglite:
 
 
 @contextmanager
-def run_pglite(folder: Path, sql_dir: Path = SQL_DIR) -> Iterator[Pglite]:
+def run_pglite(folder: Path, sql_dir: Path = SQL) -> Iterator[Pglite]:
     """The server with a migrated template database; it ends with this process, however that ends. `folder`: for its logs."""
     modules = install(Settings().cache_dir, folder / "install.log")
     command = ["node", "--no-warnings", str(FOLDER / "server.mjs"), str(modules), "0"]
