@@ -83,12 +83,12 @@ class GroupOffsets:
         if error.code() in _PASSING:
             self._due = self._clock() + PASSING_SECONDS
             return
-        if error.code() == self._said:
-            return
-        self._said = error.code()
-        log.warning(
-            "drain_group_not_noted", group=self._settings.kafka_drain_group, reason=self._reason(error), setting="IOT_KAFKA_DRAIN_GROUP"
-        )
+        if error.code() != self._said:
+            self._said = error.code()
+            log.warning(
+                "drain_group_not_noted", group=self._settings.kafka_drain_group, reason=self._reason(error), setting="IOT_KAFKA_DRAIN_GROUP"
+            )
+        self.close()  # the next connection has the password and the certificates that the files hold then
 
     def _reason(self, error: KafkaError) -> str:
         if error.code() == KafkaError.UNKNOWN_MEMBER_ID:

@@ -4,10 +4,11 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import dagster as dg
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
@@ -25,6 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
+STARTING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+"""The group's coordinator is just starting."""
 _numbers = itertools.count(1)
 
 
@@ -43,8 +46,18 @@ def own(settings: Settings) -> Settings:
 
 def noted(settings: Settings) -> dict[int, int]:
     """What the group has of the test's topic. (An AdminClient ends the process when it asks while the group's coordinator loads.)"""
+    wanted = [TopicPartition(settings.kafka_topic, partition) for partition in range(2)]
     with closing(Consumer({**settings.kafka_config(), "group.id": settings.kafka_drain_group})) as consumer:
-        found = consumer.committed([TopicPartition(settings.kafka_topic, partition) for partition in range(2)], timeout=20)
+
+        def committed() -> list[TopicPartition] | None:
+            try:
+                return consumer.committed(wanted, timeout=20)
+            except KafkaException as error:
+                if error.args[0].code() in STARTING:
+                    return None
+                raise
+
+        found = eventually(committed)
     return {item.partition: item.offset for item in found if item.offset >= 0}
 
 
@@ -150,6 +163,30 @@ def test_a_missing_right_on_the_group_is_named_once(secured_kafka: SecuredKafka)
     )
     # The first answers may still be that Kafka is making the topic of the groups: nothing to log, and tried again.
     eventually(lambda: (told_over(settings, minutes=1), noted(everything)) == ([], {0: 3}))
+
+
+def test_a_new_password_in_the_file_is_taken_over(secured_kafka: SecuredKafka, tmp_path: Path) -> None:
+    user, topic, group, file = "group-changes", "group-changes", "group-changes", tmp_path / "password"
+    secured_kafka.set_password(user, "new")
+    secured_kafka.create(topic)
+    secured_kafka.grant(user, "READ", "DESCRIBE", topic=topic)
+    secured_kafka.grant(user, "READ", group=group)
+    file.write_text("old")
+    access = secured_kafka.sasl(user, "old") | {"kafka_sasl_password": None, "kafka_sasl_password_file": file}
+    settings, clock = Settings(**access, kafka_topic=topic, kafka_drain_group=group), [0.0]
+
+    def noted_now() -> list[str]:
+        with capture_logs() as logs:
+            clock[0] += NOTE_SECONDS
+            offsets.note({0: 3})
+            eventually(lambda: offsets.note({}) or offsets._answer is None, seconds=30, what="no answer")  # type: ignore[func-returns-value]
+        return [str(entry["reason"]) for entry in logs]
+
+    with closing(GroupOffsets(settings, lambda: clock[0])) as offsets:
+        (reason,) = noted_now()
+        assert "IOT_KAFKA_SASL_PASSWORD_FILE" in reason
+        file.write_text("new")
+        eventually(lambda: noted_now() == [] and noted(settings) == {0: 3}, 60)
 
 
 def told_over(settings: Settings, *, minutes: int) -> list[dict[str, object]]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
-from iot_platform_tests.ingest_rig import Record, Rig
 
 from ingest_daemon.credentials import Identity
 from ingest_daemon.gate import Gate
 from ingest_daemon.sink_state import FOLLOWING, SinkState
+from iot_platform_tests.support.feeds.sink_rig import Record, Rig
 
 DIRECT, PROBING, UNPROVEN, FORWARDING, FAILED, CLOSED = SinkState
 RETRIABLE = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
