@@ -44,7 +44,7 @@ class Kafka(Script):
     def _answer(self, record: Record) -> Any:
         topic, value, key, _ = record
         trouble = self.dead_letters if topic == "iot-dead-letter" else self.trouble.get(key)
-        if trouble == "hold" or self._reports.get(key, 0) >= self.at_once:
+        if isinstance(trouble, str) or self._reports.get(key, 0) >= self.at_once:
             return "hold"
         self._reports[key] = self._reports.get(key, 0) + 1
         self._reported.add(id(record))
