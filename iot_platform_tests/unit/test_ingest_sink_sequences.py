@@ -11,12 +11,12 @@ from confluent_kafka import KafkaError
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from iot_platform_tests.ingest_rig import Record, Rig, Script
 
 from ingest_daemon.credentials import Identity
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import Pending, Place
 from ingest_daemon.spool_store import Range, Row
+from iot_platform_tests.support.feeds.sink_rig import Record, Rig, Script
 
 RETRIABLE = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 REFUSED = KafkaError(KafkaError.INVALID_RECORD)
