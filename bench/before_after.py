@@ -1,12 +1,13 @@
-"""This checkout against an earlier one, alternated in one run: the drain from a backlog in Kafka, or the ingest daemon from a backlog at
-the broker. The other checkout needs its own .venv (`make bootstrap` in it), and runs its own code on its own defaults.
+"""This checkout against an earlier one, alternated in one run: the drain from a backlog in Kafka, the ingest daemon from a backlog at the
+broker, or the decoder alone. The other checkout needs its own .venv (`make bootstrap` in it), and runs its own code on its own defaults.
 
     python -m bench.before_after drain ../before --kind flat --messages 400000 --rounds 15
     python -m bench.before_after ingest ../before --messages 150000 --rounds 8
+    python -m bench.before_after decode ../before --messages 20000 --rounds 8
 
-Servers as for bench.drain and bench.ingest. The ingest daemon of this checkout writes to topics with flush.messages=1, the other one to
-topics with Kafka's own settings. The first round warms up and is not counted. Prints, per figure, the medians, their ratio (above 1: this
-checkout is faster or needs less) and the median of the ratios of the pairs.
+Servers as for bench.drain and bench.ingest; the decoder needs none. Both ingest daemons write to topics with flush.messages=1; the earlier
+one to topics with Kafka's own settings if --no-flush-before asks for the price of syncing. The first round warms up and is not counted.
+Prints, per figure, the medians, their ratio (above 1: this checkout is faster or needs less) and the median of the ratios of the pairs.
 """
 
 import argparse
@@ -42,6 +43,24 @@ from bench import ingest
 mqtt, kafka, topic, count = sys.argv[1:4] + [int(sys.argv[4])]
 ingest.prepare(mqtt, topic, topic, count, v5=True)
 print(json.dumps(ingest.daemon(mqtt, kafka, topic, topic, count)))
+"""
+DECODE = """
+import gc, json, sys, time
+from bench.decode import flat, realistic, records
+from iot_platform.settings import Settings
+from iot_platform.telemetry.decode import Decoder, DecodeRules
+gc.disable()
+count, rules, found = int(sys.argv[1]), DecodeRules.from_settings(Settings()), {}
+for name, make in (("flat_us", flat), ("mix_us", realistic)):
+    decoder = Decoder(rules)
+    batches = [records(make, count, seed) for seed in range(4)]
+    times = []
+    for batch in batches:
+        begun = time.process_time()
+        decoder.decode(batch.topics, batch.payloads, batch.received_at)
+        times.append((time.process_time() - begun) / count * 1e6)
+    found[name] = sorted(times[1:])[1]
+print(json.dumps(found))
 """
 
 
@@ -96,23 +115,33 @@ def compare_drain(options: argparse.Namespace) -> None:
 def compare_ingest(options: argparse.Namespace) -> None:
     def once(checkout: Path, name: str) -> Result:
         topic = f"bench-before-after-{name}"
-        with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"} if checkout == HERE else {}):
+        synced = checkout == HERE or options.flush_before
+        with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"} if synced else {}):
             return run(checkout, INGEST, options.mqtt, options.kafka, topic, str(options.messages))
 
     show(compare(options.before, options.rounds, once), {"per_second": True, "cpu_us": False, "resident_mb": False})
 
 
+def compare_decode(options: argparse.Namespace) -> None:
+    found = compare(options.before, options.rounds, lambda checkout, _: run(checkout, DECODE, str(options.messages)))
+    show(found, {"flat_us": False, "mix_us": False})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["drain", "ingest"])
+    parser.add_argument("what", choices=list(COMPARE))
     parser.add_argument("before", type=lambda text: Path(text).resolve(), help="the earlier checkout")
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--flush-before", action=argparse.BooleanOptionalAction, default=True, help="flush.messages=1 for the earlier one")
     parser.add_argument("--kind", choices=["flat", "mix"], default="flat", help="of the drain's messages")
     parser.add_argument("--mqtt", default=os.environ.get("IOT_MQTT_URL", "mqtt://127.0.0.1:1883"))
     parser.add_argument("--kafka", default=os.environ.get("IOT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
     options = parser.parse_args()
-    (compare_drain if options.what == "drain" else compare_ingest)(options)
+    COMPARE[options.what](options)
+
+
+COMPARE = {"drain": compare_drain, "ingest": compare_ingest, "decode": compare_decode}
 
 
 if __name__ == "__main__":
