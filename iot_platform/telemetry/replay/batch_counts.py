@@ -73,23 +73,23 @@ def _rows(names: Names, work: Work, touched: Bools, groups: list[Group], generat
 
 
 def _detail(work: Work, mine: Bools) -> str | None:
-    what = "restored" if work.held.counted else "restored, counted by no batch before:"
+    what = "restored" if work.replayed.counted else "restored, counted by no batch before:"
     parts = {what: work.restore & mine, "reason brought up to date": work.update & mine}
     return "; ".join(f"{what} {int(mask.sum())}" for what, mask in parts.items() if mask.any()) or None
 
 
 def _changes(work: Work, mine: Bools) -> list[Group]:
     """Of these records, what was counted before goes, what is true now comes."""
-    everyone = np.arange(len(work.held))
+    everyone = np.arange(len(work.replayed))
     now = np.array([work.catalog.project_index(project) for project in work.projects(everyone)], np.int32)
-    before = np.array([work.catalog.project_index(project) for project in work.held.project], np.int32)
-    before_them = work.stored | work.restore & work.removed if work.held.counted else work.stored
+    before = np.array([work.catalog.project_index(project) for project in work.replayed.project], np.int32)
+    before_them = work.stored | work.restore & work.removed if work.replayed.counted else work.stored
     added = _groups(work, mine & before_them & work.added, now, bad=False, outcomes=(INSERTED,))
     for group in added:  # the drain counted these messages, and their duplicates and conflicts
         group.messages = group.duplicates = 0
     moved = _groups(work, mine & work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
     new = [*moved, *added, *_groups(work, mine & work.update, now, bad=True)]
-    if not work.held.counted:
+    if not work.replayed.counted:
         is_bad = work.plan.is_bad
         new += _groups(work, mine & work.restore & ~is_bad, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
         new += _groups(work, mine & work.restore & is_bad, now, bad=True)

@@ -11,7 +11,7 @@ from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSER
 from iot_platform.telemetry.drain.plan import Copies, Plan, detail_text, project_of, resolve_names
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay.removed import Removed
-from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.rows import ReplayBatch
 from iot_platform.telemetry.replay.selection import Selection
 from iot_platform.telemetry.replay.tally import SAMPLES, STORED, Sample, Tally
 
@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 class Work:
     """A batch, and what becomes of its records (masks); records in none of the masks stay as they are and count for nothing."""
 
-    held: Held
+    replayed: ReplayBatch
     plan: Plan
     catalog: Catalog
     leave: Bools  # from quarantine into message
@@ -37,27 +37,29 @@ class Work:
     result: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @classmethod
-    def of(cls, held: Held, batch: DecodedRecords, copies: Copies, catalog: Catalog, *, selection: Selection, removed: Removed) -> "Work":
+    def of(
+        cls, replayed: ReplayBatch, batch: DecodedRecords, copies: Copies, catalog: Catalog, *, selection: Selection, removed: Removed
+    ) -> "Work":
         """Decide about a batch. Commits: names it needs are created, in transactions of their own, if the catalog may."""
-        wanted = _wanted(held, batch, selection)
-        forbidden = removed.forbidden(held, batch)
+        wanted = _wanted(replayed, batch, selection)
+        forbidden = removed.forbidden(replayed, batch)
         wanted &= ~forbidden
-        stored = wanted & ~held.in_quarantine & ~held.restored
-        refused = resolve_names(catalog, batch, copies, wanted & ~(stored & (held.duplicate_of >= 0)))
+        stored = wanted & ~replayed.in_quarantine & ~replayed.restored
+        refused = resolve_names(catalog, batch, copies, wanted & ~(stored & (replayed.duplicate_of >= 0)))
         plan = Plan.of(batch, copies, refused)
-        quarantined = wanted & held.in_quarantine
+        quarantined = wanted & replayed.in_quarantine
         return cls(
-            held,
+            replayed,
             plan,
             catalog,
             leave=quarantined & ~plan.is_bad,
-            update=quarantined & plan.is_bad & _reworded(held, plan),
-            restore=wanted & held.restored,
+            update=quarantined & plan.is_bad & _reworded(replayed, plan),
+            restore=wanted & replayed.restored,
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
             staying=quarantined & plan.is_bad,
             elsewhere=forbidden,
-            removed=held.restored & removed.by_retention(held),
+            removed=replayed.restored & removed.by_retention(replayed),
         )
 
     def select(self) -> Values:
@@ -68,7 +70,7 @@ class Work:
     @property
     def added(self) -> Bools:
         """Records of which measurements were inserted."""
-        added = np.zeros(len(self.held), np.bool_)
+        added = np.zeros(len(self.replayed), np.bool_)
         if self.values is not None:
             added[self.values.row[self.result == INSERTED]] = True
         return added
@@ -84,10 +86,10 @@ class Work:
 
     def tally(self) -> Tally:
         """Counts of everything that was decided, and of the measurements."""
-        plan, held, result, added = self.plan, self.held, self.result, self.added
+        plan, replayed, result, added = self.plan, self.replayed, self.result, self.added
         of_stored = self.stored[self.values.row] if self.values is not None else np.zeros(0, np.bool_)
         tally = Tally(
-            read=len(held),
+            read=len(replayed),
             moved=int(self.leave.sum()),
             moved_copies=int((self.leave & (plan.duplicate_of >= 0)).sum()),
             still_bad=int(self.staying.sum()),
@@ -102,8 +104,8 @@ class Work:
             measurement_duplicates=int(((result == DUPLICATE) & ~of_stored).sum()),
             measurement_conflicts=int((result == CONFLICT).sum()),
         )
-        tally.reasons = Counter((held.reason[row], str(plan.bad[row][0])) for row in np.flatnonzero(self.staying).tolist())
-        tally.reasons.update(Counter((held.reason[row], STORED) for row in np.flatnonzero(self.leave).tolist()))
+        tally.reasons = Counter((replayed.reason[row], str(plan.bad[row][0])) for row in np.flatnonzero(self.staying).tolist())
+        tally.reasons.update(Counter((replayed.reason[row], STORED) for row in np.flatnonzero(self.leave).tolist()))
         tally.projects = Counter(self.projects(np.flatnonzero(self.leave | self.restore & ~plan.is_bad | self.stored & added)))
         bad = np.flatnonzero(self.staying | self.refused)[:SAMPLES].tolist()
         records = plan.records
@@ -115,18 +117,18 @@ class Work:
         return tally
 
 
-def _wanted(held: Held, batch: DecodedRecords, selection: Selection) -> Bools:
+def _wanted(replayed: ReplayBatch, batch: DecodedRecords, selection: Selection) -> Bools:
     if selection.tenant is None and selection.project is None:
-        return np.ones(len(held), np.bool_)
-    named = (project_of(batch, row) for row in range(len(held)))
-    return np.array([selection.wants(before, now) for before, now in zip(held.project, named, strict=True)], np.bool_)
+        return np.ones(len(replayed), np.bool_)
+    named = (project_of(batch, row) for row in range(len(replayed)))
+    return np.array([selection.wants(before, now) for before, now in zip(replayed.project, named, strict=True)], np.bool_)
 
 
-def _reworded(held: Held, plan: Plan) -> Bools:
+def _reworded(replayed: ReplayBatch, plan: Plan) -> Bools:
     """Quarantined records of which the table says something else than what would be said today."""
-    found = np.zeros(len(held), np.bool_)
+    found = np.zeros(len(replayed), np.bool_)
     for row, (reason, detail) in plan.bad.items():
-        if held.in_quarantine[row]:
-            said = held.reason[row], held.detail[row], held.project[row]
+        if replayed.in_quarantine[row]:
+            said = replayed.reason[row], replayed.detail[row], replayed.project[row]
             found[row] = said != (str(reason), detail_text(detail), project_of(plan.batch, row))
     return found

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.telemetry.drain.plan import project_of
 from iot_platform.telemetry.envelope import EARLIEST
 from iot_platform.telemetry.records import DecodedRecords
-from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.rows import ReplayBatch
 
 _HORIZON: Final = "SELECT nullif(audit_horizon(), '-infinity')"
 _DELETED: Final = """
@@ -42,17 +42,17 @@ class Removed:
         horizon = EARLIEST if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
         return cls(horizon, {(tenant, part): offset for tenant, topic_id, part, offset in found if topic_ids.get(part) == topic_id})
 
-    def by_retention(self, held: Held) -> Bools:
+    def by_retention(self, replayed: ReplayBatch) -> Bools:
         """Records that are not lost when neither table has them: of these, only measurements they add are counted, as they were before."""
-        early: Bools = held.records.envelope.received_at < self.horizon
+        early: Bools = replayed.records.envelope.received_at < self.horizon
         return early
 
-    def forbidden(self, held: Held, batch: DecodedRecords) -> Bools:
+    def forbidden(self, replayed: ReplayBatch, batch: DecodedRecords) -> Bools:
         """Records to restore of tenants that were deleted: they never come back."""
-        found = np.zeros(len(held), np.bool_)
+        found = np.zeros(len(replayed), np.bool_)
         if self.offsets:
-            records = held.records
-            for row in np.flatnonzero(held.restored).tolist():
+            records = replayed.records
+            for row in np.flatnonzero(replayed.restored).tolist():
                 tenant, _ = project_of(batch, row)
                 found[row] = records.place_at(row) < self.offsets.get((tenant, int(records.partition[row])), 0)
         return found

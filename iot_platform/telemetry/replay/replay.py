@@ -21,8 +21,8 @@ from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
 from iot_platform.telemetry.replay import rows, selection
-from iot_platform.telemetry.replay.restore import KafkaShelf, Offsets, held, missing
-from iot_platform.telemetry.replay.rows import Held, Key
+from iot_platform.telemetry.replay.restore import KafkaLog, Offsets, batch_from_kafka, missing
+from iot_platform.telemetry.replay.rows import Key, ReplayBatch
 from iot_platform.telemetry.replay.selection import Selection, Slice
 from iot_platform.telemetry.replay.tally import Tally
 from iot_platform.telemetry.replay.writer import ReplayWriter
@@ -74,7 +74,7 @@ class Replay:
         self._reading: Connection | None = None
         self._writing: Connection | None = None
         self._writer: ReplayWriter | None = None
-        self._shelf: KafkaShelf | None = None
+        self._kafka_log: KafkaLog | None = None
         self._place = self._following = self._began_at = _Place()
         self._in_doubt: tuple[Tally, list[LedgerKey], _Place] | None = None
 
@@ -177,17 +177,17 @@ class Replay:
         wanted = wanted[wanted >= self._place.offset]
         if not len(wanted):
             return None
-        self._shelf = self._shelf or KafkaShelf(self._settings, self._offsets)
-        if reason := self._shelf.reason_against(partition, reading):
+        self._kafka_log = self._kafka_log or KafkaLog(self._settings, self._offsets)
+        if reason := self._kafka_log.reason_against(partition, reading):
             return self._give_up(partition, wanted, reason)
         if (wanted >= part.kafka_to).any():
             self._give_up(partition, wanted[wanted >= part.kafka_to], f"Kafka's log was cut at {part.kafka_to} since")
             wanted = wanted[wanted < part.kafka_to]
-        low = self._shelf.low(partition)
+        low = self._kafka_log.low(partition)
         if (wanted < low).any():
             self._give_up(partition, wanted[wanted < low], f"Kafka's log begins at {low}")
-        for records, passed in self._shelf.fetch(partition, part.generation, wanted[wanted >= low], self._stop.is_set):
-            self._write(held(records, counted=part.counted), replace(self._place, offset=int(passed[-1]) + 1))
+        for records, passed in self._kafka_log.fetch(partition, part.generation, wanted[wanted >= low], self._stop.is_set):
+            self._write(batch_from_kafka(records, counted=part.counted), replace(self._place, offset=int(passed[-1]) + 1))
         return None
 
     def _give_up(self, partition: int, wanted: Offsets, reason: str) -> None:
@@ -198,7 +198,7 @@ class Replay:
         )
         self._place = replace(self._place, offset=int(wanted[-1]) + 1)
 
-    def _write(self, batch: Held, following: "_Place") -> None:
+    def _write(self, batch: ReplayBatch, following: "_Place") -> None:
         """Decode and commit a batch; then the place is the following one."""
         self._following = following
         if len(batch) and (writer := self._writer) is not None:
@@ -242,6 +242,6 @@ class Replay:
         for connection in (self._reading, self._writing):
             if connection is not None:
                 connection.close()
-        if self._shelf is not None:
-            self._shelf.close()
-        self._reading = self._writing = self._writer = self._shelf = None
+        if self._kafka_log is not None:
+            self._kafka_log.close()
+        self._reading = self._writing = self._writer = self._kafka_log = None

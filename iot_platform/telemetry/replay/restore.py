@@ -18,7 +18,7 @@ from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.errors import TransientError
 from iot_platform.telemetry.records import Records
-from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.rows import ReplayBatch
 from iot_platform.telemetry.replay.selection import Slice
 
 SILENCE_SECONDS: Final = 30.0
@@ -62,7 +62,7 @@ def missing(connection: Connection, part: Slice) -> Offsets:
     return found[:0] if len(found) == part.empty else found
 
 
-class KafkaShelf:
+class KafkaLog:
     """The log of the drained topic, for reading again what lies behind next_offset."""
 
     def __init__(self, settings: Settings, rows: dict[int, offsets.OffsetRow]) -> None:
@@ -146,10 +146,10 @@ def take(records: Records, rows: npt.NDArray[np.intp]) -> Records:
     )
 
 
-def held(records: Records, *, counted: bool) -> Held:
+def batch_from_kafka(records: Records, *, counted: bool) -> ReplayBatch:
     """Records from Kafka, for the writer: it finds connection and first copy."""
     count = len(records)
-    return Held(
+    return ReplayBatch(
         records=records,
         in_quarantine=np.zeros(count, np.bool_),
         restored=np.ones(count, np.bool_),

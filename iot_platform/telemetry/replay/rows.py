@@ -60,8 +60,9 @@ ORDER BY received_at, kafka_partition, record_place(log_generation, kafka_offset
 
 
 @dataclass(slots=True)
-class Held:
-    """n records, and where they are now: in message, in quarantine (with what it says of them), or restored from Kafka into neither."""
+class ReplayBatch:
+    """n records, each in one of three places: in message, in quarantine (with its row's reason and detail), or read from Kafka because
+    neither table has it (`restored`)."""
 
     records: Records
     in_quarantine: npt.NDArray[np.bool_]
@@ -90,7 +91,9 @@ def session(connection: Connection) -> None:
         connection.answer_seconds = SORT_SECONDS + 15.0
 
 
-def read(connection: Connection, settings: Settings, selection: Selection, part: Slice, after: Key | None) -> Iterator[tuple[Held, Key]]:
+def read(
+    connection: Connection, settings: Settings, selection: Selection, part: Slice, after: Key | None
+) -> Iterator[tuple[ReplayBatch, Key]]:
     """Batches of the slice's rows behind `after`, in the order of Key and bounded as a drain's are, each with its last key. The slice is
     one reading transaction; another replay may move rows meanwhile."""
     parameters = selection.parameters() | {
@@ -115,16 +118,16 @@ def read(connection: Connection, settings: Settings, selection: Selection, part:
             left = settings.drain_batch_records - len(batch), settings.drain_batch_bytes - size
             room = max(1, min(FETCH, left[0], int(left[1] * len(batch) / max(1, size))))
             if min(left) <= 0:
-                yield held(batch), batch[-1][:3]
+                yield batch_of_rows(batch), batch[-1][:3]
                 batch, size, room = [], 0, 64
     finally:
         if not connection.closed:
             connection.rollback()
     if batch:  # the last one, or the only one, is written after the reading transaction
-        yield held(batch), batch[-1][:3]
+        yield batch_of_rows(batch), batch[-1][:3]
 
 
-def held(rows: list[tuple[Any, ...]]) -> Held:
+def batch_of_rows(rows: list[tuple[Any, ...]]) -> ReplayBatch:
     """Rows of the query as columns, in offset order within each partition as a drain has them."""
     rows = sorted(rows, key=itemgetter(1, 2))
     received, partition, place, sequence, copies, connection, packet, flags, topics, topic_bytes, payloads, reasons, details, *names = zip(
@@ -150,7 +153,7 @@ def held(rows: list[tuple[Any, ...]]) -> Held:
         ranges={},
         generation=generation,
     )
-    return Held(
+    return ReplayBatch(
         records=records,
         in_quarantine=np.array([reason is not None for reason in reasons], np.bool_),
         restored=np.zeros(count, np.bool_),

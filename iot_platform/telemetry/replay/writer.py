@@ -19,7 +19,7 @@ from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import batch_counts
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.replay.removed import Removed
-from iot_platform.telemetry.replay.rows import Held
+from iot_platform.telemetry.replay.rows import ReplayBatch
 from iot_platform.telemetry.replay.selection import Selection
 from iot_platform.telemetry.replay.tally import Tally
 from iot_platform.telemetry.retries import LedgerKey
@@ -77,7 +77,7 @@ class ReplayWriter:
             cursor.execute(CREATE_STAGE)
         connection.commit()
 
-    def write(self, held: Held, decoded: DecodedBatch, decoder: Decoder) -> Tally:
+    def write(self, replayed: ReplayBatch, decoded: DecodedBatch, decoder: Decoder) -> Tally:
         """Commit a batch. When it raises, nothing has happened (or, `in_doubt`, everything).
 
         Raises:
@@ -86,9 +86,9 @@ class ReplayWriter:
         while True:
             if self._catalog is None or self._catalog.decoder is not decoder:
                 self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
-            removed = Removed.look(self._connection, self._names.topic_ids) if held.restored.any() else Removed()
-            batch = DecodedRecords(held.records, decoded, decoder)
-            work = Work.of(held, batch, self._copies(held), self._catalog, selection=self._selection, removed=removed)
+            removed = Removed.look(self._connection, self._names.topic_ids) if replayed.restored.any() else Removed()
+            batch = DecodedRecords(replayed.records, decoded, decoder)
+            work = Work.of(replayed, batch, self._copies(replayed), self._catalog, selection=self._selection, removed=removed)
             if self._dry_run:
                 work.result = self._measurements.look(work.select())
                 return work.tally()
@@ -98,11 +98,11 @@ class ReplayWriter:
             self._connection.rollback()
             self._catalog = None  # names were deleted with their tenant
 
-    def _copies(self, held: Held) -> Copies:
+    def _copies(self, replayed: ReplayBatch) -> Copies:
         """What the tables know of repetitions; of restored records, what a search finds. Commits connections that are new."""
-        if self._dry_run or not held.restored.any():
-            return Copies([], held.duplicate_of, held.connection_id)
-        records = held.records
+        if self._dry_run or not replayed.restored.any():
+            return Copies([], replayed.duplicate_of, replayed.connection_id)
+        records = replayed.records
         ids = self._connections.resolve(records.envelope.connections)
         found = list(streams(records, ids))
         first = Redelivery(self._connection, self._rules.in_flight_window).find(records, found)
