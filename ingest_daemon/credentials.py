@@ -13,14 +13,14 @@ log = structlog.get_logger("ingest.kafka")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What we show to Kafka: a changed password is given to live clients, changed files need new ones."""
+class ClientCredentials:
+    """The credentials in use. A changed password is given to live clients; changed files need new clients."""
 
     password: str | None
     files: bytes  # digest of CA, certificate and key
 
     def __repr__(self) -> str:
-        return "Identity(…)"
+        return "ClientCredentials(…)"
 
 
 class Credentials:
@@ -48,7 +48,7 @@ class Credentials:
                 log.info("credentials_changed", password=found.password != self.current.password, files=found.files != self.current.files)
                 self.current = found
 
-    def _read(self) -> Identity:
+    def _read(self) -> ClientCredentials:
         digest = hashlib.sha256()
         for name in ("kafka_ssl_ca_file", "kafka_ssl_cert_file", "kafka_ssl_key_file"):
             path = getattr(self._settings, name)
@@ -58,4 +58,4 @@ class Credentials:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
                 raise SettingsError(f"IOT_{name.upper()}: can't read {path}: {error.strerror}") from error
-        return Identity(self._settings.kafka_password(), digest.digest())
+        return ClientCredentials(self._settings.kafka_password(), digest.digest())

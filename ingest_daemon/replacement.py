@@ -29,7 +29,7 @@ class Replacement:
         self._refused = refused
         self._credentials = credentials
         self._clock = clock
-        self._identity = credentials.current  # in use, or about to be
+        self._in_use = credentials.current  # in use, or about to be
         self._take_over_at = 0.0  # not before
         self._hand_over_by = 0.0  # at the latest; 0: no hand-over
         self._fatal: Any = None  # the producer's fatal error that was seen last
@@ -41,7 +41,7 @@ class Replacement:
 
     def take_over_credentials(self) -> bool:
         """Use what the files hold now: a password at once, certificates by a hand-over; whether one begins here."""
-        found, before = self._credentials.current, self._identity
+        found, before = self._credentials.current, self._in_use
         if found is before or self._clock() < self._take_over_at:
             return False
         if found.password is not None and found.password != before.password:
@@ -55,7 +55,7 @@ class Replacement:
                 return False
             self._refused.renew()
             self._hand_over_by = self._clock() + HANDOVER_SECONDS
-        self._identity = found
+        self._in_use = found
         return files_changed
 
     @property

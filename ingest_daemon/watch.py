@@ -27,7 +27,7 @@ class KafkaWatch:
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self._settings = settings
         self._credentials = credentials
-        self._identity = credentials.current
+        self._in_use = credentials.current
         self._stop = threading.Event()
         self.problem: str | None = "Kafka: not asked yet"
         self.degraded: str | None = None
@@ -62,11 +62,11 @@ class KafkaWatch:
     def _connect(self) -> Any:
         """A client with the credentials as they are now. Raises SettingsError and KafkaException when librdkafka refuses them."""
         found = self._credentials.current
-        if found.files != self._identity.files:
+        if found.files != self._in_use.files:
             self._disconnect()
-        elif found.password is not None and found.password != self._identity.password and self._client is not None:
+        elif found.password is not None and found.password != self._in_use.password and self._client is not None:
             self._client.set_sasl_credentials(self._settings.kafka_sasl_username or "", found.password)
-        self._identity = found
+        self._in_use = found
         if self._client is None:
             # librdkafka's own log lines come from the producer already.
             config: dict[str, Any] = {

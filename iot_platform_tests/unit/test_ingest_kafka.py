@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from ingest_daemon.credentials import Identity
+from ingest_daemon.credentials import ClientCredentials
 from ingest_daemon.inflight import Place, State
 from iot_platform_tests.support.feeds.sink_rig import Record, Rig
 
@@ -134,7 +134,7 @@ def test_a_new_password_goes_to_producers_that_are_idle_too(rig: Rig) -> None:
     rig.script.answer = lambda record: None if record[0] == "iot-dead-letter" else KafkaError(KafkaError.INVALID_RECORD)
     rig.send(b"bad")
     rig.turns()
-    rig.credentials.current = Identity("new", rig.credentials.current.files)
+    rig.credentials.current = ClientCredentials("new", rig.credentials.current.files)
     rig.turns(1)
     assert [producer.password for producer in rig.script.producers] == [("", "new")] * 2
 
@@ -143,7 +143,7 @@ def test_new_certificates_bring_a_new_producer_once_the_present_one_has_finished
     rig.script.answer = lambda _record: "hold"
     rig.send(b"1")
     rig.turns(1)
-    rig.credentials.current = Identity(None, b"new")
+    rig.credentials.current = ClientCredentials(None, b"new")
     rig.turns(1)
     rig.send(b"2")
     rig.turns(5, seconds=0.1)
@@ -157,7 +157,7 @@ def test_new_certificates_bring_a_new_producer_once_the_present_one_has_finished
 
 def test_certificates_that_librdkafka_refuses_leave_the_present_producer_at_work(rig: Rig) -> None:
     rig.script.unmakable = True
-    rig.credentials.current = Identity(None, b"half written")
+    rig.credentials.current = ClientCredentials(None, b"half written")
     for _ in range(3):
         rig.send(b"x")
         rig.turns(10, seconds=1)

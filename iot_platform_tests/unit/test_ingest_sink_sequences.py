@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ingest_daemon.credentials import Identity
+from ingest_daemon.credentials import ClientCredentials
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import Pending, Place
 from ingest_daemon.spool_store import Range, Row
@@ -118,7 +118,7 @@ class AnySequence(RuleBasedStateMachine):
     @rule(password=st.sampled_from([None, "other"]), files=st.sampled_from([b"1", b"2"]), unmakable=st.sampled_from([False, False, True]))
     def credentials_change(self, password: str | None, files: bytes, unmakable: bool) -> None:
         self.kafka.unmakable = unmakable
-        self.rig.credentials.current = Identity(password, files)
+        self.rig.credentials.current = ClientCredentials(password, files)
 
     @precondition(lambda self: len(self.messages) > 5)
     @rule(how=st.sampled_from(["not yet"] * 4 + ["at leisure", "now"]))

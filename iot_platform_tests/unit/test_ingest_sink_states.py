@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError
 
-from ingest_daemon.credentials import Identity
+from ingest_daemon.credentials import ClientCredentials
 from ingest_daemon.gate import Gate
 from ingest_daemon.sink_state import FOLLOWING, SinkState
 from iot_platform_tests.support.feeds.sink_rig import Record, Rig
@@ -69,7 +69,7 @@ def refused_are_many(rig: Rig) -> None:
 
 
 def new_files(rig: Rig, name: bytes = b"new") -> None:
-    rig.credentials.current = Identity(None, name)
+    rig.credentials.current = ClientCredentials(None, name)
     rig.turns(1)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_daemon import spool
-from ingest_daemon.credentials import Identity
+from ingest_daemon.credentials import ClientCredentials
 from ingest_daemon.errors import SpoolError
 from ingest_daemon.inflight import State
 from ingest_daemon.spool_store import Range, Row
@@ -259,7 +259,7 @@ class World:
     def new_files(self) -> None:
         """Certificates change, perhaps to ones that librdkafka refuses."""
         self.kafka.unmakable = self.data.draw(st.booleans(), label="refused")
-        self.rig.credentials.current = Identity(None, b"%d" % self.data.draw(st.integers(0, 3)))
+        self.rig.credentials.current = ClientCredentials(None, b"%d" % self.data.draw(st.integers(0, 3)))
 
     def kill(self) -> None:
         """The round under way is committed or not."""
