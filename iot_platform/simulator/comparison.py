@@ -79,7 +79,7 @@ class Row:
     content: Content
     duplicate_of: tuple[int, int] | None  # generation and offset of the first copy
     reason: str | None
-    identity: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     received_us: int = 0
     delivery: tuple[Any, ...] = ()  # connection number, sequence, packet id, DUP: only to explain differences
 
@@ -247,9 +247,9 @@ def _outcomes(rows: Iterable[Row], expected: dict[Content, Expected]) -> list[st
     for row in rows:
         want = expected.get(row.content)
         if want is not None:
-            identity = () if want.reason is not None else (want.tenant, want.project, want.device, want.time_source)
-            if (row.reason, row.identity) != (want.reason, identity):
-                wrong.append((row.place, row.content, (row.reason, row.identity), (want.reason, identity)))
+            names = () if want.reason is not None else (want.tenant, want.project, want.device, want.time_source)
+            if (row.reason, row.names) != (want.reason, names):
+                wrong.append((row.place, row.content, (row.reason, row.names), (want.reason, names)))
     return _some("classified wrongly", wrong)
 
 

@@ -108,7 +108,7 @@ class TopicTemplate:
         return "/".join("x" if level == "+" else level for level in literal)
 
 
-def identity(seed: int, *path: object) -> str:
+def seeded_id(seed: int, *path: object) -> str:
     """A 19-digit id that depends on the seed and the path only, so a larger fleet contains the smaller one."""
     return str(random.Random(f"{seed}/{'/'.join(map(str, path))}").randrange(FIRST_ID, LAST_ID))  # noqa: S311 - reproducible, no secret
 
@@ -117,9 +117,9 @@ def build_fleet(options: FleetOptions, template: TopicTemplate, start_us: int) -
     """All devices, ordered by tenant, project, device."""
     fleet: list[Device] = []
     for tenant_number in range(options.tenants):
-        tenant = identity(options.seed, "tenant", tenant_number)
+        tenant = seeded_id(options.seed, "tenant", tenant_number)
         for project_number in range(options.projects):
-            project = identity(options.seed, "project", tenant_number, project_number)
+            project = seeded_id(options.seed, "project", tenant_number, project_number)
             for device_number in range(options.devices):
                 rng = random.Random(f"{options.seed}/{tenant_number}/{project_number}/{device_number}")  # noqa: S311 - as above
                 fleet.append(_device(rng, options, template, start_us, len(fleet), tenant, project, device_number))

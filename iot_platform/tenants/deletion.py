@@ -167,7 +167,7 @@ class _Deleter:
         """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""
         topics = []
         for (topic,) in self._call("SELECT DISTINCT topic FROM dead_letter"):
-            named = self._rules.identify(topic.encode())
+            named = self._rules.topic_names(topic.encode())
             if named is not None and named.tenant == self._tenant:
                 topics.append(topic)
         if topics:

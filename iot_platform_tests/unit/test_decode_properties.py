@@ -64,10 +64,10 @@ def test_any_bytes_are_classified(topic: bytes | None, payload: bytes | None) ->
 def test_any_topic_below_the_root_and_any_receive_time_are_classified(levels: str, received_at: int) -> None:
     topic = b"mtic/msg/client/realtime/" + levels.encode("utf-8", "surrogatepass")
     assert_classified(topic, b'{"deviceId":"d","t":1,"ts":1795427998}', received_at)
-    identity = RULES.identify(topic)
-    if identity is not None:
-        named = [identity.tenant, identity.project] + ([identity.device] if identity.device is not None else [])
-        assert "/".join(part or "" for part in named) == levels
+    named = RULES.topic_names(topic)
+    if named is not None:
+        parts = [named.tenant, named.project] + ([named.device] if named.device is not None else [])
+        assert "/".join(part or "" for part in parts) == levels
 
 
 @settings(max_examples=500 * EXAMPLES)

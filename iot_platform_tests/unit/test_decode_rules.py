@@ -4,7 +4,7 @@ import pytest
 
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry.decode import DecodeRules, Message, Quarantined, decode_one
-from iot_platform.telemetry.decode.rules import Identity, TopicPattern
+from iot_platform.telemetry.decode.rules import TopicNames, TopicPattern
 from iot_platform_tests.support.feeds.decode_cases import NOW
 
 DEFAULT = "mtic/msg/client/realtime/{tenant}/{project}/{device...}"
@@ -13,20 +13,20 @@ DEFAULT = "mtic/msg/client/realtime/{tenant}/{project}/{device...}"
 @pytest.mark.parametrize(
     ("pattern", "topic", "expected"),
     [
-        (DEFAULT, "mtic/msg/client/realtime/t/p", Identity("t", "p", None)),
-        (DEFAULT, "mtic/msg/client/realtime/t/p/", Identity("t", "p", "")),
-        (DEFAULT, "mtic/msg/client/realtime/t/p/a/b", Identity("t", "p", "a/b")),
-        (DEFAULT, "mtic/msg/client/realtime/t/p//b", Identity("t", "p", "/b")),
+        (DEFAULT, "mtic/msg/client/realtime/t/p", TopicNames("t", "p", None)),
+        (DEFAULT, "mtic/msg/client/realtime/t/p/", TopicNames("t", "p", "")),
+        (DEFAULT, "mtic/msg/client/realtime/t/p/a/b", TopicNames("t", "p", "a/b")),
+        (DEFAULT, "mtic/msg/client/realtime/t/p//b", TopicNames("t", "p", "/b")),
         (DEFAULT, "mtic/msg/client/realtime/t/", None),
         (DEFAULT, "/mtic/msg/client/realtime/t/p", None),
-        (DEFAULT, "mtic/msg/client/realtime/" + "t" * 128 + "/p", Identity("t" * 128, "p", None)),
+        (DEFAULT, "mtic/msg/client/realtime/" + "t" * 128 + "/p", TopicNames("t" * 128, "p", None)),
         (DEFAULT, "mtic/msg/client/realtime/" + "厂" * 43 + "/p", None),
-        ("a/{project}/+/{device}", "a/p/x/d", Identity(None, "p", "d")),
+        ("a/{project}/+/{device}", "a/p/x/d", TopicNames(None, "p", "d")),
         ("a/{project}/+/{device}", "a/p/x/d/e", None),
         ("a/{project}/+/{device}", "a/p/x", None),
     ],
 )
-def test_pattern(pattern: str, topic: str, expected: Identity | None) -> None:
+def test_pattern(pattern: str, topic: str, expected: TopicNames | None) -> None:
     assert TopicPattern.compile(pattern).match(topic) == expected
 
 

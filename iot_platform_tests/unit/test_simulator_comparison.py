@@ -25,9 +25,9 @@ def perfect(published: list[Published]) -> Stored:
     rows, model = [], Model()
     for offset, item in enumerate(published):
         want = item.message.expected
-        identity = () if want.reason else (want.tenant, want.project, want.device, want.time_source)
+        names = () if want.reason else (want.tenant, want.project, want.device, want.time_source)
         content = (item.message.topic.encode(), item.message.payload)
-        rows.append(Row((0, 0, offset), content, None, want.reason, identity, START_US + offset))
+        rows.append(Row((0, 0, offset), content, None, want.reason, names, START_US + offset))
         if want.reason is None:
             model.add(want, START_US + offset)
     rows.append(replace(rows[-1], place=(0, 0, len(rows)), duplicate_of=(0, len(rows) - 1)))
@@ -78,7 +78,7 @@ def give_another_reason(stored: Stored) -> None:
 
 def give_it_to_another_tenant(stored: Stored) -> None:
     index = first_message(stored)
-    stored.rows[index] = replace(stored.rows[index], identity=("x", *stored.rows[index].identity[1:]))
+    stored.rows[index] = replace(stored.rows[index], names=("x", *stored.rows[index].names[1:]))
 
 
 def lose_a_measurement(stored: Stored) -> None:

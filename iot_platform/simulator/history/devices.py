@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from iot_platform.simulator.fleet import TopicTemplate, identity
+from iot_platform.simulator.fleet import TopicTemplate, seeded_id
 from iot_platform.simulator.history import chance
 from iot_platform.simulator.history.models import MODELS, Metric
 from iot_platform.simulator.history.options import SERIES, HistoryError, HistoryOptions
@@ -101,9 +101,9 @@ class HistoryFleet:
     def project_names(self) -> list[tuple[str, str]]:
         """(tenant, project) of each project number."""
         seed, options = self.options.seed, self.options
-        tenants = [identity(seed, "history", tenant) for tenant in range(options.tenants)]
+        tenants = [seeded_id(seed, "history", tenant) for tenant in range(options.tenants)]
         return [
-            (tenants[tenant], identity(seed, "history", tenant, project))
+            (tenants[tenant], seeded_id(seed, "history", tenant, project))
             for tenant in range(options.tenants)
             for project in range(options.projects)
         ]

@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from iot_platform.database.copy_binary import HEADER, TRAILER, encode_row, int4, timestamptz
 from iot_platform.simulator.history.devices import HistoryFleet
 from iot_platform.simulator.history.options import HistoryError
-from iot_platform.telemetry.drain.catalog import identity
+from iot_platform.telemetry.drain.catalog import name_key
 
 _PROJECT: Final = "COPY project (tenant_id, project_id, first_seen_at, series_count, source_count) FROM STDIN (FORMAT binary)"
 _SOURCE: Final = "COPY source (identity, topic, tenant_id, project_id, device_id, first_seen_at) FROM STDIN (FORMAT binary)"
@@ -53,7 +53,7 @@ def series_ids(cursor: Cursor, fleet: HistoryFleet) -> npt.NDArray[np.int32]:
     cursor.execute(_IDS, (sorted({tenant for tenant, _ in fleet.project_names()}),))
     known = {bytes(key): number for key, number in cursor.fetchall()}
     try:
-        return np.fromiter((known[identity(names)] for names in _series_names(fleet, fleet.project_names())), np.int32, len(fleet))
+        return np.fromiter((known[name_key(names)] for names in _series_names(fleet, fleet.project_names())), np.int32, len(fleet))
     except KeyError as error:
         raise HistoryError("some series of this history were deleted since: take another --seed, or an empty database") from error
 
@@ -70,14 +70,14 @@ def _sources(fleet: HistoryFleet, projects: Sequence[tuple[str, str]]) -> Iterat
         tenant, project = projects[number]
         name = fleet.device_name(device)
         names = (fleet.topics.render(tenant, project, name if named else None), tenant, project, name)
-        yield encode_row([identity(names), *(part.encode() for part in names), timestamptz(born)])
+        yield encode_row([name_key(names), *(part.encode() for part in names), timestamptz(born)])
 
 
 def _series(fleet: HistoryFleet, projects: Sequence[tuple[str, str]]) -> Iterator[bytes]:
     born = fleet.born_us[fleet.device].tolist()
     for names, metric, since in zip(_series_names(fleet, projects), fleet.metrics(), born, strict=True):
         unit = None if metric.unit is None else metric.unit.encode()
-        yield encode_row([identity(names), *(part.encode() for part in names), unit, timestamptz(since)])
+        yield encode_row([name_key(names), *(part.encode() for part in names), unit, timestamptz(since)])
 
 
 def _series_names(fleet: HistoryFleet, projects: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, str, str]]:

@@ -99,14 +99,14 @@ class Names:
         return known
 
     def _read_topic(self, topic: bytes) -> Topic | None:
-        identity = self._rules.identify(topic)
-        if identity is None or identity.tenant is None or identity.project is None or b"\x00" in topic:
+        named = self._rules.topic_names(topic)
+        if named is None or named.tenant is None or named.project is None or b"\x00" in topic:
             return None
-        if identity.device is not None and len(identity.device.encode()) > MAX_NAME_BYTES:
+        if named.device is not None and len(named.device.encode()) > MAX_NAME_BYTES:
             return None
         text = topic.decode()
-        source = self.source(text, identity.tenant, identity.project, identity.device) if identity.device is not None else UNNAMED
-        return Topic(text, identity.tenant, identity.project, identity.device, source)
+        source = self.source(text, named.tenant, named.project, named.device) if named.device is not None else UNNAMED
+        return Topic(text, named.tenant, named.project, named.device, source)
 
     def source_column(self, topics: Sequence[Topic], devices: Sequence[str] | None) -> Ids:
         """Source ids of records by topic and device of the payload (None: the topic's own, or none at all)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from iot_platform.telemetry.decode.document import Document, Json, Real
 from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
-from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, MAX_NAME_BYTES, DecodeRules, Identity, Pointer, is_id
+from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, MAX_NAME_BYTES, DecodeRules, Pointer, TopicNames, is_id
 from iot_platform.telemetry.decode.times import format_time, parse_time
 
 _INT64 = range(-(2**63), 2**63)
@@ -22,11 +22,11 @@ def decode_one(rules: DecodeRules, topic: bytes | None, payload: bytes | None, r
         received_at: µs since the epoch.
     """
     try:
-        identity = rules.identify(topic)
-        if identity is None:
+        named = rules.topic_names(topic)
+        if named is None:
             raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
         document = Document(payload)
-        return _Walk(rules, identity, received_at).message(document, b"\x00" in (topic or b""))
+        return _Walk(rules, named, received_at).message(document, b"\x00" in (topic or b""))
     except Rejection as rejection:
         return Quarantined(rejection.reason, rejection.detail)
 
@@ -105,7 +105,7 @@ class _Field:
 @dataclass(slots=True)
 class _Walk:
     rules: DecodeRules
-    identity: Identity
+    topic_names: TopicNames
     received_at: int
     device: str = ""
     clock: _Clock | None = None
@@ -116,12 +116,12 @@ class _Walk:
         value = document.value
         if not isinstance(value, dict) and not is_points(value):
             raise Rejection(Reason.NOT_OBJECT, "the document is neither an object nor a list of points")
-        tenant, tenant_at = self._named(value, self.identity.tenant, self.rules.tenant_pointers)
-        project, project_at = self._named(value, self.identity.project, self.rules.project_pointers)
+        tenant, tenant_at = self._named(value, self.topic_names.tenant, self.rules.tenant_pointers)
+        project, project_at = self._named(value, self.topic_names.project, self.rules.project_pointers)
         if tenant is None or project is None or not is_id(tenant) or not is_id(project):
             raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
         self._judge_values(document, topic_has_nul)
-        device, device_at = self._named(value, self.identity.device, self.rules.device_pointers)
+        device, device_at = self._named(value, self.topic_names.device, self.rules.device_pointers)
         self.device = device or ""
         self.clock, time_at = self._read_clock(value)
         self._take_out(value, (tenant_at, project_at, device_at, time_at))

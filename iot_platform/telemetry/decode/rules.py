@@ -19,7 +19,7 @@ _VARIABLES = ("tenant", "project", "device", "device...")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TopicNames:
     """What a topic names; None where the pattern leaves it to the payload."""
 
     tenant: str | None
@@ -52,7 +52,7 @@ class TopicPattern:
         open_ended = levels[-1] == "{device...}"
         return cls(text, levels[:-1] if open_ended else levels, open_ended)
 
-    def match(self, topic: str) -> Identity | None:
+    def match(self, topic: str) -> TopicNames | None:
         """What the topic names, or None if it does not fit. An empty device level names the device \"\"."""
         parts = topic.split("/")
         if len(parts) < len(self.levels) or (len(parts) > len(self.levels) and not self.open_ended):
@@ -68,7 +68,7 @@ class TopicPattern:
         for name in ("tenant", "project"):
             if name in found and not is_id(found[name]):
                 return None
-        return Identity(found.get("tenant"), found.get("project"), found.get("device"))
+        return TopicNames(found.get("tenant"), found.get("project"), found.get("device"))
 
 
 def is_id(text: str) -> bool:
@@ -113,7 +113,7 @@ class DecodeRules:
             future_us=min(settings.time_window_future_seconds * 1_000_000, MAX_WINDOW_US),
         )
 
-    def identify(self, topic: bytes | None) -> Identity | None:
+    def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""
         try:
             return self.pattern.match((topic or b"").decode())

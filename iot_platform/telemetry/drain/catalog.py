@@ -46,7 +46,7 @@ _GENERATION: Final = "SELECT generation FROM catalog_generation"
 _HOLD: Final = f"SELECT pg_advisory_xact_lock_shared(%s); {_GENERATION}"  # two statements: the second one must see what the lock waited for
 
 
-def identity(names: Sequence[str]) -> bytes:
+def name_key(names: Sequence[str]) -> bytes:
     """SHA-256 of the names, each prefixed with its length in bytes: the unique key of series and source."""
     parts = [name.encode() for name in names]
     return hashlib.sha256(b"".join([len(part).to_bytes(4, "big") + part for part in parts])).digest()
@@ -100,8 +100,8 @@ class Catalog:
         new_series = self._unknown(batch.m_series[measurements], self.series_id)
         if not len(new_sources) and not len(new_series):
             return []
-        sources = {identity(self.decoder.sources[index]): index for index in new_sources.tolist()}
-        series = {identity(self.decoder.series[index]): index for index in new_series.tolist()}
+        sources = {name_key(self.decoder.sources[index]): index for index in new_sources.tolist()}
+        series = {name_key(self.decoder.series[index]): index for index in new_series.tolist()}
         with self._connection.cursor() as cursor:
             self._look_up(cursor, sources, series)
         self._connection.commit()
@@ -141,9 +141,9 @@ class Catalog:
     def _look_up(self, cursor: Cursor, sources: dict[bytes, int], series: dict[bytes, int]) -> None:
         """Take what the database knows; it disappears from the two dictionaries."""
         for query, names in ((_FIND_SOURCES, sources), (_FIND_SERIES, series)):
-            identities = list(names)
-            for start in range(0, len(identities), CHUNK):
-                cursor.execute(query, ([Binary(key) for key in identities[start : start + CHUNK]],))
+            keys = list(names)
+            for start in range(0, len(keys), CHUNK):
+                cursor.execute(query, ([Binary(key) for key in keys[start : start + CHUNK]],))
                 self._take(cursor.fetchall(), names, query is _FIND_SERIES)
 
     def _take(self, found: Iterable[tuple[memoryview, int, int | None]], names: dict[bytes, int], are_series: bool) -> None:

@@ -171,7 +171,7 @@ def project_of(batch: DecodedRecords, row: int) -> Project:
     if (source := int(batch.decoded.source_index[row])) >= 0:
         _, tenant, project, _ = batch.decoder.sources[source]
         return tenant, project
-    named = batch.decoder.rules.identify(batch.records.topics[row])
+    named = batch.decoder.rules.topic_names(batch.records.topics[row])
     if named is None:
         return ("", "")
     tenant, project = named.tenant or "", named.project or ""

@@ -55,7 +55,7 @@ class StoredRecords:
         finally:
             self._connection.rollback()
         if rows:
-            return any(row == _identity(message, received, row) for row in rows)
+            return any(row == _row_of(message, received, row) for row in rows)
         if batch is None or not readable:  # without our header the time may be of any clock
             return None
         _, first, last = batch
@@ -93,7 +93,7 @@ class StoredRecords:
             return [(*row[:-1], None if row[-1] is None else bytes(row[-1])) for row in cursor.fetchall()]
 
 
-def _identity(message: Message, received: int, row: tuple[Any, ...]) -> tuple[Any, ...]:
+def _row_of(message: Message, received: int, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """The columns of _ROW as this message has them; the payload only where the row still has one, the time only
     where it is in our header."""
     envelope = to_records([message], {}).envelope
