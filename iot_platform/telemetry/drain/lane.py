@@ -67,7 +67,7 @@ class Lane:
         self._halt = halt
         self._on_commit = on_commit
         self._rules = DecodeRules.from_settings(settings)
-        self._done = self._late_start_told = False
+        self._done = self._late_start_noted = False
         self._committed = False
         self._in_doubt: Outcome | None = None
         self.thread = threading.Thread(target=self._run, name=f"drain-lane-{partitions[0]}", daemon=True)
@@ -142,12 +142,12 @@ class Lane:
 
     def _pump(self, source: KafkaSource, writer: Writer) -> None:
         """Write what the reading thread decodes, until it ends."""
-        ready: queue.Queue[DecodedRecords | BaseException | None] = queue.Queue(maxsize=1)
+        decoded: queue.Queue[DecodedRecords | BaseException | None] = queue.Queue(maxsize=1)
         abort = threading.Event()
-        reader = threading.Thread(target=self._read, args=(source, ready, abort), name=f"drain-read-{self.partitions[0]}", daemon=True)
+        reader = threading.Thread(target=self._read, args=(source, decoded, abort), name=f"drain-read-{self.partitions[0]}", daemon=True)
         reader.start()
         try:
-            while (item := ready.get()) is not None:
+            while (item := decoded.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 self._write(writer, item)
@@ -168,7 +168,7 @@ class Lane:
         self.state.lost, self.state.unresolved = 0, None
         self._on_commit(outcome)
 
-    def _read(self, source: KafkaSource, ready: "queue.Queue[DecodedRecords | BaseException | None]", abort: threading.Event) -> None:
+    def _read(self, source: KafkaSource, decoded: "queue.Queue[DecodedRecords | BaseException | None]", abort: threading.Event) -> None:
         """Thread: consume and decode one batch ahead of the writer. Always ends with None, or with its error."""
 
         def stopped() -> bool:
@@ -177,7 +177,7 @@ class Lane:
         def put(item: DecodedRecords | BaseException | None) -> None:
             while not abort.is_set():
                 try:
-                    return ready.put(item, timeout=0.2)
+                    return decoded.put(item, timeout=0.2)
                 except queue.Full:
                     continue
             return None
@@ -199,8 +199,8 @@ class Lane:
 
     def _note_late_start(self, rows: dict[int, offsets.OffsetRow]) -> None:
         late = [f"{row.partition} (offset {row.first_offset})" for row in rows.values() if row.next_offset == row.first_offset > 0]
-        if late and not self._late_start_told:
-            self._late_start_told = True
+        if late and not self._late_start_noted:
+            self._late_start_noted = True
             self.state.notes.append(f"Kafka had deleted the beginning of partition {', '.join(late)} before its first drain")
             log.warning("first drain begins after the beginning of the log", partitions=late)
 
