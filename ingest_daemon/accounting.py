@@ -222,7 +222,7 @@ class Accounting:
         if t.awaiting:
             self._wait_for_redeliveries(turn)
         if self._broken is not bool(t.difference()):
-            self._tell_difference()
+            self._report_difference()
 
     def _move(self, received: tuple[int, int] | None, settled: Mapping[int, int]) -> None:
         entries = self._entries
@@ -237,7 +237,7 @@ class Accounting:
                 entry.in_kafka = in_kafka(number, sequence, entry.in_kafka, self._oldest)
                 self._place(entry)
 
-    def _tell_difference(self) -> None:
+    def _report_difference(self) -> None:
         difference = self._totals.difference()
         self._broken = bool(difference)
         (log.error if difference else log.info)("accounting_differs", messages=difference, hint="an error of the program; please report it")

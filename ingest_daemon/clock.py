@@ -17,9 +17,9 @@ log = structlog.get_logger("ingest.clock")
 class ClockWatch:
     """Fed with one delivery report in SAMPLE_SECONDS, of a topic with LogAppendTime; one thread."""
 
-    def __init__(self, tell: Callable[[float], None], wall: Callable[[], float] = time.time) -> None:
-        """`tell` takes this clock minus Kafka's in seconds (`Metrics.clock_offset.set`)."""
-        self._tell = tell
+    def __init__(self, on_offset: Callable[[float], None], wall: Callable[[], float] = time.time) -> None:
+        """`on_offset` takes this clock minus Kafka's in seconds (`Metrics.clock_offset.set`)."""
+        self._on_offset = on_offset
         self._wall = wall
         self._next = 0.0
         self.problem: str | None = None
@@ -48,7 +48,7 @@ class ClockWatch:
         kafka = kafka_timestamp_ms / 1000
         early, late = sent_wall_time - kafka, self._wall() - kafka
         offset = max(early, 0.0) + min(late, 0.0)
-        self._tell(offset)
+        self._on_offset(offset)
         wrong = abs(offset) > WRONG_SECONDS
         if wrong and self.problem is None:
             log.warning("clock_differs", seconds=round(offset, 1), hint="receive times follow this host's clock; correct it or Kafka's")

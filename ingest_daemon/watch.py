@@ -46,8 +46,8 @@ class KafkaWatch:
 
     def explained(self, problems: list[str]) -> list[str]:
         """These problems, and what is known of Kafka itself."""
-        told = self.problem or (problems and self.degraded and f"Kafka: {self.degraded}")
-        return [*problems, told] if told else problems
+        known = self.problem or (problems and self.degraded and f"Kafka: {self.degraded}")
+        return [*problems, known] if known else problems
 
     def _run(self) -> None:
         while not self._stop.is_set():

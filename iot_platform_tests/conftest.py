@@ -5,7 +5,7 @@ import os
 import hypothesis
 import pytest
 
-from iot_platform_tests.support.feeds.accountant import accountant, told
+from iot_platform_tests.support.feeds.accountant import accountant, reported
 from iot_platform_tests.support.feeds.quality import world
 from iot_platform_tests.support.feeds.simulation import database, simulation
 from iot_platform_tests.support.feeds.tenants import two_tenants
@@ -36,12 +36,12 @@ __all__ = [
     "own_kafka",
     "pglite",
     "programs",
+    "reported",
     "secured_kafka",
     "servers",
     "settings",
     "simulation",
     "template_database",
-    "told",
     "two_tenants",
     "world",
 ]

@@ -94,7 +94,7 @@ def run_command(
 
     console, numbers = Console(highlight=False), iter(range(1, 10**9))
 
-    def told(item: Done, total: int) -> None:
+    def show(item: Done, total: int) -> None:
         ratio = item.bytes_before / max(1, item.bytes_after)
         console.print(
             f"{next(numbers)}/{total} {item.table} {item.start:%Y-%m-%d %H:%M}: {item.action}, {item.rows or 0:,} rows,"
@@ -102,7 +102,7 @@ def run_command(
         )
 
     try:
-        result = compress(get_settings(), table=table, dry_run=dry_run, on_done=told)
+        result = compress(get_settings(), table=table, dry_run=dry_run, on_done=show)
     except DatabaseError as error:
         raise CliError(str(error)) from error
     if not result.available or dry_run:
@@ -110,7 +110,7 @@ def run_command(
         would = sum(chunk.bytes for chunk in result.due)
         console.print(f"{len(result.due)} chunk(s) of {size(would)} are due" + ("" if result.available else ", and nothing was done:"))
     if not result.available:
-        _tell_missing(console, result.capabilities)
+        _show_missing(console, result.capabilities)
         raise typer.Exit(0 if dry_run else 1)
     for name in result.postponed:
         console.print(f"postponed: {name} is in use by writers or other maintenance")
@@ -137,11 +137,11 @@ def parse_age(text: str) -> timedelta:
 def _show_edition(console: "Console", report: "Capabilities", outlook: "Forecast") -> None:
     console.print(report.headline())
     if not report.has("compression"):
-        _tell_missing(console, report)
+        _show_missing(console, report)
         console.print(f"At the present rate that costs about {size(outlook.lost_a_day)} a day (compression saves about 90 %).")
 
 
-def _tell_missing(console: "Console", report: "Capabilities") -> None:
+def _show_missing(console: "Console", report: "Capabilities") -> None:
     from rich.markup import escape
 
     for item in report.missing:

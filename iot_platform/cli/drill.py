@@ -96,7 +96,7 @@ def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_
         series = Series(done, cache_dir=cache_dir, keep=keep, show=_shown(console, live))
         try:
             for drill in chosen:
-                _tell(console, series.run(drill))
+                _show_outcome(console, series.run(drill))
         except LocalStackError as error:
             raise CliError(str(error)) from error
         except KeyboardInterrupt as error:
@@ -113,17 +113,17 @@ def _shown(console: Console, live: Any) -> "Show":
     """On a terminal one line that changes; else a line now and then, so that a log shows where it is."""
     if live is not None:
         return lambda name, text: live.update(f"[b]{escape(name)}[/b] {escape(text)}")
-    told: dict[str, float] = {}
+    shown_at: dict[str, float] = {}
 
     def log(name: str, text: str) -> None:
-        if time.monotonic() - told.get(name, -LOG_EVERY_SECONDS) >= LOG_EVERY_SECONDS:
-            told[name] = time.monotonic()
+        if time.monotonic() - shown_at.get(name, -LOG_EVERY_SECONDS) >= LOG_EVERY_SECONDS:
+            shown_at[name] = time.monotonic()
             console.print(f"  {name}: {text}", markup=False, soft_wrap=True, highlight=False)
 
     return log
 
 
-def _tell(console: Console, outcome: "Outcome") -> None:
+def _show_outcome(console: Console, outcome: "Outcome") -> None:
     """One line for each drill, and its problems."""
     if outcome.skipped:
         console.print(f"[yellow]–[/yellow] {outcome.drill:<28} skipped: {escape(outcome.skipped)}", soft_wrap=True, highlight=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STOPPED: Final = 130
 UNREACHABLE: Final = 2
 LOG_EVERY_SECONDS: Final = 30.0
-"""How often progress is told where there is no terminal."""
+"""How often progress is shown where there is no terminal."""
 _PERIOD: Final = re.compile(r"(\d+)([dh])")
 _MICROSECONDS: Final = {"d": 86_400_000_000, "h": 3_600_000_000}
 MINUTE_US: Final = 60_000_000
@@ -48,7 +48,7 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
         wanted = HistoryOptions(start_us=end_us - _length_us(period), end_us=end_us, **chosen)
         stop = threading.Event()
         with stop_on_signals(stop), _progress(quiet) as show:
-            work = HistoryFill(get_settings(), wanted, period_is_fixed=bool(end), on_progress=show, on_retry=_told_again, stop=stop)
+            work = HistoryFill(get_settings(), wanted, period_is_fixed=bool(end), on_progress=show, on_retry=_show_retry, stop=stop)
             progress = work.run()
     except HistoryError as error:
         raise CliError(str(error)) from error
@@ -59,7 +59,7 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
         raise typer.Exit(STOPPED)
 
 
-def _told_again(reason: str) -> None:
+def _show_retry(reason: str) -> None:
     typer.echo(f"trying again: {reason}", err=True)
 
 

@@ -99,12 +99,12 @@ def _export(tenant: str, folder: Path) -> None:
         with Progress(*columns, disable=not sys.stderr.isatty()) as bars:
             tasks: dict[str, Any] = {}
 
-            def tell(progress: ExportProgress) -> None:
+            def show(progress: ExportProgress) -> None:
                 task = tasks.setdefault(progress.table, None) or bars.add_task(progress.table, total=progress.total, rows=0)
                 tasks[progress.table] = task
                 bars.update(task, completed=progress.done, rows=progress.rows)
 
-            manifest = export_tenant(get_settings(), tenant, folder, on_progress=tell)
+            manifest = export_tenant(get_settings(), tenant, folder, on_progress=show)
     except TenantError as error:
         raise CliError(str(error)) from error
     except DatabaseError as error:
@@ -164,8 +164,8 @@ def delete_command(
         raise CliError(f"{typed!r} is not {tenant!r}: nothing was deleted")
     settings = get_settings()
     try:
-        with _status() as told:
-            done = delete_tenant(settings, tenant, requested_by=f"iot tenant delete ({getpass.getuser()})", on_progress=told)
+        with _status() as show:
+            done = delete_tenant(settings, tenant, requested_by=f"iot tenant delete ({getpass.getuser()})", on_progress=show)
     except TenantError as error:
         raise CliError(str(error)) from error
     except DatabaseError as error:
@@ -203,10 +203,10 @@ def _status() -> "Iterator[Any]":
 
     with Console(stderr=True).status("deleting …") as status:
 
-        def tell(progress: "DeletionProgress") -> None:
+        def show(progress: "DeletionProgress") -> None:
             status.update(f"deleting: {progress.stage}, {sum(progress.removed.values()):,} rows so far …")
 
-        yield tell
+        yield show
 
 
 @contextmanager

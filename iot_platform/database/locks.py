@@ -34,13 +34,13 @@ def advisory_lock(
     Raises:
         LockTimeoutError: not free within `timeout` seconds, or `cancelled()` said stop. Retry.
     """
-    key, deadline, told = lock_key(name), time.monotonic() + timeout, False
+    key, deadline, reported = lock_key(name), time.monotonic() + timeout, False
     while not _call(connection, "SELECT pg_try_advisory_lock(%s)", key):
         if cancelled() or time.monotonic() >= deadline:
             raise LockTimeoutError(f"lock '{name}' is held by {holder(connection, name)}; gave up after {timeout:g} s")
-        if on_wait is not None and not told:
+        if on_wait is not None and not reported:
             on_wait()
-            told = True
+            reported = True
         time.sleep(POLL_SECONDS)
     try:
         yield

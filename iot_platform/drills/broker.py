@@ -67,7 +67,7 @@ def mosquitto_session_lost(run: DrillRun) -> None:
     run.fleet.start(rate=500, seconds=5)
     run.fleet.finish()
     run.await_stored(run.fleet.acknowledged)
-    lost, told = _sessions_lost(run), run.stack.log(INGEST).count("session_lost")
+    lost, logged = _sessions_lost(run), run.stack.log(INGEST).count("session_lost")
     with _daemon_away(run), run.fault("broker restarted without its file"):
         _publish(run, run.fleet.messages(MESSAGES))
         run.stack.stop(BROKER)
@@ -76,7 +76,7 @@ def mosquitto_session_lost(run: DrillRun) -> None:
         run.expect_lost(MESSAGES, "the broker had them in a session that it lost")
     run.check(_sessions_lost(run) == lost + 1, f"{SESSIONS_LOST} is {_sessions_lost(run)}, not {lost + 1}")
     run.check(run.stack.accounting()["sessions_lost"] == lost + 1, "/accounting does not count the lost session")
-    run.check(run.stack.log(INGEST).count("session_lost") == told + 1, "the daemon's log does not say that the session is lost")
+    run.check(run.stack.log(INGEST).count("session_lost") == logged + 1, "the daemon's log does not say that the session is lost")
     run.fleet.start(rate=500, seconds=5)
     run.fleet.finish()
 

@@ -49,8 +49,8 @@ def broker_killed(run: DrillRun) -> None:
         for number in [first, *(each for each in range(1, BROKERS + 1) if each != first)]:
             _kill_and_start(run, number)
     run.fleet.finish()
-    daemon.tell()
-    _tell_pause(run)
+    daemon.report()
+    _note_pause(run)
 
 
 @drill("two_brokers_killed", "kill -9 of two of three Kafka brokers", group="cluster", fresh=True, brokers=3)
@@ -77,8 +77,8 @@ def two_brokers_killed(run: DrillRun) -> None:
         run.note(f"in sync {back:.1f} s after both served again")
     run.fleet.finish()
     run.await_true("the daemon has nothing to complain of", lambda: run.stack.problems() == [], SAID_SECONDS)
-    daemon.tell()
-    _tell_pause(run)
+    daemon.report()
+    _note_pause(run)
 
 
 @drill("last_broker_missing", "kill -9 of all three Kafka brokers, two of which come back", group="cluster", fresh=True, brokers=3)
@@ -113,8 +113,8 @@ def last_broker_missing(run: DrillRun) -> None:
         run.note(f"leaders {led:.1f} s after the start of broker {last}, in sync after {run.faults[-1].ended - started:.1f} s")
     run.fleet.finish()
     run.await_true("the daemon has nothing to complain of", lambda: run.stack.problems() == [], SAID_SECONDS)
-    daemon.tell()
-    _tell_pause(run)
+    daemon.report()
+    _note_pause(run)
 
 
 @drill(
@@ -127,8 +127,8 @@ def brokers_restarted(run: DrillRun) -> None:
         for number in range(1, BROKERS + 1):
             _restart(run, number)
     run.fleet.finish()
-    daemon.tell()
-    _tell_pause(run)
+    daemon.report()
+    _note_pause(run)
 
 
 # -- what happens to the brokers -------------------------------------------------------------------------------
@@ -236,8 +236,8 @@ class Daemon:
         if self._thread is not None:
             self._thread.join()
 
-    def tell(self) -> None:
-        """For the report."""
+    def report(self) -> None:
+        """Note in the drill's report what the daemon said, and for how long."""
         self.run.note(f"the daemon was not ready for {self.unready_seconds:.0f} s in all")
         for text, seconds in sorted(self.texts.items(), key=lambda item: -item[1])[:5]:
             self.run.note(f"the daemon said for {seconds:.0f} s: {text}")
@@ -310,7 +310,7 @@ def _reason(tick: str) -> str:
     return str(error.get("message", "")).strip().split("\n")[0]
 
 
-def _tell_pause(run: DrillRun) -> None:
+def _note_pause(run: DrillRun) -> None:
     with run.database() as connection, connection.cursor() as cursor:
         cursor.execute(_PAUSE, (run.first_batch, run.faults[0].began_at))
         run.note(f"longest time without a commit of the drain: {float((cursor.fetchone() or (0,))[0]):.1f} s")

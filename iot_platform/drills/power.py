@@ -50,7 +50,7 @@ def power_cut(run: DrillRun) -> None:
         host.start()
         run.fleet.finish()
         run.await_stored(run.fleet.acknowledged, PATIENCE_SECONDS)
-        _tell(run, host)
+        _note_host(run, host)
     run.check(run.stack.accounting()["missing"] == 0, "the daemon misses entries of its spool")
 
 
@@ -72,7 +72,7 @@ def power_cut_unsynced(run: DrillRun) -> None:
                 host.back()
         run.fleet.finish()
         run.expect_losses("Kafka confirmed them before they were on its disk")
-        _tell(run, host)
+        _note_host(run, host)
 
 
 @drill("power_cut_broker", "the power cut under everything, the MQTT broker too", group="power", fresh=True, obstacle=obstacle)
@@ -93,7 +93,7 @@ def power_cut_broker(run: DrillRun) -> None:
                 run.forgive(FORGOTTEN_SECONDS)
                 host.back()
         run.fleet.finish()
-        _tell(run, host)
+        _note_host(run, host)
 
 
 # -- what a cut meets ------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def _set(run: DrillRun, name: str, value: str | None) -> None:
             future.result(ANSWER_SECONDS)
 
 
-def _tell(run: DrillRun, host: PowerHost) -> None:
+def _note_host(run: DrillRun, host: PowerHost) -> None:
     run.note(f"{host.cuts} power cuts: {host.fate}")
     receipts = host.receipts()
     run.note(f"Kafka found {len(receipts)} logs with a torn end" + (f", such as: {receipts[0][:200]}" if receipts else ""))

@@ -26,10 +26,10 @@ def compress_chunks(context: dg.AssetExecutionContext, settings: Settings) -> dg
         DatabaseError: the database does not answer. Retry; what was done stays done.
     """
 
-    def told(item: object, total: int) -> None:
+    def log_chunk(item: object, total: int) -> None:
         context.log.info("one of %d: %s", total, item)
 
-    result = compress(settings, on_done=told)
+    result = compress(settings, on_done=log_chunk)
     with closing(connect(settings, "writer", "dagster-compression")) as connection:
         outlook = forecast(connection, settings)
     return dg.MaterializeResult(metadata={**_work(result), **capability_metadata(result.capabilities), **forecast_metadata(outlook)})

@@ -73,7 +73,7 @@ def _ping(dbapi_connection: Connection, _record: object, _proxy: object) -> None
 
 def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Drain the run's partitions: a shift if the run carries a shard tag, else until caught up with what Kafka holds now. Yields a
-    result for each selected table only in the latter case: a shift has told what it touched, and nothing else.
+    result for each selected table only in the latter case: a shift has reported its materializations itself.
 
     Raises:
         dg.Failure: the drain gave up; the description says why and what to run.
@@ -113,10 +113,10 @@ class _DrainRun:
         self.shard = 0
         self.ends_at: float | None = None
         self.announced = False
-        self.poison_told = False
+        self.poison_reported = False
 
     def work(self) -> None:
-        """Drain, then write what is left to tell, whether or not the drain gave up.
+        """Drain, then report the rest, whether or not the drain gave up.
 
         Raises:
             DrainError, DatabaseError: see run_drain.
@@ -131,7 +131,7 @@ class _DrainRun:
             finally:
                 if left := self.reporter.finish():
                     self.context.log.warning("%d materializations were not written in time; the next shift writes newer ones", left)
-        self._tell_the_rest()
+        self._report_the_rest()
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
         """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
@@ -212,8 +212,8 @@ class _DrainRun:
             with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
                 self.context.instance.add_run_tags(self.context.run.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
         self.reporter.update(progress)
-        if progress.poisoned and not self.poison_told:
-            self.poison_told = True
+        if progress.poisoned and not self.poison_reported:
+            self.poison_reported = True
             with suppress(*STORAGE_ERRORS):
                 self.context.log_event(brake_pulled(progress))
 
@@ -229,7 +229,7 @@ class _DrainRun:
             for key in self.context.selected_asset_keys:
                 self.context.add_asset_metadata(metadata, asset_key=key, partition_key=str(partition))
 
-    def _tell_the_rest(self) -> None:
+    def _report_the_rest(self) -> None:
         """Evaluate the checks; and tenants and projects that a killed run left without key or materialization get both now.
         On a connection of its own: the one of the locks may have broken. Nothing here is worth a failed run."""
         try:
@@ -241,7 +241,7 @@ class _DrainRun:
             if shifts.SHARD_TAG in self.context.run.tags:
                 self._audit()
         except (*STORAGE_ERRORS, DatabaseError, psycopg2.Error) as error:
-            log.warning("checks or missing partition keys could not be told; the next run tries again: %s", error)
+            log.warning("checks or missing partition keys could not be reported; the next run tries again: %s", error)
 
     def _audit(self) -> None:
         """Evaluate the audit's checks if that is due. The next shift is at work already; this run must be gone before it needs a successor,
@@ -255,8 +255,8 @@ class _DrainRun:
     def _heal(self, connection: Connection) -> None:
         projects = known_projects(connection)
         self.keys.add(projects)
-        told = self.context.instance.get_materialized_partitions(dg.AssetKey("project"))
-        missing = [item for item in projects if project_key(*item) not in told and self.keys.has(*item)][:HEAL_AT_MOST]
+        materialized = self.context.instance.get_materialized_partitions(dg.AssetKey("project"))
+        missing = [item for item in projects if project_key(*item) not in materialized and self.keys.has(*item)][:HEAL_AT_MOST]
         for (tenant, project), figures in project_figures(connection, missing).items():
             self.context.log_event(project_event(tenant, project, figures, "total_"))
         tenants = list(dict.fromkeys(tenant for tenant, _ in missing))

@@ -30,7 +30,7 @@ from iot_platform.telemetry.drain.partition_state import DrainState, look
 JOB: Final = "drain"
 TICK_SECONDS: Final = 13.5
 """Dagster starts ticks on a 5-second beat and adds half a second to each: one that ends just before a beat leaves a gap of about a second.
-A code server that is told to stop waits for its ticks, so they are no longer than that needs."""
+A code server that is asked to stop waits for its ticks, so they are no longer than that needs."""
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
 ABSENT_SECONDS: Final = 5.0

@@ -24,7 +24,7 @@ def check_specs() -> list[dg.AssetCheckSpec]:
 
 
 def run_quality(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-    """Evaluate, then tell: a materialization, and every rule's state. While another evaluation runs, only the states.
+    """Evaluate, then report: a materialization, and every rule's state. While another evaluation runs, only the states.
 
     Raises:
         DatabaseError: the database does not answer.

@@ -1,4 +1,4 @@
-"""The retention asset and its check: what they do, and how they tell it."""
+"""The retention asset and its check: what they do, and how they report it."""
 
 from typing import Final
 

@@ -47,7 +47,7 @@ FROM quality_rule r WHERE w.rule = 'completeness' AND NOT w.state ? 'until' AND 
 _LIVE: Final = """
 UPDATE quality_watermark w SET evaluated_at = now(), horizon = %(horizon)s, state = w.state || jsonb_build_object('live_since', CASE
     WHEN NOT %(live)s THEN NULL
-    WHEN w.horizon IS NULL OR %(told)s THEN coalesce((w.state ->> 'live_since')::timestamptz, '-infinity')
+    WHEN w.horizon IS NULL OR %(at_given)s THEN coalesce((w.state ->> 'live_since')::timestamptz, '-infinity')
     WHEN w.state ->> 'live_since' IS NULL OR now() - w.evaluated_at > %(pause)s THEN %(horizon)s
     ELSE (w.state ->> 'live_since')::timestamptz END)
 WHERE w.rule = 'intake' RETURNING coalesce((w.state ->> 'live_since')::timestamptz, %(horizon)s)"""
@@ -100,7 +100,7 @@ def evaluate(
     kill_point: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Judge what is new with the given rules. `at` replaces the horizon (of a clock that is not ours). A rule that fails is rolled back,
-    told in its outcome and repeated next time; the others go on.
+    reported in its outcome and repeated next time; the others go on.
 
     Raises:
         BusyError: another evaluation did not end within `wait_seconds`.
@@ -146,7 +146,7 @@ class _Run:
         self._note = note
         self._kill_point = kill_point
         self._started = time.monotonic()
-        self._told = at is not None
+        self._at_given = at is not None
         self._horizon = Horizon(at, live=True) if at is not None else find_horizon(settings, connection)
         self._live_since: Any = None
         self._judged: set[str] = set()
@@ -179,7 +179,7 @@ class _Run:
         with self._connection.cursor() as cursor:
             cursor.execute(_BEGIN, ([CADENCE, *RULES],))
             cursor.execute(_BEGIN_COMPLETENESS, (self._horizon.at,))
-            cursor.execute(_LIVE, {"horizon": self._horizon.at, "live": self._horizon.live, "told": self._told, "pause": PAUSE})
+            cursor.execute(_LIVE, {"horizon": self._horizon.at, "live": self._horizon.live, "at_given": self._at_given, "pause": PAUSE})
             self._live_since = intake.row(cursor)[0]
         self._connection.commit()
 

@@ -107,7 +107,7 @@ class _Deleter:
         self._connection, self._tenant, self._rules, self._max_rows = connection, tenant, rules, max_rows
         self._size = BatchSize(max_rows, max(max_rows, MOST_ROWS) if max_rows >= LEAST_ROWS else max_rows, min(max_rows, LEAST_ROWS))
         self._max_ids = min(MAX_IDS, max_rows)
-        self._tell = on_progress
+        self._on_progress = on_progress
         self._progress = DeletionProgress()
 
     def run(self, requested_by: str) -> Deletion:
@@ -119,17 +119,17 @@ class _Deleter:
             self._stage("books")
             prepare = "SELECT max(rows) FROM tenant_deletion_prepare(%s, %s)"
             while self._call(prepare, deletion, self._max_rows)[0][0] >= self._max_rows:
-                self._tell(self._progress)
+                self._on_progress(self._progress)
             self._call("SELECT tenant_deletion_cut(%s)", deletion)
         self._stage("names")
         while self._call("SELECT tenant_deletion_names(%s, %s)", deletion, min(self._max_rows, MAX_NAMES))[0][0]:
-            self._tell(self._progress)
+            self._on_progress(self._progress)
         for table in TABLES:
             self._stage(table)
             self._remove(deletion, table)
         self._stage("latest values")
         while any(rows for _, rows in self._call("SELECT table_name, rows FROM tenant_deletion_small(%s, %s)", deletion, self._max_rows)):
-            self._tell(self._progress)
+            self._on_progress(self._progress)
         self._forget_dead_letters(deletion)
         self._call("SELECT tenant_deletion_finish(%s)", deletion)
         requested, cut_at, finished, projects, series, sources, removed = self._call(_DONE, deletion)[0]
@@ -157,7 +157,7 @@ class _Deleter:
             def remove(since: datetime, until: datetime, most: int, ids: tuple[int, int] = (first, last)) -> tuple[int, datetime]:
                 rows, done = self._call(_REMOVE, deletion, table, since, until, most, *ids)[0]
                 self._progress.removed[table] += rows
-                self._tell(self._progress)
+                self._on_progress(self._progress)
                 return rows, done
 
             for begin, end in chunks:
@@ -175,7 +175,7 @@ class _Deleter:
 
     def _stage(self, name: str) -> None:
         self._progress.stage = name
-        self._tell(self._progress)
+        self._on_progress(self._progress)
 
     def _call(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """One transaction; tried again while others hold its locks."""

@@ -101,7 +101,7 @@ class _Export:
         on_progress: Callable[[ExportProgress], None],
     ) -> None:
         self._connection, self._tenant, self._folder, self._at, self._part_rows = connection, tenant, folder, at, part_rows
-        self._tell = on_progress
+        self._on_progress = on_progress
         self._journal = folder / "export.part.jsonl"
         self._files: list[ExportedFile] = []
         self._done: dict[tuple[str, str], list[ExportedFile]] = {}
@@ -119,7 +119,7 @@ class _Export:
                 self._files += files
                 progress.done += 1
                 progress.rows += sum(file.rows for file in files)
-                self._tell(progress)
+                self._on_progress(progress)
         manifest = self._manifest(begun)
         _write(self._folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
         self._journal.unlink()

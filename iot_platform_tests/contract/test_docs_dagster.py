@@ -55,9 +55,9 @@ def triggers(repository: dg.RepositoryDefinition) -> dict[str, set[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_assets(repository: dg.RepositoryDefinition, page: Path) -> None:
     graph = repository.asset_graph
-    told = {}
+    documented = {}
     for asset, group, pool, job, trigger, checks, freshness in rows(page, ASSET_COLUMNS):
-        told[code(asset).pop()] = (group, pool, code(job), code(trigger), code(checks), freshness)
+        documented[code(asset).pop()] = (group, pool, code(job), code(trigger), code(checks), freshness)
     found = {}
     for key in graph.get_all_asset_keys():
         node, name = graph.get(key), key.to_user_string()
@@ -71,12 +71,12 @@ def test_assets(repository: dg.RepositoryDefinition, page: Path) -> None:
             age = f"{shown(policy.warn_window.to_timedelta())}, {shown(policy.fail_window.to_timedelta())}"
         rules = set(RULES)
         found[name] = (node.group_name, ", ".join(sorted(node.pools or ())) or "–", jobs, starts, set() if checks == rules else checks, age)
-    assert told == found
+    assert documented == found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_schedules_and_sensors(repository: dg.RepositoryDefinition, page: Path) -> None:
-    told = {code(name).pop(): code(job) for name, _, job, _ in rows(page, TRIGGER_COLUMNS)}
-    assert told == triggers(repository)
+    documented = {code(name).pop(): code(job) for name, _, job, _ in rows(page, TRIGGER_COLUMNS)}
+    assert documented == triggers(repository)
     times = {code(name).pop(): code(when).pop() for name, when, _, _ in rows(page, TRIGGER_COLUMNS) if code(when)}
     assert times == {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs}

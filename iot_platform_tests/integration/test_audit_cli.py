@@ -18,15 +18,15 @@ def iot_audit(settings: Settings, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_clean_then_damaged(told: Settings, accountant: Accountant) -> None:
-    code, shown = iot_audit(told)
+def test_clean_then_damaged(reported: Settings, accountant: Accountant) -> None:
+    code, shown = iot_audit(reported)
     assert code == 0, shown
     assert "received 40 = stored 36 + duplicate 0 + quarantined 4 + in flight 0: nothing differs" in shown
     assert "0…19" in shown
     assert "1…40" in shown
-    query(told, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset IN (10, 12)")
+    query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset IN (10, 12)")
     accountant.says((1, 40, 40, 40), missing=1)
-    code, shown = iot_audit(told, "--since", "all")
+    code, shown = iot_audit(reported, "--since", "all")
     assert code == 1, shown
     for text in (
         "DIFFERENCE partition 1 offset 10 is in no table",
@@ -38,7 +38,7 @@ def test_clean_then_damaged(told: Settings, accountant: Accountant) -> None:
         "5 differences",
     ):
         assert text in shown
-    code, shown = iot_audit(told, "--json", "--tenant", "1968193631353446400")
+    code, shown = iot_audit(reported, "--json", "--tenant", "1968193631353446400")
     assert code == 1
     document = json.loads(shown)
     assert document["sums"]["missing"] == 2
@@ -46,8 +46,8 @@ def test_clean_then_damaged(told: Settings, accountant: Accountant) -> None:
     assert {hour["project"] for hour in document["hours"]} == {"1968193691042586624"}
 
 
-def test_servers_that_do_not_answer(told: Settings) -> None:
-    code, shown = iot_audit(told.model_copy(update={"database_url": type(told.database_url)("postgresql://x@127.0.0.1:1/x")}))
+def test_servers_that_do_not_answer(reported: Settings) -> None:
+    code, shown = iot_audit(reported.model_copy(update={"database_url": type(reported.database_url)("postgresql://x@127.0.0.1:1/x")}))
     assert (code, "IOT_DATABASE_URL" in shown) == (2, True)
-    code, shown = iot_audit(told.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
+    code, shown = iot_audit(reported.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
     assert (code, "cannot tell: Kafka at 127.0.0.1:1 does not answer" in shown) == (2, True)

@@ -90,9 +90,9 @@ def test_by_hand_it_drains_until_caught_up(settings: Settings, instance: dg.Dags
     assert latest(instance, "message", "0")["total_messages"] == 25
     assert latest(instance, "message", "0")["next_offset"] == 26
     assert latest(instance, "quarantine", "0")["quarantined"] == 1
-    told = latest(instance, "project", KEY)
-    assert (told["messages"], told["measurements"]) == (50, 50)
-    assert told["kafka_offsets"] == "0: 0…25, 1: 0…24"
+    figures = latest(instance, "project", KEY)
+    assert (figures["messages"], figures["measurements"]) == (50, 50)
+    assert figures["kafka_offsets"] == "0: 0…25, 1: 0…24"
     assert latest(instance, "tenant", TENANT_ID)["projects"] == 1
     assert list(instance.get_dynamic_partitions(PROJECT)) == [KEY]
     assert list(instance.get_dynamic_partitions(TENANT)) == [TENANT_ID]

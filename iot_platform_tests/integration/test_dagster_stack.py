@@ -55,9 +55,9 @@ def test_a_message_appears_with_its_project_and_survives_kills(settings: Setting
     feed.send(GOOD)
     feed.flush()
     await_true(lambda: materialization(dagster, "project", KEY), 60, dagster.log("dagster-daemon")[-3000:])
-    told = materialization(dagster, "project", KEY)
-    assert told is not None
-    assert (told["messages"], told["measurements"], told["kafka_offsets"]) == (1, 2, "0: 0…0")
+    figures = materialization(dagster, "project", KEY)
+    assert figures is not None
+    assert (figures["messages"], figures["measurements"], figures["kafka_offsets"]) == (1, 2, "0: 0…0")
     assert materialization(dagster, "message", "0")
     assert materialization(dagster, "tenant", KEY.split("/", maxsplit=1)[0])
 

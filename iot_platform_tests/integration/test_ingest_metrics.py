@@ -75,9 +75,9 @@ def test_metrics_and_accounting_add_up(accounting: Accounting, port: int) -> Non
 
 
 def test_a_clock_that_differs_is_told_once_and_a_slow_kafka_is_no_difference() -> None:
-    told: list[float] = []
+    reported: list[float] = []
     now = 10_000.0
-    watch = ClockWatch(told.append, wall=lambda: now)
+    watch = ClockWatch(reported.append, wall=lambda: now)
     assert [watch.due(second) for second in (1.0, 2.0, 10.9, 11.0)] == [True, False, False, True]
     with structlog.testing.capture_logs() as logs:
         watch.sample(9_990_000, 9_000.0)  # sent 1,000 s ago, stamped 10 s ago
@@ -85,6 +85,6 @@ def test_a_clock_that_differs_is_told_once_and_a_slow_kafka_is_no_difference() -
             watch.sample(10_000_000 + hour * 3_600_000, 10_000.0)  # we are late
         watch.sample(9_999_990, 9_999.9)
         watch.sample(6_400_000, 9_999.0)  # we are early
-    assert told == [0.0, -3600.0, -3600.0, 0.0, 3599.0]
+    assert reported == [0.0, -3600.0, -3600.0, 0.0, 3599.0]
     assert [entry["event"] for entry in logs] == ["clock_differs", "clock_agrees", "clock_differs"]
     assert watch.problem

@@ -45,8 +45,8 @@ def quarantined(samples: Samples) -> float:
     return sum(value for name, value in samples.items() if name[0] == "iot_quarantined_messages_total")
 
 
-def test_totals_lag_and_differences(told: Settings) -> None:
-    with exporting(told) as scrape:
+def test_totals_lag_and_differences(reported: Settings) -> None:
+    with exporting(reported) as scrape:
         await_condition("a first audit", lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60)
         seen = scrape()
         assert seen["iot_stored_messages_total",] == 36
@@ -54,22 +54,22 @@ def test_totals_lag_and_differences(told: Settings) -> None:
         assert seen["iot_drain_lag_messages", "0"] == 0
         assert {seen["iot_audit_differences", proof] for proof in ("offsets", "sequences", "daemon", "accounting")} == {0}
         assert (seen["iot_server_up", "database"], seen["iot_server_up", "kafka"]) == (1, 1)
-        feed = Feed(told)
+        feed = Feed(reported)
         feed.send(b'{"n":1}', sequence=41)
         feed.send(b"broken", sequence=42)
         feed.flush()
         await_condition("the lag", lambda: scrape()["iot_drain_lag_messages", "0"] == 2, 60)
-        drain(told)
+        drain(reported)
         await_condition("one more stored", lambda: scrape()["iot_stored_messages_total",] == 37, 60)
         assert quarantined(scrape()) == 5
-        query(told, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
+        query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
         await_condition("the loss", lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60)
         assert scrape()["iot_stored_messages_total",] == 37
 
 
-def test_servers_away(told: Settings) -> None:
-    with exporting(told.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})) as scrape:
+def test_servers_away(reported: Settings) -> None:
+    with exporting(reported.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})) as scrape:
         await_condition("Kafka is missed", lambda: scrape().get(("iot_server_up", "kafka")) == 0, 60)
         assert scrape()["iot_server_up", "database"] == 1
-    with exporting(told.model_copy(update={"database_url": type(told.database_url)("postgresql://x@127.0.0.1:1/x")})) as scrape:
+    with exporting(reported.model_copy(update={"database_url": type(reported.database_url)("postgresql://x@127.0.0.1:1/x")})) as scrape:
         await_condition("the database is missed", lambda: scrape().get(("iot_server_up", "database")) == 0, 60)

@@ -117,10 +117,10 @@ def test_a_dry_run_tells_everything_and_changes_nothing(settings: Settings, feed
     fixed = changed(settings, topic_pattern=PLANT)
     result = iot(fixed, monkeypatch, "--from", "1h", "--dry-run", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    output = json.loads(result.stdout)
     assert contents(settings) == before
     done = Replay(fixed, Selection()).run()
-    assert {name: told[name] for name in told if name in done.to_json() and name != "samples"} == {
+    assert {name: output[name] for name in output if name in done.to_json() and name != "samples"} == {
         name: value for name, value in done.to_json().items() if name != "samples"
     }
     assert done.moved == 102
@@ -221,8 +221,8 @@ def test_lost_offsets_come_back_from_kafka(settings: Settings, feed: Feed, monke
     assert len(problems(settings)) == 3
     result = iot(settings, monkeypatch, "--partition", "0", "--offsets", "0:30", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert (told["restored"], told["restored_bad"], told["measurements"], told["lost"]) == (7, 1, 2, 0)
+    output = json.loads(result.stdout)
+    assert (output["restored"], output["restored_bad"], output["measurements"], output["lost"]) == (7, 1, 2, 0)
     after = contents(settings)[:6]
     assert [after[index] for index in (0, 1, 2, 3, 5)] == [before[index] for index in (0, 1, 2, 3, 5)]
     noted = query(settings, "SELECT kind, messages, measurements, detail FROM ledger WHERE kind = 'replay'")

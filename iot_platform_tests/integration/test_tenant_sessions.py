@@ -215,17 +215,17 @@ def test_a_migration_ends_the_tenant_in_its_way(login: Login, settings: Settings
 
 def test_a_migration_lets_drains_go_on_while_it_waits_for_others(login: Login, settings: Settings, folder: Path) -> None:
     """A reader of the platform's own is never ended: the migration comes again and again, and drains pass in between."""
-    reader, told = connect(settings, "reader"), list[tuple[str, int]]()
+    reader, reported = connect(settings, "reader"), list[tuple[str, int]]()
     run(reader, "SELECT count(*) FROM series")
     with Drainer(settings) as drainer:
 
         def progress(text: str) -> None:
-            told.append((text, len(drainer.seconds)))
+            reported.append((text, len(drainer.seconds)))
             if len(waits()) == 3:
                 reader.rollback()
 
         def waits() -> list[int]:
-            return [batches for text, batches in told if "waits for locks" in text]
+            return [batches for text, batches in reported if "waits for locks" in text]
 
         applied: Any = migrate(settings, progress, folder)
     assert "migrations/9001_pre_add_series_column.sql" in applied

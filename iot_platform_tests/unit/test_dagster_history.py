@@ -35,7 +35,7 @@ partitions = dg.DynamicPartitionsDefinition(name=PROJECT)
 @dg.op
 def tell(context: dg.OpExecutionContext) -> None:
     """Materializes the partitions that the run's tag names."""
-    for key in filter(None, context.run_tags["told"].split(",")):
+    for key in filter(None, context.run_tags["reported"].split(",")):
         context.log_event(dg.AssetMaterialization("project", partition=key))
 
 
@@ -47,8 +47,8 @@ def drain() -> None:
 def test_purge_keeps_what_the_ui_shows(instance: dg.DagsterInstance) -> None:
     """Runs with the last materialization of a quiet project survive; the newest drains too."""
     runs = [
-        drain.execute_in_process(instance=instance, tags={"told": told}).run_id
-        for told in ["quiet,busy", "busy", "", "busy", *["busy"] * 20]
+        drain.execute_in_process(instance=instance, tags={"reported": reported}).run_id
+        for reported in ["quiet,busy", "busy", "", "busy", *["busy"] * 20]
     ]
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     purged = purge_runs(instance, older_than_days=0, now=tomorrow)
@@ -59,5 +59,5 @@ def test_purge_keeps_what_the_ui_shows(instance: dg.DagsterInstance) -> None:
 
 
 def test_purge_leaves_young_runs_alone(instance: dg.DagsterInstance) -> None:
-    drain.execute_in_process(instance=instance, tags={"told": ""})
+    drain.execute_in_process(instance=instance, tags={"reported": ""})
     assert purge_runs(instance, older_than_days=1).deleted == 0

@@ -156,8 +156,8 @@ def test_replicas_and_brokers_as_they_are() -> None:
 def test_what_kafka_does_not_tell_is_not_refused() -> None:
     (only,) = judge(TopicState(TOPIC, {}), Settings())
     assert (only.state, "DESCRIBE_CONFIGS" in only.reason) == ("warning", True)
-    told = {"retention.ms": Value("604800000", "topic")}
-    assert judge(TopicState(TOPIC, told), Settings()) == []
+    described = {"retention.ms": Value("604800000", "topic")}
+    assert judge(TopicState(TOPIC, described), Settings()) == []
 
 
 def test_risks_are_known_words() -> None:

@@ -84,20 +84,20 @@ class PowerDisk:
 
     def sync(self) -> None:
         """All that is there now outlives a cut."""
-        self._tell("sync")
+        self._send("sync")
         self._answer("synced")
 
     def cut(self) -> None:
         """On return the power is off: nothing more is written, every request ends with EIO. Kill whoever uses the disk."""
-        self._tell("cut")
+        self._send("cut")
         self._answer("cut")
 
     def back(self, seed: int, survive_percent: int = 0) -> Fate:
         """Mount anew what is on the disk. `survive_percent`: how likely it is for a file, and for names, that unsynced changes are."""
-        self._tell(f"back {seed} {survive_percent}")
+        self._send(f"back {seed} {survive_percent}")
         return Fate(*map(int, self._answer("back")))
 
-    def _tell(self, command: str) -> None:
+    def _send(self, command: str) -> None:
         try:
             self._commands.write(f"{command}\n")
             self._commands.flush()

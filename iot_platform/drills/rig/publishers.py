@@ -37,10 +37,10 @@ class _Simulation:
     record: Path
     process: subprocess.Popen[bytes]
     output: Path
-    until: float = 0.0  # time.monotonic() before which it is not told to end
+    until: float = 0.0  # time.monotonic() before which it is not asked to end
     file: IO[bytes] | None = None
     lines: int = 0
-    told: bool = False  # to end
+    end_requested: bool = False
 
     def acknowledged(self) -> int:
         """Settled messages so far; follows the record."""
@@ -136,8 +136,8 @@ class Fleet:
 
     def _end(self, simulation: _Simulation) -> None:
         """A second signal would end it without waiting for acknowledgements."""
-        if not simulation.told:
-            simulation.told = True
+        if not simulation.end_requested:
+            simulation.end_requested = True
             with contextlib.suppress(ProcessLookupError):
                 simulation.process.send_signal(signal.SIGTERM)
 

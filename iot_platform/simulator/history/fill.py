@@ -107,7 +107,7 @@ class HistoryFill:
         on_retry: Callable[[str], None] = lambda _: None,
         stop: threading.Event | None = None,
     ) -> None:
-        """`period_is_fixed`: False lets a history of the same length that was begun before decide when it starts. `on_retry`: told why the
+        """`period_is_fixed`: False lets a history of the same length that was begun before decide when it starts. `on_retry`: gets why the
         connection was lost, before it goes on over a new one."""
         self._settings, self._options, self._fixed = settings, options, period_is_fixed
         self._on_progress, self._on_retry, self._stop = on_progress, on_retry, stop or threading.Event()

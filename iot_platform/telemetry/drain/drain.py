@@ -102,22 +102,22 @@ class Drain:
                 self._join()
         progress = self._snapshot(started)
         try:
-            self._on_progress(progress)  # what was committed is told, whatever follows
+            self._on_progress(progress)  # what was committed is reported, whatever follows
         finally:
             self._raise_errors(progress)
         return progress
 
     def _watch(self, started: float) -> None:
         """Until the shift ends: report, check that the topic is still the same one, collect garbage when there is nothing to do."""
-        self._last_commit = told = checked = collected = time.monotonic()
+        self._last_commit = reported = checked = collected = time.monotonic()
         while any(lane.thread.is_alive() for lane in self._lanes):
             self._stop.wait(TICK_SECONDS)
             now = time.monotonic()
             if reason := self._reason_to_end(now, started):
                 self._progress.ended = reason
                 return
-            if now - told >= PROGRESS_SECONDS:
-                told = now
+            if now - reported >= PROGRESS_SECONDS:
+                reported = now
                 self._on_progress(self._snapshot(started))
                 self._over = self._shift.is_over()
             if now - checked >= TOPIC_CHECK_SECONDS:

@@ -57,7 +57,7 @@ def accountant() -> Iterator[Accountant]:
 
 
 @pytest.fixture
-def told(settings: Settings, accountant: Accountant) -> Settings:
+def reported(settings: Settings, accountant: Accountant) -> Settings:
     """40 messages of one connection in two partitions, four of them quarantined, and a daemon that reports them all."""
     feed = Feed(settings)
     for number in range(40):

@@ -53,9 +53,9 @@ def fill(settings: Settings, accountant: Accountant) -> None:
     drain(settings)
     roll_up(settings)
     accountant.says((1, sent + 3, sent + 1, sent))
-    told = settings.model_copy(update={"ingest_http_url": accountant.url})
+    reported = settings.model_copy(update={"ingest_http_url": accountant.url})
     with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
-        refresh(told, connection, 30, lambda _: None)
+        refresh(reported, connection, 30, lambda _: None)
         note_watermarks(connection, settings.kafka_topic, topic.end(topic.partitions()), {})
     _incidents(settings, feed)
     _lose(settings, feed)

@@ -31,9 +31,9 @@ def fill(settings: Settings, accountant: Accountant, days: int = DAYS, step: tim
     feed.flush()
     drain(settings.model_copy(update={"drain_batch_records": 10}))
     accountant.says((1, number, number, number))
-    told = settings.model_copy(update={"ingest_http_url": accountant.url})
-    roll_up(told)
-    return told
+    reported = settings.model_copy(update={"ingest_http_url": accountant.url})
+    roll_up(reported)
+    return reported
 
 
 def audit(settings: Settings) -> AuditResult:
