@@ -63,9 +63,9 @@ def mix(rng: random.Random, number: int, millis: int) -> Row:
     if rng.random() < 0.1:
         points = [{"metric": f"channel{n}", "value": round(rng.uniform(0, 400), 3), "ts": millis - n} for n in range(rng.randrange(3, 9))]
         return topic(device), compact(points if rng.random() < 0.5 else {"ts": millis, "points": points, "rssi": -rng.randrange(40, 90)})
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000)) + f".{millis % 1000:03d}Z"
+    timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000)) + f".{millis % 1000:03d}Z"
     document: dict[str, Any] = {
-        "timestamp": moment,
+        "timestamp": timestamp,
         "temp": round(rng.uniform(-20, 60), 2),
         "running": rng.random() < 0.9,
         "mode": rng.choice(["auto", "manual", "停机"]),

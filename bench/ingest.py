@@ -169,10 +169,10 @@ def daemon(mqtt_url: str, servers: str, client_id: str, topic: str, count: int) 
         try:
             start_cpu = begun = 0.0
             while True:
-                seen, moment = metrics(port), time.monotonic()
+                seen, now = metrics(port), time.monotonic()
                 if not begun and seen.get("messages_received_total", 0) > 0:
                     # What was received before this look is taken off the count below.
-                    begun, start_cpu, first = moment, process_cpu(process.pid), seen["messages_delivered_total"]
+                    begun, start_cpu, first = now, process_cpu(process.pid), seen["messages_delivered_total"]
                 if seen.get("messages_delivered_total", 0) >= count:
                     break
                 time.sleep(0.02 if not begun else 0.05)
@@ -180,7 +180,7 @@ def daemon(mqtt_url: str, servers: str, client_id: str, topic: str, count: int) 
             cpu = process_cpu(process.pid) - start_cpu
             status = Path(f"/proc/{process.pid}/status").read_text()
             resident = int(status.split("VmHWM:")[1].split()[0]) / 1024
-            return {"per_second": done / (moment - begun), "cpu_us": cpu / done * 1e6, "resident_mb": resident}
+            return {"per_second": done / (now - begun), "cpu_us": cpu / done * 1e6, "resident_mb": resident}
         finally:
             process.terminate()
             process.wait(20)

@@ -119,13 +119,13 @@ def time_late_row(settings: Settings, runs: int) -> list[Timed]:
     with closing(connect(settings, application_name="bench")) as connection:
         places = _places(connection, runs + 1)
         for number, place in enumerate(places):
-            moment = place["day"] + timedelta(hours=3, microseconds=number * 7 + 1)
+            at = place["day"] + timedelta(hours=3, microseconds=number * 7 + 1)
             begun = time.perf_counter()
             with connection, connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (lock_key(rollup_notes.THRESHOLD_LOCK),))
                 cursor.execute("SELECT notes_below FROM rollup_state")
-                cursor.execute("INSERT INTO measurement (time, series_id, value) VALUES (%s, %s, 1)", (moment, place["series"]))
-                note = (place["series"], moment.replace(minute=0, second=0, microsecond=0))
+                cursor.execute("INSERT INTO measurement (time, series_id, value) VALUES (%s, %s, 1)", (at, place["series"]))
+                note = (place["series"], at.replace(minute=0, second=0, microsecond=0))
                 cursor.execute("INSERT INTO rollup_change (series_id, bucket) VALUES (%s, %s)", note)
             middle = time.perf_counter()
             with connection, connection.cursor() as cursor:

@@ -56,8 +56,8 @@ def late(settings: Settings, series: int, days: int, now: datetime, times: int) 
     rng, found = random.Random(1), []
     with closing(psycopg2.connect(settings.admin_url)) as connection, connection.cursor() as cursor:
         for _ in range(times):
-            moment = now - timedelta(seconds=rng.randrange(7200, days * 86400))
-            cursor.execute(_LATE, {"time": moment, "series": rng.randrange(1, series + 1)})
+            at = now - timedelta(seconds=rng.randrange(7200, days * 86400))
+            cursor.execute(_LATE, {"time": at, "series": rng.randrange(1, series + 1)})
             connection.commit()
             started = time.perf_counter()
             cursor.execute("SELECT rollup_refresh(1000)")

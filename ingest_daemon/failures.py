@@ -28,7 +28,7 @@ class Failures:
         self._retry_at = 0.0
 
     def note(self, error: Any, problem: str | None, *, again: bool) -> str:
-        """The problem in words; `problem` is the one that stood before. `again`: it belongs to a failure that was noted already."""
+        """The problem as a sentence; `problem` is the one that stood before. `again`: it belongs to a failure that was noted already."""
         now = self._clock()
         if now - self._last > 2 * LAST_DELAY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS

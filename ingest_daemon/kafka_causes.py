@@ -1,4 +1,4 @@
-"""What an error of Kafka's client means here: the cause in words, with the setting to correct or the command that grants the right."""
+"""What an error of Kafka's client means here: the cause as a sentence, with the setting to correct or the command that grants the right."""
 
 import time
 from collections.abc import Callable

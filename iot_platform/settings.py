@@ -238,11 +238,11 @@ class Settings(BaseSettings):
     @field_validator("kafka_accept_risks")
     @classmethod
     def _known_risks(cls, value: str) -> str:
-        words = [word.strip() for word in value.split(",") if word.strip()]
-        if unknown := [word for word in words if word not in RISKS]:
+        risks = [risk.strip() for risk in value.split(",") if risk.strip()]
+        if unknown := [risk for risk in risks if risk not in RISKS]:
             also = "; flush is IOT_KAFKA_FLUSH=false" if "flush" in unknown else ""
             raise ValueError(f"must be words out of {', '.join(RISKS)}, with commas between{also}")
-        return ",".join(words)
+        return ",".join(risks)
 
     @field_validator("dagster_url", "ingest_http_url")
     @classmethod

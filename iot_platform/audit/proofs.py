@@ -62,7 +62,7 @@ def sequences(connection: Connection, parameters: Parameters, result: AuditResul
 
 
 def daemons(connection: Connection, _parameters: Parameters, result: AuditResult) -> None:
-    """The identity of each daemon's own counters."""
+    """What each daemon's own counters must add up to."""
     for columns in _rows(connection, _DAEMONS, {}):
         row = DaemonRow(*columns)
         result.daemons.append(row)
@@ -101,7 +101,7 @@ PROOFS: Final[dict[str, tuple[str, Callable[[Connection, Parameters, AuditResult
     "accounting": ("comparing accounting_1h with the stored rows", hours),
     "measurements": ("counting measurements", measurements),
 }
-"""Kind → what it does in words, and how."""
+"""Kind → its description for people, and its proof."""
 
 
 def _hour(hour: datetime) -> str:

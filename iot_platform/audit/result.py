@@ -30,7 +30,7 @@ class Hole:
 
     @property
     def where(self) -> str:
-        """In words: between which times (to the second, UTC), among which topics."""
+        """A sentence for people: between which times (to the second, UTC), among which topics."""
         after = f"{self.after:%Y-%m-%d %H:%M:%S}" if self.after else "the connection's beginning"
         before = f"{self.before:%Y-%m-%d %H:%M:%S}" if self.before else "now"
         return f"received between {after} and {before} UTC" + (f", among messages of {', '.join(self.topics)}" if self.topics else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.cli.times import parse_moment
+from iot_platform.cli.times import parse_time
 
 if TYPE_CHECKING:
     from iot_platform.audit import AuditResult
@@ -60,7 +60,7 @@ def audit(
 
 
 def _since(text: str) -> datetime | None:
-    return None if text.strip().lower() == "all" else parse_moment(text)
+    return None if text.strip().lower() == "all" else parse_time(text)
 
 
 def _run(since: datetime | None, tenant: str | None, wait: float, note: Callable[[str], None]) -> "AuditResult":

@@ -109,12 +109,12 @@ def _received_at(value: Any) -> int:
     if value is None:
         return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
     try:
-        moment = datetime.fromisoformat(value)
+        received_at = datetime.fromisoformat(value)
     except (TypeError, ValueError) as error:
         raise _BadCaseError("`received_at` must be an ISO 8601 time such as 2026-11-23T10:00:00.250000Z") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    if received_at.tzinfo is None:
+        received_at = received_at.replace(tzinfo=UTC)
+    return (received_at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _answers(decoder: "Decoder", cases: list[_Case], details: bool) -> list[bytes]:

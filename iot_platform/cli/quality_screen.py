@@ -83,5 +83,5 @@ def show_rules(rules: Sequence[tuple[RuleSetting, str]], console: "Console") -> 
             console.print(f"[bold]{setting.rule}[/bold]  {escape(description)}", soft_wrap=True)
 
 
-def _time(moment: datetime) -> str:
-    return f"{moment:%m-%d %H:%M:%S}"
+def _time(time: datetime) -> str:
+    return f"{time:%m-%d %H:%M:%S}"

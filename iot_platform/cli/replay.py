@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer import BadParameter
 
-from iot_platform.cli.times import parse_moment
+from iot_platform.cli.times import parse_time
 from iot_platform.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _by_time(since: str | None, until: str | None, kept: dict[str, Any]) -> "Sel
     from iot_platform.telemetry.replay.replay import Selection
 
     epoch, microsecond = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-    start = (parse_moment(since) - epoch) // microsecond if since else Selection.start
-    end = (parse_moment(until) - epoch) // microsecond if until else Selection.end
+    start = (parse_time(since) - epoch) // microsecond if since else Selection.start
+    end = (parse_time(until) - epoch) // microsecond if until else Selection.end
     if start >= end:
         raise BadParameter("--from must be before --to")
     return Selection(start=start, end=end, **kept)

@@ -86,7 +86,7 @@ def set_command(
         typer.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
     if gone is not None:
         rest = ", but are never in measurement_1h and measurement_1d" if table == "measurement" else ""
-        typer.echo(f"note: retention took rows before {_moment(gone)} already; those that still come late are kept now{rest}")
+        typer.echo(f"note: retention took rows before {_utc_text(gone)} already; those that still come late are kept now{rest}")
     if lost:
         typer.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
 
@@ -178,7 +178,7 @@ def _show_policies(found: "Iterable[Policy]", out: "Console") -> None:
     for item in found:
         keep = f"{item.keep} [dim](a broader policy is shorter)[/dim]" if item.shadowed else item.keep
         whose = _whose(item) or "[dim]everybody's[/dim]"
-        cells = [item.table, whose, keep, *(f"{moment:%Y-%m-%d}" if moment else "–" for moment in (item.cutoff, item.removed_before))]
+        cells = [item.table, whose, keep, *(f"{value:%Y-%m-%d}" if value else "–" for value in (item.cutoff, item.removed_before))]
         table.add_row(*cells, *([f"{item.removed_rows:,}"] if wide else []))
     out.print(table)
 
@@ -194,8 +194,8 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
     for name in ("rows", "bytes", "newest"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in found:
-        what = item.chunk.removeprefix("_timescaledb_internal.") if item.chunk else f"rows before {_moment(item.range_to)}"
-        table.add_row(item.table, _whose(item), what, f"{item.rows:,}", _size(item.bytes), _moment(item.newest))
+        what = item.chunk.removeprefix("_timescaledb_internal.") if item.chunk else f"rows before {_utc_text(item.range_to)}"
+        table.add_row(item.table, _whose(item), what, f"{item.rows:,}", _size(item.bytes), _utc_text(item.newest))
     out.print(table)
 
 
@@ -203,7 +203,7 @@ def _show_reasons(word: str, found: "list[Removal]", out: "Console") -> None:
     from rich.markup import escape
 
     for item in found:
-        place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_moment(item.range_from)} to {_moment(item.range_to)}"
+        place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_utc_text(item.range_from)} to {_utc_text(item.range_to)}"
         for reason in item.refused:
             out.print(f"{word} {place}: {escape(reason)}", soft_wrap=True)
 
@@ -214,7 +214,7 @@ def _whose(item: "Policy | Removal") -> str:
     return escape("/".join(part for part in (item.tenant, item.project) if part))
 
 
-def _moment(value: datetime | None) -> str:
+def _utc_text(value: datetime | None) -> str:
     return f"{value:%Y-%m-%d %H:%M}Z" if value else "–"
 
 

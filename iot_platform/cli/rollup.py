@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from iot_platform.cli.errors import CliError
-from iot_platform.cli.times import parse_moment
+from iot_platform.cli.times import parse_time
 
 if TYPE_CHECKING:
     from iot_platform.rollups import RebuildStep, RollupResult, RollupStatus
@@ -71,7 +71,7 @@ def rebuild(
     from iot_platform.rollups import Rebuild
     from iot_platform.settings import get_settings
 
-    start, end = parse_moment(since), parse_moment(until)
+    start, end = parse_time(since), parse_time(until)
     if start >= end:
         raise CliError(f"--from {_utc(start)} is not before --to {_utc(end)}")
     work = Rebuild(get_settings(), start, end, tenant, dry_run)
@@ -134,8 +134,8 @@ def _told(result: "RollupResult") -> str:
     return text
 
 
-def _utc(moment: datetime | None) -> str:
-    return "the beginning" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _utc(time: datetime | None) -> str:
+    return "the beginning" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @contextmanager

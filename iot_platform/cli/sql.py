@@ -173,7 +173,7 @@ def _text(value: Any, *, readable: bool = False) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        return _moment(value)
+        return _time_text(value)
     if isinstance(value, memoryview | bytes):
         data = bytes(value)
         if readable:
@@ -189,7 +189,7 @@ def _text(value: Any, *, readable: bool = False) -> str:
     return str(value)
 
 
-def _moment(value: datetime) -> str:
+def _time_text(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if value.tzinfo else value.isoformat()
 
 

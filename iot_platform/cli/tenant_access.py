@@ -102,8 +102,8 @@ def access_command(as_json: Annotated[bool, typer.Option("--json", help="One JSO
     table = Table("tenant", Column("login", no_wrap=True), "granted", "password set", "connections")
     for item in found:
         used = f"{item.connections} of {item.limit}" if item.limit is not None else "role is gone: grant again"
-        moments = (f"{moment:%Y-%m-%d %H:%M}" for moment in (item.granted_at, item.password_set_at))
-        table.add_row(Text(item.tenant_id), item.role, *moments, used)
+        times = (f"{time:%Y-%m-%d %H:%M}" for time in (item.granted_at, item.password_set_at))
+        table.add_row(Text(item.tenant_id), item.role, *times, used)
     Console().print(table)
 
 

@@ -168,9 +168,9 @@ def _simulate(
 
 def _table_bytes(table: TableGrowth, pieces: list[Piece], now: datetime, day: int, *, community: bool) -> float:
     """Bytes of the table so many days from now."""
-    moment = now + day * DAY
-    keep = moment - table.keep if table.keep is not None else datetime.min.replace(tzinfo=UTC)
-    pack = moment - table.compress_after if table.compress_after is not None and community else datetime.min.replace(tzinfo=UTC)
+    then = now + day * DAY
+    keep = then - table.keep if table.keep is not None else datetime.min.replace(tzinfo=UTC)
+    pack = then - table.compress_after if table.compress_after is not None and community else datetime.min.replace(tzinfo=UTC)
     total = 0.0
     for piece in pieces:
         if piece.end > keep:

@@ -212,8 +212,8 @@ def describe(message: "Message") -> dict[str, Any]:
     record: dict[str, Any] = {
         "key": message.key() or b"",
         "payload": message.value() or b"",
-        "kafka_time": _moment(kafka_us),
-        "received_at": _moment(int(envelope.received_at[0])),
+        "kafka_time": _utc_time(kafka_us),
+        "received_at": _utc_time(int(envelope.received_at[0])),
         "header": None,
     }
     if readable:
@@ -225,7 +225,7 @@ def describe(message: "Message") -> dict[str, Any]:
     return record
 
 
-def _moment(microseconds: int) -> datetime:
+def _utc_time(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
@@ -315,7 +315,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
     for item in outcome.measurements:
         names = (outcome.tenant, outcome.project, item.device, item.metric)
-        stored = _one(connection, _STORED, (*names, _moment(item.time)))
+        stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
         want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
         if stored is None:
             state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
@@ -324,7 +324,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
         else:
             state = "conflict: another value came first"
         trace.measurements.append(
-            {"device": item.device, "metric": item.metric, "time": _moment(item.time), **want, "state": state, "stored": stored}
+            {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
         )
 
 

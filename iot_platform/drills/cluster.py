@@ -282,7 +282,7 @@ def _check_status(run: DrillRun, gone: Iterable[int]) -> None:
 
 
 def _check_doctor(run: DrillRun, gone: Iterable[int]) -> None:
-    """`iot doctor` says that a broker is gone, in words, whichever of its questions Kafka leaves unanswered."""
+    """`iot doctor` says in a sentence that a broker is gone, whichever of its questions Kafka leaves unanswered."""
     findings = [*topic_findings(run.settings), *drain_findings(run.settings)]
     said = [f"{item.what}: {item.text}" for item in findings if item.state == "bad"]
     run.check(_names(said, gone), f"`iot doctor` does not name the brokers that are gone: {findings}")

@@ -106,7 +106,7 @@ def _setting_of_file(text: str) -> str:
 
 
 def _verify_message(settings: Settings) -> str:
-    """What is wrong with the first broker's certificate, in OpenSSL's words; empty when it can't be told."""
+    """What is wrong with the first broker's certificate, as OpenSSL names it; empty when it is unknown."""
     host, _, port = settings.kafka_bootstrap_servers.split(",")[0].strip().rpartition("://")[2].rpartition(":")
     context = ssl.create_default_context(cafile=str(settings.kafka_ssl_ca_file) if settings.kafka_ssl_ca_file else None)
     try:

@@ -1,4 +1,4 @@
-"""Offsets asked of the leaders: librdkafka has no error for a leader that is silent, and no words for one that is missing."""
+"""Offsets asked of the leaders: librdkafka reports neither a silent nor a missing leader as an error."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -51,7 +51,7 @@ def list_offsets(
 
 
 def waiting(admin: AdminClient, topic: str, seconds: float) -> str | None:
-    """What partitions wait for, in words; None where each has a leader that answers.
+    """What partitions wait for, as a sentence for people; None where each has a leader that answers.
 
     Raises:
         KafkaException: no broker answers at all.

@@ -14,7 +14,7 @@ _REFUSALS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Right:
-    """What an operation on a topic or group needs, in the words of kafka-acls."""
+    """What an operation on a topic or group needs, as kafka-acls names it."""
 
     operations: tuple[str, ...]
     kind: Literal["topic", "group"]

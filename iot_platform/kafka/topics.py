@@ -128,8 +128,8 @@ def remedy(settings: Settings, finding: Finding) -> str:
     if finding.risk == "flush":
         parts.append("to go without: IOT_KAFKA_FLUSH=false")
     elif finding.risk:
-        words = ",".join(filter(None, (settings.kafka_accept_risks, finding.risk)))
-        parts.append(f"to accept the risk: IOT_KAFKA_ACCEPT_RISKS={words}")
+        risks = ",".join(filter(None, (settings.kafka_accept_risks, finding.risk)))
+        parts.append(f"to accept the risk: IOT_KAFKA_ACCEPT_RISKS={risks}")
     return "; ".join(parts)
 
 

@@ -155,7 +155,7 @@ def _locations(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _why(error: Exception) -> str:
-    """The operating system's words for a failed connection, without Python's wrapping."""
+    """The operating system's message about a failed connection, without Python's wrapping."""
     reason = getattr(error, "reason", error)
     return str(getattr(reason, "strerror", None) or reason)
 

@@ -33,9 +33,9 @@ def _metadata(result: RollupResult) -> dict[str, dg.MetadataValue]:
         "batches": dg.MetadataValue.int(result.batches),
         "complete": dg.MetadataValue.bool(result.complete),
     }
-    for name, moment in (("threshold_before", result.threshold_before), ("threshold", result.threshold_after)):
-        if moment is not None:
-            shown[name] = dg.MetadataValue.timestamp(moment)
+    for name, time in (("threshold_before", result.threshold_before), ("threshold", result.threshold_after)):
+        if time is not None:
+            shown[name] = dg.MetadataValue.timestamp(time)
     return shown | ({"hindered": dg.MetadataValue.text(result.hindered)} if result.hindered else {})
 
 

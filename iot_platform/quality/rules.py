@@ -126,12 +126,12 @@ class RuleSetting(BaseModel):
             if name not in known:
                 raise ValueError(f"{self.rule} has no parameter {name!r}" + (f"; it has {', '.join(known)}" if known else ""))
             if not _is(known[name], value):
-                words = {
+                kinds = {
                     "names": "a list of names, not empty",
                     "numbers": "a list of numbers, such as [0]",
                     "integer": f"an integer from 0 to {MOST:,}",
                 }
-                what = words.get(known[name], "a finite number")
+                what = kinds.get(known[name], "a finite number")
                 raise ValueError(f"parameter {name} must be {what}")
         if "min" in self.parameters and "max" in self.parameters and self.parameters["min"] > self.parameters["max"]:
             raise ValueError(f"min {self.parameters['min']} is greater than max {self.parameters['max']}")

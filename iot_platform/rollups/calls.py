@@ -42,8 +42,8 @@ def state(connection: Connection) -> tuple[str, datetime | None, datetime | None
     connection.commit()
     if row is None:
         raise LookupError("rollup_state has no row: INSERT INTO rollup_state DEFAULT VALUES")
-    moments = [None if value is None else datetime.fromtimestamp(value, UTC) for value in row[1:]]
-    return str(row[0]), moments[0], moments[1], moments[2]
+    times = [None if value is None else datetime.fromtimestamp(value, UTC) for value in row[1:]]
+    return str(row[0]), times[0], times[1], times[2]
 
 
 def count_notes(connection: Connection, most: int = 1_000_000) -> int:

@@ -44,7 +44,7 @@ def refresh(settings: Settings, result: RollupResult, deadline: float, until: da
     until = (until or datetime.now(UTC) - SETTLE).astimezone(UTC)
     with closing(open_owner(settings)) as connection:
         for aggregate, source, unit in _UNITS:
-            low, shown = begins(connection, source, unit), _moment(connection, _SHOWN, aggregate)
+            low, shown = begins(connection, source, unit), _one_time(connection, _SHOWN, aggregate)
             high = max(
                 floor(until, unit), shown or floor(until, unit)
             )  # a clock that was ahead made hours that go on: nothing else computes them
@@ -60,7 +60,7 @@ def refresh(settings: Settings, result: RollupResult, deadline: float, until: da
 
 def begins(connection: Connection, source: str, unit: timedelta) -> datetime | None:
     """Where windows may begin: the first bucket whose source is all there; None if there are no measurements at all."""
-    oldest, whole = _moment(connection, _OLDEST), whole_from(connection, source, unit)
+    oldest, whole = _one_time(connection, _OLDEST), whole_from(connection, source, unit)
     if oldest is None:
         return None
     first = floor(oldest, unit)
@@ -69,20 +69,20 @@ def begins(connection: Connection, source: str, unit: timedelta) -> datetime | N
 
 def whole_from(connection: Connection, source: str, unit: timedelta) -> datetime | None:
     """The first bucket of whose source retention took nothing from everybody; None: it never took anything."""
-    mark = _moment(connection, _MARK, source)
+    mark = _one_time(connection, _MARK, source)
     return None if mark is None else ceiling(mark, unit)
 
 
-def floor(moment: datetime, unit: timedelta) -> datetime:
+def floor(at: datetime, unit: timedelta) -> datetime:
     """The beginning of its bucket."""
     epoch = datetime.fromtimestamp(0, UTC)
-    return epoch + (moment - epoch) // unit * unit
+    return epoch + (at - epoch) // unit * unit
 
 
-def ceiling(moment: datetime, unit: timedelta) -> datetime:
+def ceiling(at: datetime, unit: timedelta) -> datetime:
     """The beginning of the first bucket that does not begin before it."""
-    below = floor(moment, unit)
-    return below if below == moment else below + unit
+    below = floor(at, unit)
+    return below if below == at else below + unit
 
 
 def open_owner(settings: Settings) -> Connection:
@@ -105,7 +105,7 @@ def call(connection: Connection, aggregate: str, low: datetime, high: datetime, 
     del connection.notices[:]  # it says which windows were up to date
 
 
-def _moment(connection: Connection, query: str, *parameters: Any) -> datetime | None:
+def _one_time(connection: Connection, query: str, *parameters: Any) -> datetime | None:
     with connection.cursor() as cursor:
         cursor.execute(query, parameters)
         row = cursor.fetchone()

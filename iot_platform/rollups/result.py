@@ -23,7 +23,7 @@ class RollupResult:
     threshold_before: datetime | None = None
     threshold_after: datetime | None = None
     hindered: str | None = None
-    """Why it stopped early, in words."""
+    """Why it stopped early, as a sentence for people."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values by name."""

@@ -56,5 +56,5 @@ def rollup_status(settings: Settings) -> RollupStatus:
                 hours, days = cursor.fetchone() or (0, 0)
             cursor.execute(_MARKS)
             marks = cursor.fetchall()
-    moment = None if oldest is None or oldest[0] is None else datetime.fromtimestamp(oldest[0], UTC)
-    return RollupStatus(storage, threshold, threshold_1d, notes_below, notes, moment, int(hours), int(days), marks)
+    oldest_note = None if oldest is None or oldest[0] is None else datetime.fromtimestamp(oldest[0], UTC)
+    return RollupStatus(storage, threshold, threshold_1d, notes_below, notes, oldest_note, int(hours), int(days), marks)

@@ -15,8 +15,8 @@ MONTH_US: Final = 30 * 86_400 * SECOND_US
 
 def _iso(zone: timezone, separator: str = "T", suffix: str | None = None) -> Callable[[int, random.Random], object]:
     def render(time_us: int, _: random.Random) -> object:
-        moment = (datetime.fromtimestamp(time_us // SECOND_US, UTC) + timedelta(microseconds=time_us % SECOND_US)).astimezone(zone)
-        text = moment.isoformat(sep=separator, timespec="milliseconds")
+        local_time = (datetime.fromtimestamp(time_us // SECOND_US, UTC) + timedelta(microseconds=time_us % SECOND_US)).astimezone(zone)
+        text = local_time.isoformat(sep=separator, timespec="milliseconds")
         return text if suffix is None else text[:-6] + suffix
 
     return render

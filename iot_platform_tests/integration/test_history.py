@@ -24,7 +24,7 @@ from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.history import HistoryError, HistoryOptions
 from iot_platform.simulator.history.fill import HistoryFill, HistoryProgress
-from iot_platform.simulator.history.names import moment
+from iot_platform.simulator.history.names import utc_time
 from iot_platform.simulator.history.options import DAY_US
 from iot_platform.telemetry.sums import project_figures
 from iot_platform.tenants.deletion import delete_tenant
@@ -152,7 +152,7 @@ def test_a_large_one_takes_the_rollups_back_rather_than_note_every_hour(
     monkeypatch.setattr("iot_platform.simulator.history.fill.MANY", 1_000)
     feed = RollupFeed(psycopg2.connect(settings.admin_url))
     (one,) = feed.series(1)
-    hour = moment(SMALL.start_us).replace(minute=0) + timedelta(hours=2)
+    hour = utc_time(SMALL.start_us).replace(minute=0) + timedelta(hours=2)
     feed.insert([(hour, one, 1.0, None)])
     roll_up(settings)
     if kept_hours:

@@ -208,8 +208,8 @@ class _PostgresFilter:
             return
         self._started = True
         if kind == _STARTUP:
-            words = frame[8:].split(b"\0")
-            parameters = dict(zip(words[::2], words[1::2], strict=False))
+            fields = frame[8:].split(b"\0")
+            parameters = dict(zip(fields[::2], fields[1::2], strict=False))
             self.application_name = parameters.get(b"application_name", b"").decode("utf-8", "replace")
 
     def _frame(self) -> bytes | None:

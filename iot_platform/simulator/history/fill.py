@@ -26,7 +26,7 @@ from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetError, TopicTemplate
 from iot_platform.simulator.history import names
 from iot_platform.simulator.history.devices import HistoryFleet
-from iot_platform.simulator.history.names import moment
+from iot_platform.simulator.history.names import utc_time
 from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 from iot_platform.simulator.history.reports import HOUR_US
 from iot_platform.simulator.history.slices import Maker, Slice
@@ -95,7 +95,7 @@ class _Known:
 
 
 class HistoryFill:
-    """One command's work. Killed at any moment, it leaves whole slices; the same options then go on where it ended."""
+    """One command's work. Killed at any time, it leaves whole slices; the same options then go on where it ended."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class HistoryFill:
         if known is None:
             with connection, connection.cursor() as cursor:
                 names.create(cursor, fleet, self._settings.max_series_per_project)
-                edges = (moment(options.start_us), moment(options.end_us), moment(options.start_us))
+                edges = (utc_time(options.start_us), utc_time(options.end_us), utc_time(options.start_us))
                 cursor.execute(_BEGIN, (options.seed, *edges, json.dumps(options.as_json())))
             progress.filled_to_us, progress.there = options.start_us, 0
         else:
@@ -240,7 +240,7 @@ class HistoryFill:
             row = cursor.fetchone()
         if row is not None and row[0] > options.start_us:
             raise HistoryError(
-                f"retention has removed measurements before {moment(row[0]):%Y-%m-%dT%H:%MZ}, and would remove these, too: "
+                f"retention has removed measurements before {utc_time(row[0]):%Y-%m-%dT%H:%MZ}, and would remove these, too: "
                 "choose a shorter --history, or take an empty database"
             )
 
@@ -261,8 +261,8 @@ class HistoryFill:
         if not same_period or known.options != asked.as_json():
             there = ", ".join(f"{name} {value:,}" for name, value in known.options.items() if value)
             raise HistoryError(
-                f"the database holds another history of seed {asked.seed}: {moment(known.start_us):%Y-%m-%dT%H:%MZ} to "
-                f"{moment(known.end_us):%Y-%m-%dT%H:%MZ}, {there}. Repeat its options to go on with it, or take another --seed"
+                f"the database holds another history of seed {asked.seed}: {utc_time(known.start_us):%Y-%m-%dT%H:%MZ} to "
+                f"{utc_time(known.end_us):%Y-%m-%dT%H:%MZ}, {there}. Repeat its options to go on with it, or take another --seed"
             )
         return HistoryOptions(asked.seed, known.start_us, known.end_us, **known.options)
 
@@ -303,7 +303,7 @@ class HistoryFill:
 def _lower_thresholds(connection: Connection, since_us: int) -> None:
     """Before a slice, because a run of the rollups may have raised them again. If the locks are not to be had, its hours are noted."""
     with suppress(psycopg2.errors.LockNotAvailable), connection, connection.cursor() as cursor:
-        cursor.execute("SELECT rollup_lower(%s)", (moment(since_us),))
+        cursor.execute("SELECT rollup_lower(%s)", (utc_time(since_us),))
 
 
 def _store(cursor: Cursor, part: Slice, seed: int) -> None:
@@ -313,9 +313,9 @@ def _store(cursor: Cursor, part: Slice, seed: int) -> None:
     if notes := rollup_notes.encoded(part.series, part.time_us, np.ones(part.count, np.bool_), before):
         _copy(cursor, rollup_notes.COPY, notes)
     hour = part.start_us // HOUR_US * HOUR_US
-    account = {"start": moment(hour), "end": moment(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project.tolist()}
+    account = {"start": utc_time(hour), "end": utc_time(part.end_us), "partition": HISTORY_PARTITION, "counts": part.by_project.tolist()}
     cursor.execute(_ACCOUNTING, account | {"tenants": part.tenants, "projects": part.projects})
-    cursor.execute(_ADVANCE, (moment(part.end_us), part.count, seed))
+    cursor.execute(_ADVANCE, (utc_time(part.end_us), part.count, seed))
 
 
 def _copy(cursor: Cursor, query: str, rows: list[bytes]) -> None:

@@ -91,6 +91,6 @@ def _copy(cursor: Cursor, query: str, rows: Iterable[bytes]) -> None:
     cursor.copy_expert(query, io.BytesIO(b"".join((HEADER, *rows, TRAILER))), size=1 << 20)
 
 
-def moment(microseconds: int) -> datetime:
+def utc_time(microseconds: int) -> datetime:
     """µs since the epoch as a time (UTC)."""
     return datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000)

@@ -25,7 +25,7 @@ class KnownCut:
 
     @property
     def line(self) -> str:
-        """When and what, in words."""
+        """When and what, as a sentence for people."""
         return f"{self.committed_at:%Y-%m-%d %H:%M:%S} UTC: {self.detail}"
 
 

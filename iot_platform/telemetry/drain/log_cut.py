@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 MOST_UNKNOWN: Final = 1_000
 """So many records in a row without a trace in the database are looked at before the search gives up."""
 _BROKER_END: Final = re.compile(r"broker end offset is (\d+)")
-"""In librdkafka's words of a truncated log: where the epoch that was handed over ended."""
+"""In librdkafka's error text about a truncated log: where the epoch that was handed over ended."""
 
 _NOTE: Final = """
 UPDATE kafka_offset SET verified_epoch = %(verified_epoch)s, leader_epoch = coalesce(%(leader_epoch)s, leader_epoch),
@@ -60,7 +60,7 @@ class LogCut:
 
     @property
     def text(self) -> str:
-        """What happened, in words."""
+        """What happened, as a sentence for people."""
         epoch = "" if self.leader_epoch is None else f", leader epoch {self.leader_epoch}"
         what = (
             "is an older copy (Kafka's disk was put back): its leader epoch went back, and it"

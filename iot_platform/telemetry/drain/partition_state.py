@@ -34,8 +34,8 @@ _WORDS: Final = {
 
 @dataclass(frozen=True)
 class PartitionState:
-    """One partition. `lag`: records in Kafka that are not drained; below 0: Kafka has fewer than were drained. `text`: the problem in
-    words, with the command that ends it. `unverified`: the leader epoch is another one than when the log was last compared."""
+    """One partition. `lag`: records in Kafka that are not drained; below 0: Kafka has fewer than were drained. `text`: the problem
+    as a sentence for people, with the command that ends it. `unverified`: the leader epoch has changed since the log was last compared."""
 
     partition: int
     next_offset: int | None
@@ -89,7 +89,7 @@ class DrainState:
 
     @property
     def problems(self) -> list[str]:
-        """Each of them in words."""
+        """Each of them as a sentence for people."""
         return [f"partition {state.partition}: {state.text}" for state in self.wrong]
 
 

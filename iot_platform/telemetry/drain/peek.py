@@ -15,8 +15,8 @@ PATIENCE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Nothing:
-    """Kafka has no record there, in its own words. `refused`: the offset is beyond the log, or the log is another one than the leader epoch
-    says; else nothing follows up to the log's end."""
+    """Kafka has no record there; `reason` is its own error text. `refused`: the offset is beyond the log, or the log is another one than
+    the leader epoch says; else nothing follows up to the log's end."""
 
     reason: str
     refused: bool

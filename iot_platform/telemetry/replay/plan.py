@@ -26,7 +26,7 @@ class Work:
     plan: Plan
     catalog: Catalog
     leave: Bools  # from quarantine into message
-    update: Bools  # stay in quarantine, with other words
+    update: Bools  # stay in quarantine, with another reason, detail or project
     restore: Bools  # from Kafka into message or quarantine
     stored: Bools  # messages that may lack measurements
     refused: Bools  # messages that would be quarantined today
@@ -53,7 +53,7 @@ class Work:
             plan,
             catalog,
             leave=quarantined & ~plan.is_bad,
-            update=quarantined & plan.is_bad & _reworded(replayed, plan),
+            update=quarantined & plan.is_bad & _changed_reason(replayed, plan),
             restore=wanted & replayed.restored,
             stored=stored & ~plan.is_bad,
             refused=stored & plan.is_bad,
@@ -124,7 +124,7 @@ def _wanted(replayed: ReplayBatch, batch: DecodedRecords, selection: Selection) 
     return np.array([selection.wants(before, now) for before, now in zip(replayed.project, named, strict=True)], np.bool_)
 
 
-def _reworded(replayed: ReplayBatch, plan: Plan) -> Bools:
+def _changed_reason(replayed: ReplayBatch, plan: Plan) -> Bools:
     """Quarantined records of which the table says something else than what would be said today."""
     found = np.zeros(len(replayed), np.bool_)
     for row, (reason, detail) in plan.bad.items():

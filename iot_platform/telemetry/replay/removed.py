@@ -35,11 +35,11 @@ class Removed:
         """As the database says now; `topic_ids` by partition. Rolls back."""
         with connection.cursor() as cursor:
             cursor.execute(_HORIZON)
-            (moment,) = cursor.fetchone() or (None,)
+            (begin,) = cursor.fetchone() or (None,)
             cursor.execute(_DELETED)
             found = cursor.fetchall()
         connection.rollback()
-        horizon = EARLIEST if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+        horizon = EARLIEST if begin is None else (begin - _EPOCH) // timedelta(microseconds=1)
         return cls(horizon, {(tenant, part): offset for tenant, topic_id, part, offset in found if topic_ids.get(part) == topic_id})
 
     def by_retention(self, replayed: ReplayBatch) -> Bools:

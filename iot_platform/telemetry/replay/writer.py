@@ -140,7 +140,7 @@ class ReplayWriter:
         for mask, query, must_be_there in ((work.leave, _TAKE, True), (work.restore, _PRESENT, False), (work.update, _UPDATE, True)):
             if not mask.any():
                 continue
-            cursor.execute(query, _keys(work, mask) | (_words(work) if query is _UPDATE else {}))
+            cursor.execute(query, _keys(work, mask) | (_new_reasons(work) if query is _UPDATE else {}))
             found = set(cursor.fetchall())
             lost = np.flatnonzero(mask)[[(place in found) is not must_be_there for place in work.places(mask)]]
             mask[lost] = work.staying[lost] = False
@@ -156,7 +156,7 @@ def _write_rows(cursor: Cursor, work: Work) -> None:
         copy(cursor, QUARANTINE, quarantine)
 
 
-def _words(work: Work) -> dict[str, object]:
+def _new_reasons(work: Work) -> dict[str, object]:
     rows = np.flatnonzero(work.update)
     projects = work.projects(rows)
     return {
