@@ -57,7 +57,7 @@ _FIRST_ENTRY = HEAD_BYTES + _TOTALS.size
 
 
 class Accounting:
-    """One thread records; any thread may ask. What must be told: `opened`, `record` before the turn's PUBACKs, `closed`.
+    """One thread records; any thread may ask. The caller reports `opened`, `record` before the turn's PUBACKs, and `closed`.
 
     The state is in `accounting-<client id>` of the state directory before `record` returns, so a kill -9 loses at most one turn,
     and nothing that was acknowledged. After a kill:

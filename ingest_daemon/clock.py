@@ -1,4 +1,4 @@
-"""Compares this host's clock with Kafka's: receive times are this host's, and mislead whoever reads them if its clock is wrong."""
+"""Compares this host's clock with Kafka's. A wrong host clock makes receive times wrong."""
 
 import time
 from collections.abc import Callable

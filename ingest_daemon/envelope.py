@@ -1,4 +1,4 @@
-"""The one Kafka header of a forwarded message: who received it, on which connection, as the how-manieth, when."""
+"""The one Kafka header of a forwarded message: who received it, on which connection, its sequence number, when."""
 
 import struct
 

@@ -56,7 +56,7 @@ class Totals:
         return self.in_flight + self.awaiting
 
     def difference(self) -> int:
-        """Messages received that no other counter knows; 0, or the program is wrong."""
+        """Messages received that no other counter knows. Not 0 means a bug."""
         elsewhere = self.delivered + self.dead_lettered + self.spooled + self.unsettled + self.given_up + self.missing
         return self.received - elsewhere
 

@@ -41,7 +41,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "delivery.timeout.ms": 0,  # for ever: a time-out would be a failure that says nothing about the record
         "message.max.bytes": settings.ingest_max_record_bytes + OVERHEAD_BYTES,
         "queue.buffering.max.messages": 100_000 + settings.ingest_in_flight_window,
-        "partitioner": "murmur2_random",  # as Java clients do: the same key, the same partition, whoever writes
+        "partitioner": "murmur2_random",  # as Java clients do: the same key, the same partition, in every client
         "allow.auto.create.topics": False,
     }
 

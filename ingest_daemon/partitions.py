@@ -38,7 +38,7 @@ def _is_silent(answer: Any) -> bool:
 
 
 def unavailable(metadata: Any, topic: str, not_answering: Collection[int] = ()) -> str | None:
-    """One line about the partitions that nobody can write to or read from now, and the brokers that they wait for; None without such."""
+    """One line about the partitions that cannot be written to or read from now, and the brokers that they wait for; None without such."""
     partitions = metadata.topics[topic].partitions
     texts = []
     if leaderless := sorted(number for number, partition in partitions.items() if partition.leader < 0):

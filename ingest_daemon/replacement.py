@@ -24,7 +24,7 @@ class Replacement:
     """
 
     def __init__(self, channel: Channel, refused: Refused, credentials: Credentials, clock: Callable[[], float]) -> None:
-        """`credentials`: whoever has them `look` now and then makes the producers use what they find."""
+        """`credentials`: the producers use what they found last. The owner calls `look` periodically."""
         self._channel = channel
         self._refused = refused
         self._credentials = credentials

@@ -42,7 +42,7 @@ class Spool:
     deleted | reported by Kafka, or outstanding there, or refused | `cursor` | on disk | `committed` | being written | waiting
 
     A message that is being written is settled by the commit, never by Kafka's report alone, so that at any kill the rows on
-    disk are those that were counted; only a disk that does not answer at all loses that privilege after `STALLED_SECONDS`.
+    disk are those that were counted. After `STALLED_SECONDS` without an answer from the disk, Kafka's report settles the message.
     If the disk fails, the written ones are withdrawn: they wait again, and Kafka's report settles them as if there were no spool.
     """
 

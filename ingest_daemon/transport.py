@@ -38,7 +38,7 @@ class FrameSocket:
         self._ended = False
         self.closed = False
         self.blocked = False  # a PUBLISH waits at the head, and the last call was not allowed to take it
-        self.heard = False  # bytes have come since whoever watches the connection set this back
+        self.heard = False  # bytes have come since the connection's watch set this back
 
     # -- what paho calls ---------------------------------------------------------------------------------------
     def recv(self, size: int) -> bytes:

@@ -65,7 +65,7 @@ def _import(
     with closing(KafkaSource(settings, identity.topic)) as source:
         try:
             verified = LogCheck(settings, source.consumer, connection, identity).go_on(rows, marks, "iot audit")
-        except DataGoneError:  # nothing tells where the logs part: a letter that is imported twice hurts nobody
+        except DataGoneError:  # nothing tells where the logs part: a letter that is imported twice does no harm
             accept = partial(offsets.accept, connection, identity, run_id="iot audit", from_beginning=True)
             return [accept(row, marks[partition]) for partition, row in rows.items()]
         rows |= offsets.read(connection, identity.topic)

@@ -58,8 +58,8 @@ def rebuild(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's series.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
 ) -> None:
-    """Compute stored rollups anew from the measurements, whatever they say now. Hours whose measurements
-    retention removed stay as they are.
+    """Compute stored rollups anew from the measurements, ignoring the stored values. Hours whose
+    measurements retention removed stay as they are.
 
     Needed only after somebody changed measurements by hand. Safe beside draining and schedules; may be killed and begun again.
 

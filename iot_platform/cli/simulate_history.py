@@ -1,4 +1,4 @@
-"""`iot simulate --history`: fills the database with a fleet's past."""
+"""`iot simulate --history`: fills the database with a fleet's history."""
 
 import re
 import sys

@@ -18,7 +18,7 @@ from iot_platform.settings import Settings
 CHUNK_SECONDS: Final = 1800
 """Longest compression of one chunk: about 4 million rows a minute, so a day of 1,000 messages a second has time enough."""
 PAUSE_SECONDS: Final = 0.2
-"""Between chunks, so that whoever waits for something of ours gets it."""
+"""Between chunks, so that sessions that wait for our locks get them."""
 
 
 @dataclass(frozen=True)

@@ -2,4 +2,4 @@
 
 
 class CompressionError(Exception):
-    """A policy that makes no sense, or a table that has none. Never retry."""
+    """An invalid policy, or a table that has none. Never retry."""

@@ -51,7 +51,7 @@ def connect(settings: Settings, role: Role = "writer", application_name: str = "
     writer's calls raise OperationalError when no answer comes for ANSWER_SECONDS.
 
     Raises:
-        DatabaseUnreachableError: nobody answers, or not yet. Retry.
+        DatabaseUnreachableError: no server answers, or not yet. Retry.
         DatabaseAccessError: credentials, database or role are refused. Never retry.
     """
     url = _url(settings, role)

@@ -38,7 +38,7 @@ class Wait:
 
 
 class Watchdog:
-    """One thread per process that looks every second for waits that are over. Idle while nobody waits."""
+    """One thread per process that looks every second for waits that are over. Idle while there is no wait."""
 
     def __init__(self) -> None:
         self._waits: set[Wait] = set()

@@ -25,7 +25,7 @@ from iot_platform.settings import Settings
 FILE_NAME: Final = re.compile(r"\d{4}_(pre|post)_[a-z0-9]+(_[a-z0-9]+)+\.sql")
 LOCK_WAIT_SECONDS: Final = 600.0
 LOCK_TIMEOUT: Final = "2500ms"
-"""Of one try: whoever reads or writes a table that a file must lock waits behind it."""
+"""Of one try. Readers and writers of a table that a file must lock wait behind it."""
 LOCK_TRIES_SECONDS: Final = 120.0
 PAUSE_SECONDS: Final = (0.3, 1.0)
 """Between tries: those who waited go on."""

@@ -114,7 +114,7 @@ class _Found:
 
 
 def _judge_drain(status: Status, found: _Found) -> None:
-    """Records that wait although nobody drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
+    """Records that wait while no run drains them are a fault, whatever the cause; so is a partition that cannot simply go on."""
     drain = next(component for component in status.components if component.name == "drain")
     if drain.state != "ok" or found.drain is None:
         return

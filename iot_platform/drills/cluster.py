@@ -1,4 +1,5 @@
-"""Drills: three Kafka brokers of which some die or are restarted. Nothing is lost or doubled, and whoever waits says for whom."""
+"""Drills: three Kafka brokers of which some die or are restarted. Nothing is lost or doubled.
+Each program that waits names the broker it waits for."""
 
 import json
 import os

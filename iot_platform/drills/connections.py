@@ -37,13 +37,13 @@ def database_cut_in_copy(run: DrillRun) -> None:
 
 @drill("database_cut_before_commit", "database connection cut before COMMIT arrives", group="connections")
 def database_cut_before_commit(run: DrillRun) -> None:
-    """Everything was written and nothing is there: the batch is in doubt, the ledger says no, and it is written again."""
+    """All rows were sent, and the transaction rolled back. The ledger lacks the batch, so it is written again."""
     _cut_database(run, "before_commit")
 
 
 @drill("database_answer_lost", "COMMIT arrives, its answer is lost", group="connections", fast=True)
 def database_answer_lost(run: DrillRun) -> None:
-    """Everything is there and nobody told us: the batch is in doubt, the ledger says yes, and it is not written again."""
+    """The batch is stored, but its confirmation was lost. The ledger has the batch, so it is not written again."""
     _cut_database(run, "answer_lost")
 
 
@@ -100,7 +100,7 @@ def shared_member_lost(run: DrillRun) -> None:
 
 @drill("message_sent_twice", "a publisher sends the same message twice", group="connections", fast=True)
 def message_sent_twice(run: DrillRun) -> None:
-    """Two publishes are two messages, whatever they hold: both are kept, neither is marked, and their measurements count once."""
+    """Equal publishes are separate messages. Both are kept, neither is marked, and their measurements count once."""
     messages = run.fleet.messages(50)
     with run.fleet.publisher() as publisher:
         for message in messages:

@@ -42,7 +42,7 @@ def _cut(run: DrillRun, link: Link) -> None:
 
 
 def _half_open(run: DrillRun, link: Link, bound_seconds: float, *, answers_only: bool = False) -> None:
-    """Connections stay up and carry nothing any more, also after the network is well again: whoever waits must give them up by himself,
+    """Connections stay up and carry nothing any more, also after the network is well again: each client must end them by its own timeout,
     within the bound."""
     begin(run)
     with run.fault(f"link to {WHERE[link]} half-open"):
@@ -113,7 +113,7 @@ def kafka_half_open(run: DrillRun) -> None:
 
 @drill("kafka_answers_lost", "Kafka gets what we send, but its answers are lost", group="network")
 def kafka_answers_lost(run: DrillRun) -> None:
-    """Every batch is in Kafka and nobody told us: it is sent again, and Kafka recognises it."""
+    """Every batch is in Kafka, but its confirmation was lost. The daemon sends it again, and Kafka recognises it."""
     _half_open(run, "kafka", 150, answers_only=True)
 
 

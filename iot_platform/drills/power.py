@@ -1,4 +1,4 @@
-"""Drills: the power goes, and with it everything that a disk had not been told to keep."""
+"""Drills: the power goes, and with it everything that was not synced."""
 
 from typing import Final
 

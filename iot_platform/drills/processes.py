@@ -100,7 +100,7 @@ def drain_killed_before_commit(run: DrillRun) -> None:
 
 @drill("drain_killed_inside_commit", "kill -9 of a drain run between its COMMIT and the answer", group="processes")
 def drain_killed_inside_commit(run: DrillRun) -> None:
-    """Rows and offsets move in one transaction, so the next run begins behind what was committed, although nobody heard the answer."""
+    """Rows and offsets move in one transaction, so the next run begins behind what was committed, although the answer was lost."""
     _kill_drain_at(run, "answer_lost")
 
 
@@ -118,7 +118,7 @@ def drain_killed_in_copy(run: DrillRun) -> None:
 
 @drill("two_drains", "two drain runs on the same partitions at once", group="processes")
 def two_drains(run: DrillRun) -> None:
-    """Whoever moves the offsets first has drained them; the other one rolls back and reads on from there."""
+    """The drain that moves the offsets first owns the batch. The other one rolls back and reads on from there."""
     _begin(run)
     with run.fault("a second drain of all partitions, without the lock of the shard"):
         run.stack.add_program("second-drain", "-m", "iot_platform.drills.rig.second_drain")

@@ -123,7 +123,7 @@ def _no_service_starts() -> Iterator[None]:
 
 @contextmanager
 def cached(target: Path, note: Note) -> Iterator[Path | None]:
-    """Make a folder of the cache once, whoever asks: yields a temporary folder to fill, or None when the target exists.
+    """Make a folder of the cache once, also when several processes ask: yields a temporary folder to fill, or None when the target exists.
 
     Leaving the block renames the temporary folder to the target; an exception removes it. A lock serialises checkouts.
     """

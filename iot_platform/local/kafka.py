@@ -201,7 +201,7 @@ group.initial.rebalance.delay.ms=0
 """
 
     def _controller_port(self) -> int:
-        """The port that the quorum has used so far, else the next one, else any: it is nobody's but Kafka's own."""
+        """The port that the quorum has used so far, else the next one, else any. Only Kafka itself uses this port."""
         if self._config_file.exists():
             known = re.search(rf"^controller.quorum.voters=1@{LOOPBACK}:(\d+)", self._config_file.read_text("utf-8"), re.MULTILINE)
             if known and (not is_free(self.port) or is_free(int(known[1]))):  # serving already, or free to serve again

@@ -134,7 +134,7 @@ class _DrainRun:
         self._report_the_rest()
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
-        """Take over the shard from whoever holds it, and drain for one shift. Everything slow happens before the lock or after it."""
+        """Take over the shard from the run that holds it, and drain for one shift. Everything slow happens before the lock or after it."""
         patience = shifts.lead_seconds(self.settings.drain_shift_seconds) + shifts.OVERTIME_SECONDS + 5
         drain = self._prepare(self.partitions, overtime=shifts.OVERTIME_SECONDS, shard=shard)
         self.lock_connection, self.shard = connection, shard
@@ -152,8 +152,8 @@ class _DrainRun:
                 self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
 
     def _is_over(self) -> bool:
-        """The shift is over once the next one stands in line: on a busy machine it may need longer to start than we gave it. It is over,
-        too, without the connection that holds our lock: then the sensor takes us for dead."""
+        """The shift is over once the next one waits for the lock, which it may reach late on a busy machine. It is over, too, without the
+        connection that holds our lock: then the sensor takes us for dead."""
         if self.ends_at is None or self.lock_connection is None:
             return False
         try:

@@ -70,7 +70,7 @@ class ProjectKeys:
 
 
 def sync_projects(instance: DagsterInstance, settings: Settings) -> tuple[list[tuple[str, str]], int]:
-    """Add the projects of the database that Dagster lacks, whoever wrote them; returns those, and how many there are. Compares all of them
+    """Add the projects of the database that Dagster lacks, of every run; returns those, and how many there are. Compares all of them
     (tens of ms at 10,000): counts would not tell a new project from one that is gone. 10,000 new ones cost a second or two.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which keys deserve an event now: new ones at once, busy ones at most once per interval, and never more time than there is."""
+"""Which keys deserve an event now: new ones at once, busy ones at most once per interval, within a time budget."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field

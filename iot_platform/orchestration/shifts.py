@@ -11,11 +11,11 @@ NEEDS_PERSON = "needs-a-person"
 LEAD_SECONDS = 10.0
 """A successor is requested this long before the shift ends: a sensor gap of 5 s, then 2-4 s until its process waits for the lock."""
 OVERTIME_SECONDS = 40.0
-"""A shift drains on for so long at most until its successor stands in line."""
+"""A shift drains on for so long at most until its successor waits for the lock."""
 GRACE_SECONDS = 120
 """What a run may last beyond its shift (start, wait for the lock, last events) before Dagster ends it."""
 STALE_START_SECONDS = 20.0
-"""A run that has not begun its shift by then is taken for lost when nobody drains and messages wait."""
+"""A run that has not begun its shift by then is taken for lost when no run drains and messages wait."""
 CONNECT_SECONDS = 20.0
 """A run that started this long ago and has no database session has lost its process."""
 _BACKOFF_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
@@ -96,7 +96,7 @@ def decide(view: ShardView, now: float, lead: float, idle_seconds: float) -> Dec
     """Whether the shard needs another run now.
 
     Never more than two are active (one drains, one waits for its lock). The lock, not Dagster's opinion, says whether somebody drains:
-    a run that began its shift while nobody holds the lock has either just ended or lost its process.
+    a run that began its shift while the lock is free has either just ended or lost its process.
     """
     if len(view.active) >= 2:
         return Decision(False, "a shift drains and its successor is on the way")

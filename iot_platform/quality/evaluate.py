@@ -28,7 +28,7 @@ STATEMENT_SECONDS: Final = 60
 BUDGET_SECONDS: Final = 90.0
 """An evaluation ends with the stretch that is being judged then; the next one goes on from there."""
 PAUSE: Final = timedelta(minutes=15)
-"""After a longer pause of the evaluations silence counts from now: nobody knows what was down meanwhile."""
+"""After a longer pause of the evaluations silence counts from now: what was down meanwhile is unknown."""
 CADENCE: Final = "cadence"
 SILENCE: Final = frozenset({"freshness_device", "freshness_project"})
 AT_THE_END: Final = SILENCE | {"completeness"}

@@ -1,4 +1,4 @@
-"""Settings of the quality rules: listed, changed one by one, imported from and exported to YAML; nothing is stored that makes no sense."""
+"""Settings of the quality rules: listed, changed one by one, imported from and exported to YAML. Invalid settings are refused."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -192,7 +192,7 @@ def write_rules(connection: Connection, settings: Iterable[RuleSetting]) -> int:
 
 
 def unknown_scopes(connection: Connection, settings: Iterable[RuleSetting]) -> list[str]:
-    """Of settings for a tenant or project that has sent nothing yet: why nobody is what they name, and who there is."""
+    """Of settings for a tenant or project that has sent nothing yet: that it is unknown, and which ones are known."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT tenant_id, project_id FROM project ORDER BY 1, 2")
         known: dict[str, list[str]] = {}

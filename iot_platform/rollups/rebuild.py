@@ -1,4 +1,4 @@
-"""Computing the stored rollups of a range anew, as if nobody had kept them: after somebody changed measurements by hand."""
+"""Computes the stored rollups of a range from the measurements, ignoring the stored values: after somebody changed measurements by hand."""
 
 import time
 from collections.abc import Iterator

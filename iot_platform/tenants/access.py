@@ -267,7 +267,7 @@ def _session(statement_seconds: int) -> dict[str, str]:
 
 
 def _check(cursor: Cursor, role: str) -> None:
-    """Refuse a login that could do more than read its views, whoever granted that."""
+    """Refuse a login that could do more than read its views, no matter who granted that."""
     cursor.execute(
         "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = %s", (role,)
     )

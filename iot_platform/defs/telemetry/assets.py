@@ -1,4 +1,4 @@
-"""The tables that a drain fills, by Kafka partition; and tenants and projects, the same rows by whom they belong to."""
+"""The tables that a drain fills, by Kafka partition; and tenants and projects, the same rows by tenant and project."""
 
 from collections.abc import Iterator
 

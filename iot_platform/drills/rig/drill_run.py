@@ -192,7 +192,7 @@ class DrillRun:
         self.expected_differences[kind] = why
 
     def expect_losses(self, why: str) -> None:
-        """Acknowledged messages will be lost, nobody knows how many: one at least, and exactly as many as the audit finds missing."""
+        """Acknowledged messages will be lost, and how many is unknown: one at least, and exactly as many as the audit finds missing."""
         self.unknown_losses = why
         self.expect_difference("sequences", why)
 

@@ -38,7 +38,7 @@ class Replicas:
 
 @dataclass(frozen=True)
 class Eligible:
-    """Brokers that may lead without being in sync (`eligible`), and the last leader where nobody may (`last_known`). KIP-966's ELR."""
+    """Brokers that may lead without being in sync (`eligible`), and the last leader where no broker may (`last_known`). KIP-966's ELR."""
 
     eligible: frozenset[int]
     last_known: frozenset[int]

@@ -39,7 +39,7 @@ def descendants(pid: int, tree: Mapping[int, list[int]] | None = None) -> list[i
 
 
 def run_workers(local_dir: Path, tree: Mapping[int, list[int]] | None = None) -> list[int]:
-    """Dagster's run workers of the stack with this folder, whoever is their parent now."""
+    """Dagster's run workers of the stack with this folder, including those with a new parent."""
     wanted = f"{MARKER}={local_dir}".encode()
     found = []
     for pid in sorted(pid for several in (children() if tree is None else tree).values() for pid in several):

@@ -88,7 +88,8 @@ class PowerDisk:
         self._answer("synced")
 
     def cut(self) -> None:
-        """On return the power is off: nothing more is written, every request ends with EIO. Kill whoever uses the disk."""
+        """On return the power is off: nothing more is written, every request ends with EIO. The caller kills the processes
+        that use the disk."""
         self._send("cut")
         self._answer("cut")
 

@@ -16,7 +16,7 @@ Show = Callable[[str, str], None]
 
 
 def silent(_drill: str, _text: str) -> None:
-    """A Show for nobody."""
+    """A Show that shows nothing."""
 
 
 class Series:

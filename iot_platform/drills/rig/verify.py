@@ -21,7 +21,7 @@ from iot_platform.telemetry.drain.partition_state import look
 
 SETTLE_SECONDS: Final = 240.0
 QUIET_LOOKS: Final = 3
-"""Everything must be at rest at so many looks in a row: the broker may hold a message that nobody else has seen yet."""
+"""Everything must be at rest at so many looks in a row: the broker may hold a message that no other program has seen yet."""
 POLL_SECONDS: Final = 0.5
 LATE_SECONDS: Final = 3.0
 """A message that is stored later than this after it was published was held up; the last such message ends the recovery."""

@@ -89,7 +89,7 @@ class Fault:
         """Until a session is held (or was cut) at the point; returns the process id of the client, 0 if it has gone.
 
         Raises:
-            TimeoutError: nobody came by.
+            TimeoutError: no session came to the point.
         """
         if not self.reached.wait(seconds):
             raise TimeoutError(f"no session came to '{self.point}' within {seconds:g} s")

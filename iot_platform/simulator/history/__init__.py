@@ -1,4 +1,4 @@
-"""A fleet's past: seeded measurements of weeks or months, written straight into the database without having been messages."""
+"""A fleet's history: seeded measurements of weeks or months, written straight into the database without having been messages."""
 
 from iot_platform.simulator.history.options import HistoryError, HistoryOptions
 

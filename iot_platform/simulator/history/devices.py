@@ -1,4 +1,4 @@
-"""Who was there: tenants, projects, devices and series of a history as columns, and how often each device reported."""
+"""Devices and series of a history, with their tenants and projects, as columns; and how often each device reported."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

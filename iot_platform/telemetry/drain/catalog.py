@@ -57,7 +57,7 @@ class Catalog:
     own, so a batch that is rolled back leaves at most names without rows. `latest` is only what this process knows: the unique index
     decides in the end. `create=False`: a dry run, unknown names stay unknown (id 0) and nothing is written.
 
-    Ids that it remembers may be deleted with their tenant: whoever writes rows with them must ask `hold` first, in the same transaction."""
+    Ids that it remembers may be deleted with their tenant. A transaction that writes rows with these ids calls `hold` first."""
 
     def __init__(self, connection: Connection, decoder: Decoder, max_per_project: int, *, create: bool = True) -> None:
         self.decoder = decoder
@@ -156,7 +156,7 @@ class Catalog:
     def _create(
         self, cursor: Cursor, batch: DecodedBatch, wanted: npt.NDArray[np.bool_], sources: dict[bytes, int], series: dict[bytes, int]
     ) -> list[tuple[int, str]]:
-        """Under the lock of the projects' rows, so that counts are exact and whoever comes second finds what the first created."""
+        """Under the lock of the projects' rows, so that counts are exact and the second transaction finds what the first created."""
         projects = self._touched(sources, series)
         execute_values(cursor, _ADD_PROJECTS, projects)
         room = self._room(cursor, projects, " FOR UPDATE")

@@ -28,7 +28,7 @@ from iot_platform.telemetry.records import DecodedRecords
 log = structlog.get_logger(__name__)
 
 MAX_LOST: Final = 3
-"""After losing the compare-and-set this often in a row, the partitions are left to whoever wins it."""
+"""After losing the compare-and-set this often in a row, the partitions are left to the other drain."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Notes for the rollups: whoever inserts measurements tells, in the same transaction, which hours that are stored already it changed.
+"""Notes for the rollups. A transaction that inserts measurements notes which stored hours it changed.
 
-The order matters: lock, then look how far hours are noted, then insert. Whoever moves that boundary holds the lock alone, so every
+The order matters: shared lock, then look how far hours are noted, then insert. The boundary is moved under the exclusive lock, so every
 measurement inserted without a note was committed before the move, and is seen by what is computed after it.
 """
 

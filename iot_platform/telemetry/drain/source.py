@@ -81,7 +81,7 @@ class KafkaSource:
 
         Raises:
             TransientError: Kafka refuses an offset or a partition, or has records again after it was away: it may have come back with
-                another log. Whoever opens anew finds out.
+                another log. The next open verifies the log.
         """
         limit, size_limit = self._settings.drain_batch_records, self._settings.drain_batch_bytes
         deadline = time.monotonic() + self._settings.drain_commit_interval_seconds

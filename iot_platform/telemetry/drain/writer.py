@@ -118,7 +118,7 @@ class Writer:
         return Plan.of(batch, copies, resolve_names(catalog, batch, copies, np.ones(len(records), np.bool_)))
 
     def _claim(self, cursor: Cursor, records: Records) -> None:
-        """The compare-and-set, first of all: whoever wins it owns the offsets."""
+        """The compare-and-set, first of all. The transaction whose update succeeds owns the offsets."""
         partitions = list(records.ranges)
         starts, ends = zip(*records.ranges.values(), strict=True)
         generations = [self._rules.generations.get(partition, 0) for partition in partitions]

@@ -1,4 +1,7 @@
-"""Finds records whose redelivery is in Kafka before them: their daemon was thrown out of its session, and the next one was quicker."""
+"""Finds records whose redelivery is in Kafka before them.
+
+The broker gave the session to a second daemon, whose copy reached Kafka first.
+"""
 
 from collections.abc import Container
 from datetime import timedelta
@@ -53,7 +56,7 @@ class Overtaken:
         self._connection = connection
         self._window = window
         self._newest: dict[tuple[str, int], int] = {}
-        """Highest connection number of each (client id, Kafka partition) seen; see Repeats: nobody else commits between our commits."""
+        """Highest connection number of each (client id, Kafka partition) seen; see Repeats: no other drain commits between our commits."""
 
     def find(self, records: Records, batch: list[Stream], found: npt.NDArray[np.int64], repeated: Container[int]) -> None:
         """Write the place of the redelivery that came first into `found` where a record was overtaken. Reads the database only for new
@@ -73,7 +76,7 @@ class Overtaken:
                     found[row] = offset
 
     def committed(self, records: Records, batch: list[Stream]) -> None:
-        """Must be told after the commit of a batch, before the next `find`."""
+        """Call after the commit of a batch and before the next `find`."""
         for key, several in _by_client(records, batch).items():
             self._newest[key] = max(self._newest[key], *(number for number, _ in several))
 

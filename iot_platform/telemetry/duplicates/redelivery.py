@@ -63,7 +63,7 @@ class Redelivery:
         return found
 
     def committed(self, records: Records, batch: list[Stream]) -> None:
-        """Must be told after the commit of a batch, before the next `find`."""
+        """Call after the commit of a batch and before the next `find`."""
         self._repeats.committed(records, batch)
         self._overtaken.committed(records, batch)
 

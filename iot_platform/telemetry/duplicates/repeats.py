@@ -73,7 +73,7 @@ class Repeats:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last: dict[tuple[int, int], int] = {}
-        """Highest committed sequence of each (connection id, partition) seen; nobody else commits any between our commits, or the
+        """Highest committed sequence of each (connection id, partition) seen; no other drain commits any between our commits, or the
         compare-and-set fails and this object goes with its writer."""
 
     def find(self, records: Records, batch: list[Stream]) -> Repeated:
@@ -88,7 +88,7 @@ class Repeats:
         return result
 
     def committed(self, records: Records, batch: list[Stream]) -> None:
-        """Must be told after the commit of a batch, before the next `find`."""
+        """Call after the commit of a batch and before the next `find`."""
         for stream in batch:
             self._last[stream.key] = max(self._last[stream.key], int(records.envelope.sequence[stream.rows].max()))
 

@@ -132,8 +132,8 @@ class ReplayWriter:
         return tally
 
     def _claim(self, cursor: Cursor, work: Work) -> None:
-        """Take what moves out of quarantine, first of all: whoever deletes a row owns it. Another replay that works on the same partition
-        waits until we have committed; what it moved or restored before us is none of our business any more."""
+        """Take what moves out of quarantine, first of all. The replay that deletes a row from quarantine owns it. Another replay of the
+        same partition waits until this one has committed. What the other one moved or restored before is left out."""
         changing = work.leave | work.update | work.restore
         for partition in np.unique(work.plan.records.partition[changing]).tolist():
             cursor.execute(_LOCK, (lock_key(f"replay-partition-{partition}"),))
