@@ -1,4 +1,4 @@
-"""One evaluation of the quality rules: each rule in one transaction with its incidents, results and watermark, so that a kill at any
+"""One evaluation of the quality rules: each rule in one transaction with its incidents, results and position, so that a kill at any
 point repeats at most what was not committed. Two evaluations never run at once."""
 
 import time
@@ -32,7 +32,7 @@ PAUSE: Final = timedelta(minutes=15)
 CADENCE: Final = "cadence"
 SILENCE: Final = frozenset({"freshness_device", "freshness_project"})
 AT_THE_END: Final = SILENCE | {"completeness"}
-"""Rules that judge everything received up to the horizon: only once the feed is learnt up to its end."""
+"""Rules that judge everything received up to the horizon: only once the queue is learnt up to its end."""
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Evaluation:
     stretches: int = 0
     seconds: float = 0.0
     finished: bool = True
-    """False: the time was up before the end of the feed."""
+    """False: the time was up before the end of the queue."""
     errors: list[str] = field(default_factory=list)
 
 

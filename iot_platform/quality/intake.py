@@ -1,4 +1,4 @@
-"""What is new: takes batches and notes into the feed, and lays out a stretch of it for the rules in temporary tables."""
+"""What is new: puts batches and notes into the rules' queue (quality_feed), and lays out a stretch of it in temporary tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,8 +37,8 @@ FROM quality_feed WHERE feed_position > %(after)s AND feed_position <= %(upto)s"
 
 @dataclass(frozen=True)
 class Stretch:
-    """Feed positions (after, upto]; `since`: its first commit, `oldest`: a time before all that its measurements are about;
-    `at_the_end`: nothing follows in the feed."""
+    """Positions (after, upto] of the queue; `since`: its first commit, `oldest`: a time before all that its measurements are about;
+    `at_the_end`: nothing follows in the queue."""
 
     after: int
     upto: int
@@ -48,7 +48,7 @@ class Stretch:
 
 
 def take_in(connection: Connection, now: datetime) -> int:
-    """Put new batches and notes into the feed, in one transaction. Returns how many there were; at the limit there are more."""
+    """Put new batches and notes into the queue, in one transaction. Returns how many there were; at the limit there are more."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO quality_watermark (rule, state) VALUES ('intake', jsonb_build_object('committed_at', %s::timestamptz))"
@@ -67,7 +67,7 @@ def take_in(connection: Connection, now: datetime) -> int:
 
 
 def next_stretch(connection: Connection, after: int, horizon: datetime) -> Stretch | None:
-    """The stretch that follows a position, bounded by records; None at the feed's end."""
+    """The stretch that follows a position, bounded by records; None at the queue's end."""
     with connection.cursor() as cursor:
         cursor.execute(_NEXT, (after, MOST_BATCHES))
         rows = cursor.fetchall()

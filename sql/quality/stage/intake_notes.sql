@@ -1,4 +1,4 @@
--- Notes get the feed's last place; a place of their own where no batch is new.
+-- Notes get the queue's last position; a place of their own where no batch is new.
 WITH taken AS (
     DELETE FROM quality_note WHERE ctid = ANY (ARRAY(SELECT n.ctid FROM quality_note n LIMIT %(most)s))
         RETURNING time_from, time_to, series_id

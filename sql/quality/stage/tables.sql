@@ -1,4 +1,4 @@
--- What one evaluation looks at, in the session's temporary tables; filled anew for each stretch of the feed.
+-- What one evaluation looks at, in the session's temporary tables; filled anew for each stretch of the queue.
 CREATE TEMPORARY TABLE IF NOT EXISTS quality_message (
     received_at timestamptz, kafka_offset bigint, source_id integer, kafka_partition integer, names_time boolean, duplicate boolean
 );
