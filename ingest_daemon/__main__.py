@@ -93,7 +93,7 @@ def check(settings: Settings) -> None:
 
 
 def serve(settings: Settings) -> int:
-    """Run until told to stop; the exit code. Raises SettingsError and UnsafeBrokerError."""
+    """Run until a signal stops it; the exit code. Raises SettingsError and UnsafeBrokerError."""
     state = StateDir(settings.ingest_state_dir, settings.ingest_client_id)
     store = SpoolStore(state.spool_file, settings.ingest_spool_bytes)
     found = store.level

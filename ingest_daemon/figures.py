@@ -1,4 +1,4 @@
-"""The figures of the daemon's accounting: what a turn changes, all counters, and what other threads and /accounting are told."""
+"""The figures of the daemon's accounting: what a turn changes, all counters, and what other threads and /accounting see."""
 
 import json
 from dataclasses import dataclass

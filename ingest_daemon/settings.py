@@ -40,7 +40,7 @@ GUARANTEED_BY_US = frozenset(
 
 
 class Settings(BaseSettings):
-    """Everything the daemon can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
+    """Everything that can be set from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
 

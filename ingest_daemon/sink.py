@@ -31,8 +31,7 @@ class Sink:
     """Takes every message in arrival order, and settles each once it is in Kafka, in the dead-letter topic, or in the spool.
 
     Direct: a message goes to librdkafka. If the oldest is not confirmed in time, or one fails, all unsettled ones are copied
-    into the spool, and so are all that come. librdkafka keeps what it accepted until
-    it is delivered, in order and once.
+    into the spool, and so are all that come. librdkafka keeps what it accepted until it is delivered, in order and once.
     Spooling: entries go to librdkafka in order, oldest first, while it confirms in time; after a failure nothing is produced
     until everything that is out has been reported, and then a small probe first. When the last entry is out, what has not
     reached the disk follows from memory, and the sink is direct again: librdkafka keeps the order of what it is given.

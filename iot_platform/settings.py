@@ -25,7 +25,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Everything the platform can be told from outside; each field is the variable `IOT_<FIELD>` in upper case."""
+    """Everything that can be set from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
 

@@ -50,7 +50,7 @@ class Picture:
 
 
 class Exporter(Collector):
-    """Looks every LOOK_SECONDS, and audits every AUDIT_SECONDS, until told to stop; renders from what it saw last."""
+    """Looks every LOOK_SECONDS, and audits every AUDIT_SECONDS, until it is stopped; renders from what it saw last."""
 
     def __init__(self, settings: Settings, look_seconds: float = LOOK_SECONDS, audit_seconds: float = AUDIT_SECONDS) -> None:
         self._settings = settings

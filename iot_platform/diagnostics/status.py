@@ -35,7 +35,7 @@ _LAST_COMMIT: Final = "SELECT extract(epoch FROM now() - max(updated_at))::float
 STILL_SECONDS: Final = 120.0
 """Records that wait while nothing was committed for so long: the drain does not work. A shift starts within seconds."""
 CUT_PERIOD: Final = timedelta(hours=24)
-"""A log that was cut is told for so long."""
+"""A log that was cut is shown for so long."""
 _RUNS: Final = """{
   drains: runsOrError(filter: {pipelineName: "drain"}, limit: 10) { ... on Runs { results { runId status endTime } } }
   runsOrError(limit: 5) { ... on Runs { results { runId jobName status startTime endTime } } }

@@ -1,4 +1,4 @@
-"""Until when everything that was received is known to be in the database: only up to there can silence be told from lag."""
+"""The horizon: until when everything that was received is known to be in the database. Only up to there silence is not lag."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -55,7 +55,7 @@ def _settings(path: Path, node: Any) -> list[RuleSetting]:
 
 
 def _setting(path: Path, node: Any) -> RuleSetting:
-    """One item; a mistake in one of its values is told with the line of that value."""
+    """One item; a mistake in one of its values is reported with the line of that value."""
     if not isinstance(node, yaml.MappingNode):
         raise RulesError(f"{path}:{node.start_mark.line + 1}: expected a rule: rule: range …")
     lines: dict[str, int] = {}

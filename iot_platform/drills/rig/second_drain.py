@@ -13,7 +13,7 @@ RUN_ID = "drill second drain"
 
 
 def main() -> None:
-    """Drain until told to stop."""
+    """Drain until a signal stops it."""
     stop = threading.Event()
     settings = get_settings()
     with TopicOffsets(settings) as topic:

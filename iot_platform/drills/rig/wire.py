@@ -122,7 +122,7 @@ class PostgresFaults:
         return _PostgresFilter(self, link)
 
     def arm(self, point: Point, nth: int = 1, *, hold: bool = False) -> Fault:
-        """The n-th time from now that a session comes to the point, cut its connection there; with `hold` only when told to."""
+        """The n-th time from now that a session comes to the point, cut its connection there; with `hold` only when `cut` is called."""
         fault = Fault(point, nth, hold)
         self._armed.append(fault)
         return fault

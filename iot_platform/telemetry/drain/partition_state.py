@@ -110,7 +110,7 @@ def look(settings: Settings, connection: Connection, topic: TopicOffsets | None 
 
 
 def judge(identity: TopicIdentity, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> dict[int, PartitionState]:
-    """The state of every partition that Kafka told of, or that was drained and is gone, by number. The rows must have been read before
+    """The state of every partition that Kafka names, or that was drained and is gone, by number. The rows must have been read before
     Kafka was asked: a drain that goes on meanwhile would seem to be ahead of the log."""
     gone = [partition for partition in rows if partition not in identity.partitions]
     return {partition: _judge(identity, partition, rows.get(partition), marks.get(partition)) for partition in sorted({*marks, *gone})}
