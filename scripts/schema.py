@@ -22,10 +22,11 @@ from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.postgresql_roles import create_database
 from iot_platform.local.server import start
 from iot_platform.local.supervisor import Supervisor
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
-SQL_FILE: Final = PROJECT_ROOT / "sql" / "schema.sql"
-PAGE: Final = PROJECT_ROOT / "docs" / "schema.md"
+ROOT: Final = Path(__file__).resolve().parents[1]
+SQL_FILE: Final = ROOT / "sql" / "schema.sql"
+PAGE: Final = ROOT / "docs" / "schema.md"
 WIDTH: Final = 140
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -260,4 +261,4 @@ if __name__ == "__main__":
     with fresh_database() as fresh:
         SQL_FILE.write_text(sql_text(fresh), "utf-8")
         PAGE.write_text(page_text(fresh), "utf-8")
-    sys.stdout.write(f"{SQL_FILE.relative_to(PROJECT_ROOT)} and {PAGE.relative_to(PROJECT_ROOT)} are written\n")
+    sys.stdout.write(f"{SQL_FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)} are written\n")

@@ -20,7 +20,7 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.files import SQL
 from iot_platform.retention import run_retention
 from iot_platform.rollups import roll_up
-from iot_platform.settings import PROJECT_ROOT, Settings, exports
+from iot_platform.settings import Settings, exports
 from iot_platform.tenants.access import grant
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.support.feeds.drain import query
@@ -66,7 +66,7 @@ def expected(before: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def schema(settings: Settings) -> str:
     """Tables, indexes, constraints, views, functions with their bodies, and all comments."""
-    render = runpy.run_path(str(PROJECT_ROOT / "scripts" / "schema.py"))["sql_text"]
+    render = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "schema.py"))["sql_text"]
     with closing(psycopg2.connect(settings.admin_url)) as connection:
         return str(render(connection, bodies=True))
 

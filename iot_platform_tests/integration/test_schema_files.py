@@ -3,15 +3,16 @@
 import runpy
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.settings import PROJECT_ROOT, Settings
+from iot_platform.settings import Settings
 
-SCRIPT = runpy.run_path(str(PROJECT_ROOT / "scripts" / "schema.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "schema.py"))
 
 
 @pytest.fixture
