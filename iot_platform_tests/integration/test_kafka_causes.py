@@ -118,13 +118,13 @@ CASES: list[tuple[Callable[[SecuredKafka], dict[str, Any]], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "words", "setting"), CASES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("make", "expected", "setting"), CASES, ids=lambda value: getattr(value, "__name__", ""))
 def test_the_cause_and_its_setting_are_named(
-    kafka: SecuredKafka, make: Callable[[SecuredKafka], dict[str, Any]], words: str, setting: str
+    kafka: SecuredKafka, make: Callable[[SecuredKafka], dict[str, Any]], expected: str, setting: str
 ) -> None:
     with pytest.raises(NotReadyError) as failure:
         probes.kafka(Settings(**make(kafka)))
-    assert words in str(failure.value)
+    assert expected in str(failure.value)
     assert setting in str(failure.value)
     assert PASSWORD not in str(failure.value)
 

@@ -1,4 +1,4 @@
-"""The platform's topics on a real Kafka: created safe, dangerous ones refused in words, accepted by word, mended by `iot topics apply`."""
+"""The platform's topics on a real Kafka: created safe, dangerous ones refused, accepted by name, mended by `iot topics apply`."""
 
 import itertools
 import json
@@ -79,7 +79,7 @@ def test_without_flush_only_when_the_user_says_so(mine: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "risk", "words"),
+    ("setting", "value", "risk", "expected"),
     [
         ("cleanup.policy", "compact", "cleanup", "all but the newest message"),
         ("retention.ms", "3600000", "retention", "deleted after 1 h, drained or not"),
@@ -92,14 +92,14 @@ def test_without_flush_only_when_the_user_says_so(mine: Settings) -> None:
     ],
 )
 def test_somebody_elses_topic_is_refused_accepted_or_mended(
-    mine: Settings, cli: Cli, *, setting: str, value: str, risk: str, words: str
+    mine: Settings, cli: Cli, *, setting: str, value: str, risk: str, expected: str
 ) -> None:
     make(mine, **{key.replace(".", "_"): text for key, text in (SAFE | {setting: value}).items()})
     with pytest.raises(TopicError) as refusal:
         ensure_topics(mine)
     text = str(refusal.value)
     assert f"topic {mine.kafka_topic}: {setting}={value}: " in text
-    assert words in text
+    assert expected in text
     assert f"kafka-configs.sh --bootstrap-server {mine.kafka_bootstrap_servers} --alter --entity-type topics" in text
     assert state(mine).config[setting].value == value, "somebody else's topic was altered"
     assert [finding.state for finding in topic_findings(mine) if setting in finding.text] == ["bad"]
@@ -109,7 +109,7 @@ def test_somebody_elses_topic_is_refused_accepted_or_mended(
     assert cli("check", **accept).exit_code == 0
 
     checked = cli("check")
-    assert (checked.exit_code, words in checked.output) == (1, True)
+    assert (checked.exit_code, expected in checked.output) == (1, True)
     shown = {row["setting"]: row for row in json.loads(cli("show", "--json").output)[0]["settings"]}
     assert (shown[setting]["value"], shown[setting]["source"], shown[setting]["verdict"]) == (value, "topic", "refused")
     refusing = CliRunner().invoke(app, ["topics", "apply"], input="n\n")

@@ -63,11 +63,11 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PowerDisk]:
 
 def cut_while(program: str, disk: PowerDisk, seed: int) -> int:
     """Run it on the disk until the power goes; the last number that it printed."""
-    moment = random.Random(seed)
+    rng = random.Random(seed)
     output = disk.folder.with_name("printed")
     with output.open("w") as out:
         child = subprocess.Popen([sys.executable, "-c", program, str(disk.folder / "below" / "state")], stdout=out, stderr=subprocess.PIPE)
-    wanted = moment.randrange(1, 30)
+    wanted = rng.randrange(1, 30)
     eventually(lambda: child.poll() is not None or output.read_text().count("\n") >= wanted)
     disk.cut()
     child.kill()

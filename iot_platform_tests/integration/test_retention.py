@@ -286,7 +286,7 @@ def test_quarantine_and_ledger_go_with_their_books(aged: Settings) -> None:
 
 def test_policies_that_contradict_each_other(aged: Settings, edition: str) -> None:
     with closing(connect(aged)) as connection:
-        for table, text, tenant, project, words in (
+        for table, text, tenant, project, expected in (
             ("measurement_1h", "10d", "", "", "measurement_1h (10 days) would be kept shorter than its source measurement (90 days)"),
             ("measurement_1d", "1y", "", "", "measurement_1d (365 days) would be kept shorter than its source measurement_1h"),
             ("measurement_1h", "10d", "acme", "", "of tenant acme" if edition == "apache" else "only whole chunks"),
@@ -299,7 +299,7 @@ def test_policies_that_contradict_each_other(aged: Settings, edition: str) -> No
             ("message", "0d", "", "", "1h is the least"),
             ("ledger", "30d", "acme", "", "belong to no tenant"),
         ):
-            with pytest.raises(RetentionError, match="(?s)" + words.replace("(", r"\(").replace(")", r"\)")):
+            with pytest.raises(RetentionError, match="(?s)" + expected.replace("(", r"\(").replace(")", r"\)")):
                 set_policy(connection, table, text, tenant=tenant, project=project)
         set_policy(connection, "message", "12h", tenant="acme")
         set_policy(connection, "message", "6h")

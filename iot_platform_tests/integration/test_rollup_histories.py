@@ -24,7 +24,7 @@ NEVER = datetime(2000, 1, 1, tzinfo=UTC)
 SERIES, HOURS = 2, 30
 
 minutes = st.integers(0, HOURS * 60 - 1)
-moments = st.integers(0, HOURS).map(lambda hour: START + hour * HOUR)
+times = st.integers(0, HOURS).map(lambda hour: START + hour * HOUR)
 values = st.one_of(st.none(), st.sampled_from([0.5, 1.79e308, -1.79e308, 5e-324, 3.0]))
 committed = st.sampled_from([True, True, True, False])
 """False: killed before the commit."""
@@ -45,7 +45,7 @@ class Histories(RuleBasedStateMachine):
     settings: ClassVar[Settings]
     compressed: ClassVar[int]
 
-    @initialize(rows=some_rows, until=moments)
+    @initialize(rows=some_rows, until=times)
     def begin(self, rows: list[tuple[int, int, float | None]], until: datetime) -> None:
         self.feed.clear()
         query(
@@ -71,12 +71,12 @@ class Histories(RuleBasedStateMachine):
     def drain(self, rows: list[tuple[int, int, float | None]]) -> None:
         """Through the decoder and the writer; what is there already is a repeat or a conflict, as replays make them."""
         for minute, number, value in rows:
-            moment = START + timedelta(minutes=minute)
-            payload = {"ts": microseconds(moment) // 1000, "m": "off" if value is None else value}
+            time = START + timedelta(minutes=minute)
+            payload = {"ts": microseconds(time) // 1000, "m": "off" if value is None else value}
             self.writer.send(START + 2 * DAY, payload, f"{PROJECT}/device-{number}")
         self.writer.flush()
 
-    @rule(number=st.integers(0, SERIES - 1), since=moments, length=st.integers(1, 30), commit=committed)
+    @rule(number=st.integers(0, SERIES - 1), since=times, length=st.integers(1, 30), commit=committed)
     def remove(self, number: int, since: datetime, length: int, commit: bool) -> None:
         self.feed.remove(self.series[number], since, since + length * HOUR, commit=commit)
 
@@ -84,7 +84,7 @@ class Histories(RuleBasedStateMachine):
     def refresh(self, notes: int, commit: bool) -> None:
         self.feed.refresh(notes, commit=commit)
 
-    @rule(only=st.sampled_from(["measurement_1h", "measurement_1d", None]), until=moments)
+    @rule(only=st.sampled_from(["measurement_1h", "measurement_1d", None]), until=times)
     def refresh_aggregate(self, only: str | None, until: datetime) -> None:
         """Community: killed after the hours, or before."""
         if not self.feed.tables:
@@ -95,16 +95,16 @@ class Histories(RuleBasedStateMachine):
         """Community: every chunk is older than the policy says; late rows are merged where they are more than a share."""
         Histories.compressed += self.feed.compress(share, commit=commit)
 
-    @rule(until=moments, steps=st.lists(committed, min_size=1, max_size=6), series=st.integers(1, 4))
+    @rule(until=times, steps=st.lists(committed, min_size=1, max_size=6), series=st.integers(1, 4))
     def advance(self, until: datetime, steps: list[bool], series: int) -> None:
         for commit in steps:
             self.feed.advance(until, series, commit=commit)
 
-    @rule(since=moments)
+    @rule(since=times)
     def lower(self, since: datetime) -> None:
         self.feed.rows("SELECT rollup_lower(%s)", since)
 
-    @rule(before=moments, part=st.integers(0, 59))
+    @rule(before=times, part=st.integers(0, 59))
     def retain(self, before: datetime, part: int) -> None:
         """As retention must: nothing noted in the range, all of it stored, then mark and remove in one transaction."""
         before += timedelta(minutes=part)

@@ -35,10 +35,10 @@ def workspace() -> Iterator[IWorkspaceProcessContext]:
         yield made
 
 
-def schedule(workspace: IWorkspaceProcessContext, moment: datetime) -> Counter[str]:
-    """What a daemon that starts at this moment requests in its first iteration: runs by job."""
+def schedule(workspace: IWorkspaceProcessContext, now: datetime) -> Counter[str]:
+    """What a daemon that starts at this time requests in its first iteration: runs by job."""
     before = {run.run_id for run in workspace.instance.get_runs()}
-    errors = [error for error in launch_scheduled_runs(workspace, logging.getLogger("scheduler"), moment, {}) if error]
+    errors = [error for error in launch_scheduled_runs(workspace, logging.getLogger("scheduler"), now, {}) if error]
     assert errors == []
     return Counter(run.job_name for run in workspace.instance.get_runs() if run.run_id not in before)
 

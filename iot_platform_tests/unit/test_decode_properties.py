@@ -88,10 +88,10 @@ def test_any_text_is_a_time_or_none(text: str) -> None:
 
 @settings(max_examples=300 * EXAMPLES)
 @given(st.datetimes(), st.integers(-23 * 60 - 59, 23 * 60 + 59), st.sampled_from("T "), st.sampled_from(["", ":"]))
-def test_iso_times_are_read_as_written(moment: datetime, offset: int, separator: str, colon: str) -> None:
+def test_iso_times_are_read_as_written(time: datetime, offset: int, separator: str, colon: str) -> None:
     sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
-    text = moment.isoformat(separator, "microseconds") + f"{sign}{hours:02}{colon}{minutes:02}"
-    expected = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) - offset * 60_000_000
+    text = time.isoformat(separator, "microseconds") + f"{sign}{hours:02}{colon}{minutes:02}"
+    expected = (time.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) - offset * 60_000_000
     assert parse_time(text, RULES.zone) == expected
 
 
@@ -207,9 +207,9 @@ def test_columns_agree_with_the_plain_decoder_whatever_the_host_clock_says(recei
 
 @settings(max_examples=20 * EXAMPLES)
 @given(st.lists(st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)), min_size=8, max_size=60), st.sampled_from("T "))  # noqa: DTZ001
-def test_local_times_of_a_column_are_those_of_the_plain_decoder(moments: list[datetime], separator: str) -> None:
+def test_local_times_of_a_column_are_those_of_the_plain_decoder(times: list[datetime], separator: str) -> None:
     for name in ("Europe/Berlin", "Asia/Shanghai", "Australia/Lord_Howe", "UTC"):
         zone = ZoneInfo(name)
         edges = [datetime(2026, 3, 29, 2, 30), datetime(2026, 10, 25, 2, 30), datetime(2026, 4, 5, 1, 45)]  # noqa: DTZ001 - offset changes
-        texts = [moment.isoformat(separator, "milliseconds") for moment in [*moments, *edges]]
+        texts = [time.isoformat(separator, "milliseconds") for time in [*times, *edges]]
         assert clock_column(texts, zone).tolist() == [parse_time(text, zone) for text in texts]

@@ -24,7 +24,7 @@ def test_a_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("rate", "more", "state", "words"),
+    ("rate", "more", "state", "expected"),
     [
         (600.0, {}, "ok", "about 200 batches or at most 333,333 messages a second"),
         (30.0, {}, "note", "at most 16,667 messages a second"),
@@ -33,8 +33,8 @@ def test_a_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path: P
     ],
 )
 def test_what_a_disk_allows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, rate: float, more: dict[str, object], state: str, words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, rate: float, more: dict[str, object], state: str, expected: str
 ) -> None:
     monkeypatch.setattr(doctor_kafka, "syncs_per_second", lambda _folder: rate)
     found = disk_finding(make_plan(Settings(local_dir=tmp_path, **more)))  # type: ignore[arg-type]
-    assert (found.state, words in found.text) == (state, True), found
+    assert (found.state, expected in found.text) == (state, True), found

@@ -61,8 +61,8 @@ def fill(settings: Settings, accountant: Accountant) -> None:
     _lose(settings, feed)
 
 
-def _press(feed: Feed, moment: datetime, **values: float) -> None:
-    payload = {"ts": int(moment.timestamp() * 1000), **values}
+def _press(feed: Feed, time: datetime, **values: float) -> None:
+    payload = {"ts": int(time.timestamp() * 1000), **values}
     feed.send(json.dumps(payload).encode(), topic=f"{TOPIC}/{DEVICE}", partition=0)
 
 

@@ -20,9 +20,9 @@ PROJECT = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def microseconds(moment: datetime) -> int:
+def microseconds(time: datetime) -> int:
     """µs since the epoch."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 class DirectFeed:

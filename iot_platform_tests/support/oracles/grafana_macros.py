@@ -85,10 +85,10 @@ def _variables(query: str, window: Range, variables: Mapping[str, Value], all_va
 
 
 def _built_in(window: Range, name: str, form: str) -> str:
-    moment = {"__from": window.since, "__to": window.until}.get(name)
-    if moment is None or form != "date":
+    time = {"__from": window.since, "__to": window.until}.get(name)
+    if time is None or form != "date":
         raise MacroError(f"no format {form} of {name}")
-    return _text(moment)
+    return _text(time)
 
 
 def _formatted(value: Value, form: str | None) -> str:
@@ -144,8 +144,8 @@ def _seconds(step: Any) -> float:
     return duration_ms(str(step).strip("'\"")) / 1000
 
 
-def _text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S.}{moment.microsecond // 1000:03}Z"
+def _text(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%S.}{time.microsecond // 1000:03}Z"
 
 
 def _closing(text: str, start: int) -> int:

@@ -70,8 +70,8 @@ class Authority:
 _NEW_KEY = "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout"
 
 
-def _date(moment: datetime) -> str:
-    return f"{moment:%Y%m%d%H%M%SZ}"
+def _date(time: datetime) -> str:
+    return f"{time:%Y%m%d%H%M%SZ}"
 
 
 def _openssl(*arguments: str) -> None:
