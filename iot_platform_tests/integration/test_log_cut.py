@@ -122,16 +122,16 @@ def test_a_log_that_grew_to_just_the_old_end_and_a_second_cut_below_the_first(se
     disk.cut(0, at=20)
     fill(settings, 1000, 10)
     with closing(connect(settings)) as connection:
-        _, states = look(settings, connection)
+        states = look(settings, connection).partitions
     assert (states[0].lag, states[0].wants_run) == (0, 1), "nothing would look"
     drain(settings)
     with closing(connect(settings)) as connection:
-        _, states = look(settings, connection)
+        states = look(settings, connection).partitions
     assert states[0].wants_run == 0
     assert numbers(settings) == [*range(30), *range(1000, 1010)]
     disk.cut(0, at=10)
     with closing(connect(settings)) as connection:
-        _, states = look(settings, connection)
+        states = look(settings, connection).partitions
     assert (states[0].lag, states[0].problem) == (-20, Problem.LOG_CUT)
     fill(settings, 2000, 50)
     drain(settings)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -19,13 +18,11 @@ from iot_platform.database import connect, migrate
 from iot_platform.database.tenant_sessions import end_tenant_sessions
 from iot_platform.diagnostics.doctor import _tenants
 from iot_platform.files import SQL
-from iot_platform.kafka.topics import ensure_topics
-from iot_platform.orchestration import lag_watch
-from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
+from iot_platform.orchestration import tenant_session_watch
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant, unguarded
 from iot_platform_tests.support.feeds.direct import DirectFeed
-from iot_platform_tests.support.feeds.drain import Feed, query
+from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 from iot_platform_tests.support.servers.stack import Servers
 
@@ -141,19 +138,16 @@ def test_a_login_that_the_owner_may_not_end_is_told(login: Login, settings: Sett
 
 @pytest.mark.parametrize("reads", [True, False], ids=["idle in a transaction", "does not read"])
 @pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
-def test_notifications_do_not_pile_up(login: Login, settings: Settings, reads: bool) -> None:
+def test_notifications_do_not_pile_up(login: Login, settings: Settings, monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
     """The sensor that always runs frees the queue, which Dagster's storage needs; a session that asks nothing of it stays."""
     listener = login.open("LISTEN run_events", *(("BEGIN", "SELECT 1") if reads else ()))
     sender, usage = login.open(), "SELECT pg_notification_queue_usage()"
     while query(settings, usage)[0][0] <= 0.012:
         run(sender, "SELECT pg_notify('run_events', i || repeat('y', 7900)) FROM generate_series(1, 1000) i")
-    ensure_topics(settings)
-    feed = Feed(settings)
-    feed.send(b'{"deviceId":"d0","flow":2.5}', topic=TOPIC)
-    feed.flush()
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(KAFKA_PARTITION, ["0", "1"])
-        await_true(lambda: lag_watch.watch(settings, instance) and query(settings, usage)[0][0] < 0.001, "the queue is not freed")
+    monkeypatch.setattr(tenant_session_watch, "TICK_SECONDS", 2.5)
+    await_true(
+        lambda: tenant_session_watch.watch_tenant_sessions(settings) and query(settings, usage)[0][0] < 0.001, "the queue is not freed"
+    )
     assert (is_open(sender), is_open(listener)) == (True, False)
 
 

@@ -144,7 +144,8 @@ class Replay:
 
     def _note_retry(self, error: BaseException) -> None:
         log.warning("replay retries", error=str(error))
-        self._on_retry(str(error))
+        if self._place is self._began_at:  # after progress it just goes on
+            self._on_retry(str(error))
 
     def _session(self, part: Slice) -> None:
         """Work on a slice until it is done, stopped or broken."""
