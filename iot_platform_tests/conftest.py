@@ -5,6 +5,8 @@ import os
 import hypothesis
 import pytest
 
+from iot_platform_tests.support.children.killer import killer
+from iot_platform_tests.support.children.victims import lifecycle_process, victims
 from iot_platform_tests.support.feeds.accountant import accountant, reported
 from iot_platform_tests.support.feeds.quality import world
 from iot_platform_tests.support.feeds.simulation import database, simulation
@@ -31,6 +33,8 @@ __all__ = [
     "edition",
     "first_chain",
     "ingest",
+    "killer",
+    "lifecycle_process",
     "own_broker",
     "own_daemon",
     "own_kafka",
@@ -43,6 +47,7 @@ __all__ = [
     "simulation",
     "template_database",
     "two_tenants",
+    "victims",
     "world",
 ]
 

@@ -97,7 +97,6 @@ def evaluate(
     rules: Collection[str] = RULES,
     wait_seconds: float = 30.0,
     note: Callable[[str], None] = lambda _: None,
-    kill_point: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Judge what is new with the given rules. `at` replaces the horizon (of a clock that is not ours). A rule that fails is rolled back,
     reported in its outcome and repeated next time; the others go on.
@@ -111,7 +110,7 @@ def evaluate(
             require_migrated(connection)
             try:
                 with advisory_lock(connection, LOCK, wait_seconds), _rolled_back(connection):
-                    return _Run(settings, connection, at, rules, note=note, kill_point=kill_point).run()
+                    return _Run(settings, connection, at, rules, note=note).run()
             except LockTimeoutError as error:
                 raise BusyError(f"another evaluation is running: {error}") from error
     except psycopg2.Error as error:
@@ -139,12 +138,10 @@ class _Run:
         rules: Collection[str],
         *,
         note: Callable[[str], None],
-        kill_point: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._rules = tuple(rule for rule in RULES if rule in rules)
         self._note = note
-        self._kill_point = kill_point
         self._started = time.monotonic()
         self._at_given = at is not None
         self._horizon = Horizon(at, live=True) if at is not None else find_horizon(settings, connection)
@@ -203,7 +200,6 @@ class _Run:
                 stretch = intake.Stretch(after, min(ahead), stretch.since, stretch.oldest, at_the_end=False)
             self._note(f"judging {stretch.upto - after} batches")
             stretch = intake.lay_out(self._connection, stretch)
-            self._kill_point("laid out")
             for name in here:
                 self._judged.add(name)
                 if not self._apply(name, stretch):
@@ -243,7 +239,6 @@ class _Run:
                     self._find(cursor, name, parameters, outcome)
                 seconds = time.monotonic() - started
                 cursor.execute(_DONE, parameters | {"seconds": seconds, "failing": outcome.failing})
-            self._kill_point(name)
             self._connection.commit()
         except psycopg2.Error as error:
             if self._connection.closed:

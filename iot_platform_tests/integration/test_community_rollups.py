@@ -1,4 +1,4 @@
-"""Refreshing the Community edition's continuous aggregates: in windows, killed between them, and never into what retention removed."""
+"""Refreshing the Community edition's continuous aggregates: in windows, broken off between them, and never into what retention removed."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def before_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], 
 
 
 def test_history_before_the_first_run_is_taken_in_windows(feed: RollupFeed, community: Settings, before_window: Any) -> None:
-    """A database of an earlier release: months, with a hole of weeks in them; killed after some windows, more of them each time."""
+    """A database of an earlier release: months, with a hole of weeks in them; broken off after some windows, more of them each time."""
     series = feed.series(5)
     feed.insert(numbers(series, 150, 3 * DAY) + [(row[0] - 70 * DAY, *row[1:]) for row in numbers(series, 150, 3 * DAY, 2)])
     assert_equal(feed)  # nothing is materialized

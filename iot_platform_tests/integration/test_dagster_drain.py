@@ -1,5 +1,6 @@
 """The code location on real Kafka and PostgreSQL, in this process: drains by hand, shifts, the sensor, and errors that say what to do."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from iot_platform.orchestration.drain_run import pool_storage
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
+from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, query
 
 pytestmark = [
@@ -115,14 +118,13 @@ def test_project_and_tenant_show_their_sums_by_hand(settings: Settings, instance
     assert latest(instance, "tenant", TENANT_ID)["total_messages"] == 7
 
 
-def test_what_a_killed_run_left_untold_is_healed(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Rows are there, Dagster knows nothing of them: as if the run had died right after its commit."""
+def test_what_a_killed_run_left_untold_is_healed(settings: Settings, instance: dg.DagsterInstance, killer: Killer) -> None:
+    """Rows are there, Dagster knows nothing of them: what drained them was killed right after its commit."""
     feed = Feed(settings)
     feed.send(GOOD)
     feed.flush()
-    with dg.DagsterInstance.ephemeral() as forgotten:
-        forgotten.add_dynamic_partitions(KAFKA_PARTITION, ["0", "1"])
-        assert materialize(settings, forgotten).success
+    killer.kill([sys.executable, "-m", "iot_platform_tests.support.children.drain"], settings, "answer_lost", CLAIM)
+    assert query(settings, "SELECT count(*) FROM message") == [(1,)]
     assert materialize(settings, instance).success
     assert latest(instance, "project", KEY)["total_messages"] == 1
     assert latest(instance, "tenant", TENANT_ID)["total_messages"] == 1

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,16 +15,19 @@ from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
+from iot_platform.drills.rig.wire import Point
 from iot_platform.kafka.errors import TopicMissingError
-from iot_platform.settings import Settings, exports
+from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import batch_counts, measurements
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError
-from iot_platform_tests.support.children.drain import POINTS
+from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
 from iot_platform_tests.support.servers.stack import Servers
 
 COUNT = 6000
+DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
 
 
 @pytest.fixture
@@ -56,14 +58,20 @@ def small_batches(settings: Settings) -> Settings:
     return settings.model_copy(update={"drain_batch_records": 200})
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_kill_at_any_point(settings: Settings, feed: Feed, point: str) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("at_statement", id="before_claim"),
+        pytest.param("statement_answered", id="after_claim"),
+        pytest.param("before_commit", id="after_rows"),
+        pytest.param("in_commit", id="during_commit"),
+        pytest.param("answer_lost", id="after_commit"),
+    ],
+)
+def test_kill_at_any_point(settings: Settings, feed: Feed, killer: Killer, point: Point) -> None:
     fill(feed)
-    environment = {**os.environ, **exports(settings), "IOT_DRAIN_BATCH_RECORDS": "200"}
     for number in (1, 4, 9):
-        command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", point, str(number)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        killer.kill(DRAIN, small_batches(settings), point, CLAIM, number)
     drain(settings)
     check_complete(settings)
 

@@ -10,13 +10,16 @@ from dataclasses import replace
 
 import pytest
 
+from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError
+from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, Sent, check_books, drain, query
 
-NEVER = "9999"
+DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
 
 
 @pytest.fixture
@@ -38,12 +41,6 @@ def measured(settings: Settings, metric: str = "n") -> list[float]:
     return [row[0] for row in query(settings, "SELECT value FROM measurement_named WHERE metric = %s ORDER BY 1", metric)]
 
 
-def drain_in_another_process(settings: Settings, *, kill_at: tuple[str, str] = ("before_claim", NEVER)) -> int:
-    command = [sys.executable, "-m", "iot_platform_tests.support.children.drain", *kill_at]
-    environment = {**os.environ, **exports(settings)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).returncode
-
-
 def test_repeats_in_one_batch(settings: Settings, feed: Feed) -> None:
     sent = [feed.send(payload, topic=topic) for payload, topic in ((b'{"n":0}', TOPIC), (b"broken", TOPIC), (None, None), (b"{}", b"\xff"))]
     for record in sent + sent[:2]:  # offsets 4..7 and, for the third time, 8 and 9
@@ -63,7 +60,7 @@ def test_repeats_of_what_is_committed(settings: Settings, feed: Feed, other_proc
     sent = [feed.send(payload) for payload in (b'{"n":0}', b"broken", b'{"n":2}')]
     feed.flush()
     if other_process:
-        assert drain_in_another_process(settings) == 0
+        subprocess.run(DRAIN, env={**os.environ, **exports(settings)}, timeout=60, check=True)
         for record in sent:
             feed.again(record)
     else:  # the same writer, one record in a batch
@@ -168,12 +165,14 @@ def history(feed: Feed, seed: int, count: int = 1500) -> list[tuple[int, int, in
     return sorted(expected)
 
 
-@pytest.mark.parametrize("point", ["after_rows", "after_commit"])
-def test_any_history_with_kills(settings: Settings, feed: Feed, point: str) -> None:
-    expected = history(feed, seed=len(point))
+@pytest.mark.parametrize(
+    ("point", "seed"), [pytest.param("before_commit", 10, id="after_rows"), pytest.param("answer_lost", 12, id="after_commit")]
+)
+def test_any_history_with_kills(settings: Settings, feed: Feed, killer: Killer, point: Point, seed: int) -> None:
+    expected = history(feed, seed)
     small = settings.model_copy(update={"drain_batch_records": 50})
-    for number in ("2", "7"):
-        assert drain_in_another_process(small, kill_at=(point, number)) < 0
+    for number in (2, 7):
+        killer.kill(DRAIN, small, point, CLAIM, number)
     drain(small)
     assert marked(settings) == expected
     check_books(settings)

@@ -3,110 +3,33 @@
 After each kill the audit holds, other tenants have what they had, and the rollups say what the measurements say; the next run goes on.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-import psycopg2
 import pytest
 
 from iot_platform.database import connect
 from iot_platform.retention import run_retention
 from iot_platform.rollups import Rebuild, roll_up
-from iot_platform.settings import Settings, exports
+from iot_platform.settings import Settings
 from iot_platform.tenants.deletion import delete_tenant
 from iot_platform.tenants.export import export_tenant
 from iot_platform.tenants.verify import verify_export
+from iot_platform_tests.support.children.victims import Victims
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.feeds.lifecycle import ROOT, checksums, fill, keep, problems
 from iot_platform_tests.support.feeds.rollups import RollupFeed, days, hours
 
 HOURS = "SELECT * FROM measurement_1h ORDER BY series_id, bucket"
-BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^(iot-|rollup)'"
-
-
-class Victims:
-    """Runs lifecycle work in processes that are killed."""
-
-    def __init__(self, process: "subprocess.Popen[str]", settings: Settings) -> None:
-        self._process, self._settings = process, settings
-        self._running = 0
-
-    def die(self, work: str, point: str, text: str, number: int, *arguments: str) -> None:
-        """It kills itself at a point of children.lifecycle."""
-        self._start(work, arguments, point, text, number)
-        self._ended()
-
-    def die_within(self, work: str, table: str, *arguments: str) -> None:
-        """Killed while its statement waits, halfway, to change this table; the server then ends the statement and finds nobody there."""
-        with closing(psycopg2.connect(self._settings.admin_url)) as blocker:
-            blocker.cursor().execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
-            process = self._start(work, arguments)
-            _await(lambda: query(self._settings, BLOCKED) == [(1,)])
-            os.kill(process, signal.SIGKILL)
-            self._ended()
-        _await(lambda: query(self._settings, SESSIONS) == [(0,)])
-
-    def _start(self, work: str, arguments: tuple[str, ...], point: str = "", text: str = "", number: int = 0) -> int:
-        order = {"work": work, "point": point, "text": text, "number": number, "arguments": arguments}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({**order, "environment": exports(self._settings)}) + "\n")
-        self._process.stdin.flush()
-        self._running = self._read()
-        return self._running
-
-    def _ended(self) -> None:
-        status, self._running = self._read(), 0
-        assert status == -signal.SIGKILL, "it was not killed: the point was never reached"
-
-    def close(self) -> None:
-        """End one that a failed test left."""
-        if self._running:
-            os.kill(self._running, signal.SIGKILL)
-            self._ended()
-
-    def _read(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def process() -> "Iterator[subprocess.Popen[str]]":
-    command = [sys.executable, "-W", "ignore", "-m", "iot_platform_tests.support.children.lifecycle"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
-        yield made
-        assert made.stdin is not None
-        made.stdin.close()
 
 
 @pytest.fixture
 def aged(settings: Settings, accountant: Accountant) -> Settings:
     """Two and a half days of messages of two tenants."""
     return fill(settings, accountant, days=3, step=timedelta(hours=20))
-
-
-@pytest.fixture
-def victims(process: "subprocess.Popen[str]", aged: Settings) -> Iterator[Victims]:
-    made = Victims(process, aged)
-    yield made
-    made.close()
-
-
-def _await(done: object) -> None:
-    deadline = time.monotonic() + 30
-    while not done():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_retention(aged: Settings, victims: Victims) -> None:
@@ -118,22 +41,22 @@ def test_retention(aged: Settings, victims: Victims) -> None:
         assert problems(aged) == []
         assert query(aged, HOURS) == stored
 
-    for point, number in (("uncommitted", 2), ("during_commit", 2), ("after_commit", 3)):
+    for point, number in (("before_commit", 2), ("in_commit", 2), ("answer_lost", 3)):
         victims.die("retention", point, "retention_remove_rows", number)
         check()
     for table in ("removed_record", "retention_sum"):  # of messages, of measurements
         victims.die_within("retention", table)
         check()
-    victims.die("retention", "before", "retention_forget", 1)
+    victims.die("retention", "at_statement", "retention_forget", 1)
     check()
     assert checksums(aged, "other") == before
 
     keep(aged, "measurement", "1d")  # and now whole chunks
     chunks = query(aged, "SELECT count(*) FROM retention_chunks('measurement')")
-    for point in ("uncommitted", "after_commit"):
+    for point in ("before_commit", "answer_lost"):
         victims.die("retention", point, "retention_remove_chunk", 1)
         check()
-        assert (query(aged, "SELECT count(*) FROM retention_chunks('measurement')") < chunks) == (point == "after_commit")
+        assert (query(aged, "SELECT count(*) FROM retention_chunks('measurement')") < chunks) == (point == "answer_lost")
     assert not run_retention(aged).refused
     check()
     assert run_retention(aged).rows == 0
@@ -150,14 +73,14 @@ def test_deletion(aged: Settings, victims: Victims) -> None:
         assert checksums(aged, "other") == before
         assert orphans(aged) == (0, 0)
 
-    victims.die("delete", "after_commit", "INSERT INTO tenant_deletion", 1)
-    victims.die("delete", "uncommitted", "tenant_deletion_prepare", 1)
+    victims.die("delete", "answer_lost", "INSERT INTO tenant_deletion", 1)
+    victims.die("delete", "before_commit", "tenant_deletion_prepare", 1)
     check()
     victims.die_within("delete", "retention_policy")  # the cut, which holds all its locks by then
     check()
-    victims.die("delete", "uncommitted", "tenant_deletion_cut", 1)
+    victims.die("delete", "before_commit", "tenant_deletion_cut", 1)
     assert query(aged, "SELECT cut_at IS NULL, names_gone_at FROM tenant_deletion") == [(True, None)]
-    victims.die("delete", "after_commit", "tenant_deletion_cut", 1)
+    victims.die("delete", "answer_lost", "tenant_deletion_cut", 1)
     check()
 
     # Its devices go on while its old names are still there: a new tenant's, with names of its own.
@@ -174,14 +97,14 @@ def test_deletion(aged: Settings, victims: Victims) -> None:
     assert query(aged, "SELECT series_count, source_count FROM project WHERE (tenant_id, project_id) = ('acme', 'north')") == [(2, 2)]
 
     for point, text, number in (
-        ("during_commit", "tenant_deletion_names", 1),
-        ("after_commit", "tenant_deletion_remove", 3),
-        ("uncommitted", "tenant_deletion_small", 1),
-        ("uncommitted", "tenant_deletion_finish", 1),
+        ("in_commit", "tenant_deletion_names", 1),
+        ("answer_lost", "tenant_deletion_remove", 3),
+        ("before_commit", "tenant_deletion_small", 1),
+        ("before_commit", "tenant_deletion_finish", 1),
     ):
         victims.die("delete", point, text, number)
         check()
-        if number == 1 and point == "during_commit":
+        if number == 1 and point == "in_commit":
             victims.die_within("delete", "tenant_deletion_source")  # the names
             check()
             victims.die_within("delete", "removed_record")  # messages
@@ -226,11 +149,11 @@ def test_rollups(aged: Settings, victims: Victims) -> None:
         query(aged, "TRUNCATE measurement_1h_stored, measurement_1d_stored")  # never rolled up
         state = "threshold = '-infinity', threshold_1d = '-infinity', notes_below = '-infinity', fill_series = 0, fill_1d_series = 0"
         query(aged, f"UPDATE rollup_state SET {state}, fill_end = NULL, fill_1d_end = NULL")
-        victims.die("rollup", "uncommitted", "rollup_advance", 2)
+        victims.die("rollup", "before_commit", "rollup_advance", 2)
         check()
         victims.die_within("rollup", "rollup_state")
         check()
-        for point in ("during_commit", "after_commit"):
+        for point in ("in_commit", "answer_lost"):
             victims.die("rollup", point, "rollup_advance", 1)
             check()
         assert query(aged, "SELECT isfinite(threshold_1d) FROM rollup_state") == [(False,)], "killed too late"
@@ -245,12 +168,12 @@ def test_rollups(aged: Settings, victims: Victims) -> None:
         drain(aged)
         right = hours(feed.measurements())
         assert len(feed.noted()) >= 10
-        victims.die("rollup", "uncommitted", "rollup_refresh", 1)
+        victims.die("rollup", "before_commit", "rollup_refresh", 1)
         check()
         victims.die_within("rollup", "measurement_1d_stored")  # its hours are computed, its notes are gone
         assert len(feed.noted()) >= 10
         check()
-        victims.die("rollup", "after_commit", "rollup_refresh", 1)
+        victims.die("rollup", "answer_lost", "rollup_refresh", 1)
         check()
         roll_up(aged)
         assert feed.noted() == set()
@@ -259,7 +182,7 @@ def test_rollups(aged: Settings, victims: Victims) -> None:
 
         query(aged, "UPDATE measurement_1h_stored SET value_count = value_count + 1")
         span = (first.isoformat(), datetime.now(UTC).isoformat())
-        for point in ("uncommitted", "during_commit", "after_commit"):
+        for point in ("before_commit", "in_commit", "answer_lost"):
             victims.die("rebuild", point, "rollup_rebuild", 2, *span)
         victims.die_within("rebuild", "measurement_1d_stored", *span)
         for _ in Rebuild(aged, first, datetime.now(UTC)).steps():
@@ -273,13 +196,13 @@ def test_export(aged: Settings, victims: Victims, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     before = checksums(aged, "acme")
     kills = (
-        ("before_rename", ".parquet", 1),
-        ("after_rename", ".parquet", 2),
-        ("before", "FROM measurement_named", 2),
-        ("before_rename", "manifest.json", 1),
+        lambda: victims.die_at_rename("export", "before_rename", ".parquet", 1, str(folder)),
+        lambda: victims.die_at_rename("export", "after_rename", ".parquet", 2, str(folder)),
+        lambda: victims.die("export", "at_statement", "FROM measurement_named", 2, str(folder)),
+        lambda: victims.die_at_rename("export", "before_rename", "manifest.json", 1, str(folder)),
     )
-    for point, text, number in kills:
-        victims.die("export", point, text, number, str(folder))
+    for kill in kills:
+        kill()
         assert not (folder / "manifest.json").exists()
     with (folder / "export.part.jsonl").open("ab") as journal:  # as a full disk leaves it
         journal.write(b'{"table": "measurement", "span": "2020-01-01", "files": [{}')
@@ -292,7 +215,7 @@ def test_export(aged: Settings, victims: Victims, tmp_path: Path) -> None:
     stored = query(aged, "SELECT payload FROM message_named WHERE tenant_id = 'acme'")
     assert sorted(payloads) == sorted(payload for (payload,) in stored)
     assert not list(folder.rglob("*.part*"))
-    victims.die("export", "after_rename", "manifest.json", 1, str(tmp_path / "other"))
+    victims.die_at_rename("export", "after_rename", "manifest.json", 1, str(tmp_path / "other"))
     export_tenant(aged, "acme", tmp_path / "other", part_rows=9)
     assert verify_export(tmp_path / "other")[1] == []
     assert checksums(aged, "acme") == before

@@ -2,12 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -23,29 +23,20 @@ from iot_platform.quality.rules_file import read_file, write_text
 from iot_platform.rollups import roll_up
 from iot_platform.settings import exports
 from iot_platform.tenants.deletion import delete_tenant
+from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import backdate_ledger, query
 from iot_platform_tests.support.feeds.quality import World
 
 pytestmark = pytest.mark.both_editions
 
-KILLED = """
-import os, signal, sys
-from datetime import datetime
-from iot_platform.quality import evaluate
-from iot_platform.settings import get_settings
-kill = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == sys.argv[2] else None
-evaluate(get_settings(), at=datetime.fromisoformat(sys.argv[1]), kill_point=kill)
-"""
-
 
 @pytest.mark.parametrize("place", ["cadence", "range"])
-def test_killed_and_repeated_it_finds_everything_once(world: World, place: str) -> None:
+def test_killed_and_repeated_it_finds_everything_once(world: World, killer: Killer, place: str) -> None:
     for minute in range(30):
         world.send(minute, {"humidity": 50 if minute < 28 else 500})
     world.feed.flush()
-    command = [sys.executable, "-c", KILLED, world.at(30).isoformat(), place]
-    environment = {**os.environ, **exports(world.settings)}
-    assert subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    command = [sys.executable, "-m", "iot_platform_tests.support.children.quality", world.at(30).isoformat()]
+    killer.kill(command, world.settings, "before_commit", f"error = NULL WHERE rule = '{place}'")
     assert query(world.settings, "SELECT count(*) FROM quality_incident WHERE rule = 'range'") == [(0,)]
     world.judge(30)
     world.judge(31)
@@ -145,12 +136,20 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
 
 
 @pytest.mark.apache_only("a deletion inside an open transaction of the evaluation")
-def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World) -> None:
+def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for minute in range(30):
         world.send(minute, {"humidity": 500, "x": "text" if minute == 20 else 3})
     world.feed.flush()
-    kill_point = lambda name: delete_tenant(world.settings, "1968193631353446400", requested_by="test") if name == "laid out" else None  # noqa: E731
-    assert evaluate(world.settings, at=world.at(31), kill_point=kill_point).errors == []
+    lay_out = intake.lay_out
+
+    def delete_behind_it(*arguments: Any) -> Any:
+        stretch = lay_out(*arguments)
+        delete_tenant(world.settings, "1968193631353446400", requested_by="test")
+        return stretch
+
+    monkeypatch.setattr(intake, "lay_out", delete_behind_it)
+    assert evaluate(world.settings, at=world.at(31)).errors == []
+    assert query(world.settings, "SELECT count(*) FROM tenant_deletion WHERE finished_at IS NOT NULL") == [(1,)]
     for table in ("quality_incident", "quality_result", "quality_cadence"):
         assert query(world.settings, f"SELECT count(*) FROM {table}") == [(0,)], table
 

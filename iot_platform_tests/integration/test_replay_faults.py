@@ -10,15 +10,18 @@ import time
 
 import pytest
 
+from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform.telemetry.replay import batch_counts
 from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
-from iot_platform_tests.support.children.replay import POINTS
+from iot_platform_tests.support.children.killer import Killer
+from iot_platform_tests.support.children.replay import LOOK, TAKE
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.simulation import await_condition
 
 COUNT = 1200
+REPLAY = [sys.executable, "-m", "iot_platform_tests.support.children.replay"]
 PLANT = "plant/{tenant}/line/{project}/{device...}"
 
 
@@ -53,34 +56,33 @@ def check_complete(settings: Settings, count: int = COUNT) -> None:
     assert moved == [(count, -count, 2 * count)]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_kill_at_any_point(plant: Settings, point: str) -> None:
-    environment = {**os.environ, **exports(plant)}
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("at_statement", id="before_claim"),
+        pytest.param("statement_answered", id="after_claim"),
+        pytest.param("before_commit", id="after_rows"),
+        pytest.param("in_commit", id="during_commit"),
+        pytest.param("answer_lost", id="after_commit"),
+    ],
+)
+def test_kill_at_any_point(plant: Settings, killer: Killer, point: Point) -> None:
     for number in (1, 4):
-        command = [sys.executable, "-m", "iot_platform_tests.support.children.replay", point, str(number), "0", "0"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        killer.kill(REPLAY, plant, point, TAKE, number)
     assert Replay(plant, Selection(quarantined=True)).run().ended == "done"
     check_complete(plant)
 
 
-def test_kill_while_lost_offsets_are_restored(plant: Settings) -> None:
+def test_kill_while_lost_offsets_are_restored(plant: Settings, killer: Killer) -> None:
     Replay(plant, Selection(quarantined=True)).run()
     before = query(plant, "SELECT m::text FROM message m ORDER BY 1")
     query(plant, "DELETE FROM message WHERE kafka_partition = 0 AND kafka_offset %% 2 = 0")
-    for point in ("after_claim", "during_commit", "after_commit"):
-        command = [
-            sys.executable,
-            "-m",
-            "iot_platform_tests.support.children.replay",
-            point,
-            "6" if point == "after_commit" else "2",
-            "0",
-            "600",
-        ]
-        environment = {**os.environ, **exports(plant), "IOT_DRAIN_BATCH_RECORDS": "150"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    smaller = plant.model_copy(update={"drain_batch_records": 50})
+    points: tuple[Point, ...] = ("statement_answered", "in_commit", "answer_lost")
+    for point in points:
+        killer.kill([*REPLAY, "0", "600"], smaller, point, LOOK, 2)
+    restored = query(plant, "SELECT count(*) FROM message WHERE kafka_partition = 0 AND kafka_offset %% 2 = 0")[0][0]
+    assert 0 < restored < 300, "not killed while it restored"
     Replay(plant, Selection(partition=0, first=0, last=600)).run()
     assert query(plant, "SELECT m::text FROM message m ORDER BY 1") == before
     check_complete(plant)

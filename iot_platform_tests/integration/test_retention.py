@@ -336,7 +336,7 @@ def test_times_to_keep() -> None:
 
 
 def test_interrupted_anywhere_it_goes_on(aged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after each transaction, and within it (which rolls it back): the audit holds at every point."""
+    """Broken off between its transactions: the audit holds at every point."""
     from iot_platform.retention import remove as module
 
     keep(aged, "message", "1d", "acme")

@@ -1,5 +1,5 @@
-"""Any interleaving of drains, repeats, late rows, deletions, rollup batches, moves of the thresholds, retention, compression and kills ends
-in exact rollups."""
+"""Any interleaving of drains, repeats, late rows, deletions, rollup batches, moves of the thresholds, retention, compression and rollbacks
+ends in exact rollups."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ minutes = st.integers(0, HOURS * 60 - 1)
 times = st.integers(0, HOURS).map(lambda hour: START + hour * HOUR)
 values = st.one_of(st.none(), st.sampled_from([0.5, 1.79e308, -1.79e308, 5e-324, 3.0]))
 committed = st.sampled_from([True, True, True, False])
-"""False: killed before the commit."""
+"""False: rolled back, as if the process had died before the commit."""
 some_rows = st.lists(st.tuples(minutes, st.integers(0, SERIES - 1), values), min_size=1, max_size=12)
 
 
@@ -86,7 +86,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(only=st.sampled_from(["measurement_1h", "measurement_1d", None]), until=times)
     def refresh_aggregate(self, only: str | None, until: datetime) -> None:
-        """Community: killed after the hours, or before."""
+        """Community: broken off after the hours, or before."""
         if not self.feed.tables:
             self.feed.roll_up(until, only=only)
 

@@ -1,4 +1,4 @@
-"""Rollups equal what measurement gives, under late data, races, kills and deletions; reckoned anew in Python, bit for bit."""
+"""Rollups equal what measurement gives, under late data, races, rollbacks and deletions; reckoned anew in Python, bit for bit."""
 
 import json
 import random
@@ -130,7 +130,7 @@ def test_named_views_say_the_same(feed: RollupFeed) -> None:
 
 @pytest.mark.apache_only("how tables are filled; how aggregates are refreshed: test_community_rollups")
 def test_history_before_the_first_run_is_taken_in_steps(feed: RollupFeed) -> None:
-    """A database of an earlier release: months, with a hole of weeks in them; killed after every batch, at another size each time."""
+    """A database of an earlier release: months, with a hole of weeks in them; rolled back after every batch, at another size each time."""
     series = feed.series(5)
     feed.insert(numbers(series, 150, 3 * DAY) + [(row[0] - 70 * DAY, *row[1:]) for row in numbers(series, 150, 3 * DAY, 2)])
     assert_equal(feed)  # nothing is stored

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from iot_platform.drills.rig.proxy import CutLinkError, Link
-from iot_platform.drills.rig.wire import LostPubacks, PostgresFaults, mqtt_frames, pid_of_port
+from iot_platform.drills.rig.wire import LostPubacks, Point, PostgresFaults, mqtt_frames, pid_of_port
 
 PUBLISH = b"\x32\x83\x01\x00\x01t" + b"x" * 128  # remaining length in two bytes
 PUBACK = b"\x40\x02\x00\x07"
@@ -112,7 +112,8 @@ BATCH = [query("BEGIN"), query("\nCOPY message (a) FROM STDIN"), message(b"d", b
 def test_nothing_armed_changes_nothing(session: Session, faults: PostgresFaults) -> None:
     session.up(*BATCH, query("BEGIN"), query("SELECT 1"), query("COMMIT"))
     assert session.arrived.endswith(b"".join(BATCH) + query("BEGIN") + query("SELECT 1") + query("COMMIT"))
-    assert faults.seen == {"at_begin": 2, "in_copy": 1, "before_commit": 1, "answer_lost": 1}
+    passed = ("at_statement", "statement_answered", "in_copy", "before_commit", "in_commit", "answer_lost")
+    assert faults.seen == {"at_begin": 2, **dict.fromkeys(passed, 1)}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,47 @@ def test_the_answer_of_a_commit_is_lost(session: Session, faults: PostgresFaults
     assert not fault.reached.is_set()
     with pytest.raises(CutLinkError):
         session.down(b"MIT\0Z")
+    assert fault.reached.is_set()
+
+
+CLAIMED = [query("BEGIN"), query("SELECT 1"), query("UPDATE a SET b = 1"), query("UPDATE c SET d = 1"), query("COMMIT")]
+
+
+@pytest.mark.parametrize(("point", "arrives"), [("at_statement", 2), ("before_commit", 4), ("in_commit", 5)])
+def test_points_of_a_statement_and_its_transaction(point: Point, arrives: int) -> None:
+    faults = PostgresFaults("", "UPDATE a")
+    fault = faults.arm(point, 2)
+    session = Session(faults, "any")
+    session.up(*CLAIMED, query("BEGIN"), query("SELECT 'COPY '"), query("COMMIT"), query("BEGIN"), query("UPDATE c"), query("COMMIT"))
+    before = session.arrived
+    with pytest.raises(CutLinkError):
+        session.up(*CLAIMED)
+    session.close()
+    assert session.arrived == before + b"".join(CLAIMED[:arrives])
+    assert fault.reached.is_set()
+
+
+def test_a_transaction_that_was_rolled_back_has_no_commit() -> None:
+    faults = PostgresFaults("", "UPDATE a")
+    session = Session(faults)
+    session.up(*CLAIMED[:-1], query("ROLLBACK"), query("BEGIN"), query("SELECT 1"), query("COMMIT"))
+    session.close()
+    assert faults.seen == {"at_begin": 2, "at_statement": 1, "statement_answered": 1}
+
+
+def test_the_answer_of_a_statement_is_lost() -> None:
+    faults = PostgresFaults("", "UPDATE a")
+    fault = faults.arm("statement_answered")
+    session = Session(faults)
+    session.up(*CLAIMED[:2])
+    assert session.down(message(b"C", b"SELECT 1\0") + message(b"Z", b"T")) != b""
+    session.up(CLAIMED[2])
+    assert session.arrived.endswith(CLAIMED[2])
+    assert session.down(message(b"C", b"UPDATE 1\0")) == b""
+    assert not fault.reached.is_set()
+    with pytest.raises(CutLinkError):
+        session.down(message(b"Z", b"T"))
+    session.close()
     assert fault.reached.is_set()
 
 

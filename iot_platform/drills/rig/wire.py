@@ -10,14 +10,17 @@ from typing import Final, Literal
 
 from iot_platform.drills.rig.proxy import CutLinkError, Link
 
-Point = Literal["at_begin", "in_copy", "before_commit", "answer_lost"]
-"""at_begin: BEGIN does not arrive. in_copy: half of COPY's data does. before_commit: COMMIT does not. answer_lost: COMMIT does, its answer
-is not delivered. The COMMITs are those of transactions with a COPY: batches of the drain."""
+Point = Literal["at_begin", "at_statement", "statement_answered", "in_copy", "before_commit", "in_commit", "answer_lost"]
+"""at_begin: BEGIN does not arrive. at_statement: the statement does not. statement_answered: it has been executed, its answer is not
+delivered. in_copy: half of COPY's data arrives. before_commit: COMMIT does not arrive. in_commit: it does, and nothing is awaited.
+answer_lost: it has been executed, its answer is not delivered. Which statements, and the COMMITs of which transactions:
+PostgresFaults."""
 
 PUBACK: Final = 4
 _STARTUP: Final = 196608  # protocol 3.0
 _PLAIN_REQUESTS: Final = (80877103, 80877104)  # SSLRequest, GSSENCRequest: answered by one byte
 _HELD_SECONDS: Final = 120.0
+_READY: Final = b"Z\0\0\0\x05"  # ReadyForQuery, and one byte: the end of every answer
 
 
 # -- MQTT ------------------------------------------------------------------------------------------------------
@@ -110,10 +113,12 @@ class Fault:
 
 
 class PostgresFaults:
-    """Factory of filters that break sessions of one application at points of the protocol. TLS must be off: it would hide them."""
+    """Factory of filters that break sessions at points of the protocol: those of applications whose names begin so, at statements that
+    contain a text and in the transactions around them. As it is, in the drain's batches. TLS must be off: it would hide them."""
 
-    def __init__(self, application: str = "iot-drain ") -> None:
+    def __init__(self, application: str = "iot-drain ", text: str = "COPY ") -> None:
         self._application = application
+        self.text = text.encode()
         self._armed: list[Fault] = []
         self.seen: dict[str, int] = {}
         """How often each point was passed or hit."""
@@ -150,7 +155,7 @@ class _PostgresFilter:
         self.application_name = ""
         self._started = False
         self._buffer = bytearray()
-        self._copied = False  # this transaction has had a COPY
+        self._concerned = False  # this transaction has had a statement with the text
         self._copying = False  # a COPY was asked for, its data follows
         self._dropping: Fault | None = None
         self._answer = b""
@@ -172,34 +177,38 @@ class _PostgresFilter:
         if self._dropping is None:
             return chunk
         self._answer += chunk
-        if b"COMMIT\0" in self._answer:  # CommandComplete: it has happened
+        if self._answer[-6:-1] == _READY if self._dropping.point == "statement_answered" else b"COMMIT\0" in self._answer:
             await self._dropping.happen(self.link, self.application_name)
             raise CutLinkError
         return b""
 
     async def _strike(self, fault: Fault, before: bytes, frame: bytes) -> None:
-        if fault.point == "answer_lost":
-            self._dropping = fault  # before COMMIT goes on
+        if fault.point in ("statement_answered", "answer_lost"):
+            self._dropping = fault  # before it goes on
             return
-        await self.link.send("up", before + (frame[: len(frame) // 2] if fault.point == "in_copy" else b""))
+        arrives = {"in_copy": frame[: len(frame) // 2], "in_commit": frame}
+        await self.link.send("up", before + arrives.get(fault.point, b""))
         await fault.happen(self.link, self.application_name)
         raise CutLinkError
 
     def _points(self, frame: bytes) -> tuple[Point, ...]:
         """The points that this message stands for."""
         if frame[:1] == b"d" and self._copying:
-            self._copying, self._copied = False, True
+            self._copying = False
             return ("in_copy",)
         if frame[:1] != b"Q":
             return ()
         verb = frame[5:40].lstrip().split(b" ")[0].strip(b"\0;\n").upper()
         self._copying = verb == b"COPY"
         if verb == b"BEGIN":
-            self._copied = False
+            self._concerned = False
             return ("at_begin",)
-        if verb == b"COMMIT" and self._copied:
-            self._copied = False
-            return ("before_commit", "answer_lost")
+        if verb == b"COMMIT" and self._concerned:
+            self._concerned = False
+            return ("before_commit", "in_commit", "answer_lost")
+        if self._faults.text in frame[5:]:
+            self._concerned = True
+            return ("at_statement", "statement_answered")
         return ()
 
     def _start(self, frame: bytes) -> None:

@@ -1,1 +1,1 @@
-"""Programs of the platform as processes of their own that kill themselves at a named point: python -m …."""
+"""Programs of the platform as processes of their own, python -m …, and what kills them at a point of their protocol."""
