@@ -12,9 +12,8 @@ from iot_platform.drills.rig.proxy import CutLinkError, Link
 
 Point = Literal["at_begin", "at_statement", "statement_answered", "in_copy", "before_commit", "in_commit", "answer_lost"]
 """at_begin: BEGIN does not arrive. at_statement: the statement does not. statement_answered: it has been executed, its answer is not
-delivered. in_copy: half of COPY's data arrives. before_commit: COMMIT does not arrive. in_commit: it does, and nothing is awaited.
-answer_lost: it has been executed, its answer is not delivered. Which statements, and the COMMITs of which transactions:
-PostgresFaults."""
+delivered. in_copy: half of COPY's data arrives. before_commit: COMMIT does not arrive. in_commit: COMMIT arrives, its answer is not
+awaited. answer_lost: COMMIT has been executed, its answer is not delivered. PostgresFaults says which statements and COMMITs count."""
 
 PUBACK: Final = 4
 _STARTUP: Final = 196608  # protocol 3.0
@@ -113,8 +112,9 @@ class Fault:
 
 
 class PostgresFaults:
-    """Factory of filters that break sessions at points of the protocol: those of applications whose names begin so, at statements that
-    contain a text and in the transactions around them. As it is, in the drain's batches. TLS must be off: it would hide them."""
+    """Factory of filters that break sessions at points of the protocol. Sessions count whose application's name begins with `application`,
+    statements that contain `text`, and COMMITs of transactions with such a statement: as they are, the drain's batches. TLS must be off: it
+    would hide them."""
 
     def __init__(self, application: str = "iot-drain ", text: str = "COPY ") -> None:
         self._application = application
@@ -177,7 +177,8 @@ class _PostgresFilter:
         if self._dropping is None:
             return chunk
         self._answer += chunk
-        if self._answer[-6:-1] == _READY if self._dropping.point == "statement_answered" else b"COMMIT\0" in self._answer:
+        committing = self._dropping.point == "answer_lost"
+        if b"COMMIT\0" in self._answer if committing else self._answer[-6:-1] == _READY:  # it has happened
             await self._dropping.happen(self.link, self.application_name)
             raise CutLinkError
         return b""
