@@ -130,7 +130,7 @@ class _DrainRun:
                     self._work_shift(lock_connection, int(shard))
             finally:
                 if left := self.reporter.finish():
-                    self.context.log.warning("%d materializations were not written in time; the next shift writes newer ones", left)
+                    self._warn("%d materializations were not written in time; the next shift writes newer ones", left)
         self._report_the_rest()
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
@@ -159,9 +159,14 @@ class _DrainRun:
         try:
             return is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= self.ends_at
         except psycopg2.Error as error:
-            self.context.log.warning("the database connection of this shift broke, so it ends early: %s", error)
+            self._warn("the database connection of this shift broke, so it ends early: %s", error)
             self.lock_connection = None
             return True
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """Into the run's log, which is in Dagster's storage: where that is away, too, the reason must not be hidden by its absence."""
+        with suppress(*STORAGE_ERRORS):
+            self.context.log.warning(text, *arguments)
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
         """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
