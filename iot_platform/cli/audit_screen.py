@@ -65,7 +65,9 @@ def verdict(result: AuditResult) -> str:
     if sums["missing"]:
         parts.append(f"MISSING {sums['missing']:,}")
     found = sum(result.counts.values())
-    end = "nothing differs" if not found else f"{found:,} difference{'s' if found > 1 else ''}"
+    end = f"{found:,} difference{'s' if found > 1 else ''}" if found else "nothing differs"
+    if result.doubts:
+        end += " in what could be checked"
     return f"received {sums['received']:,} = {' + '.join(parts)}: {end}"
 
 

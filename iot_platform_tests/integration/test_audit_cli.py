@@ -51,3 +51,4 @@ def test_servers_that_do_not_answer(reported: Settings) -> None:
     assert (code, "IOT_DATABASE_URL" in shown) == (2, True)
     code, shown = iot_audit(reported.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}))
     assert (code, "cannot tell: Kafka at 127.0.0.1:1 does not answer" in shown) == (2, True)
+    assert "nothing differs in what could be checked" in shown
