@@ -46,6 +46,8 @@ class KafkaServer:
     quorum: Quorum | None = None
     host: str = LOOPBACK
     """An address of 127.0.0.0/8."""
+    properties: tuple[str, ...] = ()
+    """Further lines of its configuration."""
 
     @property
     def log_dir(self) -> Path:
@@ -77,6 +79,14 @@ class KafkaServer:
             tool = self.java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._config_file))
             run_logged(tool, self.log_dir / "install.log", note, what="formatting Kafka's storage")
             _sync(self._data)
+        self.recover_whole_logs()
+
+    def recover_whole_logs(self) -> None:
+        """Have Kafka look through all segments at its next start, if it was not shut down cleanly. By its own checkpoint it skips what it
+        recovered once before, although the time indexes that it rebuilt then may not be on the disk: after a second power cut they hold
+        zeros, and retention deletes these segments as older than anything, drained or not (Kafka 4.3.1)."""
+        if not (self._data / ".kafka_cleanshutdown").exists():
+            (self._data / "recovery-point-offset-checkpoint").unlink(missing_ok=True)
 
     def program(self) -> Program:
         """See Server."""
@@ -198,7 +208,7 @@ share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
-"""
+""" + "".join(f"{line}\n" for line in self.properties)
 
     def _controller_port(self) -> int:
         """The port that the quorum has used so far, else the next one, else any. Only Kafka itself uses this port."""

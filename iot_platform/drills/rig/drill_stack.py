@@ -46,6 +46,10 @@ from iot_platform.settings import Settings, exports
 
 Link = Literal["mqtt", "kafka", "postgresql", "storage"]
 """`storage` is Dagster's way to the same PostgreSQL."""
+OFTEN: Final = tuple(
+    f"{name}=2000" for name in ("log.flush.offset.checkpoint.interval.ms", "log.retention.check.interval.ms", "log.initial.task.delay.ms")
+)
+"""What Kafka does every minute or five, in a drill of minutes."""
 INGEST: Final = "ingest"
 PARTITIONS: Final = 4
 READY_SECONDS: Final = 120.0
@@ -87,7 +91,11 @@ class DrillStack:
         self._kafkas: tuple[KafkaServer, ...] = (
             self.cluster.servers
             if self.cluster
-            else (KafkaServer(self.folder, cache, kafka[0], self.settings, proxied=((behind, self._proxies["kafka"].port),)),)
+            else (
+                KafkaServer(
+                    self.folder, cache, kafka[0], self.settings, proxied=((behind, self._proxies["kafka"].port),), properties=OFTEN
+                ),
+            )
         )
         self.program_settings = self._through_proxies()
         self.memory = MemorySampler(self.folder, self.pids)
@@ -208,6 +216,11 @@ class DrillStack:
         """Of a cluster none is ready alone."""
         for server in self._kafkas:
             self.start(server.name, ready=False)
+
+    def recover_kafka(self) -> None:
+        """What `iot up` does before it starts Kafka on a machine that went down."""
+        for server in self._kafkas:
+            server.recover_whole_logs()
 
     def stop(self, *names: str) -> None:
         """Politely (SIGTERM), together, and wait for their end. They stay down until `start`."""

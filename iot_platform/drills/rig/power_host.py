@@ -41,6 +41,8 @@ class PowerHost:
         """The disk is as the cut left it; every program starts at once. With `ready` waits until all serve."""
         self.fate += self._disk.back(self._run.rng.randrange(1 << 32), SURVIVE_PERCENT)
         self._new_boot()
+        if "kafka" in self.programs:
+            self._stack.recover_kafka()
         self.start(ready=ready)
 
     def start(self, *, ready: bool = True) -> None:
