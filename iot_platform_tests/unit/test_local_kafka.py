@@ -57,3 +57,16 @@ def test_clients_behind_a_proxy_hear_its_address(tmp_path: Path) -> None:
     config = KafkaServer(tmp_path, tmp_path, 9092, Settings(), proxied=((9192, 9292), (9193, 9293)))._config().splitlines()
     assert "advertised.listeners=PLAINTEXT://127.0.0.1:9092,PROXIED0://127.0.0.1:9292,PROXIED1://127.0.0.1:9293" in config
     assert any(line.startswith("listeners=") and ",PROXIED0://127.0.0.1:9192,PROXIED1://127.0.0.1:9193," in line for line in config)
+
+
+def test_only_after_a_clean_shutdown_kafkas_checkpoint_counts(tmp_path: Path) -> None:
+    server = KafkaServer(tmp_path, tmp_path, 9092, Settings())
+    data = tmp_path / "data" / "kafka"
+    checkpoint = data / "recovery-point-offset-checkpoint"
+    server.recover_whole_logs()  # nothing there yet
+    data.mkdir(parents=True)
+    for clean in (True, False):
+        checkpoint.write_text("0\n0\n")
+        (data / ".kafka_cleanshutdown").touch() if clean else (data / ".kafka_cleanshutdown").unlink()
+        server.recover_whole_logs()
+        assert checkpoint.exists() is clean
