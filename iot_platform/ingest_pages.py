@@ -1,6 +1,7 @@
 """The ingest daemon's HTTP pages, read: /readyz, /metrics, /accounting. Whatever asks a daemon asks through here."""
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from typing import Any, Final
@@ -21,6 +22,21 @@ def is_ready(url: str) -> bool:
     except IngestPageError:
         return False
     return True
+
+
+def problems(url: str) -> list[str]:
+    """What keeps messages from flowing, as the daemon says; empty while they flow.
+
+    Raises:
+        IngestPageError: it does not answer.
+    """
+    try:
+        body = _read(url, "readyz", READY_SECONDS)
+    except IngestPageError as error:
+        if not isinstance(error.__cause__, urllib.error.HTTPError):
+            raise
+        body = error.__cause__.read(MAX_BYTES)  # it is not ready, and says why
+    return list(json.loads(body)["problems"])
 
 
 def samples(url: str) -> Iterable[tuple[str, float]]:

@@ -25,7 +25,6 @@ WAITING: Final = 100
 """How many records of each partition wait, where no drain runs."""
 PATIENCE_SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 30
-_NEXT: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
 _CUTS: Final = "SELECT count(*) FROM ledger WHERE kind = 'log_cut' AND kafka_topic = %s"
 _INCIDENTS: Final = "SELECT count(*) FROM quality_incident WHERE rule = 'kafka_log_cut' AND closed_at IS NULL"
 
@@ -65,7 +64,7 @@ def kafka_tail_lost_undrained(run: DrillRun) -> None:
 
 def _cut(run: DrillRun) -> dict[int, int]:
     """Kill Kafka, cut the log of each partition, start it again; partition → where the log ended then. The daemon must be down."""
-    following = _following(run)
+    following = run.next_offsets()
     run.stack.kill_for_good("kafka")
     folder = run.stack.folder / "data" / "kafka"
     cuts = {p: cut_log(folder / f"{run.settings.kafka_topic}-{p}", max(0, offset - FORGOTTEN)) for p, offset in following.items()}
@@ -159,7 +158,7 @@ def kafka_records_deleted(run: DrillRun) -> None:
     no drain alive: retention_past_offset.)"""
     _flow(run)
     with run.fault("PostgreSQL is away, and Kafka deletes what the drain waits to read"):
-        following = _following(run)
+        following = run.next_offsets()
         run.stack.kill_for_good("postgresql")
         run.await_true("records wait", lambda: all(end > following[p] + WAITING + 50 for p, end in _ends(run).items()), PATIENCE_SECONDS)
         with run.kafka_admin() as admin:
@@ -167,7 +166,7 @@ def kafka_records_deleted(run: DrillRun) -> None:
             for future in admin.delete_records(wanted).values():
                 future.result(ANSWER_SECONDS)
         run.stack.start("postgresql")
-        now = _following(run)
+        now = run.next_offsets()
         run.expect_lost(sum(offset + WAITING - now[p] for p, offset in following.items()), "Kafka deleted them before they were drained")
         run.expect_difference("sequences", "the lost messages had sequence numbers")
         _refused(run, "deleted")
@@ -180,7 +179,7 @@ def _flow(run: DrillRun) -> None:
     run.fleet.start(rate=RATE)
     run.await_true(
         "every partition is drained beyond what will be cut",
-        lambda: len(following := _following(run)) == PARTITIONS and min(following.values()) > 3 * FORGOTTEN,
+        lambda: len(following := run.next_offsets()) == PARTITIONS and min(following.values()) > 3 * FORGOTTEN,
         PATIENCE_SECONDS,
     )
 
@@ -188,14 +187,14 @@ def _flow(run: DrillRun) -> None:
 def _come_to_rest(run: DrillRun) -> None:
     """The daemon leaves (the broker keeps what comes), and all that Kafka has is drained; a drain runs on."""
     run.stack.stop(INGEST)
-    run.await_true("all is drained", lambda: _following(run) == _ends(run), PATIENCE_SECONDS)
+    run.await_true("all is drained", lambda: run.next_offsets() == _ends(run), PATIENCE_SECONDS)
 
 
 def _pile_up(run: DrillRun) -> tuple[dict[int, int], dict[int, int]]:
     """No drain runs, records wait, the daemon has left; where each partition is drained to, and where its log ends."""
     run.stack.stop(*DRAIN)
     run.await_true("no drain runs", lambda: not run.stack.drain_pids())
-    following = _following(run)
+    following = run.next_offsets()
     run.await_true("records wait", lambda: all(end > following[p] + WAITING for p, end in _ends(run).items()), PATIENCE_SECONDS)
     run.stack.stop(INGEST)
     return following, _ends(run)
@@ -242,12 +241,6 @@ def _iot(run: DrillRun, *arguments: str) -> tuple[int, str]:
         text=True,
     )
     return done.returncode, done.stdout or done.stderr
-
-
-def _following(run: DrillRun) -> dict[int, int]:
-    with run.database() as connection, connection.cursor() as cursor:
-        cursor.execute(_NEXT, (run.settings.kafka_topic,))
-        return dict(cursor.fetchall())
 
 
 def _ends(run: DrillRun) -> dict[int, int]:

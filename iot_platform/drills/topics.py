@@ -20,7 +20,6 @@ DELETED: Final = {0: 150, 1: 100}
 ANSWER_SECONDS: Final = 30
 PATIENCE_SECONDS: Final = 300.0  # a Dagster run starts in seconds, on a busy machine in minutes
 _DRAINED: Final = "SELECT count(*) FROM kafka_offset WHERE topic = %s AND next_offset > first_offset"
-_NEXT: Final = "SELECT kafka_partition, next_offset FROM kafka_offset WHERE topic = %s"
 _KNOWN: Final = "SELECT count(*) FROM dagster.dynamic_partitions WHERE partitions_def_name = 'kafka_partition'"
 _ERROR: Final = "SELECT count(*) FROM dagster.event_logs WHERE event LIKE '%%iot offsets accept%%' AND event LIKE %s"
 
@@ -70,9 +69,8 @@ def retention_past_offset(run: DrillRun) -> None:
 def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
     """Delete the records that come next; partition → first and last of them."""
     partitions = tuple(DELETED)
-    with TopicOffsets(run.settings) as topic, run.database() as connection, connection.cursor() as cursor:
-        cursor.execute(_NEXT, (run.settings.kafka_topic,))
-        following = {partition: offset for partition, offset in cursor.fetchall() if partition in DELETED}
+    with TopicOffsets(run.settings) as topic:
+        following = {partition: offset for partition, offset in run.next_offsets().items() if partition in DELETED}
         run.await_true(
             "enough records wait", lambda: all(end >= following[p] + DELETED[p] + 50 for p, end in topic.end(partitions).items()), 60
         )

@@ -14,7 +14,7 @@ from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.errors import KafkaUnavailableError, TopicMissingError
 from iot_platform.settings import Settings
 
-TICK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 5.0
 """How long a question may take where somebody looks again soon."""
 WORK_SECONDS: Final = 10.0
 """How long one may take where work would have to begin anew."""
@@ -44,7 +44,7 @@ class Watermarks:
 class TopicOffsets:
     """Asks the brokers for identity, partitions and offsets of one topic. One instance per thread; no group, no consumer."""
 
-    def __init__(self, settings: Settings, timeout_seconds: float = TICK_SECONDS, topic: str | None = None) -> None:
+    def __init__(self, settings: Settings, timeout_seconds: float = LOOK_SECONDS, topic: str | None = None) -> None:
         """`timeout_seconds` bounds each question; `topic`: another one than that of the messages.
 
         Raises:

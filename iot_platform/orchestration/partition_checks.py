@@ -22,23 +22,21 @@ def evaluate_partitions(settings: Settings) -> dg.AssetCheckResult:
     Raises:
         DatabaseError, psycopg2.Error: the database does not answer.
     """
-    texts: dict[str, str] = {}
     lag = 0
     try:
         with closing(connect(settings, application_name="dagster-check")) as connection:
             drain = look(settings, connection)
     except KafkaUnavailableError as error:
-        texts["Kafka"] = str(error)
+        texts = [f"Kafka: {error}"]
     else:
-        lag = drain.lag
-        texts = {f"partition {state.partition}": state.text for state in drain.wrong}
+        lag, texts = drain.lag, drain.problems
     return dg.AssetCheckResult(
         check_name=GOES_ON,
         asset_key="message",
         passed=not texts,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"lag": lag, "problems": len(texts)},
-        description="; ".join(f"{where}: {text}" for where, text in texts.items()) or None,
+        description="; ".join(texts) or None,
     )
 
 

@@ -17,6 +17,7 @@ from iot_platform.drills.rig.drill_stack import DrillStack
 from iot_platform.drills.rig.publishers import Fleet
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope
+from iot_platform.telemetry.drain import offsets
 
 POLL_SECONDS: Final = 0.1
 _STORED: Final = """
@@ -141,6 +142,11 @@ class DrillRun:
             cursor.execute(_STORED, (self.settings.kafka_topic, self.first_batch))
             return int((cursor.fetchone() or (0,))[0])
         return 0
+
+    def next_offsets(self) -> dict[int, int]:
+        """Where each Kafka partition is drained to."""
+        with self.database() as connection:
+            return {number: row.next_offset for number, row in offsets.read(connection, self.settings.kafka_topic).items()}
 
     @contextlib.contextmanager
     def database(self) -> Iterator[psycopg2.extensions.connection]:

@@ -1,7 +1,6 @@
 """A platform of the drills' own: real servers, ingest daemons and Dagster on free ports in a temporary folder, every link through a
 proxy that can break it. The fleet and the verification go straight."""
 
-import json
 import os
 import re
 import shutil
@@ -10,8 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -365,11 +362,8 @@ class DrillStack:
     def problems(self, name: str = INGEST) -> list[str] | None:
         """What a daemon's /readyz complains of, empty when all is well; None when it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self.ingest_url(name)}/readyz", timeout=5) as answer:  # noqa: S310 - our own
-                return list(json.load(answer)["problems"])
-        except urllib.error.HTTPError as error:
-            return list(json.loads(error.read())["problems"])
-        except OSError:
+            return ingest_pages.problems(self.ingest_url(name))
+        except ingest_pages.IngestPageError:
             return None
 
     def _ingest(self, name: str) -> Program:

@@ -148,11 +148,7 @@ class Drain:
         """A topic that is recreated while we read continues at our position without any error from Kafka. One that got more partitions
         wants another shift."""
         known = {lane.topic_id for lane in self._lanes if lane.topic_id}
-        try:
-            identity = self._identity()
-        except TopicMissingError:
-            raise
-        except KafkaUnavailableError:
+        if (identity := self._identity()) is None:
             return  # the lanes notice, if it lasts
         if known and known != {identity.topic_id} and self._is_still_another(known):
             raise TopicRecreatedError(f"topic '{identity.topic}' was deleted and created anew during this drain; see `iot offsets show`")
@@ -160,16 +156,18 @@ class Drain:
 
     def _is_still_another(self, known: set[str]) -> bool:
         """A second look: a person is only called for a topic that stays another one."""
+        identity = self._identity()
+        return identity is not None and known != {identity.topic_id}
+
+    def _identity(self) -> TopicIdentity | None:
+        """The topic as it is now; None where Kafka does not answer. Raises TopicMissingError."""
         try:
-            return known != {self._identity().topic_id}
+            with TopicOffsets(self._settings, WORK_SECONDS) as topic:
+                return topic.identity()
         except TopicMissingError:
             raise
         except KafkaUnavailableError:
-            return False
-
-    def _identity(self) -> TopicIdentity:
-        with TopicOffsets(self._settings, WORK_SECONDS) as topic:
-            return topic.identity()
+            return None
 
     def _committed(self, outcome: Outcome) -> None:
         with self._lock:

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import psycopg2
@@ -16,6 +15,7 @@ from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform_tests.support.children.killer import SECONDS, Killer
 from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.servers.ingest import eventually
 
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^(iot-|rollup)'"
@@ -47,10 +47,10 @@ class Victims:
         with closing(psycopg2.connect(self._settings.admin_url)) as blocker:
             blocker.cursor().execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
             process = self._start(work, arguments)
-            _await(lambda: query(self._settings, BLOCKED) == [(1,)])
+            eventually(lambda: query(self._settings, BLOCKED) == [(1,)])
             os.kill(process, signal.SIGKILL)
             self._ended()
-        _await(lambda: query(self._settings, SESSIONS) == [(0,)])
+        eventually(lambda: query(self._settings, SESSIONS) == [(0,)])
 
     def _start(self, work: str, arguments: tuple[str, ...], rename: tuple[str, str, int] | None = None) -> int:
         order = {"work": work, "rename": rename, "arguments": arguments, "environment": self._killer.environment(self._settings)}
@@ -92,10 +92,3 @@ def victims(lifecycle_process: "subprocess.Popen[str]", settings: Settings, kill
     made = Victims(lifecycle_process, settings, killer)
     yield made
     made.close()
-
-
-def _await(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
