@@ -37,17 +37,23 @@ def import_dead_letters(settings: Settings, connection: Connection) -> list[str]
         DrainError, KafkaUnavailableError: Kafka does not answer, or has no such topic.
     """
     with TopicOffsets(settings, WORK_SECONDS, settings.kafka_dead_letter_topic) as topic:
-        identity, marks = topic.look()
+        identity, watermarks = topic.look()
     notes: list[str] = []
     try:
-        rows = offsets.begin(connection, identity, identity.partitions, marks)
+        rows = offsets.begin(connection, identity, identity.partitions, watermarks)
     except (TopicRecreatedError, DataGoneError):
         # Goes on by itself: a dead letter that is gone before its import is named by the sequence proof.
         known = offsets.read(connection, identity.topic).values()
-        notes = [offsets.accept(connection, identity, row, marks[row.partition], "iot audit") for row in known if row.partition in marks]
-        rows = offsets.begin(connection, identity, identity.partitions, marks)
-    if moved := {number: row for number, row in rows.items() if row.next_offset != marks[number].high or _is_other(row, marks[number])}:
-        notes += _import(settings, connection, identity, moved, marks)
+        notes = [
+            offsets.accept(connection, identity, row, watermarks[row.partition], "iot audit")
+            for row in known
+            if row.partition in watermarks
+        ]
+        rows = offsets.begin(connection, identity, identity.partitions, watermarks)
+    if moved := {
+        number: row for number, row in rows.items() if row.next_offset != watermarks[number].high or _is_other(row, watermarks[number])
+    }:
+        notes += _import(settings, connection, identity, moved, watermarks)
     return [f"dead-letter topic: {text}" for text in notes if text]
 
 
@@ -56,7 +62,7 @@ def _import(
     connection: Connection,
     identity: TopicIdentity,
     rows: dict[int, offsets.OffsetRow],
-    marks: dict[int, Watermarks],
+    watermarks: dict[int, Watermarks],
 ) -> list[str]:
     """Returns notes on logs that were cut: what Kafka has there now is imported, what it lost stays."""
     from iot_platform.telemetry.drain.log_cut import LogCheck
@@ -64,21 +70,21 @@ def _import(
 
     with closing(KafkaSource(settings, identity.topic)) as source:
         try:
-            verified = LogCheck(settings, source.consumer, connection, identity).go_on(rows, marks, "iot audit")
+            verified = LogCheck(settings, source.consumer, connection, identity).go_on(rows, watermarks, "iot audit")
         except DataGoneError:  # nothing tells where the logs part: a letter that is imported twice does no harm
             accept = partial(offsets.accept, connection, identity, run_id="iot audit", from_beginning=True)
-            return [accept(row, marks[partition]) for partition, row in rows.items()]
+            return [accept(row, watermarks[partition]) for partition, row in rows.items()]
         rows |= offsets.read(connection, identity.topic)
         for partition, start in verified.starts.items():
-            if start.offset < marks[partition].high and start.offset == rows[partition].next_offset:  # else another audit imports
+            if start.offset < watermarks[partition].high and start.offset == rows[partition].next_offset:  # else another audit imports
                 source.assign({partition: start})
-                _import_partition(source.consumer, connection, identity, rows[partition], marks[partition].high)
+                _import_partition(source.consumer, connection, identity, rows[partition], watermarks[partition].high)
     return [cut.text for cut in verified.cuts]
 
 
-def _is_other(row: offsets.OffsetRow, mark: Watermarks) -> bool:
+def _is_other(row: offsets.OffsetRow, ends: Watermarks) -> bool:
     """Whether the log may be another one although it ends where it should."""
-    return mark.leader_epoch is not None and mark.leader_epoch != row.verified_epoch
+    return ends.leader_epoch is not None and ends.leader_epoch != row.verified_epoch
 
 
 def _import_partition(consumer: Consumer, connection: Connection, identity: TopicIdentity, row: offsets.OffsetRow, high: int) -> None:

@@ -80,8 +80,8 @@ def _await_drain(settings: Settings, connection: Connection, seconds: float, not
             problems = drain.problems
             result.lag = drain.wants_run
             if not any(state.problem or state.unverified for state in drain.partitions.values()):
-                ends = {partition: mark.high for partition, mark in drain.marks.items()}
-                begins = {partition: mark.low for partition, mark in drain.marks.items()}
+                ends = {partition: found.high for partition, found in drain.watermarks.items()}
+                begins = {partition: found.low for partition, found in drain.watermarks.items()}
         else:
             rows = offsets.read(connection, settings.kafka_topic)
             result.lag = sum(max(0, end - (rows[p].next_offset if p in rows else begins[p])) for p, end in ends.items())

@@ -29,8 +29,8 @@ def show_command() -> None:
     identity, rows, states = drain.identity, drain.rows, drain.partitions
     table = Table("partition", "drained to", "log from", "log to", "lag", "epoch", "generation", "state")
     for partition, state in states.items():
-        row, mark = rows.get(partition), state.mark
-        edges = (str(mark.low), str(mark.high)) if mark else ("-", "-")
+        row, ends = rows.get(partition), state.ends
+        edges = (str(ends.low), str(ends.high)) if ends else ("-", "-")
         epoch = "-" if row is None or row.leader_epoch is None else str(row.leader_epoch)
         said = state.word or ("ok" if row else "not drained yet")
         drained = (str(row.next_offset), str(row.log_generation)) if row else ("-", "-")
@@ -89,10 +89,10 @@ def accept_command(
     connection = connect(get_settings(), "writer", "iot-offsets")
     try:
         for number in trouble:
-            if (mark := states[number].mark) is None:
+            if (ends := states[number].ends) is None:
                 raise CliError(f"the topic has no partition {number} any more: there is nothing to go on with")
             who = f"iot offsets accept ({getpass.getuser()})"
-            typer.echo(offsets.accept(connection, identity, rows[number], mark, who, from_beginning=from_beginning))
+            typer.echo(offsets.accept(connection, identity, rows[number], ends, who, from_beginning=from_beginning))
     except DrainError as error:
         raise CliError(str(error)) from error
     finally:

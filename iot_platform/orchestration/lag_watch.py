@@ -96,7 +96,7 @@ class LagWatch:
         if drain.identity.partitions != self._partitions:
             self._partitions = drain.identity.partitions
             sync_kafka_partitions(self._instance, self._partitions)
-        self._end = {partition: mark.high for partition, mark in drain.marks.items()}
+        self._end = {partition: ends.high for partition, ends in drain.watermarks.items()}
         return drain
 
     def _wait(self, deadline: float, *, idle: bool) -> None:

@@ -53,20 +53,20 @@ def observe_topic(settings: Settings) -> Metadata:
         dg.TableRecord(
             {
                 "partition": p,
-                "begin": mark.low,
-                "end": mark.high,
-                "retained": mark.high - mark.low,
+                "begin": ends.low,
+                "end": ends.high,
+                "retained": ends.high - ends.low,
                 "lag": drain.partitions[p].lag,
                 "problem": drain.partitions[p].text,
             }
         )
-        for p, mark in sorted(drain.marks.items())
+        for p, ends in sorted(drain.watermarks.items())
     ]
     return {
         "topic": settings.kafka_topic,
         "partitions": len(rows),
-        "messages_ever": sum(mark.high for mark in drain.marks.values()),
-        "messages_retained": sum(mark.high - mark.low for mark in drain.marks.values()),
+        "messages_ever": sum(ends.high for ends in drain.watermarks.values()),
+        "messages_retained": sum(ends.high - ends.low for ends in drain.watermarks.values()),
         "lag": drain.lag,
         "offsets": dg.MetadataValue.table(rows),
     }

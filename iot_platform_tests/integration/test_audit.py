@@ -378,7 +378,7 @@ def accept(settings: Settings) -> None:
 
     connection = connect(settings)
     with TopicOffsets(settings) as topic:
-        identity, marks = topic.look()
+        identity, watermarks = topic.look()
     for row in offsets.read(connection, identity.topic).values():
-        offsets.accept(connection, identity, row, marks[row.partition], "test")
+        offsets.accept(connection, identity, row, watermarks[row.partition], "test")
     connection.close()

@@ -106,22 +106,22 @@ class Lane:
             end_abandoned(connection)
             before = offsets.read(connection, self._settings.kafka_topic)
             with TopicOffsets(self._settings, WORK_SECONDS) as topic:
-                identity, marks = topic.look(self.partitions)
-                rows = offsets.begin(connection, identity, self.partitions, marks)
+                identity, watermarks = topic.look(self.partitions)
+                rows = offsets.begin(connection, identity, self.partitions, watermarks)
                 if any(number in before and before[number] != row for number, row in rows.items()):  # another drain has gone on meanwhile
-                    marks = topic.watermarks(self.partitions)
+                    watermarks = topic.watermarks(self.partitions)
             self._settle(connection)
-            verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, marks, self._run_id)
+            verified = LogCheck(self._settings, source.consumer, connection, identity).go_on(rows, watermarks, self._run_id)
             generations = {partition: row.log_generation for partition, row in rows.items()}
             for cut in verified.cuts:
                 generations[cut.partition] = cut.generation
                 if self._targets is not None:  # what was wanted of the old log is not there any more
-                    self._targets[cut.partition] = marks[cut.partition].high
+                    self._targets[cut.partition] = watermarks[cut.partition].high
                 self.state.notes.append(cut.text)
             self._note_late_start(rows)
             self.topic_id = identity.topic_id
             if self._until_caught_up and self._targets is None:
-                self._targets = {partition: mark.high for partition, mark in marks.items()}
+                self._targets = {partition: ends.high for partition, ends in watermarks.items()}
             source.assign(verified.starts, generations)
             settings = self._settings
             rules = WriterRules(

@@ -92,7 +92,7 @@ class LogCheck:
         self._identity = identity
         self._topic = identity.topic
 
-    def go_on(self, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks], run_id: str) -> Verified:
+    def go_on(self, rows: Mapping[int, OffsetRow], watermarks: Mapping[int, Watermarks], run_id: str) -> Verified:
         """Verify the logs, record those that were cut in the ledger, and say where each partition goes on.
 
         Raises:
@@ -100,11 +100,11 @@ class LogCheck:
             DrainedElsewhereError: another drain went on meanwhile. Look again.
             TransientError: Kafka does not answer, or contradicts itself.
         """
-        found = self.verify(rows, marks)
+        found = self.verify(rows, watermarks)
         if found.cuts:
-            self._confirm(found.cuts, rows, marks)
+            self._confirm(found.cuts, rows, watermarks)
         for cut in found.cuts:
-            self._record(cut, marks[cut.partition], run_id)
+            self._record(cut, watermarks[cut.partition], run_id)
             log.error(
                 "kafka log was cut",
                 topic=self._topic,
@@ -117,7 +117,7 @@ class LogCheck:
             found.starts[cut.partition] = Start(cut.at)
         return found
 
-    def verify(self, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks], *, note: bool = True) -> Verified:
+    def verify(self, rows: Mapping[int, OffsetRow], watermarks: Mapping[int, Watermarks], *, note: bool = True) -> Verified:
         """Compare the last drained record of each partition with what Kafka has in its place. `note`: keep what was verified in
         kafka_offset.
 
@@ -125,53 +125,55 @@ class LogCheck:
             DataGoneError, TransientError: as go_on.
         """
         found = Verified()
-        drained = {number: row for number, row in rows.items() if _last_place(row) >= marks[number].low}
+        drained = {number: row for number, row in rows.items() if _last_place(row) >= watermarks[number].low}
         starts = {number: Start(row.next_offset - 1, _epoch_of_tail(row)) for number, row in drained.items()}
         starts |= {
-            number: Start(_last_place(row), row.leader_epoch) for number, row in drained.items() if row.next_offset > marks[number].high
+            number: Start(_last_place(row), row.leader_epoch)
+            for number, row in drained.items()
+            if row.next_offset > watermarks[number].high
         }
         answers = peek(self._consumer, self._topic, starts)
         for number, row in rows.items():
-            mark = marks[number]
-            cut_at, record = self._judge(row, mark, answers.get(number))
+            ends = watermarks[number]
+            cut_at, record = self._judge(row, ends, answers.get(number))
             if cut_at is not None:
-                found.cuts.append(_cut(row, mark, cut_at))
+                found.cuts.append(_cut(row, ends, cut_at))
                 continue
             is_tail = record is not None and record.offset == row.next_offset - 1
             found.starts[number] = Start(row.next_offset, record.leader_epoch if record is not None and is_tail else None)
             if note:
-                self._note(row, mark, record)
+                self._note(row, ends, record)
         return found
 
-    def _judge(self, row: OffsetRow, mark: Watermarks, answer: Message | Nothing | None) -> tuple[int | None, LastRecord | None]:
+    def _judge(self, row: OffsetRow, ends: Watermarks, answer: Message | Nothing | None) -> tuple[int | None, LastRecord | None]:
         """Where the log was cut (None: it was not), and the last record, where it was seen to be the one that was drained.
 
         Raises:
             DataGoneError, TransientError: as go_on.
         """
         if answer is None:  # nothing was drained yet, or Kafka has it no more
-            if row.next_offset <= mark.high:
+            if row.next_offset <= ends.high:
                 return None, None
-            return (mark.low if row.next_offset == row.first_offset else mark.high), None
-        if row.next_offset > mark.high:
+            return (ends.low if row.next_offset == row.first_offset else ends.high), None
+        if row.next_offset > ends.high:
             if isinstance(answer, Message) and self._is_the_one(answer, row):
-                return mark.high, None
-            return self._parting(row, mark, min(_last_place(row), mark.high), _hint(answer)), None
+                return ends.high, None
+            return self._parting(row, ends, min(_last_place(row), ends.high), _hint(answer)), None
         if isinstance(answer, Nothing) and answer.refused:
-            return self._parting(row, mark, row.next_offset - 1, _hint(answer)), None
+            return self._parting(row, ends, row.next_offset - 1, _hint(answer)), None
         if isinstance(answer, Message) and answer.offset() == row.next_offset - 1:
             if self._is_the_one(answer, row):
                 return None, last_record(answer)
-            return self._parting(row, mark, row.next_offset - 1, None), None
+            return self._parting(row, ends, row.next_offset - 1, None), None
         # Kafka has no record at the last drained offset (a transaction marker, say): the last one before it tells.
-        if (place := row.record_offset) is None or not mark.low <= place < row.next_offset - 1:
+        if (place := row.record_offset) is None or not ends.low <= place < row.next_offset - 1:
             return None, None
         before = peek(self._consumer, self._topic, {row.partition: Start(place, row.leader_epoch)})[row.partition]
         if isinstance(before, Message) and self._is_the_one(before, row):
             return None, None
-        return self._parting(row, mark, place, _hint(before)), None
+        return self._parting(row, ends, place, _hint(before)), None
 
-    def _confirm(self, cuts: list[LogCut], rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> None:
+    def _confirm(self, cuts: list[LogCut], rows: Mapping[int, OffsetRow], watermarks: Mapping[int, Watermarks]) -> None:
         """Look a second time, not across a change of leaders, and make sure of who answers: what is asked of Kafka goes over several
         connections, and behind an address (a port that a dead broker left, a name that was moved) there may be another cluster for a while.
 
@@ -192,7 +194,7 @@ class LogCheck:
                 )
             later = topic.watermarks(numbers)
         second = self.verify({number: rows[number] for number in numbers}, later)
-        changed = any(later[number].leader_epoch != marks[number].leader_epoch for number in numbers)
+        changed = any(later[number].leader_epoch != watermarks[number].leader_epoch for number in numbers)
         if changed or [(cut.partition, cut.at) for cut in second.cuts] != [(cut.partition, cut.at) for cut in cuts]:
             raise TransientError(f"Kafka's log of topic '{self._topic}' looks another one at each look; it is looked at again")
 
@@ -202,7 +204,7 @@ class LogCheck:
             return last_record(answer).sha256.hex() == row.record_sha256
         return StoredRecords(self._connection, self._identity, row).has(answer) is not False
 
-    def _parting(self, row: OffsetRow, mark: Watermarks, high: int, hint: int | None) -> int:
+    def _parting(self, row: OffsetRow, ends: Watermarks, high: int, hint: int | None) -> int:
         """The first offset below `high` whose record is not the one that was drained, or `high`. Kafka's own answer is tried first; else
         the records are compared by bisection: before that offset all are the same, behind it none is.
 
@@ -226,10 +228,10 @@ class LogCheck:
             raise DataGoneError(
                 f"the log of partition {row.partition} of topic '{self._topic}' is not the one that was drained to {row.next_offset}, and"
                 f" nothing is stored of offsets {begun} to {offset - 1} that would show where they part (retention?). To go on with all"
-                f" that Kafka holds from offset {mark.low} on, as new: {accept_command([row.partition])} --from-beginning"
+                f" that Kafka holds from offset {ends.low} on, as new: {accept_command([row.partition])} --from-beginning"
             )
 
-        low = mark.low
+        low = ends.low
         if hint is not None and low <= hint <= high:
             joins = hint == low or is_same(hint - 1, hint)[0]
             if joins and (hint == high or not is_same(hint, high)[0]):
@@ -243,11 +245,11 @@ class LogCheck:
                 high = middle
         return low
 
-    def _note(self, row: OffsetRow, mark: Watermarks, record: LastRecord | None) -> None:
+    def _note(self, row: OffsetRow, ends: Watermarks, record: LastRecord | None) -> None:
         """Keep the epoch at which the log was seen to go on, and what a last record that an earlier release drained is known by."""
         known = row.record_sha256 is not None and record is not None and record.offset == row.record_offset
         new = None if known else record
-        if row.verified_epoch == mark.leader_epoch and new is None:
+        if row.verified_epoch == ends.leader_epoch and new is None:
             return
         values = {
             "topic": self._topic,
@@ -255,7 +257,7 @@ class LogCheck:
             "topic_id": row.topic_id,
             "generation": row.log_generation,
             "next_offset": row.next_offset,
-            "verified_epoch": mark.leader_epoch,
+            "verified_epoch": ends.leader_epoch,
             "leader_epoch": new and new.leader_epoch,
             "record_offset": new and new.offset,
             "record_sha256": new and new.sha256,
@@ -264,7 +266,7 @@ class LogCheck:
             cursor.execute(_NOTE, values)
         self._connection.commit()
 
-    def _record(self, cut: LogCut, mark: Watermarks, run_id: str) -> None:
+    def _record(self, cut: LogCut, ends: Watermarks, run_id: str) -> None:
         """Go on at the cut, and say so in the ledger: one transaction."""
         values = {
             "topic": self._topic,
@@ -272,7 +274,7 @@ class LogCheck:
             "partition": cut.partition,
             "generation": cut.generation,
             "leader_epoch": cut.leader_epoch,
-            "verified_epoch": mark.leader_epoch,
+            "verified_epoch": ends.leader_epoch,
             "at": cut.at,
             "drained_to": cut.drained_to,
             "run_id": run_id,
@@ -298,8 +300,8 @@ def _epoch_of_tail(row: OffsetRow) -> int | None:
     return row.leader_epoch if row.record_offset == row.next_offset - 1 else None
 
 
-def _cut(row: OffsetRow, mark: Watermarks, at: int) -> LogCut:
-    older = row.verified_epoch is not None and mark.leader_epoch is not None and mark.leader_epoch < row.verified_epoch
+def _cut(row: OffsetRow, ends: Watermarks, at: int) -> LogCut:
+    older = row.verified_epoch is not None and ends.leader_epoch is not None and ends.leader_epoch < row.verified_epoch
     return LogCut(row.partition, at, row.next_offset, row.log_generation + 1, row.leader_epoch, older)
 
 

@@ -46,7 +46,9 @@ def read(connection: Connection, topic: str) -> dict[int, OffsetRow]:
     return {row.partition: row for row in rows}
 
 
-def begin(connection: Connection, identity: TopicIdentity, partitions: Iterable[int], marks: dict[int, Watermarks]) -> dict[int, OffsetRow]:
+def begin(
+    connection: Connection, identity: TopicIdentity, partitions: Iterable[int], watermarks: dict[int, Watermarks]
+) -> dict[int, OffsetRow]:
     """Where each partition continues; partitions never drained before begin at the start of their log.
 
     Raises:
@@ -55,7 +57,7 @@ def begin(connection: Connection, identity: TopicIdentity, partitions: Iterable[
     partitions = tuple(partitions)
     with connection.cursor() as cursor:
         for partition in partitions:
-            low = marks[partition].low
+            low = watermarks[partition].low
             cursor.execute(
                 "INSERT INTO kafka_offset (topic, kafka_partition, next_offset, cluster_id, topic_id, first_offset)"
                 " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
@@ -65,7 +67,7 @@ def begin(connection: Connection, identity: TopicIdentity, partitions: Iterable[
     rows = read(connection, identity.topic)
     check_identity(identity, rows)
     rows = {partition: rows[partition] for partition in partitions}
-    check_log(identity.topic, rows, marks)
+    check_log(identity.topic, rows, watermarks)
     return rows
 
 
@@ -88,14 +90,14 @@ def check_identity(identity: TopicIdentity, rows: dict[int, OffsetRow]) -> None:
         )
 
 
-def check_log(topic: str, rows: dict[int, OffsetRow], marks: dict[int, Watermarks]) -> None:
+def check_log(topic: str, rows: dict[int, OffsetRow], watermarks: dict[int, Watermarks]) -> None:
     """Compare next offsets with where Kafka's log begins.
 
     Raises:
         DataGoneError: the message holds the command that accepts it.
     """
-    if gone := [row for row in rows.values() if row.next_offset < marks[row.partition].low]:
-        text = "; ".join(f"partition {row.partition}: offsets {row.next_offset}..{marks[row.partition].low - 1}" for row in gone)
+    if gone := [row for row in rows.values() if row.next_offset < watermarks[row.partition].low]:
+        text = "; ".join(f"partition {row.partition}: offsets {row.next_offset}..{watermarks[row.partition].low - 1}" for row in gone)
         raise DataGoneError(
             f"Kafka deleted messages of topic '{topic}' before they were drained ({text}). Raise the topic's retention.ms;"
             f" to go on without these messages: {accept_command([row.partition for row in gone])}"
@@ -103,7 +105,7 @@ def check_log(topic: str, rows: dict[int, OffsetRow], marks: dict[int, Watermark
 
 
 def accept(
-    connection: Connection, identity: TopicIdentity, row: OffsetRow, marks: Watermarks, run_id: str, *, from_beginning: bool = False
+    connection: Connection, identity: TopicIdentity, row: OffsetRow, watermarks: Watermarks, run_id: str, *, from_beginning: bool = False
 ) -> str:
     """Record a loss and let the partition continue with what Kafka has, from the log's start: the topic is another one, or messages are
     gone, or (`from_beginning`) somebody wants all of it as new. Commits; returns what was done, "" if there was nothing to accept.
@@ -114,12 +116,12 @@ def accept(
     if (row.cluster_id, row.topic_id) != (identity.cluster_id, identity.topic_id):
         lost, generation = (row.next_offset, row.next_offset), row.log_generation + 1
         detail = f"topic {row.topic_id} replaced by {identity.topic_id}; what the old one held from offset {row.next_offset} on is unknown"
-    elif row.next_offset < marks.low:
-        lost, generation = (row.next_offset, marks.low), row.log_generation
-        detail = f"{marks.low - row.next_offset} messages deleted by Kafka before they were drained"
+    elif row.next_offset < watermarks.low:
+        lost, generation = (row.next_offset, watermarks.low), row.log_generation
+        detail = f"{watermarks.low - row.next_offset} messages deleted by Kafka before they were drained"
     elif from_beginning:
         lost, generation = (row.next_offset, row.next_offset), row.log_generation + 1
-        detail = f"drained to {row.next_offset}; all that Kafka holds from offset {marks.low} on is taken as new"
+        detail = f"drained to {row.next_offset}; all that Kafka holds from offset {watermarks.low} on is taken as new"
     else:
         return ""
     with connection.cursor() as cursor:
@@ -129,7 +131,7 @@ def accept(
             " record_offset = NULL, record_sha256 = NULL WHERE topic = %(topic)s AND kafka_partition = %(partition)s"
             " AND next_offset = %(next_offset)s AND topic_id = %(old_topic_id)s AND log_generation = %(old_generation)s",
             {
-                "low": marks.low,
+                "low": watermarks.low,
                 "cluster_id": identity.cluster_id,
                 "topic_id": identity.topic_id,
                 "generation": generation,
@@ -149,4 +151,4 @@ def accept(
             (identity.topic, row.topic_id, row.partition, row.log_generation, row.leader_epoch, *lost, run_id, detail),
         )
     connection.commit()
-    return f"partition {row.partition} continues at offset {marks.low}: {detail}"
+    return f"partition {row.partition} continues at offset {watermarks.low}: {detail}"

@@ -22,7 +22,7 @@ def examine(settings: Settings, connection: Connection, *, closely: bool = True)
     sound = {number: row for number, row in drain.rows.items() if drain.partitions[number].problem in (None, Problem.LOG_CUT)}
     if closely and sound:
         with closing(KafkaSource(settings)) as source:
-            cuts = LogCheck(settings, source.consumer, connection, drain.identity).verify(sound, drain.marks, note=False).cuts
+            cuts = LogCheck(settings, source.consumer, connection, drain.identity).verify(sound, drain.watermarks, note=False).cuts
         for cut in cuts:
             text = f"cut at {cut.at}: {cut.text}. The next drain run goes on there by itself"
             drain.partitions[cut.partition] = replace(drain.partitions[cut.partition], problem=Problem.LOG_CUT, text=text)

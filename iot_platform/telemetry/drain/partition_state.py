@@ -39,7 +39,7 @@ class PartitionState:
 
     partition: int
     next_offset: int | None
-    mark: Watermarks | None
+    ends: Watermarks | None
     lag: int
     problem: Problem | None = None
     text: str = ""
@@ -53,8 +53,8 @@ class PartitionState:
     @property
     def word(self) -> str:
         """The problem in a few words; "" where there is none."""
-        if self.problem is Problem.RECORDS_DELETED and self.mark is not None and self.next_offset is not None:
-            return f"{self.mark.low - self.next_offset} messages gone"
+        if self.problem is Problem.RECORDS_DELETED and self.ends is not None and self.next_offset is not None:
+            return f"{self.ends.low - self.next_offset} messages gone"
         return "" if self.problem is None else _WORDS[self.problem]
 
     @property
@@ -69,7 +69,7 @@ class DrainState:
 
     identity: TopicIdentity
     rows: dict[int, OffsetRow]
-    marks: dict[int, Watermarks]
+    watermarks: dict[int, Watermarks]
     partitions: dict[int, PartitionState]
 
     @property
@@ -102,51 +102,53 @@ def look(settings: Settings, connection: Connection, topic: TopicOffsets | None 
     """
     rows = offsets.read(connection, settings.kafka_topic)
     if topic is not None:
-        identity, marks = topic.look()
+        identity, watermarks = topic.look()
     else:
         with TopicOffsets(settings, WORK_SECONDS) as own:
-            identity, marks = own.look()
-    return DrainState(identity, rows, marks, judge(identity, rows, marks))
+            identity, watermarks = own.look()
+    return DrainState(identity, rows, watermarks, judge(identity, rows, watermarks))
 
 
-def judge(identity: TopicIdentity, rows: Mapping[int, OffsetRow], marks: Mapping[int, Watermarks]) -> dict[int, PartitionState]:
+def judge(identity: TopicIdentity, rows: Mapping[int, OffsetRow], watermarks: Mapping[int, Watermarks]) -> dict[int, PartitionState]:
     """The state of every partition that Kafka names, or that was drained and is gone, by number. The rows must have been read before
     Kafka was asked: a drain that goes on meanwhile would seem to be ahead of the log."""
     gone = [partition for partition in rows if partition not in identity.partitions]
-    return {partition: _judge(identity, partition, rows.get(partition), marks.get(partition)) for partition in sorted({*marks, *gone})}
+    return {
+        partition: _judge(identity, partition, rows.get(partition), watermarks.get(partition)) for partition in sorted({*watermarks, *gone})
+    }
 
 
-def _judge(identity: TopicIdentity, partition: int, row: OffsetRow | None, mark: Watermarks | None) -> PartitionState:
-    if mark is None:
+def _judge(identity: TopicIdentity, partition: int, row: OffsetRow | None, ends: Watermarks | None) -> PartitionState:
+    if ends is None:
         text = f"partition {partition} of topic '{identity.topic}' is gone: the topic has {len(identity.partitions)}. Was it made anew?"
         return PartitionState(partition, row.next_offset if row else None, None, 0, Problem.PARTITION_GONE, text)
     if row is None:
-        return PartitionState(partition, None, mark, mark.high - mark.low)
-    lag = mark.high - row.next_offset
+        return PartitionState(partition, None, ends, ends.high - ends.low)
+    lag = ends.high - row.next_offset
     accept = accept_command([partition])
     if row.cluster_id != identity.cluster_id:
         text = (
             f"another Kafka cluster answers at this address ({identity.cluster_id}, drained so far: {row.cluster_id}): correct"
             f" IOT_KAFKA_BOOTSTRAP_SERVERS, or, if that is intended: {accept}"
         )
-        return PartitionState(partition, row.next_offset, mark, mark.high - mark.low, Problem.OTHER_CLUSTER, text)
+        return PartitionState(partition, row.next_offset, ends, ends.high - ends.low, Problem.OTHER_CLUSTER, text)
     if row.topic_id != identity.topic_id:
         text = (
             f"topic '{identity.topic}' was deleted and created anew; nothing of it is drained until somebody says that this is intended:"
             f" {accept}"
         )
-        return PartitionState(partition, row.next_offset, mark, mark.high - mark.low, Problem.TOPIC_RECREATED, text)
-    if row.next_offset < mark.low:
+        return PartitionState(partition, row.next_offset, ends, ends.high - ends.low, Problem.TOPIC_RECREATED, text)
+    if row.next_offset < ends.low:
         text = (
-            f"Kafka deleted {mark.low - row.next_offset} messages before they were drained (offsets {row.next_offset} to {mark.low - 1});"
+            f"Kafka deleted {ends.low - row.next_offset} messages before they were drained (offsets {row.next_offset} to {ends.low - 1});"
             f" raise the topic's retention.ms, and to go on without them: {accept}"
         )
-        return PartitionState(partition, row.next_offset, mark, lag, Problem.RECORDS_DELETED, text)
-    if row.next_offset > mark.high:
+        return PartitionState(partition, row.next_offset, ends, lag, Problem.RECORDS_DELETED, text)
+    if row.next_offset > ends.high:
         text = (
-            f"Kafka's log ends at {mark.high}, before what was drained ({row.next_offset}): it lost its end, or an older disk was put back;"
+            f"Kafka's log ends at {ends.high}, before what was drained ({row.next_offset}): it lost its end, or an older disk was put back;"
             " the next drain run finds out where it was cut, and goes on there"
         )
-        return PartitionState(partition, row.next_offset, mark, lag, Problem.LOG_CUT, text)
-    unverified = mark.leader_epoch is not None and mark.leader_epoch != row.verified_epoch
-    return PartitionState(partition, row.next_offset, mark, lag, unverified=unverified)
+        return PartitionState(partition, row.next_offset, ends, lag, Problem.LOG_CUT, text)
+    unverified = ends.leader_epoch is not None and ends.leader_epoch != row.verified_epoch
+    return PartitionState(partition, row.next_offset, ends, lag, unverified=unverified)

@@ -86,9 +86,9 @@ class KafkaLog:
                 return f"topic '{identity.topic}' is not the one that was drained (topic id {identity.topic_id}, drained: {row.topic_id})"
             if partition not in identity.partitions:
                 return f"topic '{identity.topic}' has no partition {partition} any more"
-            marks = topic.watermarks((partition,))
+            watermarks = topic.watermarks((partition,))
         check = LogCheck(self._settings, self._source.consumer, connection, identity)
-        cuts = check.verify({partition: row}, marks, note=False).cuts if row.next_offset >= marks[partition].low else []
+        cuts = check.verify({partition: row}, watermarks, note=False).cuts if row.next_offset >= watermarks[partition].low else []
         return f"Kafka's log was cut at {cuts[0].at}, which no drain has seen yet: repeat this after one" if cuts else ""
 
     def low(self, partition: int) -> int:

@@ -86,6 +86,6 @@ def _lose(settings: Settings, feed: Feed) -> None:
     feed.flush()
     delete_records(settings, 1, before + 3)
     with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
-        identity, marks = topic.look()
+        identity, watermarks = topic.look()
         row = offsets.read(connection, identity.topic)[1]
-        assert offsets.accept(connection, identity, row, marks[1], "test")
+        assert offsets.accept(connection, identity, row, watermarks[1], "test")
