@@ -1,6 +1,5 @@
 """`iot audit`: whether every received message is where it belongs, and if not, which ones are not."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.times import parse_time
 
@@ -46,13 +46,11 @@ def audit(
     with _progress() as note:
         result = _run(start, tenant, wait, note)
     if as_json:
-        typer.echo(json.dumps(result.as_json(), ensure_ascii=False, default=_text))
+        terminal.echo_json(result.as_json(), _text)
     else:
-        from rich.console import Console
-
         from iot_platform.cli.audit_screen import show
 
-        show(result, tenant, Console(highlight=False))
+        show(result, tenant, terminal.console(highlight=False))
     if not result.ok:
         raise typer.Exit(1)
     if result.doubts:
@@ -80,9 +78,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("auditing …") as status:
+    with terminal.console(stderr=True).status("auditing …") as status:
         yield lambda text: status.update(f"{text} …")
 
 

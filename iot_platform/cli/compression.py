@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.compression.formats import age_text, outlook_text, size
 
@@ -24,8 +25,6 @@ compression_app = typer.Typer(
 @compression_app.command("show")
 def show_command(chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk, too.")] = False) -> None:
     """Policies, ratio per table, bytes per day, and days until the disk limit (IOT_DISK_LIMIT_BYTES)."""
-    from rich.console import Console
-
     from iot_platform.compression.chunks import read_chunks, read_policies
     from iot_platform.compression.forecast import forecast
     from iot_platform.database import DatabaseError, connect
@@ -39,7 +38,7 @@ def show_command(chunks: Annotated[bool, typer.Option("--chunks", help="A line f
             outlook = forecast(connection, settings)
     except DatabaseError as error:
         raise CliError(str(error)) from error
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     _show_edition(console, report, outlook)
     table = _table("table", "compressed after", "late share", "chunks", "compressed", "bytes", "before", "ratio", "due")
     for policy in policies:
@@ -77,7 +76,7 @@ def set_command(
             set_policy(connection, table, getpass.getuser(), older_than=age, late_share=late_share, enabled=enabled)
     except (CompressionError, DatabaseError) as error:
         raise CliError(str(error)) from error
-    typer.echo(f"{table}: changed; it holds from the next run on")
+    terminal.echo(f"{table}: changed; it holds from the next run on")
 
 
 @compression_app.command("run")
@@ -86,13 +85,11 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what is due, change nothing.")] = False,
 ) -> None:
     """Compress every chunk that is due now, oldest first, as the daily schedule does. May be stopped and repeated at any point."""
-    from rich.console import Console
-
     from iot_platform.compression.compress import Done, compress
     from iot_platform.database import DatabaseError
     from iot_platform.settings import get_settings
 
-    console, numbers = Console(highlight=False), iter(range(1, 10**9))
+    console, numbers = terminal.console(highlight=False), iter(range(1, 10**9))
 
     def show(item: Done, total: int) -> None:
         ratio = item.bytes_before / max(1, item.bytes_after)
@@ -142,11 +139,9 @@ def _show_edition(console: "Console", report: "Capabilities", outlook: "Forecast
 
 
 def _show_missing(console: "Console", report: "Capabilities") -> None:
-    from rich.markup import escape
-
     for item in report.missing:
         if item.name == "compression":
-            console.print(f"[yellow]No compression:[/yellow] {item.text}. To have it: {escape(item.remedy)}.", soft_wrap=True)
+            console.print(f"[yellow]No compression:[/yellow] {item.text}. To have it: {terminal.escape(item.remedy)}.", soft_wrap=True)
 
 
 def _sums(chunks: "list[Chunk]") -> tuple[str, ...]:

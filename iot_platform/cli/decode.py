@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
+from iot_platform.visible import visible_json
+
 if TYPE_CHECKING:
     from iot_platform.telemetry.decode import DecodedBatch, Decoder
 
@@ -138,7 +140,7 @@ def _answers(decoder: "Decoder", cases: list[_Case], details: bool) -> list[byte
             time_source = "payload" if batch.time_source[row] else "receive"
             answer |= {"outcome": "message", "tenant": tenant, "project": project, "device": device, "time_source": time_source}
             answer["measurements"] = measurements.get(row, [])
-        lines.append(json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        lines.append(visible_json(json.dumps(answer, ensure_ascii=False)).encode() + b"\n")
     return lines
 
 

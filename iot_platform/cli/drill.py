@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from iot_platform.drills.rig.registry import Drill
     from iot_platform.drills.rig.report import Outcome, Report
     from iot_platform.drills.rig.runner import Show
@@ -44,8 +45,10 @@ def list_drills() -> None:
 
     table = Table("drill", "group", "", "proves", box=None, pad_edge=False, header_style="bold")
     for item in all_drills():
-        table.add_row(item.name, item.group, "●" if item.fast else "", f"[b]{escape(item.title)}.[/b] {escape(item.proves)}")
-    Console().print(table)
+        table.add_row(
+            item.name, item.group, "●" if item.fast else "", f"[b]{terminal.escape(item.title)}.[/b] {terminal.escape(item.proves)}"
+        )
+    terminal.console().print(table)
 
 
 @drills.command("run")
@@ -76,7 +79,7 @@ def run(  # noqa: PLR0917 - every parameter is an option
     except LookupError as error:
         raise CliError(str(error.args[0])) from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: mounts and servers go first
-    console = Console()
+    console = terminal.console()
     done = Report(datetime.now(UTC), Options(seed, rate, seconds, outage_seconds, rounds))
     folder = report or settings.local_dir / "drills" / f"{done.started_at:%Y-%m-%dT%H%M%SZ}"
     try:
@@ -88,7 +91,7 @@ def run(  # noqa: PLR0917 - every parameter is an option
         sys.exit(1)
 
 
-def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_dir: Path, *, keep: bool) -> None:
+def _run_all(console: "Console", chosen: Sequence["Drill"], done: "Report", cache_dir: Path, *, keep: bool) -> None:
     from iot_platform.drills.rig.runner import Series
     from iot_platform.local.errors import LocalStackError
 
@@ -105,14 +108,14 @@ def _run_all(console: Console, chosen: Sequence["Drill"], done: "Report", cache_
             series.close()
 
 
-def _status(console: Console) -> AbstractContextManager[Any]:
+def _status(console: "Console") -> AbstractContextManager[Any]:
     return console.status("starting") if console.is_terminal else nullcontext()
 
 
-def _shown(console: Console, live: Any) -> "Show":
+def _shown(console: "Console", live: Any) -> "Show":
     """On a terminal one line that changes; else a line now and then, so that a log shows where it is."""
     if live is not None:
-        return lambda name, text: live.update(f"[b]{escape(name)}[/b] {escape(text)}")
+        return lambda name, text: live.update(f"[b]{terminal.escape(name)}[/b] {terminal.escape(text)}")
     shown_at: dict[str, float] = {}
 
     def log(name: str, text: str) -> None:
@@ -123,10 +126,12 @@ def _shown(console: Console, live: Any) -> "Show":
     return log
 
 
-def _show_outcome(console: Console, outcome: "Outcome") -> None:
+def _show_outcome(console: "Console", outcome: "Outcome") -> None:
     """One line for each drill, and its problems."""
     if outcome.skipped:
-        console.print(f"[yellow]–[/yellow] {outcome.drill:<28} skipped: {escape(outcome.skipped)}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[yellow]–[/yellow] {outcome.drill:<28} skipped: {terminal.escape(outcome.skipped)}", soft_wrap=True, highlight=False
+        )
         return
     sign = "[green]✓[/green]" if outcome.passed else "[red]✗[/red]"
     recovery = "" if outcome.recovery_seconds is None else f", recovered in {outcome.recovery_seconds:.1f} s"
@@ -135,12 +140,12 @@ def _show_outcome(console: Console, outcome: "Outcome") -> None:
     line = f"{sign} {outcome.drill:<28} {counts}, audit {outcome.audit} [dim]{outcome.seconds:.0f} s[/dim]"
     console.print(line, soft_wrap=True, highlight=False)
     for problem in outcome.problems:
-        console.print(f"    [red]{escape(problem)}[/red]", soft_wrap=True, highlight=False)
+        console.print(f"    [red]{terminal.escape(problem)}[/red]", soft_wrap=True, highlight=False)
     if outcome.kept:
-        console.print(f"    kept in {escape(outcome.kept)}", soft_wrap=True, highlight=False)
+        console.print(f"    kept in {terminal.escape(outcome.kept)}", soft_wrap=True, highlight=False)
 
 
-def _finish(console: Console, done: "Report", path: Path) -> None:
+def _finish(console: "Console", done: "Report", path: Path) -> None:
     from iot_platform.drills.rig.report import COLUMNS
 
     table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 
@@ -24,9 +25,9 @@ def env(
     del values["PYTHONWARNINGS"]
     for name, value in values.items():
         if secrets or not _is_secret(name, value, hidden | {"IOT_DAGSTER_STORAGE_URL"}):
-            typer.echo(f"export {name}={shlex.quote(value)}")
+            terminal.echo(f"export {name}={shlex.quote(value)}")
         else:
-            typer.echo(f"# {name} holds a password: iot env --secrets")
+            terminal.echo(f"# {name} holds a password: iot env --secrets")
 
 
 def _is_secret(name: str, value: str, hidden: set[str]) -> bool:
@@ -37,19 +38,17 @@ def _is_secret(name: str, value: str, hidden: set[str]) -> bool:
 
 def doctor() -> None:
     """Check this machine, the ports and every configured server; each problem comes with its remedy. Exit code 1 if there is one."""
-    from rich.console import Console
-    from rich.markup import escape
-
     from iot_platform.diagnostics.doctor import examine
     from iot_platform.local.plan import make_plan
     from iot_platform.settings import user_settings
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console(soft_wrap=True, highlight=False)
     signs = {"ok": "[green]✓[/green]", "note": "[yellow]·[/yellow]", "bad": "[red]✗[/red]"}
     bad = 0
     for finding in examine(make_plan(user_settings())):
         remedy = f"  → {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
-        console.print(f"{signs[finding.state]} {escape(finding.what):<19} {escape(finding.text)}[dim]{escape(remedy)}[/dim]")
+        what = terminal.escape(finding.what)
+        console.print(f"{signs[finding.state]} {what:<19} {terminal.escape(finding.text)}[dim]{terminal.escape(remedy)}[/dim]")
         bad += finding.state == "bad"
     if bad:
         raise CliError(f"{bad} problem(s), marked ✗ above")

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 
@@ -25,7 +24,7 @@ def up() -> None:
     from iot_platform.local.supervisor import Supervisor
     from iot_platform.settings import user_settings
 
-    console = Console()
+    console = terminal.console()
     simulator = os.environ.get("SIMULATOR", "1").lower() not in ("0", "no", "false", "off")
     plan = make_plan(user_settings())
     try:
@@ -33,7 +32,7 @@ def up() -> None:
             stack = Stack(plan, report)
             stack.up(simulator=simulator)
         for warning in stack.warnings():
-            console.print(f"  [yellow]![/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+            console.print(f"  [yellow]![/yellow] {terminal.escape(warning)}", highlight=False, soft_wrap=True)
     except (LocalStackError, TopicError, DatabaseError) as error:
         goes_on = Supervisor(plan.settings.local_dir).alive()
         hint = "\n(what did start goes on running: `iot status`, `iot logs`, `iot down`)" if goes_on else ""
@@ -49,7 +48,7 @@ def down() -> None:
     from iot_platform.local.stack import down as stop
     from iot_platform.settings import user_settings
 
-    console = Console()
+    console = terminal.console()
     with console.status("stopping") as status:
         ran = stop(user_settings(), status.update)
     console.print("stopped; the data is kept (`iot clean-data` removes it)" if ran else "nothing was running")
@@ -64,7 +63,7 @@ def clean_data(
     from iot_platform.local.stack import down as stop
     from iot_platform.settings import user_settings
 
-    console = Console(soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     settings = user_settings()
     folders = [settings.local_dir / name for name in ("data", "logs", "run", "dagster", "ingest", "stack.env")]
     there = [path for path in folders if path.exists()]
@@ -110,7 +109,7 @@ def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
     return f"""
 [bold green]Everything is ready.[/bold green]
   Dagster     {dagster_url}   (Assets → message: partitions and their materializations)
-  MQTT        {escape(host)}
+  MQTT        {terminal.escape(host)}
   logs        {logs_folder}
 
 Try next:

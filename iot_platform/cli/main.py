@@ -5,8 +5,6 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from iot_platform.cli import (
     audit,
@@ -26,6 +24,7 @@ from iot_platform.cli import (
     sql,
     status,
     tenant,
+    terminal,
     topics,
     trace,
 )
@@ -65,7 +64,7 @@ local_stack.register(app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"iot {version('iot-platform')}")
+        terminal.echo(f"iot {version('iot-platform')}")
         raise typer.Exit
 
 
@@ -81,7 +80,7 @@ def main() -> None:
     try:
         app()
     except (CliError, SettingsError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        terminal.console(stderr=True).print(f"[red]error:[/red] {terminal.escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, CliError) else 2)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 
@@ -12,12 +13,10 @@ def migrate_command(
     status: Annotated[bool, typer.Option("--status", help="Change nothing; list what would be applied.")] = False,
 ) -> None:
     """Apply the migrations of sql/ to the database (IOT_DATABASE_ADMIN_URL), safely and repeatably."""
-    from rich.console import Console
-
     from iot_platform.database import DatabaseError, migrate, pending
     from iot_platform.settings import get_settings
 
-    console = Console()
+    console = terminal.console()
     settings = get_settings()
     try:
         if not (check or status):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def show_command() -> None:
     Where Kafka has as many records as it should, or more, the last drained one is compared byte for byte: a log that was cut and has grown
     again is found. Such a log needs nobody: the next drain run goes on where it was cut.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -35,7 +35,7 @@ def show_command() -> None:
         said = state.word or ("ok" if row else "not drained yet")
         drained = (str(row.next_offset), str(row.log_generation)) if row else ("-", "-")
         table.add_row(str(partition), drained[0], *edges, str(state.lag), epoch, drained[1], Text(said, "red" if state.problem else ""))
-    console = Console()
+    console = terminal.console()
     console.print(f"topic {identity.topic} (id {identity.topic_id}, cluster {identity.cluster_id})", highlight=False)
     console.print(table)
     for state in drain.wrong:
@@ -79,11 +79,11 @@ def accept_command(
     if not trouble:
         for number in chosen:
             if states[number].problem:
-                typer.echo(f"partition {number}: {states[number].text}")
-        typer.echo("nothing to accept: these partitions can continue where they are")
+                terminal.echo(f"partition {number}: {states[number].text}")
+        terminal.echo("nothing to accept: these partitions can continue where they are")
         return
     for number in trouble:
-        typer.echo(f"partition {number}: drained to {rows[number].next_offset}. {states[number].text or 'No problem is known of it.'}")
+        terminal.echo(f"partition {number}: drained to {rows[number].next_offset}. {states[number].text or 'No problem is known of it.'}")
     if not yes:
         typer.confirm("Give up what is missing and go on with what Kafka has?", abort=True)
     connection = connect(get_settings(), "writer", "iot-offsets")
@@ -92,7 +92,7 @@ def accept_command(
             if (ends := states[number].ends) is None:
                 raise CliError(f"the topic has no partition {number} any more: there is nothing to go on with")
             who = f"iot offsets accept ({getpass.getuser()})"
-            typer.echo(offsets.accept(connection, identity, rows[number], ends, who, from_beginning=from_beginning))
+            terminal.echo(offsets.accept(connection, identity, rows[number], ends, who, from_beginning=from_beginning))
     except DrainError as error:
         raise CliError(str(error)) from error
     finally:

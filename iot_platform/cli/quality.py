@@ -1,6 +1,5 @@
 """`iot quality`: incidents of the quality rules, evaluating them by hand, and the rules' settings."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -52,13 +52,11 @@ def show_command(
         states = read_states(connection)
     if as_json:
         document = {"incidents": [vars(item) for item in found], "rules": [vars(item) for item in states.values()]}
-        typer.echo(json.dumps(document, ensure_ascii=False, default=str))
+        terminal.echo_json(document, str)
     else:
-        from rich.console import Console
-
         from iot_platform.cli.quality_screen import show
 
-        show(found, states, Console(highlight=False))
+        show(found, states, terminal.console(highlight=False))
     if only_open and found:
         raise typer.Exit(1)
 
@@ -77,11 +75,9 @@ def run_command(
         result = evaluate(get_settings(), rules=tuple(rule or RULES))
     except (DatabaseError, QualityError) as error:
         raise CliError(str(error)) from error
-    from rich.console import Console
-
     from iot_platform.cli.quality_screen import show_evaluation
 
-    show_evaluation(result, Console(highlight=False))
+    show_evaluation(result, terminal.console(highlight=False))
     if result.errors:
         raise CliError("; ".join(result.errors))
 
@@ -106,19 +102,17 @@ def forget_command(
         except QualityError as error:
             raise CliError(str(error)) from error
     what = f"device {device}" if device is not None else f"{devices} devices and project {project}"
-    typer.echo(f"forgot {what}; ended {incidents} incident{'' if incidents == 1 else 's'}")
+    terminal.echo(f"forgot {what}; ended {incidents} incident{'' if incidents == 1 else 's'}")
 
 
 @rules_app.command("list")
 def list_command() -> None:
     """Every rule with its defaults, and what tenants, projects and metrics have instead."""
-    from rich.console import Console
-
     from iot_platform.cli.quality_screen import show_rules
     from iot_platform.quality.rules import read_rules
 
     with _database("reader") as connection:
-        show_rules(read_rules(connection), Console(highlight=False))
+        show_rules(read_rules(connection), terminal.console(highlight=False))
 
 
 @rules_app.command("set")
@@ -162,7 +156,7 @@ def export_command() -> None:
     from iot_platform.quality.rules_file import write_text
 
     with _database("reader") as connection:
-        typer.echo(write_text(setting for setting, _ in read_rules(connection)), nl=False)
+        terminal.echo(write_text(setting for setting, _ in read_rules(connection)), nl=False)
 
 
 def _assignments(values: list[str]) -> dict[str, Any]:
@@ -213,7 +207,7 @@ def _write(settings: "list[RuleSetting]", *, strict: bool = False) -> None:
         if unknown and strict:
             raise CliError(f"{unknown[0]} (rules for those that come later: `iot quality rules import`)")
         for warning in unknown:
-            typer.echo(f"warning: {warning}", err=True)
+            terminal.echo(f"warning: {warning}", err=True)
         try:
             changed = write_rules(connection, settings)
         except RulesError as error:
@@ -221,9 +215,9 @@ def _write(settings: "list[RuleSetting]", *, strict: bool = False) -> None:
     if len(settings) == 1 and changed == 0:
         raise CliError(f"{settings[0].rule} has no setting of its own for {settings[0].scope}")
     for item in settings[:20]:
-        typer.echo(f"{'removed' if item.remove else 'set'} {item.rule} for {item.scope}")
+        terminal.echo(f"{'removed' if item.remove else 'set'} {item.rule} for {item.scope}")
     if len(settings) > 20:
-        typer.echo(f"… and {len(settings) - 20} more")
+        terminal.echo(f"… and {len(settings) - 20} more")
 
 
 @contextmanager

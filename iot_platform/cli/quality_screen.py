@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
+from iot_platform.cli import terminal
 from iot_platform.quality.evaluate import Evaluation
 from iot_platform.quality.report import Incident, RuleState
 from iot_platform.quality.rules import RuleSetting
@@ -30,7 +30,11 @@ def show(incidents: Sequence[Incident], states: Mapping[str, RuleState], console
             record = f" ({item.kafka_partition}:{item.kafka_offset})" if item.kafka_offset is not None else ""
             until = _time(item.closed_at) if item.closed_at else "open"
             table.add_row(
-                f"{_time(item.opened_at)}\n{until}", item.rule, escape("\n".join(names) or "platform"), escape(what + record), style=colour
+                f"{_time(item.opened_at)}\n{until}",
+                item.rule,
+                terminal.escape("\n".join(names) or "platform"),
+                terminal.escape(what + record),
+                style=colour,
             )
         console.print(table)
     still = sum(item.open for item in states.values())
@@ -72,15 +76,15 @@ def show_rules(rules: Sequence[tuple[RuleSetting, str]], console: "Console") -> 
         style = "dim" if setting.is_override else "bold" if setting.enabled else "strike"
         table.add_row(
             "" if setting.is_override else setting.rule,
-            escape(setting.scope) if setting.is_override else "",
+            terminal.escape(setting.scope) if setting.is_override else "",
             *values,
-            escape(parameters),
+            terminal.escape(parameters),
             style=style,
         )
     console.print(table)
     for setting, description in rules:
         if description:
-            console.print(f"[bold]{setting.rule}[/bold]  {escape(description)}", soft_wrap=True)
+            console.print(f"[bold]{setting.rule}[/bold]  {terminal.escape(description)}", soft_wrap=True)
 
 
 def _time(time: datetime) -> str:

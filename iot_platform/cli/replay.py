@@ -1,6 +1,5 @@
 """`iot replay`: stored messages through the decoder again, after a fix of rules or settings."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer import BadParameter
 
+from iot_platform.cli import terminal
 from iot_platform.cli.times import parse_time
 from iot_platform.signals import stop_on_signals
 
@@ -70,11 +70,9 @@ def replay(
     selection = _by_time(since, until, kept) if partition is None else _by_offset(partition, offsets or "", kept_too)
     tally, seconds, run_id = _run(selection, dry_run=dry_run)
     if as_json:
-        typer.echo(json.dumps({"run_id": run_id, "dry_run": dry_run, "seconds": round(seconds, 3), **tally.to_json()}, ensure_ascii=False))
+        terminal.echo_json({"run_id": run_id, "dry_run": dry_run, "seconds": round(seconds, 3), **tally.to_json()})
     else:
-        from rich.console import Console
-
-        _show(tally, seconds, run_id, dry_run, Console(highlight=False, soft_wrap=True))
+        _show(tally, seconds, run_id, dry_run, terminal.console(highlight=False, soft_wrap=True))
     if tally.ended == "stopped":
         raise typer.Exit(STOPPED)
     if tally.lost:
@@ -114,7 +112,6 @@ def _by_offset(partition: int, text: str, kept: dict[str, Any]) -> "Selection":
 def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]:
     """Replay with a progress bar on standard error."""
     import psycopg2
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from iot_platform.database.errors import DatabaseError
@@ -123,7 +120,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
     from iot_platform.telemetry.errors import DrainError, ReplayError
     from iot_platform.telemetry.replay.replay import Replay
 
-    console = Console(stderr=True, highlight=False)
+    console = terminal.console(stderr=True, highlight=False)
     stop, begun = threading.Event(), time.monotonic()
     columns = (
         TextColumn("{task.description}"),
@@ -156,9 +153,7 @@ def _run(selection: "Selection", *, dry_run: bool) -> tuple["Tally", float, str]
 
 
 def _fail(console: "Console", text: str, code: int) -> NoReturn:
-    from rich.markup import escape
-
-    console.print(f"[red]error:[/red] {escape(text)}", soft_wrap=True)
+    console.print(f"[red]error:[/red] {terminal.escape(text)}", soft_wrap=True)
     raise typer.Exit(code)
 
 

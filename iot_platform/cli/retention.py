@@ -1,6 +1,5 @@
 """`iot retention`: how long rows are kept, and removing those that are older."""
 
-import json
 import sys
 from contextlib import closing, nullcontext
 from datetime import datetime
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -32,16 +32,14 @@ def register(app: typer.Typer) -> None:
 @retention_app.command("show")
 def show_command(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False) -> None:
     """Every policy: how long rows are kept, what may go now, and what retention took so far."""
-    from rich.console import Console
-
     from iot_platform.retention import policies
 
     with _database() as connection:
         found = policies(connection)
     if as_json:
-        typer.echo(json.dumps([vars(item) for item in found], default=_text, ensure_ascii=False))
+        terminal.echo_json([vars(item) for item in found], _text)
     else:
-        _show_policies(found, Console(highlight=False))
+        _show_policies(found, terminal.console(highlight=False))
 
 
 @retention_app.command("set")
@@ -81,14 +79,14 @@ def set_command(
         raise CliError(str(error)) from error
     whose = f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
     if default:
-        typer.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
+        terminal.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
     else:
-        typer.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
+        terminal.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
     if gone is not None:
         rest = ", but are never in measurement_1h and measurement_1d" if table == "measurement" else ""
-        typer.echo(f"note: retention took rows before {_utc_text(gone)} already; those that still come late are kept now{rest}")
+        terminal.echo(f"note: retention took rows before {_utc_text(gone)} already; those that still come late are kept now{rest}")
     if lost:
-        typer.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
+        terminal.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
 
 
 @retention_app.command("run")
@@ -105,15 +103,13 @@ def run_command(
 
     Exit code 0: all is done. 1: something was refused. 2: a server does not answer.
     """
-    from rich.console import Console
-
     from iot_platform.database.errors import DatabaseError
     from iot_platform.retention import plan, run_retention
     from iot_platform.settings import get_settings
 
-    out, watching = Console(highlight=False), sys.stderr.isatty()
+    out, watching = terminal.console(highlight=False), sys.stderr.isatty()
     postponed: list[Removal] = []
-    status = Console(stderr=True).status("looking for what is beyond its policy …") if watching else nullcontext()
+    status = terminal.console(stderr=True).status("looking for what is beyond its policy …") if watching else nullcontext()
     document: dict[str, Any]
     try:
         with status as shown:
@@ -144,7 +140,7 @@ def run_command(
     except DatabaseError as error:
         raise CliError(str(error), 2) from error
     if as_json:
-        typer.echo(json.dumps({name: _plain(value) for name, value in document.items()}, default=_text, ensure_ascii=False))
+        terminal.echo_json({name: _plain(value) for name, value in document.items()}, _text)
     else:
         _show_removals(gone, "would go" if dry_run else "went", out)
         out.print(line)
@@ -200,18 +196,14 @@ def _show_removals(found: "list[Removal]", word: str, out: "Console") -> None:
 
 
 def _show_reasons(word: str, found: "list[Removal]", out: "Console") -> None:
-    from rich.markup import escape
-
     for item in found:
         place = f"{item.table}{' of ' + _whose(item) if item.tenant else ''} {_utc_text(item.range_from)} to {_utc_text(item.range_to)}"
         for reason in item.refused:
-            out.print(f"{word} {place}: {escape(reason)}", soft_wrap=True)
+            out.print(f"{word} {place}: {terminal.escape(reason)}", soft_wrap=True)
 
 
 def _whose(item: "Policy | Removal") -> str:
-    from rich.markup import escape
-
-    return escape("/".join(part for part in (item.tenant, item.project) if part))
+    return terminal.escape("/".join(part for part in (item.tenant, item.project) if part))
 
 
 def _utc_text(value: datetime | None) -> str:

@@ -1,6 +1,5 @@
 """`iot rollup`: the hourly and daily rollups by hand: bring them up to date, compute a range anew, see how far they are."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.times import parse_time
 
@@ -43,9 +43,9 @@ def run(
     with _errors(), _note() as note:
         result = roll_up(get_settings(), seconds, on_batch=lambda done: note(f"{done.changed:,} buckets changed, {done.notes:,} notes"))
     if as_json:
-        typer.echo(json.dumps(result.as_json(), default=str))
+        terminal.echo_json(result.as_json(), str)
     else:
-        typer.echo(_told(result))
+        terminal.echo(_told(result))
     if not result.complete:
         raise typer.Exit(1)
 
@@ -83,12 +83,12 @@ def rebuild(
                 rows, changed, kept, reached = rows + step.rows, changed + step.changed, max(kept, step.kept_series), step.day
                 show(step)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; what is done stays. Go on with --from {reached.astimezone(UTC):%Y-%m-%dT%H:%MZ}", err=True)
+        terminal.echo(f"stopped; what is done stays. Go on with --from {reached.astimezone(UTC):%Y-%m-%dT%H:%MZ}", err=True)
         raise typer.Exit(STOPPED) from None
     would = "would change" if dry_run else "changed"
-    typer.echo(f"{rows:,} measurements read, {changed:,} buckets {would}")
+    terminal.echo(f"{rows:,} measurements read, {changed:,} buckets {would}")
     if kept:
-        typer.echo(f"hours of up to {kept:,} series are kept as they are: retention removed their measurements, fully or partly")
+        terminal.echo(f"hours of up to {kept:,} series are kept as they are: retention removed their measurements, fully or partly")
 
 
 @group.command()
@@ -100,10 +100,10 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
     with _errors():
         found = rollup_status(get_settings())
     if as_json:
-        typer.echo(json.dumps(found.as_json(), default=str))
+        terminal.echo_json(found.as_json(), str)
         return
     for name, value in _lines(found):
-        typer.echo(f"{name:<16} {value}")
+        terminal.echo(f"{name:<16} {value}")
 
 
 def _lines(found: "RollupStatus") -> Iterator[tuple[str, str]]:
@@ -159,9 +159,7 @@ def _note() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("rolling up …") as shown:
+    with terminal.console(stderr=True).status("rolling up …") as shown:
         yield lambda text: shown.update(f"rolling up: {text}")
 
 
@@ -170,11 +168,10 @@ def _progress() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=terminal.console(stderr=True)) as progress:
         task = progress.add_task("", total=1.0)
 
         def show(step: "RebuildStep") -> None:

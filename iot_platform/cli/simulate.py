@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.simulate_history import LOG_EVERY_SECONDS, fill
 from iot_platform.cli.times import parse_start
@@ -124,13 +125,13 @@ def _progress(total: int, duration: float | None) -> Iterator[Callable[["Summary
         return
     next_at = time.monotonic() + LOG_EVERY_SECONDS
     what = f"{total:,} messages" if total else f"{duration:g} s" if duration else "until stopped"
-    typer.echo(f"publishing: {what}")
+    terminal.echo(f"publishing: {what}")
 
     def log(summary: "Summary") -> None:
         nonlocal next_at
         if time.monotonic() >= next_at:
             next_at += LOG_EVERY_SECONDS
-            typer.echo(f"published {summary.published:,}, acknowledged {summary.acknowledged:,}")
+            terminal.echo(f"published {summary.published:,}, acknowledged {summary.acknowledged:,}")
 
     yield log
 
@@ -159,12 +160,12 @@ def _report(summary: "Summary", quiet: bool) -> None:
     """The final figures; what was not acknowledged is an error, because it may be lost."""
     if not quiet:
         per_second = summary.published / summary.seconds if summary.seconds else 0
-        typer.echo(
+        terminal.echo(
             f"published {summary.published:,} in {summary.seconds:.1f} s ({per_second:,.0f}/s), acknowledged {summary.acknowledged:,}, "
             f"reconnects {summary.reconnects}, sent more than once {summary.repeated}"
         )
         kinds = sorted(summary.kinds.items(), key=lambda item: -item[1])
-        typer.echo("kinds: " + ", ".join(f"{kind} {number:,}" for kind, number in kinds))
+        terminal.echo("kinds: " + ", ".join(f"{kind} {number:,}" for kind, number in kinds))
     problems = [f"{number:,} refused by the broker: {reason}" for reason, number in summary.refused.items()]
     if summary.unacknowledged:
         first = ", ".join(f"#{item.message.number} {item.message.topic}" for item in summary.unacknowledged[:3])

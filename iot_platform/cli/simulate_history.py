@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.times import parse_start
 from iot_platform.signals import stop_on_signals
@@ -60,7 +61,7 @@ def fill(period: str, end: str, options: Mapping[str, int | None], *, quiet: boo
 
 
 def _show_retry(reason: str) -> None:
-    typer.echo(f"trying again: {reason}", err=True)
+    terminal.echo(f"trying again: {reason}", err=True)
 
 
 def _length_us(period: str) -> int:
@@ -74,10 +75,10 @@ def _report(progress: "HistoryProgress", seconds: float, *, quiet: bool) -> None
     if quiet:
         return
     if progress.finished and not progress.written:
-        typer.echo(f"nothing to do: this history is there, {progress.there:,} measurements")
+        terminal.echo(f"nothing to do: this history is there, {progress.there:,} measurements")
         return
     rate = f"{progress.written / seconds:,.0f}/s" if seconds else "–"
-    typer.echo(
+    terminal.echo(
         f"wrote {progress.written:,} measurements in {seconds:.1f} s ({rate})"
         + (f", {progress.there:,} were there" if progress.there else "")
         + ("" if progress.finished else "; stopped early: repeat the command to go on")
@@ -98,7 +99,7 @@ def _progress(quiet: bool) -> Iterator[Callable[["HistoryProgress"], None]]:
             nonlocal next_at
             if time.monotonic() >= next_at:
                 next_at += LOG_EVERY_SECONDS
-                typer.echo(f"wrote {progress.there + progress.written:,} of about {progress.total:,} measurements")
+                terminal.echo(f"wrote {progress.there + progress.written:,} of about {progress.total:,} measurements")
 
         yield log
         return

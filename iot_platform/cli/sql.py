@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
+from iot_platform.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 MAX_TABLE_ROWS: Final = 1000
 NARROWEST_COLUMN: Final = 10  # characters, its frame included; with less for each, values become unreadable
 FETCH_ROWS: Final = 5000
-_STREAMABLE: Final = re.compile(r"\s*(select|with|table|values)\b[^;]*;?\s*\Z", re.IGNORECASE)
+_STREAMABLE: Final = re.compile(r"(select|with|table|values)\b", re.IGNORECASE)
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -37,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sql(
-    query: Annotated[str | None, typer.Argument(help="One SQL statement; psql opens without it.")] = None,
+    query: Annotated[str | None, typer.Argument(help="SQL; of several statements each result is shown. psql opens without it.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -52,6 +54,7 @@ def sql(
 
     from iot_platform.database.connection import connect
     from iot_platform.database.errors import DatabaseError
+    from iot_platform.database.statements import statements
     from iot_platform.settings import get_settings
 
     if as_csv and as_json:
@@ -66,8 +69,9 @@ def sql(
         raise CliError(str(error)) from error
     try:
         connection.set_session(readonly=True)
-        columns, rows = _execute(connection, query)
-        _print(columns, rows, "csv" if as_csv else "json" if as_json else "table" if sys.stdout.isatty() else "text")
+        form = "csv" if as_csv else "json" if as_json else "table" if sys.stdout.isatty() else "text"
+        for statement in statements(query):
+            _print(*_execute(connection, statement), form)
     except psycopg2.Error as error:
         raise CliError(_explained(error)) from error
     except BrokenPipeError:
@@ -76,11 +80,11 @@ def sql(
         connection.close()
 
 
-def _execute(connection: "Connection", query: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    """Column names and rows; a single SELECT streams, so that it may return more than fits into memory."""
-    cursor = connection.cursor(name="iot_sql") if _STREAMABLE.match(query) else connection.cursor()
+def _execute(connection: "Connection", statement: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    """Column names and rows; a SELECT streams, so that it may return more than fits into memory."""
+    cursor = connection.cursor(name="iot_sql") if _STREAMABLE.match(statement) else connection.cursor()
     cursor.itersize = cursor.arraysize = FETCH_ROWS
-    cursor.execute(query.strip().removesuffix(";"))
+    cursor.execute(statement)
     first = cursor.fetchmany(FETCH_ROWS) if cursor.name or cursor.description else []
     columns = [column.name for column in cursor.description or ()]
 
@@ -89,6 +93,7 @@ def _execute(connection: "Connection", query: str) -> tuple[list[str], Iterator[
         while chunk:
             yield from chunk
             chunk = cursor.fetchmany(FETCH_ROWS)
+        cursor.close()
 
     return columns, rows()
 
@@ -98,14 +103,22 @@ def _print(columns: list[str], rows: Iterator[Sequence[Any]], form: str) -> None
     if form == "table":
         _print_table(columns, rows)
     elif form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
+        writer = csv.writer(_VisibleCsv() if out.isatty() else out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([["" if value is None else _text(value) for value in row] for row in rows])
     elif form == "json":
         for row in rows:
-            out.write(json.dumps(dict(zip(columns, map(_json, row), strict=True)), ensure_ascii=False, allow_nan=False) + "\n")
+            document = json.dumps(dict(zip(columns, map(_json, row), strict=True)), ensure_ascii=False, allow_nan=False)
+            out.write(visible_json(document) + "\n")
     else:
         _print_text(columns, rows, out)
+
+
+class _VisibleCsv:
+    """Standard output when it is a terminal: CSV in a file or pipe is exact."""
+
+    def write(self, line: str) -> None:
+        sys.stdout.write(visible(line))
 
 
 def _print_text(columns: list[str], rows: Iterator[Sequence[Any]], out: TextIO) -> None:
@@ -114,19 +127,17 @@ def _print_text(columns: list[str], rows: Iterator[Sequence[Any]], out: TextIO) 
         out.write("\t".join(map(_field, row)) + "\n")
         empty = False
     if empty and columns:
-        typer.echo("0 rows", err=True)
+        terminal.echo("0 rows", err=True)
 
 
 def _field(value: Any) -> str:
     if value is None:
         return ""
-    return _text(value) if isinstance(value, memoryview | bytes) else _text(value).translate(_ESCAPES)
+    return _text(value) if isinstance(value, memoryview | bytes) else visible(_text(value).translate(_ESCAPES))
 
 
 def _print_table(columns: list[str], rows: Iterator[Sequence[Any]]) -> None:
-    from rich.console import Console
-
-    console = Console()
+    console = terminal.console()
     shown = list(islice(rows, MAX_TABLE_ROWS))
     more = next(rows, None) is not None
     if shown and len(columns) * NARROWEST_COLUMN > console.width:
@@ -139,11 +150,12 @@ def _print_table(columns: list[str], rows: Iterator[Sequence[Any]]) -> None:
 
 def _print_grid(columns: list[str], rows: list[Sequence[Any]], console: "Console") -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold")
     for index, name in enumerate(columns):
         number = bool(rows) and isinstance(rows[0][index], int | float | Decimal)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(visible(name)), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
     console.print(table)
@@ -152,20 +164,21 @@ def _print_grid(columns: list[str], rows: list[Sequence[Any]], console: "Console
 def _print_records(columns: list[str], rows: list[Sequence[Any]], console: "Console") -> None:
     """Rows with more columns than the terminal has room for: a line for each value."""
     from rich.table import Table
+    from rich.text import Text
 
     for number, row in enumerate(rows, 1):
         table = Table(title=f"row {number}", title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 2))
         table.add_column(style="dim")
         table.add_column(overflow="fold")
         for name, value in zip(columns, row, strict=True):
-            table.add_row(name, _cell(value))
+            table.add_row(Text(visible(name)), _cell(value))
         console.print(table)
 
 
 def _cell(value: Any) -> "Text":
     from rich.text import Text
 
-    return Text("∅", style="dim") if value is None else Text(_text(value, readable=True))
+    return Text("∅", style="dim") if value is None else Text(visible(_text(value, readable=True)))
 
 
 def _text(value: Any, *, readable: bool = False) -> str:

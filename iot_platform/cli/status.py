@@ -1,12 +1,13 @@
 """`iot status`: how everything is, on one screen."""
 
-import json
 import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from iot_platform.cli import terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,11 +42,9 @@ def status(
     while True:
         now = collect(settings)
         if as_json:
-            typer.echo(json.dumps(now.as_json(), ensure_ascii=False))
+            terminal.echo_json(now.as_json())
         else:
-            from rich.console import Console
-
-            Console().print(render(now, settings))
+            terminal.console().print(render(now, settings))
         if not watch:
             sys.stdout.flush()
             raise typer.Exit(0 if now.healthy else 1)

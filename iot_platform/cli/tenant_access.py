@@ -1,6 +1,5 @@
 """`iot tenant grant|revoke|access`: logins that read one tenant's data and nothing else."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def grant_command(
             connection, tenant, rotate=rotate, connections=connections, statement_seconds=statement_seconds, deliver=deliver
         )
         for text in _told(granted, settings, password_file):
-            typer.echo(text)
+            terminal.echo(text)
     if not granted.known:
-        typer.echo(f"note: no message of tenant {tenant} has arrived yet", err=True)
+        terminal.echo(f"note: no message of tenant {tenant} has arrived yet", err=True)
     if granted.elsewhere:
-        typer.echo(
+        terminal.echo(
             f"note: every login of this server may connect to {', '.join(granted.elsewhere)}, too;"
             " REVOKE CONNECT ON DATABASE … FROM PUBLIC ends that",
             err=True,
@@ -71,7 +71,7 @@ def revoke_command(tenant: _Tenant) -> None:
 
     with _owner() as (_, connection):
         role = access.revoke(connection, tenant)
-    typer.echo(f"login {role} of tenant {tenant} is gone" if role else f"tenant {tenant} has no login")
+    terminal.echo(f"login {role} of tenant {tenant} is gone" if role else f"tenant {tenant} has no login")
 
 
 def access_command(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
@@ -90,21 +90,20 @@ def access_command(as_json: Annotated[bool, typer.Option("--json", help="One JSO
                 "connections": item.connections,
                 "connection_limit": item.limit,
             }
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            terminal.echo_json(row)
         return
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     if not found:
-        typer.echo("no tenant has a login: `iot tenant grant` makes one")
+        terminal.echo("no tenant has a login: `iot tenant grant` makes one")
         return
     table = Table("tenant", Column("login", no_wrap=True), "granted", "password set", "connections")
     for item in found:
         used = f"{item.connections} of {item.limit}" if item.limit is not None else "role is gone: grant again"
         times = (f"{time:%Y-%m-%d %H:%M}" for time in (item.granted_at, item.password_set_at))
         table.add_row(Text(item.tenant_id), item.role, *times, used)
-    Console().print(table)
+    terminal.console().print(table)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`iot tenant list|show|export|delete`: what a tenant has, taking it out, and deleting it everywhere."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 from iot_platform.compression.formats import size
 
@@ -38,12 +38,10 @@ def list_command(*, as_json: _Json = False) -> None:
     with _reader() as connection:
         found = tenants(connection)
     if as_json:
-        typer.echo(json.dumps([vars(item) for item in found], default=_text, ensure_ascii=False))
+        terminal.echo_json([vars(item) for item in found], _text)
         return
-    from rich.markup import escape
-
     columns = ("projects", "devices", "series", "messages", "quarantined", "measurements")
-    rows = [(escape(item.tenant) + (" [red](being deleted)[/red]" if item.deleting else ""), item) for item in found]
+    rows = [(terminal.escape(item.tenant) + (" [red](being deleted)[/red]" if item.deleting else ""), item) for item in found]
     _print_table("tenant", columns, rows)
 
 
@@ -58,12 +56,12 @@ def show_command(tenant: Annotated[str, typer.Argument(help="Id of the tenant.")
     except TenantError as error:
         raise CliError(str(error)) from error
     if as_json:
-        typer.echo(json.dumps({**vars(whole), "by_project": [vars(item) for item in parts]}, default=_text, ensure_ascii=False))
+        terminal.echo_json({**vars(whole), "by_project": [vars(item) for item in parts]}, _text)
         return
-    from rich.markup import escape
-
     columns = ("devices", "series", "messages", "quarantined", "measurements")
-    _print_table("project", columns, [(escape(item.project) or "[dim]none named[/dim]", item) for item in parts] + [("[b]all[/b]", whole)])
+    _print_table(
+        "project", columns, [(terminal.escape(item.project) or "[dim]none named[/dim]", item) for item in parts] + [("[b]all[/b]", whole)]
+    )
 
 
 def export_command(
@@ -111,7 +109,7 @@ def _export(tenant: str, folder: Path) -> None:
         raise CliError(str(error), 2) from error
     counts = ", ".join(f"{count:,} {table}" for table, count in manifest["rows"].items())
     size = sum(file["bytes"] for file in manifest["files"])
-    typer.echo(
+    terminal.echo(
         f"{folder}: {counts}; {len(manifest['files'])} files, {size / 1e6:,.1f} MB. Check it with: iot tenant export --verify {folder}"
     )
 
@@ -125,10 +123,12 @@ def _verify(folder: Path) -> None:
     except TenantError as error:
         raise CliError(str(error)) from error
     for problem in wrong:
-        typer.echo(f"wrong: {problem}", err=True)
+        terminal.echo(f"wrong: {problem}", err=True)
     if unchecked:
-        typer.echo(f"note: {unchecked}", err=True)
-    typer.echo(", ".join(f"{count:,} {table}" for table, count in rows.items()) + ("" if wrong else ": all files are as the manifest says"))
+        terminal.echo(f"note: {unchecked}", err=True)
+    terminal.echo(
+        ", ".join(f"{count:,} {table}" for table, count in rows.items()) + ("" if wrong else ": all files are as the manifest says")
+    )
     if wrong:
         raise typer.Exit(1)
 
@@ -155,7 +155,7 @@ def delete_command(
         found = tenants(connection, tenant)
     if found:
         item = found[0]
-        typer.echo(
+        terminal.echo(
             f"tenant {tenant}: {item.projects} projects, {item.devices} devices, {item.series} series, {item.messages:,} messages and"
             f" {item.measurements:,} measurements so far" + (" (its deletion was begun before)" if item.deleting else "")
         )
@@ -170,8 +170,8 @@ def delete_command(
         raise CliError(str(error)) from error
     except DatabaseError as error:
         raise CliError(str(error), 2) from error
-    typer.echo(_sentence(done))
-    typer.echo(_forget_partitions(settings, tenant))
+    terminal.echo(_sentence(done))
+    terminal.echo(_forget_partitions(settings, tenant))
 
 
 def _sentence(done: "Deletion") -> str:
@@ -199,9 +199,7 @@ def _status() -> "Iterator[Any]":
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("deleting …") as status:
+    with terminal.console(stderr=True).status("deleting …") as status:
 
         def show(progress: "DeletionProgress") -> None:
             status.update(f"deleting: {progress.stage}, {sum(progress.removed.values()):,} rows so far …")
@@ -225,10 +223,9 @@ def _reader() -> Iterator[Any]:
 
 
 def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     wide = console.width >= WIDE
     shown = [name for name in columns if wide or name in NARROW]
     table = Table(header_style="bold")

@@ -1,10 +1,10 @@
 """`iot topics`: the platform's Kafka topics as they are, whether they keep the promise, and putting them right."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -26,14 +26,13 @@ def register(app: typer.Typer) -> None:
 @topics_app.command("show")
 def show_command(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of tables.")] = False) -> None:
     """Every setting that matters, as it is in force, where it comes from, and what that means."""
-    from rich.console import Console
     from rich.table import Table
 
     states, found = _look(_settings())
     rows = {state.name: _rows(state, found) for state in states}
     if as_json:
         documents = [_document(state, rows[state.name]) for state in states]
-        typer.echo(json.dumps(documents, ensure_ascii=False))
+        terminal.echo_json(documents)
         return
     for state in states:
         counts = {"partition": state.partitions, "replica": state.replicas, "broker": state.brokers}
@@ -45,7 +44,7 @@ def show_command(*, as_json: Annotated[bool, typer.Option("--json", help="One JS
             colour = COLOURS.get(row["verdict"], "green")
             verdict = f"[{colour}]{row['verdict']}[/{colour}]" + (f": {row['reason']}" if row["reason"] else "")
             table.add_row(row["setting"], row["value"], row["source"], verdict)
-        Console(highlight=False).print(table)
+        terminal.console(highlight=False).print(table)
 
 
 @topics_app.command("check")
@@ -54,20 +53,18 @@ def check_command(*, as_json: Annotated[bool, typer.Option("--json", help="One J
 
     Exit code 0: yes (warnings may be printed). 1: no; each reason comes with the command that mends it. 2: Kafka does not answer.
     """
-    from rich.console import Console
-    from rich.markup import escape
-
     from iot_platform.kafka.topics import remedy
 
     settings = _settings()
     states, found = _look(settings)
     if as_json:
-        typer.echo(json.dumps([_plain(item) for item in found], ensure_ascii=False))
+        terminal.echo_json([_plain(item) for item in found])
     else:
-        console = Console(highlight=False, soft_wrap=True)
+        console = terminal.console(highlight=False, soft_wrap=True)
         for item in found:
             text = f". {remedy(settings, item)}" if item.state == "refused" else ""
-            console.print(f"[{COLOURS[item.state]}]{item.state}[/{COLOURS[item.state]}] {escape(item.line)}[dim]{escape(text)}[/dim]")
+            state = f"[{COLOURS[item.state]}]{item.state}[/{COLOURS[item.state]}]"
+            console.print(f"{state} {terminal.escape(item.line)}[dim]{terminal.escape(text)}[/dim]")
         if not any(item.state == "refused" for item in found):
             console.print(f"{' and '.join(state.name for state in states)} keep what is acknowledged{' (but see above)' if found else ''}")
     if any(item.state == "refused" for item in found):
@@ -83,7 +80,7 @@ def create_command() -> None:
         made = create_topics(_settings())
     except TopicError as error:
         raise CliError(str(error)) from error
-    typer.echo(f"created {', '.join(made)}; `iot topics check` checks it" if made else "both topics exist: nothing was changed")
+    terminal.echo(f"created {', '.join(made)}; `iot topics check` checks it" if made else "both topics exist: nothing was changed")
 
 
 @topics_app.command("apply")
@@ -95,17 +92,17 @@ def apply_command(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask
     try:
         changes = planned_changes(settings)
         if not changes:
-            typer.echo("nothing to change: `iot topics check` refuses nothing that a setting could mend")
+            terminal.echo("nothing to change: `iot topics check` refuses nothing that a setting could mend")
             return
         for change in changes:
             new = "taken away, so that the broker's default counts" if change.new is None else change.new
-            typer.echo(f"topic {change.topic}: {change.setting}: {change.old} → {new}")
+            terminal.echo(f"topic {change.topic}: {change.setting}: {change.old} → {new}")
         if not yes:
             typer.confirm(f"Change this at {settings.kafka_bootstrap_servers}?", abort=True)
         apply_changes(settings, changes)
     except TopicError as error:
         raise CliError(str(error)) from error
-    typer.echo(f"{len(changes)} setting(s) changed")
+    terminal.echo(f"{len(changes)} setting(s) changed")
 
 
 def _settings() -> "Settings":

@@ -1,12 +1,13 @@
 """`iot trace`: the way of one message, from its Kafka record to its rows, batch and Dagster run."""
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
+from iot_platform.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,11 +62,9 @@ def trace(
     except KafkaException as error:
         raise CliError(f"Kafka does not answer: {error.args[0].str()} (IOT_KAFKA_BOOTSTRAP_SERVERS)") from error
     if as_json:
-        typer.echo(json.dumps(_plain(vars(found)), ensure_ascii=False))
+        terminal.echo_json(_plain(vars(found)))
     else:
-        from rich.console import Console
-
-        _show(found, Console())
+        _show(found, terminal.console())
     if found.where in ("never written", "unknown"):
         raise typer.Exit(1)
 
@@ -126,7 +125,7 @@ def _section(console: "Console", title: str, values: dict[str, Any]) -> None:
         if name in _HIDDEN and title not in ("Kafka record", "payload"):
             continue
         if value is not None:
-            table.add_row(name, Text(_excerpt(value)))
+            table.add_row(name, Text(visible(_excerpt(value))))
     console.print(table)
 
 
@@ -144,7 +143,7 @@ def _measurements(console: "Console", trace: "Trace") -> None:
         table.add_column(name, overflow="fold")
     for item in trace.measurements:
         cells = (
-            "" if item[name] is None else str(_plain(item[name]))
+            "" if item[name] is None else visible(str(_plain(item[name])))
             for name in ("device", "metric", "time", "value", "value_int", "value_text")
         )
         table.add_row(*map(Text, cells), Text(item["state"], "green" if item["state"] == "present" else "yellow"))

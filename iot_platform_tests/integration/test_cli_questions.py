@@ -1,15 +1,22 @@
 """`iot sql`, `iot trace` and `iot status` as a person runs them, against real servers."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 import time
 from typing import Any
 
 from iot_platform.settings import Settings, exports
+from iot_platform.visible import visible
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain
 
 RUN_ID = "6f9f0dcb-5b1f-4d36-9d5c-0f6d34a1a0b1"
@@ -69,6 +76,61 @@ def test_sql_streams_more_than_a_reader_wants(settings: Settings) -> None:
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("1\n2\n", "")
     assert time.monotonic() - began < 30
+
+
+def test_sql_shows_the_result_of_each_statement(settings: Settings) -> None:
+    query = "SELECT 1 AS a; SET statement_timeout = 0; SELECT ';' AS b, 2 AS c;"
+    assert iot(settings, "sql", query).stdout == "1\n;\t2\n"
+    assert [json.loads(line) for line in iot(settings, "sql", "--json", query).stdout.splitlines()] == [{"a": 1}, {"b": ";", "c": 2}]
+    stopped = iot(settings, "sql", "SELECT 1; SELECT nothing; SELECT 3")
+    assert (stopped.stdout, stopped.returncode) == ("1\n", 1)
+    assert 'column "nothing" does not exist' in stopped.stderr
+
+
+def test_text_of_devices_does_not_steer_a_terminal(settings: Settings) -> None:
+    """Tenant, device, metric and value of a message hold ESC, C1 and bidi controls; each command is run on a terminal and in a pipe."""
+    odd = "\x1b]0;owned\x07\x9b2J\u202egnp"
+    topic = f"{TOPIC.rsplit('/', 2)[0]}/acme{odd}/north"
+    feed = Feed(settings)
+    feed.send(json.dumps({"deviceId": odd, f"m{odd}": odd}, ensure_ascii=True).encode(), topic=topic)
+    feed.send(b"{" + odd.encode(), topic=topic)
+    feed.flush()
+    drain(settings)
+    commands: list[tuple[str, ...]] = [
+        ("sql", "SELECT * FROM measurement_named; SELECT * FROM quarantine_named"),
+        ("sql", "--csv", "SELECT tenant_id, value_text FROM measurement_named"),
+        ("trace", "--partition", "0", "--offset", "0"),
+        ("trace", "--partition", "0", "--offset", "1"),
+        ("trace", "--topic", topic + odd, "--last"),
+        ("tenant", "list"),
+        ("tenant", "list", "--json"),
+    ]
+    for command in commands:
+        shown = on_a_terminal(settings, *command)
+        assert "202e" in shown, f"iot {command}: the test proves nothing"
+        own = re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n")
+        assert own == visible(own), f"iot {command}"
+    exact = iot(settings, "sql", "--csv", "SELECT tenant_id, value_text FROM measurement_named").stdout
+    assert list(csv.reader(io.StringIO(exact)))[1] == [f"acme{odd}", odd], "CSV in a pipe is exact"
+    assert answer(settings, "sql", "SELECT value_text FROM measurement_named") == {"value_text": odd}
+
+
+def on_a_terminal(settings: Settings, *arguments: str) -> str:
+    """What the command writes to a terminal of 200 columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    command = [sys.executable, "-m", "iot_platform.cli.main", *arguments]
+    own = {**os.environ, **exports(settings), "TERM": "xterm-256color"}
+    own.pop("COLUMNS", None)
+    shown = b""
+    with subprocess.Popen(command, env=own, stdin=its, stdout=its, stderr=its, start_new_session=True) as process:
+        os.close(its)
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while data := os.read(ours, 65536):
+                shown += data
+        process.wait(60)
+    os.close(ours)
+    return shown.decode()
 
 
 # -- iot trace ---------------------------------------------------------------------------------------------------

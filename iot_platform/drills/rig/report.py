@@ -16,6 +16,7 @@ from typing import Any, Final
 from ingest_daemon.home import checkout
 from iot_platform.drills.rig.drill_run import Options
 from iot_platform.drills.rig.drill_stack import DrillStack
+from iot_platform.visible import visible, visible_json
 
 _PACKAGES: Final = ("iot-platform", "paho-mqtt", "confluent-kafka", "dagster", "dagster-postgres", "polars", "psycopg2-binary")
 COLUMNS: Final = ("drill", "verdict", "messages", "lost", "doubled", "redelivered", "recovery", "audit", "seconds", "memory peak")
@@ -85,9 +86,9 @@ class Report:
         """Write report.md and report.json; returns the former."""
         folder.mkdir(parents=True, exist_ok=True)
         document = asdict(self) | {"started_at": self.started_at.isoformat(), "passed": self.passed}
-        (folder / "report.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (folder / "report.json").write_text(visible_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n", "utf-8")
         path = folder / "report.md"
-        path.write_text(self.markdown(), "utf-8")
+        path.write_text(visible(self.markdown()), "utf-8")
         return path
 
     def markdown(self) -> str:
