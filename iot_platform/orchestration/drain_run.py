@@ -26,6 +26,7 @@ from iot_platform.orchestration.dynamic_partitions import ProjectKeys
 from iot_platform.orchestration.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
 from iot_platform.orchestration.partition_checks import evaluate_partitions
 from iot_platform.orchestration.partition_keys import project_key
+from iot_platform.orchestration.sourced_partitions import chosen_keys
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
 from iot_platform.telemetry.drain import offsets
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK_SLICE_SECONDS: Final = 2.0
+GIVE_WAY_SECONDS: Final = 0.2
+"""How often a drain by hand looks whether a shift that waits for its shard has got it."""
 LOCK_SESSION_SECONDS: Final = 60
 """PostgreSQL ends a shift's silent lock session after this long. It is asked something every second, so silence means a link that died
 without a word; without the limit the shard stays locked for as long as the server believes in the connection."""
@@ -81,7 +84,7 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
             that a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
     """
     pool_storage(context.instance)
-    partitions = tuple(sorted(int(key) for key in context.partition_keys))
+    partitions = tuple(sorted(int(key) for key in chosen_keys(context, "Kafka partitions")))
     run = _DrainRun(context, settings, partitions)
     try:
         with stop_on_signals(run.stop, run.signalled):
@@ -152,12 +155,12 @@ class _DrainRun:
                 self.context.log.info("another run keeps shard %d, which is fine: %s", shard, error)
 
     def _is_over(self) -> bool:
-        """The shift is over once the next one waits for the lock, which it may reach late on a busy machine. It is over, too, without the
-        connection that holds our lock: then the sensor takes us for dead."""
-        if self.ends_at is None or self.lock_connection is None:
+        """The shift is over once the next one waits for the lock, which it may reach late on a busy machine; a drain by hand makes room for
+        a shift at once. It is over, too, without the connection that holds our lock: then the sensor takes us for dead."""
+        if self.lock_connection is None:
             return False
         try:
-            return is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= self.ends_at
+            return is_locked(self.lock_connection, next_in_line_lock(self.shard)) and time.time() >= (self.ends_at or 0)
         except psycopg2.Error as error:
             self._warn("the database connection of this shift broke, so it ends early: %s", error)
             self.lock_connection = None
@@ -169,7 +172,7 @@ class _DrainRun:
             self.context.log.warning(text, *arguments)
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
-        """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, wait until it has come that far."""
+        """Drain shard by shard up to the ends that Kafka has now; where a shift is at work, or waits, wait until it has come that far."""
         with TopicOffsets(self.settings) as topic:
             everything = topic.partitions()
             goal = topic.end(self.partitions)
@@ -177,10 +180,13 @@ class _DrainRun:
         for shard in range(count):
             mine = tuple(p for p in self.partitions if p in shifts.partitions_of_shard(everything, shard, count))
             while mine and not self.stop.is_set() and not self._reached(connection, mine, goal):
+                if is_locked(connection, next_in_line_lock(shard)):
+                    self.stop.wait(GIVE_WAY_SECONDS)
+                    continue
                 try:
                     with shard_lock(connection, shard, LOCK_SLICE_SECONDS, cancelled=self.stop.is_set):
+                        self.lock_connection, self.shard = connection, shard
                         self._prepare(mine, until_caught_up=True).run()
-                        break
                 except LockTimeoutError as error:
                     self.context.log.info("waiting for the shift at work on shard %d: %s", shard, error)
 

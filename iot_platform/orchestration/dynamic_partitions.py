@@ -50,11 +50,13 @@ class ProjectKeys:
         self._known = {name: set(instance.get_dynamic_partitions(name)) for name in (TENANT, PROJECT)}
 
     def add(self, projects: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Add the projects, and their tenants, that Dagster lacks; returns those added now. Two processes may add the same ones."""
-        new = [item for item in projects if project_key(*item) not in self._known[PROJECT]]
+        """Add the projects, and their tenants, that Dagster lacks; returns the projects added now. Two processes may add the same ones.
+        A tenant may lack its key though Dagster knows all its projects: its deletion took the key from under a drain that went on."""
+        found = list(projects)
+        new = [item for item in found if project_key(*item) not in self._known[PROJECT]]
         new = new[: max(0, MAX_KEYS - len(self._known[PROJECT]))]
-        tenants = dict.fromkeys(tenant_key(tenant) for tenant, _ in new)
-        self._add(TENANT, [key for key in tenants if key not in self._known[TENANT]])
+        tenants = [key for key in dict.fromkeys(tenant_key(tenant) for tenant, _ in found) if key not in self._known[TENANT]]
+        self._add(TENANT, tenants[: max(0, MAX_KEYS - len(self._known[TENANT]))])
         self._add(PROJECT, [project_key(*item) for item in new])
         return new
 

@@ -1,5 +1,7 @@
 """Dynamic partition sets that look a key up where it comes from: in the topic, or in the database."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from iot_platform.database import connect
@@ -27,6 +29,18 @@ class SourcedPartitions(dg.DynamicPartitionsDefinition):
             if partition_key not in keys:
                 shown = ", ".join(keys[:20]) + (" …" if len(keys) > 20 else "")
                 raise dg.DagsterInvalidSubsetError(f"there is no {self.name} {partition_key!r}; there are: {shown or 'none yet'}")
+
+
+def chosen_keys(context: dg.AssetExecutionContext, what: str) -> Sequence[str]:
+    """The partitions of the run. Raises dg.Failure, which says what to choose, where a run was launched without any."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        raise dg.Failure(
+            f"this run names no partition: choose {what} when you materialize (in the UI: Materialize… and the partitions or All; on the "
+            "command line: --partition KEY, or --partition-range FIRST...LAST)",
+            allow_retries=False,
+        )
+    keys: Sequence[str] = context.partition_keys
+    return keys
 
 
 def _sync(instance: dg.DagsterInstance, name: str) -> None:

@@ -7,6 +7,7 @@ import dagster as dg
 from iot_platform.database import connect
 from iot_platform.orchestration.materializations import figures_metadata
 from iot_platform.orchestration.partition_keys import project_of_key, tenant_of_key
+from iot_platform.orchestration.sourced_partitions import chosen_keys
 from iot_platform.settings import Settings
 from iot_platform.telemetry.sums import Figures, project_figures, tenant_figures
 
@@ -16,8 +17,9 @@ def add_project_metadata(context: dg.AssetExecutionContext, settings: Settings) 
 
     Raises:
         DatabaseError: the database does not answer.
+        dg.Failure: the run has no partition.
     """
-    projects = {key: project_of_key(key) for key in context.partition_keys}
+    projects = {key: project_of_key(key) for key in chosen_keys(context, "projects")}
     with closing(connect(settings, application_name="dagster-project")) as connection:
         sums = project_figures(connection, list(projects.values()))
     for key, (tenant, project) in projects.items():
@@ -30,8 +32,9 @@ def add_tenant_metadata(context: dg.AssetExecutionContext, settings: Settings) -
 
     Raises:
         DatabaseError: the database does not answer.
+        dg.Failure: the run has no partition.
     """
-    tenants = {key: tenant_of_key(key) for key in context.partition_keys}
+    tenants = {key: tenant_of_key(key) for key in chosen_keys(context, "tenants")}
     with closing(connect(settings, application_name="dagster-tenant")) as connection:
         sums = tenant_figures(connection, list(tenants.values()))
     for key, tenant in tenants.items():

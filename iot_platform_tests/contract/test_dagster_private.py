@@ -3,7 +3,10 @@
 import inspect
 from pathlib import Path
 
+from dagster._core.run_coordinator import DefaultRunCoordinator
+
 from iot_platform.orchestration import dagster_private
+from iot_platform.orchestration.run_coordinator import ShiftRunCoordinator
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +27,16 @@ def test_tags_mean_what_schedulers_and_backfills_write() -> None:
     assert dagster_private.MAX_RETRIES_TAG == "dagster/max_retries"
     assert dagster_private.ASSET_PARTITION_RANGE_START_TAG == "dagster/asset_partition_range_start"
     assert dagster_private.ASSET_PARTITION_RANGE_END_TAG == "dagster/asset_partition_range_end"
+
+
+def test_dagster_starts_runs_as_our_coordinator_does() -> None:
+    """A shift is started as Dagster's coordinator without a queue starts every run."""
+    source = inspect.getsource(DefaultRunCoordinator.submit_run)
+    assert "self._instance.launch_run(dagster_run.run_id, context.workspace)" in source
+    assert (
+        inspect.signature(ShiftRunCoordinator.submit_run).parameters.keys()
+        == inspect.signature(DefaultRunCoordinator.submit_run).parameters.keys()
+    )
 
 
 def test_dagster_still_has_what_is_guarded() -> None:

@@ -12,20 +12,21 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, text
 
 from iot_platform.database import connect
-from iot_platform.database.locks import shard_lock
+from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.orchestration import lag_watch, shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.orchestration.brake_check import evaluate_brake
-from iot_platform.orchestration.drain_run import pool_storage
-from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT
+from iot_platform.orchestration.drain_run import next_in_line_lock, pool_storage
+from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, forget_tenant, sync_projects
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
 from iot_platform_tests.support.children.drain import CLAIM
 from iot_platform_tests.support.children.killer import Killer
-from iot_platform_tests.support.feeds.drain import Feed, check_books, query
+from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
+from iot_platform_tests.support.feeds.lifecycle import ROOT
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic
@@ -99,6 +100,63 @@ def test_by_hand_it_drains_until_caught_up(settings: Settings, instance: dg.Dags
     assert latest(instance, "tenant", TENANT_ID)["projects"] == 1
     assert list(instance.get_dynamic_partitions(PROJECT)) == [KEY]
     assert list(instance.get_dynamic_partitions(TENANT)) == [TENANT_ID]
+
+
+def test_by_hand_it_makes_room_for_a_shift(settings: Settings, instance: dg.DagsterInstance) -> None:
+    settings = settings.model_copy(update={"drain_batch_records": 5})
+    feed = Feed(settings)
+    for number in range(6000):
+        feed.send(b'{"deviceId":"d","n":%d}' % number, partition=number % 2)
+    feed.flush()
+    results: list[dg.ExecuteInProcessResult] = []
+    by_hand = threading.Thread(target=lambda: results.append(materialize(settings, instance)))
+    by_hand.start()
+    with closing(connect(settings)) as connection:
+        deadline = time.monotonic() + 60
+        while not is_locked(connection, "drain-shard-0"):
+            assert time.monotonic() < deadline, "the drain by hand never began"
+            time.sleep(0.02)
+        with advisory_lock(connection, next_in_line_lock(0), 5):
+            with shard_lock(connection, 0, 30):
+                there = query(settings, "SELECT count(*) FROM message")[0][0]
+            assert there < 6000, "it did not make room"
+    by_hand.join(120)
+    assert results[0].success
+    check_books(settings)
+    assert query(settings, "SELECT count(*) FROM message") == [(6000,)]
+
+
+@pytest.mark.parametrize(
+    ("what", "choose"), [("message", "choose Kafka partitions"), ("project", "choose projects"), ("tenant", "choose tenants")]
+)
+def test_a_run_without_a_partition_says_what_to_choose(settings: Settings, instance: dg.DagsterInstance, what: str, choose: str) -> None:
+    _current[:] = [settings]
+    result = dg.materialize(
+        [drained_tables, project, tenant], selection=[what], instance=instance, resources={"platform": Platform()}, raise_on_error=False
+    )
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert choose in (failure.step_failure_data.user_failure_data.description or "" if failure.step_failure_data.user_failure_data else "")
+
+
+def test_a_deleted_tenant_that_returns_gets_its_key(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """A shift at work knows keys that the deletion takes away: the tenant comes back by a project that is new to it, or by an old one."""
+    at_work = ProjectKeys(instance)
+    at_work.add([("acme", "north"), ("acme", "south"), ("other", "north")])
+    assert forget_tenant(instance, "acme") == 3
+    feed = Feed(settings)
+    feed.send(GOOD, topic=f"{ROOT}/acme/west")
+    feed.flush()
+    drain(settings)
+    at_work.add([("acme", "west")])
+    assert list(instance.get_dynamic_partitions(PROJECT)) == ["other/north", "acme/west"]
+    sync_projects(instance, settings)
+    assert list(instance.get_dynamic_partitions(TENANT)) == ["other", "acme"]
+    feed.send(GOOD, topic=f"{ROOT}/acme/north")
+    feed.flush()
+    drain(settings)
+    at_work.add([("acme", "north")])
+    sync_projects(instance, settings)
+    assert list(instance.get_dynamic_partitions(PROJECT)) == ["other/north", "acme/west", "acme/north"]
 
 
 def test_nothing_waits(settings: Settings, instance: dg.DagsterInstance) -> None:

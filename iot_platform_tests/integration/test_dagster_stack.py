@@ -6,11 +6,14 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from iot_platform.database import connect
+from iot_platform.database.locks import shard_lock
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, check_books, query
 from iot_platform_tests.support.servers.stack import Dagster
@@ -22,6 +25,9 @@ KEY = "1968193631353446400/1968193691042586624"
 MATERIALIZATIONS = """query($key: AssetKeyInput!, $partitions: [String!]) { assetOrError(assetKey: $key) { ... on Asset {
   assetMaterializations(limit: 1, partitions: $partitions) {
     partition metadataEntries { label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }"""
+
+LAUNCH = """mutation($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message } } }"""
 
 
 def ask(dagster: Dagster, query_text: str, **variables: object) -> dict[str, Any]:
@@ -67,6 +73,39 @@ def test_a_message_appears_with_its_project_and_survives_kills(settings: Setting
     dagster.kill("dagster-code")  # its group: runs too
     _send_and_await(settings, feed, 20)
     check_books(settings)
+
+
+def test_runs_of_users_do_not_hold_up_shifts(settings: Settings, dagster: Dagster) -> None:
+    """The only place for runs is taken by one that waits for a shard, more wait in the queue. The other shard is drained all the same."""
+    dagster.settings = settings = settings.model_copy(update={"drain_shards": 2})
+    with closing(connect(settings)) as connection, shard_lock(connection, 1, 5):
+        feed = Feed(settings)
+        feed.send(GOOD, partition=1)
+        feed.flush()
+        dagster.start(concurrent_runs=1)
+        by_hand = [launch(dagster, "1") for _ in range(3)]
+        await_true(lambda: "STARTED" in [status(dagster, run) for run in by_hand], 60, "no run by hand began")
+        feed.send(GOOD, partition=0)
+        feed.flush()
+        await_true(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)], 60, dagster.log("dagster-daemon")[-3000:])
+        assert sorted(status(dagster, run) for run in by_hand) == ["QUEUED", "QUEUED", "STARTED"]
+    await_true(lambda: {status(dagster, run) for run in by_hand} == {"SUCCESS"}, 120, "the runs by hand did not end")
+    check_books(settings)
+
+
+def launch(dagster: Dagster, partition: str) -> str:
+    """Materialize a Kafka partition by hand, as the UI does; the run's id."""
+    selector = {"repositoryName": "__repository__", "repositoryLocationName": "iot_platform", "jobName": "drain"}
+    tags = [{"key": "dagster/partition", "value": partition}]
+    parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
+    answer = ask(dagster, LAUNCH, parameters=parameters)["launchRun"]
+    assert "run" in answer, answer
+    return str(answer["run"]["runId"])
+
+
+def status(dagster: Dagster, run: str) -> str:
+    """Dagster's status of a run."""
+    return str(ask(dagster, "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run)["runOrError"]["status"])
 
 
 def _send_and_await(settings: Settings, feed: Feed, count: int) -> None:

@@ -62,11 +62,11 @@ def test_a_console_shows_escapes_and_keeps_its_colours(monkeypatch: pytest.Monke
 
 def test_commands_print_only_by_the_terminal_module() -> None:
     """typer's and rich's own ways out would print what a device sent as it is."""
-    found = []
-    for path in sorted(Path(iot_platform.cli.__file__).parent.glob("*.py")):
-        if path.name == "terminal.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "typer.echo", "typer.secho", "click.echo", "Console", "escape"):
-                found.append(f"{path.name}:{node.lineno} {ast.unparse(node.func)}")
+    ways_out = ("print", "typer.echo", "typer.secho", "click.echo", "Console", "escape")
+    found = [
+        f"{path.name}:{node.lineno} {ast.unparse(node.func)}"
+        for path in sorted(Path(iot_platform.cli.__file__).parent.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if path.name != "terminal.py" and isinstance(node, ast.Call) and ast.unparse(node.func) in ways_out
+    ]
     assert found == []

@@ -5,6 +5,7 @@ Everything runs under a supervisor that stops it all when pytest ends, however i
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -170,10 +171,14 @@ class Dagster:
         self.settings = settings
         self.url = settings.dagster_url
 
-    def start(self, *, restart: bool = True) -> "Dagster":
+    def start(self, *, restart: bool = True, concurrent_runs: int | None = None) -> "Dagster":
         """Create the storage, start all three and wait until the location is loaded and the daemons beat."""
         settings = self.settings
-        applications.write_dagster_home(settings)
+        instance = applications.write_dagster_home(settings) / "dagster.yaml"
+        if concurrent_runs is not None:
+            text, count = re.subn(r"(max_concurrent_runs:) \d+", rf"\1 {concurrent_runs}", instance.read_text("utf-8"))
+            assert count == 1
+            instance.write_text(text, "utf-8")
         run = partial(self._run, restart=restart)
         environment = {**os.environ, **exports(settings), **dagster_environment(settings)}
         subprocess.run([sys.executable, "-m", "dagster", "instance", "migrate"], check=True, capture_output=True, env=environment)
