@@ -1,7 +1,6 @@
 """Dagster's run queue with a way past it for drain shifts; deploy/dagster/dagster.yaml names the class."""
 
 from dagster import DagsterRun, DagsterRunStatus, QueuedRunCoordinator
-from typing_extensions import override
 
 from iot_platform.orchestration.dagster_private import SubmitRunContext
 from iot_platform.orchestration.shifts import SHARD_TAG
@@ -14,7 +13,6 @@ class ShiftRunCoordinator(QueuedRunCoordinator):
     max_concurrent_runs.
     """
 
-    @override
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Start or enqueue the run; one that was submitted before is left alone. A shift that cannot be started fails, and the sensor
         requests the next one."""

@@ -11,7 +11,9 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema, validate_concurrency_config
+from dagster._serdes import ConfigurableClassData
 
+from iot_platform.orchestration.run_coordinator import ShiftRunCoordinator
 from iot_platform.quality.statements import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +134,10 @@ def test_instance_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> Non
     result = process_config(resolve_to_config_type(dagster_instance_config_schema()), config)
     assert result.success, result.errors
     assert config["telemetry"] == {"enabled": False}
-    assert config["concurrency"]["runs"]["tag_concurrency_limits"][0]["limit"] == 2
+    coordinator = ConfigurableClassData(
+        config["run_coordinator"]["module"], config["run_coordinator"]["class"], yaml.safe_dump(config["run_coordinator"]["config"])
+    )
+    assert isinstance(coordinator.rehydrate(as_type=dg.QueuedRunCoordinator), ShiftRunCoordinator)
     validate_concurrency_config(config)
 
 
