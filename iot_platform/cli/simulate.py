@@ -62,7 +62,7 @@ def simulate(  # noqa: PLR0917 - every parameter is an option
     [b]iot simulate --count 20000 --rate max --malformed 0.05 --record published.jsonl[/b]   for a comparison afterwards
 
     With --history the database is filled directly, in minutes, with the past of another fleet: no broker, no Kafka, no messages. Of the
-    options above only --tenants, --projects, --devices, --seed and --start apply. Interrupted, it is simply repeated.
+    other options only --tenants, --projects, --devices, --seed and --start apply. Interrupted, it is simply repeated.
 
     [b]iot simulate --history 90d[/b]   10,000 projects, 100,000 series, 50 million measurements: about 8 GB
     [b]iot simulate --history 14d --tenants 2 --projects 3 --series 300 --seed 7[/b]

@@ -65,6 +65,8 @@ class Forecast:
 
     community: bool
     bytes: int
+    seen: timedelta
+    """The time whose growth was measured: the last week, or since the first message if that is later."""
     day_bytes: float
     messages_a_day: int
     measurements_a_day: int
@@ -99,13 +101,15 @@ def forecast(connection: Connection, settings: Settings) -> Forecast:
             keeps = dict(cursor.fetchall())
     connection.rollback()
     limit, source = disk_limit(settings, total)
-    tables = tuple(_growth(pieces, now, first_hour, ages, keeps))
+    since = max(now - timedelta(days=RECENT_DAYS), first_hour or now - timedelta(days=RECENT_DAYS))
+    tables = tuple(_growth(pieces, now, since, ages, keeps))
     others = max(0, total - sum(item.bytes for item in tables))
     reached, most = _simulate(tables, pieces, others, now, limit, community=community)
     saving = sum(item.day_bytes * (1 - 1 / item.ratio) for item in tables if item.compress_after is not None)
     return Forecast(
         community=community,
         bytes=total,
+        seen=now - since,
         day_bytes=sum(item.day_bytes for item in tables),
         messages_a_day=messages or 0,
         measurements_a_day=measurements or 0,
@@ -130,26 +134,30 @@ def disk_limit(settings: Settings, database_bytes: int) -> tuple[int | None, str
 
 
 def _growth(
-    pieces: Iterable[Piece], now: datetime, first_hour: datetime | None, ages: dict[str, timedelta], keeps: dict[str, timedelta]
+    pieces: Iterable[Piece],
+    now: datetime,
+    since: datetime,
+    ages: dict[str, timedelta],
+    keeps: dict[str, timedelta],
 ) -> Iterable[TableGrowth]:
     by_table: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_table[piece.table].append(piece)
-    since = now - timedelta(days=RECENT_DAYS)
-    since = since if first_hour is None else max(since, first_hour)
     for table, chunks in sorted(by_table.items()):
+        # Of a chunk in which a young database began, all rows are newer; where a history lies before it, rows are spread over the chunk.
+        born = since if all(chunk.end > since for chunk in chunks) else None
         packed = [chunk for chunk in chunks if chunk.compressed]
         before, after = sum(chunk.plain_bytes for chunk in packed), sum(chunk.bytes for chunk in packed)
         ratio = before / after if after else RATIO
-        recent = sum(chunk.plain_bytes * _overlap(chunk, since, now) for chunk in chunks)
+        recent = sum(chunk.plain_bytes * _overlap(chunk, since, now, born) for chunk in chunks)
         day_bytes = recent / max((now - since) / DAY, 1 / 24)
         yield TableGrowth(table, sum(chunk.bytes for chunk in chunks), day_bytes, ages.get(table), keeps.get(table), max(ratio, 1.0))
 
 
-def _overlap(chunk: Piece, since: datetime, now: datetime) -> float:
-    """The share of a chunk's rows that came since then: of those that its past part holds."""
-    start, end = max(chunk.start, since), min(chunk.end, now)
-    return max(0.0, (end - start) / (min(chunk.end, now) - chunk.start)) if end > chunk.start else 0.0
+def _overlap(chunk: Piece, since: datetime, now: datetime, born: datetime | None) -> float:
+    """The share of a chunk's rows that came since then: of those that its past part holds, from `born` on."""
+    begin, end = max(chunk.start, born or chunk.start), min(chunk.end, now)
+    return max(0.0, (end - max(begin, since)) / (end - begin)) if end > begin else 0.0
 
 
 def _simulate(

@@ -25,12 +25,18 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def _roughly(time: timedelta) -> str:
+    minutes = max(1, round(time / timedelta(minutes=1)))
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+
+
 def outlook_text(outlook: "Forecast") -> str:
     """The forecast in one sentence."""
+    rate = "At this rate" if outlook.seen >= timedelta(days=1) else f"At the rate of the first {_roughly(outlook.seen)}"
     most = f"within three years it takes {size(outlook.steady_bytes)} at most"
     if outlook.limit is None:
-        return f"At this rate, {most}; {outlook.limit_source}."
+        return f"{rate}, {most}; {outlook.limit_source}."
     where = f"the limit of {size(outlook.limit)} ({outlook.limit_source})"
     if outlook.days is None:
-        return f"At this rate, {where} is not reached: {most}."
-    return f"At this rate, {where} is reached in {outlook.days:.0f} days."
+        return f"{rate}, {where} is not reached: {most}."
+    return f"{rate}, {where} is reached in {outlook.days:.0f} days."

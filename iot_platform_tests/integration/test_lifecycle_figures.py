@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from iot_platform.cli.main import app
 from iot_platform.compression.forecast import forecast
+from iot_platform.compression.formats import outlook_text
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.tenants.listing import tenants
@@ -33,6 +34,21 @@ def test_messages_of_the_last_24_hours(settings: Settings) -> None:
         assert seconds - 60 <= forecast(connection, settings).messages_a_day <= seconds + 1
         query(settings, "UPDATE accounting_1h SET hour = %s", hour - timedelta(hours=1))
         assert forecast(connection, settings).messages_a_day == 0
+
+
+def test_a_young_database_is_not_taken_for_a_quiet_one(settings: Settings) -> None:
+    """What the first hour brought is that hour's growth, although the chunk that holds it began at midnight."""
+    feed = Feed(settings)
+    for number in range(5_000):
+        feed.send(b'{"a":%d,"text":"%s"}' % (number, b"x" * 500))
+    feed.flush()
+    drain(settings)
+    with closing(connect(settings)) as connection:
+        outlook = forecast(connection, settings)
+    payloads = 5_000 * 500
+    hours = max(outlook.seen / timedelta(hours=1), 1)
+    assert payloads * 24 / hours < outlook.day_bytes < 6 * payloads * 24 / hours
+    assert outlook_text(outlook).startswith("At the rate of the first ")
 
 
 def test_about_how_many_bytes_a_tenant_takes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
