@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 import psycopg2
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -24,11 +23,12 @@ from iot_platform.audit.window import window_start
 from iot_platform.database import DatabaseError, connect
 from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.watermarks import TopicOffsets
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry.drain.known_cuts import cuts_since
 from iot_platform.telemetry.drain.partition_state import PartitionState, Problem, look
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 15.0
 AUDIT_SECONDS: Final = 300.0

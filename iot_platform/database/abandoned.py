@@ -6,10 +6,10 @@ stays up: such a session would keep its rows locked for ever.
 
 from typing import Final
 
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.connection import ANSWER_SECONDS
+from iot_platform.logs import get_logger
 
 _END: Final = """
 SELECT pid, application_name, pg_terminate_backend(pid) FROM pg_stat_activity
@@ -17,7 +17,7 @@ WHERE usename = current_user AND datname = current_database() AND pid <> pg_back
   AND state = 'active' AND wait_event_type = 'Client' AND wait_event = 'ClientRead'
   AND query_start < now() - make_interval(secs => %s)"""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def end_abandoned(connection: Connection, seconds: float = ANSWER_SECONDS) -> int:

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, TypeVar
 
 import psycopg2
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from iot_platform.logs import get_logger
 
 LOOK_SECONDS: Final = 1.0
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Wait:

@@ -3,13 +3,14 @@
 from typing import Final
 
 import psycopg2
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.logs import get_logger
 
 IN_THE_WAY_SECONDS: Final = 2.0
 """Who kept us from a lock was in its transaction that long at least: no wait for a lock is shorter."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def end_tenant_sessions(connection: Connection, in_the_way_seconds: float | None = None) -> int:

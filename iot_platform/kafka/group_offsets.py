@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.rights import Right, reading, refused_right
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 
 NOTE_SECONDS: Final = 60.0
@@ -23,7 +23,7 @@ _PASSING: Final = frozenset(
     {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError._WAIT_COORD}
 )
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class GroupOffsets:

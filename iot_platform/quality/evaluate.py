@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import psycopg2
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
@@ -17,6 +16,7 @@ from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError, LockTimeoutError
 from iot_platform.database.locks import advisory_lock, lock_key
 from iot_platform.database.migrate import require_migrated
+from iot_platform.logs import get_logger
 from iot_platform.quality import intake
 from iot_platform.quality.errors import BusyError
 from iot_platform.quality.horizon import Horizon, find_horizon
@@ -34,7 +34,7 @@ SILENCE: Final = frozenset({"freshness_device", "freshness_project"})
 AT_THE_END: Final = SILENCE | {"completeness"}
 """Rules that judge everything received up to the horizon: only once the queue is learnt up to its end."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _POSITIONS: Final = "SELECT rule, feed_position FROM quality_watermark WHERE rule <> 'intake'"
 _BEGIN: Final = """

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from iot_platform.kafka.errors import KafkaUnavailableError, TopicMissingError
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Outcome
@@ -23,7 +22,7 @@ from iot_platform.telemetry.errors import DrainError, TopicRecreatedError
 
 __all__ = ["Drain", "PartitionProgress", "Progress", "ProjectProgress", "Shift"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PROGRESS_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 0.1

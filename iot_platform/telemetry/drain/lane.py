@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import psycopg2
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
 from iot_platform.database.migrate import require_migrated
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
@@ -25,7 +25,7 @@ from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.records import DecodedRecords
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MAX_LOST: Final = 3
 """After losing the compare-and-set this often in a row, the partitions are left to the other drain."""

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 from confluent_kafka import Consumer, KafkaException, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets, Watermarks
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.drain.peek import PATIENCE_SECONDS, Nothing, peek
@@ -23,7 +23,7 @@ from iot_platform.telemetry.drain.stored_record import StoredRecords
 from iot_platform.telemetry.errors import DataGoneError, DrainedElsewhereError, TransientError, accept_command
 from iot_platform.telemetry.records import LastRecord, last_record
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST_UNKNOWN: Final = 1_000
 """So many records in a row without a trace in the database are looked at before the search gives up."""

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 import psycopg2
-import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
 from iot_platform.database.migrate import require_migrated
+from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
@@ -30,7 +30,7 @@ from iot_platform.telemetry.retries import LedgerKey
 
 __all__ = ["Replay", "Selection", "Tally"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
