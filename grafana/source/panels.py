@@ -177,4 +177,4 @@ def _config(name: str, value: Any) -> dashboard.DynamicConfigValue:
 
 
 def _has_column(sql: str, column: str) -> bool:
-    return column in sql.rsplit("\nSELECT ", 1)[-1].split("FROM", maxsplit=1)[0].replace(",", " ").split()
+    return column in sql.rsplit("\nSELECT ", 1)[-1].split("\nFROM ", maxsplit=1)[0].replace(",", " ").split()

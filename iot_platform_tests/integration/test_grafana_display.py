@@ -1,4 +1,4 @@
-"""What people see on the dashboards is what the database says: Grafana's own code displays the results of every query, and follows links."""
+"""What people see on the dashboards is what the database says: Grafana's own code shows the results of every query, and follows links."""
 
 import json
 import zlib
@@ -17,7 +17,7 @@ from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.dashboards import Subject, fill
-from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.drain import Feed, drain
 from iot_platform_tests.support.oracles.grafana_display import Display, Grafana, Result, Shown
 from iot_platform_tests.support.oracles.grafana_macros import Range, Value, duration_ms, expand
 
@@ -28,17 +28,24 @@ DEVICES = ("", "0012", "1e5", "007 ", 'the "best"', "back\\slash", "o'neil", "${
 TEXTS = ("0012", "1013.25", "1e5", "1968193691042586624", "0x10", " 7 ", "true", "", '"', "$1", "水")
 NUMBERS = (1013.25, 0.1, 12345678.9, 9007199254740993, -0.0001234, 1.5e-7)
 NAMES = ("tenant_id", "project_id", "device_id")
-SINCE = timedelta(hours=6)
+ODD_METRIC = 'a "b" & c'
 
 
-def asks(choices: dict[str, Value]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Place, panel and SQL of each panel of each dashboard."""
+def window(points: int = 1000, least_ms: int = 1) -> Range:
+    """The time range of the dashboards."""
     until = datetime.now(UTC) + timedelta(seconds=1)
+    return Range(until - timedelta(hours=6), until, points, least_ms)
+
+
+def asks(choices: dict[str, Any], wanted: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Place, panel and SQL of each panel of each dashboard, or of the wanted one."""
     for path in sorted((PACKAGES / "grafana" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text("utf-8"))["panels"]:
-            least = duration_ms(panel["interval"]) if "interval" in panel else 1
-            window = Range(until - SINCE, until, int(panel.get("maxDataPoints", 1000)), least)
-            yield f"{path.name}: {panel['title']}", panel, expand(panel["targets"][0]["rawSql"], window, choices)
+            place = f"{path.name}: {panel['title']}"
+            if wanted in ("", place):
+                least = duration_ms(panel["interval"]) if "interval" in panel else 1
+                shown = window(int(panel.get("maxDataPoints", 1000)), least)
+                yield place, panel, expand(panel["targets"][0]["rawSql"], shown, choices)
 
 
 def results(settings: Settings, sqls: list[str]) -> list[Result]:
@@ -65,7 +72,7 @@ def filled(settings: Settings, accountant: Accountant) -> Settings:
             payload: dict[str, Any] = {"ts": stamp, "deviceId": device}
             payload |= {f"text {index}": text for index, text in enumerate(TEXTS)}
             payload |= {f"number {index}": value for index, value in enumerate(NUMBERS)}
-            payload |= {"humidity": 1013.25, "Value": 1013.25, "Time": 1, "0012": 1.5, 'a "b" & c': 2.5}
+            payload |= {"humidity": 1013.25, "Value": 1013.25, "Time": 1, "0012": 1.5, ODD_METRIC: 2.5}
             feed.send(json.dumps(payload).encode(), topic=subject.topic, partition=partition)
             feed.send(b'{"ts": "0012"}', topic=subject.topic, partition=partition)
     feed.flush()
@@ -73,71 +80,63 @@ def filled(settings: Settings, accountant: Accountant) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("subject", SUBJECTS, ids=["odd", "long"])
-def test_every_panel_shows_what_the_database_says(filled: Settings, grafana_display: Grafana, subject: Subject) -> None:
-    choices: dict[str, Value] = {"tenant": subject.tenant, "project": subject.project, "device": subject.device, "metric": "humidity"}
-    asked = list(asks(choices | {"rule": "range"}))
-    found = results(filled, [sql for _, _, sql in asked])
-    displays = grafana_display.show([(panel, result) for (_, panel, _), result in zip(asked, found, strict=True)])
+def test_every_panel_shows_what_the_database_says(filled: Settings, grafana_display: Grafana) -> None:
     wrong = []
-    for (place, panel, _), result, display in zip(asked, found, displays, strict=True):
-        if subject is ODD and not result.rows:
-            wrong.append(f"{place}: no rows")
-        check = {"table": table_faults, "stat": stat_faults}.get(panel["type"], line_faults)
-        wrong += [f"{place}: {fault}" for fault in check(result, display)]
+    for subject in SUBJECTS:
+        choices: dict[str, Value] = {"tenant": subject.tenant, "project": subject.project, "device": subject.device, "metric": "humidity"}
+        asked = list(asks(choices | {"rule": "range"}))
+        found = results(filled, [sql for _, _, sql in asked])
+        displays = grafana_display.show([(panel, result) for (_, panel, _), result in zip(asked, found, strict=True)])
+        for (place, panel, _), result, display in zip(asked, found, displays, strict=True):
+            if subject is ODD and not result.rows:
+                wrong.append(f"{place}: no rows")
+            check = {"table": table_faults, "stat": stat_faults}.get(panel["type"], line_faults)
+            wrong += [f"{place}: {fault}" for fault in check(result, display)]
     assert wrong == []
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_every_device_is_found_by_its_name(filled: Settings, grafana_display: Grafana, device: str) -> None:
-    """The link of a table leads to the dashboard whose queries find exactly this device."""
-    board = json.loads((PACKAGES / "grafana" / "dashboards" / "tenant-project.json").read_text("utf-8"))
-    (panel,) = [panel for panel in board["panels"] if panel["title"] == "Latest values"]
-    window = Range(datetime.now(UTC) - SINCE, datetime.now(UTC))
-    choices: dict[str, Value] = {"tenant": ODD.tenant, "project": ODD.project}
-    (result,) = results(filled, [expand(panel["targets"][0]["rawSql"], window, choices)])
-    (display,) = grafana_display.show([(panel, result)])
-    column = result.names.index("device_id")
-    row = next(row for row, values in enumerate(result.rows) if values[column] == device)
-    (link,) = display.fields[column].links[row]
-    opened = {name.removeprefix("var-"): value for name, value in parse_qsl(urlsplit(link).query, keep_blank_values=True)}
-    assert (opened["tenant"], opened["project"], opened["device"]) == (ODD.tenant, ODD.project, device)
-    sql = next(sql for place, _, sql in asks({**opened, "metric": "humidity", "rule": "range"}) if place == "device.json: Latest values")
-    (there,) = results(filled, [sql])
-    assert [metric for metric, *_ in there.rows] == [
-        metric
-        for (metric,) in query(
-            filled,
-            "SELECT metric FROM latest_named WHERE tenant_id = %s AND project_id = %s AND device_id = %s ORDER BY 1",
-            ODD.tenant,
-            ODD.project,
-            device,
-        )
-    ]
-    several: dict[str, Value] = {**choices, "metric": 'a "b" & c', "device": [device, "nobody"]}
-    sql = next(sql for place, _, sql in asks({**several, "rule": "range"}) if place == "tenant-project.json: History of the metric")
-    (history,) = results(filled, [sql])
-    assert {line for _, line, _ in history.rows} == {device or "(no device)"}
-
-
-def test_the_choices_of_variables_are_the_names(filled: Settings) -> None:
-    """A variable takes text as it is: what counts is that its query returns text, each name once."""
-    window = Range(datetime.now(UTC) - SINCE, datetime.now(UTC))
-    choices: dict[str, Value] = {"tenant": ODD.tenant, "project": ODD.project, "metric": 'a "b" & c', "device": ODD.device}
+def test_every_name_is_found_by_variables_and_links(filled: Settings, grafana_display: Grafana) -> None:
+    """A variable's query returns each name as text, and the link of a table leads to the dashboard whose queries find just this device."""
+    project: dict[str, Value] = {"tenant": ODD.tenant, "project": ODD.project}
     for path in sorted((PACKAGES / "grafana" / "dashboards").glob("*.json")):
         for variable in json.loads(path.read_text("utf-8"))["templating"].get("list", []):
-            (result,) = results(filled, [expand(variable["query"], window, choices)])
+            choices = {**project, "metric": ODD_METRIC, "device": ODD.device}
+            (result,) = results(filled, [expand(variable["query"], window(), choices)])
             assert {result.kind(column) for column in range(len(result.names))} == {"string"}, variable["name"]
-            if variable["name"] in choices:
-                assert choices[variable["name"]] in [row[0] for row in result.rows], variable["name"]
+            assert variable["name"] == "rule" or choices[variable["name"]] in [row[0] for row in result.rows], variable["name"]
+    panel, result = latest_values(filled, project)
+    (display,) = grafana_display.show([(panel, result)])
+    column = result.names.index("device_id")
+    for device in DEVICES:
+        row = next(row for row, values in enumerate(result.rows) if values[column] == device)
+        (link,) = display.fields[column].links[row]
+        opened = {name.removeprefix("var-"): value for name, value in parse_qsl(urlsplit(link).query, keep_blank_values=True)}
+        assert (opened["tenant"], opened["project"], opened["device"]) == (ODD.tenant, ODD.project, device)
+        metrics = {values[column + 1] for values in result.rows if values[column] == device}
+        assert {metric for metric, *_ in ask(filled, "device.json: Latest values", opened | {"metric": "humidity"}).rows} == metrics
+        several: dict[str, Value] = {**project, "metric": ODD_METRIC, "device": [device, "nobody"]}
+        history = ask(filled, "tenant-project.json: History of the metric", several)
+        assert {line for _, line, _ in history.rows} == {device or "(no device)"}
+
+
+def latest_values(settings: Settings, choices: dict[str, Value]) -> tuple[dict[str, Any], Result]:
+    """The table of a project's latest values: panel and result."""
+    board = json.loads((PACKAGES / "grafana" / "dashboards" / "tenant-project.json").read_text("utf-8"))
+    (panel,) = [panel for panel in board["panels"] if panel["title"] == "Latest values"]
+    return panel, results(settings, [expand(panel["targets"][0]["rawSql"], window(), choices)])[0]
+
+
+def ask(settings: Settings, wanted: str, choices: dict[str, Any]) -> Result:
+    """The result of one panel's query."""
+    sql = next(sql for place, _, sql in asks(choices | {"rule": "range"}, wanted) if place == wanted)
+    return results(settings, [sql])[0]
 
 
 def test_values_of_variables_are_written_as_the_oracle_says(grafana_display: Grafana) -> None:
     """The other tests expand variables without Node: as Grafana does."""
     values: list[Value] = [*DEVICES, ODD.project, [ODD.device, 'the "best"', "o'neil"]]
-    window = Range(datetime.now(UTC) - SINCE, datetime.now(UTC))
     assert grafana_display.formats([("sqlstring", value) for value in values]) == [
-        expand("${x:sqlstring}", window, {"x": value}) if "$" not in str(value) else "'${__url_time_range}'" for value in values
+        expand("${x:sqlstring}", window(), {"x": value}) if "$" not in str(value) else "'${__url_time_range}'" for value in values
     ]
 
 

@@ -41,7 +41,7 @@ class Subject:
         return {} if self.topic_names_it else {"deviceId": self.device}
 
 
-PLAIN = Subject(*TOPIC.split("/")[-2:], device="press-1")
+PLAIN = Subject(*TOPIC.split("/")[-2:], "press-1")  # type: ignore[arg-type]
 CHOICES: dict[str, str | list[str]] = {
     "tenant": PLAIN.tenant,
     "project": PLAIN.project,
@@ -53,8 +53,8 @@ _SIMULATED = 1500
 
 
 def fill(settings: Settings, accountant: Accountant, subject: Subject = PLAIN) -> None:
-    """A simulated fleet, one device (`subject`) with 80 days of history, refused messages, a report of the ingest daemon with something in its spool,
-    rollups, an open and an ended incident, an accepted loss."""
+    """A simulated fleet, one device (`subject`) with 80 days of history, refused messages, a report of the ingest daemon with something in
+    its spool, rollups, an open and an ended incident, an accepted loss."""
     feed = Feed(settings)
     now = datetime.now(UTC)
     started = int((now - timedelta(minutes=50)).timestamp() * 1_000_000)

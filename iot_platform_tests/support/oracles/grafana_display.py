@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -136,5 +136,5 @@ def _wide(names: list[str], kinds: list[str], columns: list[list[Any]]) -> tuple
 
 def _value(value: Any) -> Any:
     if isinstance(value, datetime):
-        return round((value - _EPOCH).total_seconds() * 1000)
+        return (value - _EPOCH) // timedelta(milliseconds=1)
     return float(value) if isinstance(value, Decimal) else value
