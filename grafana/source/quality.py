@@ -20,7 +20,7 @@ def quality() -> builders.Dashboard:
     made = made.with_variable(tenant)
     made = made.with_variable(panels.query_variable("rule", "Rule", "Quality rule", sql["rule"], multi=True, all_value="'*'"))
     made = made.annotation(panels.annotation("Errors", "red", sql["marks"]))
-    return _history(_state(made, sql), sql)
+    return _history(_conflicts(_state(made, sql), sql), sql)
 
 
 def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
@@ -89,6 +89,35 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     ):
         made = made.with_panel(panel)
     return made
+
+
+def _conflicts(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    return made.with_panel(
+        panels.rows(
+            Face(
+                "Projects with conflicts",
+                AS_IS,
+                "Measurements that were not stored, because their series has another value at the same time, by the hour (UTC) of receipt;"
+                " share: of all measurements of those hours. Beside them one such value of the newest hour, what is stored instead, and the"
+                " message that has it (`iot trace`). At most 50 projects.",
+                "No conflict in this time range",
+            ),
+            sql["conflict_projects"],
+            Size(24, 8),
+            {"share": "percentunit"},
+        )
+    ).with_panel(
+        panels.bars(
+            Face(
+                "Conflicts per hour",
+                EXACT,
+                "Of the 10 projects with most conflicts in the time range, by the hour (UTC) of receipt.",
+                "No conflict in this time range",
+            ),
+            sql["conflicts"],
+            Size(24, 7),
+        )
+    )
 
 
 def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:

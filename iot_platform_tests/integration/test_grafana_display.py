@@ -163,7 +163,7 @@ def faithful(kind: str, field: Shown, value: Any, text: str) -> bool:
         return text == str(value).lower()
     if field.unit == AS_IS:
         return Decimal(text) == Decimal(repr(float(value)))
-    return text != "" and field.unit == "s"  # a duration: rounded, with its unit
+    return text != "" and field.unit in ("s", "percentunit")  # rounded, with its unit
 
 
 def link_faults(field: Shown, row: dict[str, Any], links: list[str]) -> Iterator[str]:

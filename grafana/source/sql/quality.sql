@@ -86,6 +86,42 @@ GROUP BY 1, 2
 ORDER BY errors DESC, warnings DESC, tenant_id, project_id
 LIMIT 100
 
+-- name: conflict_projects
+-- Hours with conflicts have an example of them, and an index of their own.
+SELECT tenant_id, project_id, conflicts, measurements, conflicts / measurements AS share, example ->> 'device_id' AS device_id,
+       example ->> 'metric' AS metric, (example ->> 'time')::timestamptz AS conflict_time, example ->> 'stored' AS stored_value,
+       example ->> 'said' AS other_value, (example ->> 'kafka_partition')::integer AS kafka_partition,
+       (example ->> 'kafka_offset')::bigint AS kafka_offset
+FROM (
+    SELECT tenant_id, project_id, sum(measurement_conflicts) AS conflicts,
+           sum(measurements + measurement_duplicates + measurement_conflicts) AS measurements,
+           (array_agg(conflict_example ORDER BY hour DESC, kafka_partition))[1] AS example
+    FROM traffic_1h
+    WHERE conflict_example IS NOT NULL AND hour >= time_bucket('1 hour', $__timeFrom()::timestamptz) AND hour <= $__timeTo()
+      AND ('*' IN (${tenant:sqlstring}) OR replace(tenant_id, '"', '\"') IN (${tenant:sqlstring}))
+    GROUP BY 1, 2
+    ORDER BY conflicts DESC, 1, 2
+    LIMIT 50
+) c
+ORDER BY conflicts DESC, tenant_id, project_id
+
+-- name: conflicts
+WITH chosen AS MATERIALIZED (
+    SELECT tenant_id, project_id
+    FROM traffic_1h
+    WHERE conflict_example IS NOT NULL AND hour >= time_bucket('1 hour', $__timeFrom()::timestamptz) AND hour <= $__timeTo()
+      AND ('*' IN (${tenant:sqlstring}) OR replace(tenant_id, '"', '\"') IN (${tenant:sqlstring}))
+    GROUP BY 1, 2
+    ORDER BY sum(measurement_conflicts) DESC, 1, 2
+    LIMIT 10
+)
+SELECT t.hour AS "time", t.tenant_id || ' / ' || t.project_id AS metric, sum(t.measurement_conflicts) AS value
+FROM traffic_1h t
+JOIN chosen c USING (tenant_id, project_id)
+WHERE t.conflict_example IS NOT NULL AND t.hour >= time_bucket('1 hour', $__timeFrom()::timestamptz) AND t.hour <= $__timeTo()
+GROUP BY 1, 2
+ORDER BY 1, 2
+
 -- name: marks
 SELECT opened_at AS "time", closed_at AS timeend, rule || ': ' || message AS text, severity AS tags
 FROM quality_incident_named

@@ -116,7 +116,7 @@ def group(
     conflict_at = _first_of_each(of_measurement, measurement_outcome == CONFLICT, count)
     return [
         Group(
-            **{name: int(sums[name][index]) for name in COUNTERS},
+            **_counters_at(sums, index),
             hour=int(hour[row]) * HOUR_US,
             project=projects[project[row]],
             partition=int(partition[row]),
@@ -127,6 +127,10 @@ def group(
         )
         for index, row in enumerate(example.tolist())
     ]
+
+
+def _counters_at(sums: dict[str, npt.NDArray[np.intp]], index: int) -> dict[str, Any]:
+    return {name: int(sums[name][index]) for name in COUNTERS}
 
 
 def _first_of_each(member: npt.NDArray[np.intp], chosen: npt.NDArray[np.bool_], count: int) -> list[int]:

@@ -67,6 +67,9 @@ def fill(settings: Settings, accountant: Accountant, subject: Subject = PLAIN) -
     for age in (*(timedelta(hours=6 * step) for step in range(320)), *(timedelta(minutes=step) for step in range(300))):
         _press(feed, subject, now - age, humidity=40 + age.seconds % 20, rssi=-60)
         sent += 1
+    for value in (41, 42):  # at the same time: a conflict
+        _press(feed, subject, now - timedelta(minutes=3, seconds=7), humidity=value)
+        sent += 1
     for payload in (b"broken", b"[1,", b'{"ts": "never"}'):
         feed.send(payload, topic=subject.topic, partition=0)
         sent += 1
