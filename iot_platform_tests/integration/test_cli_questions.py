@@ -177,7 +177,7 @@ def test_trace_shows_both_values_of_a_conflict_and_who_was_first(settings: Setti
     feed.send(b'{"deviceId":"d","ts":%d,"temp":1,"text":"1","both":true}' % now)
     feed.send(b'{"deviceId":"other","ts":%d,"temp":2}' % now)
     feed.send(b'{"deviceId":"d","ts":%d,"temp":2,"text":1,"both":true}' % now, age=timedelta(seconds=-1))
-    feed.send(b'[{"deviceId":"e","ts":%d,"temp":1},{"deviceId":"e","ts":%d,"temp":2}]' % (now, now))
+    feed.send(b'[{"metric":"temp","value":1,"ts":%d},{"metric":"temp","value":2,"ts":%d}]' % (now, now))
     feed.flush()
     drain(settings)
     both, temp, text = sorted(

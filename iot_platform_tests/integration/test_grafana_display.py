@@ -201,7 +201,7 @@ def line_faults(result: Result, display: Display) -> Iterator[str]:
             yield f"lines {lines} are named {[field.name for field in display.fields[1:]]}"
     for field in display.fields[1:]:
         if field.unit == EXACT:
-            values = {Decimal(text.replace(",", "")) for text in field.shown if text}
+            values = {Decimal(text.replace(",", "")) for text in field.shown if text[0] in "-0123456789"}  # others: the text for no data
             known = {
                 round(Decimal(repr(float(value))), DIGITS)
                 for row in result.rows
