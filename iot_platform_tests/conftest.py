@@ -11,6 +11,7 @@ from iot_platform_tests.support.feeds.accountant import accountant, reported
 from iot_platform_tests.support.feeds.quality import world
 from iot_platform_tests.support.feeds.simulation import database, simulation
 from iot_platform_tests.support.feeds.tenants import two_tenants
+from iot_platform_tests.support.oracles.grafana_display import grafana_display
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
@@ -32,6 +33,7 @@ __all__ = [
     "database",
     "edition",
     "first_chain",
+    "grafana_display",
     "ingest",
     "killer",
     "lifecycle_process",

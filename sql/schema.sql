@@ -23,8 +23,10 @@ CREATE TABLE accounting_1h (
     last_offset bigint NOT NULL,
     last_received_at timestamptz NOT NULL,
     last_committed_at timestamptz NOT NULL,
+    conflict_example jsonb,
     CONSTRAINT accounting_1h_pkey PRIMARY KEY (hour, tenant_id, project_id, kafka_partition)
 ) WITH (fillfactor=50);
+CREATE INDEX accounting_1h_conflict_example_idx ON accounting_1h USING btree (hour) WHERE (conflict_example IS NOT NULL);
 CREATE INDEX accounting_1h_tenant_id_idx ON accounting_1h USING btree (tenant_id, project_id, hour);
 COMMENT ON TABLE accounting_1h IS
     'One row sums one project''s records of one Kafka partition received in one hour (UTC); tenant and project are empty where the '
@@ -32,6 +34,10 @@ COMMENT ON TABLE accounting_1h IS
 COMMENT ON COLUMN accounting_1h.kafka_partition IS
     'Kafka partition; -1: measurements of a simulated history, which were no messages, under the hour where each written stretch of '
     'time begins.';
+COMMENT ON COLUMN accounting_1h.conflict_example IS
+    'The first conflict of the hour: received_at, device_id, metric, time, stored (the value in measurement; texts in quotes, at most '
+    '200 characters of them), said (the other value, which only the message has), and the message: kafka_partition, kafka_offset, '
+    'log_generation. Null: there was none.';
 
 CREATE TABLE catalog_generation (
     one boolean DEFAULT true NOT NULL,
@@ -1063,7 +1069,7 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     One row sums one project's records of one Kafka partition received in one hour (UTC). Counters as in ledger.
 --     (hour timestamptz, tenant_id text, project_id text, kafka_partition integer, messages bigint, duplicates bigint, quarantined bigint,
 --     measurements bigint, measurement_duplicates bigint, measurement_conflicts bigint, last_received_at timestamptz, last_committed_at
---     timestamptz)
+--     timestamptz, conflict_example jsonb)
 
 -- VIEW tenant.latest WITH (security_barrier=true)
 --     One row is the latest measurement of one series of the tenant that asks.
@@ -1405,6 +1411,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 
 -- FUNCTION timescale_edition() RETURNS text
 --     community (compression, continuous aggregates, policies) or apache (none of these).
+
+-- FUNCTION value_shown(value double precision, value_int bigint, value_text text) RETURNS text
+--     A measurement's value for people: at most 200 characters of a text, in quotes, so that "1" is not taken for 1.
 
 -- FUNCTION tenant.current_tenant() RETURNS text SECURITY DEFINER
 --     The tenant whose login this session was opened with; null for everybody else.

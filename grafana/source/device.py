@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
 from grafana.source.boards import board
-from grafana.source.panels import Face, Size
+from grafana.source.panels import AS_IS, EXACT, Face, Size
 from grafana.source.project import RESOLUTION
 from grafana.source.queries import load
 
@@ -28,12 +28,13 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.figures(
             Face(
                 "Series",
-                "short",
+                "none",
                 "Metrics of this device that ever had a value, and the age of the newest by its own time.",
                 "Unknown device",
             ),
             sql["size"],
             Size(12, 4),
+            {"since the newest value": "s"},
         ),
         panels.figures(
             Face("Open quality incidents", "none", "Incidents of this device that have not ended.", "No incident is known"),
@@ -42,7 +43,7 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             bad=1,
         ),
         panels.lines(
-            Face("Values", "short", f"One line for each metric, at most 20. {RESOLUTION}", "No number of these metrics in this time range"),
+            Face("Values", EXACT, f"One line for each metric, at most 20. {RESOLUTION}", "No number of these metrics in this time range"),
             sql["values"],
             Size(24, 10),
             least_interval="1s",
@@ -51,7 +52,7 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.lines(
             Face(
                 "Minimum, average, maximum",
-                "short",
+                EXACT,
                 "Of the first chosen metric: per hour, or per day (UTC) for ranges beyond 92 days. An average alone hides short peaks.",
                 "No number of this metric in this time range",
             ),
@@ -59,7 +60,7 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
             Size(12, 9),
         ),
         panels.rows(
-            Face("Latest values", "none", "The newest measurement of each metric, by its own time.", "This device has no measurement"),
+            Face("Latest values", AS_IS, "The newest measurement of each metric, by its own time.", "This device has no measurement"),
             sql["latest"],
             Size(12, 9),
         ),
@@ -73,7 +74,7 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.rows(
             Face(
                 "Message log",
-                "none",
+                AS_IS,
                 "The newest 50 messages as the device sent them (bytes beyond ASCII escaped, cut at 500 characters). Looked at are the"
                 " last 15 minutes of"
                 " the time range, and five minutes around the device's newest value.",
@@ -85,7 +86,7 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.rows(
             Face(
                 "Quarantine",
-                "none",
+                AS_IS,
                 "The newest 50 quarantined messages on the topics of this device. On a topic that several devices share, those of the"
                 " others too:"
                 " what cannot be read names no device.",
@@ -97,7 +98,7 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.rows(
             Face(
                 "Quality incidents",
-                "none",
+                AS_IS,
                 "Incidents of this device that were open at some time of the range; without a closing time they still are.",
                 "No incident in this time range",
             ),

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
 from grafana.source.boards import board
-from grafana.source.panels import Face, Size
+from grafana.source.panels import AS_IS, EXACT, Face, Size
 from grafana.source.queries import load
 
 NO_BATCH = "No batch was committed in this time range"
@@ -169,7 +169,7 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.rows(
             Face(
                 "Lag by Kafka partition",
-                "none",
+                AS_IS,
                 "How far the drain is. Behind: how old the oldest message of the last batch was when it was committed; seconds are usual,"
                 " minutes are"
                 " a backlog. Lag: records that waited in Kafka when Dagster's sensor kafka_lag last looked, every 5 seconds while it runs.",
@@ -182,7 +182,7 @@ def _behind(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.rows(
             Face(
                 "Ingest daemons",
-                "none",
+                AS_IS,
                 "What each daemon last reported, counted since its state directory was made: received = delivered + spooled + in flight +"
                 " dead-lettered"
                 " + given up; difference and missing must be 0.",
@@ -201,7 +201,7 @@ def _quarantine(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashb
         panels.bars(
             Face(
                 "Quarantined messages by reason",
-                "short",
+                EXACT,
                 "Messages kept whole because no measurement could be made of them, by the time of receipt.",
                 "No message was quarantined in this time range",
             ),
@@ -212,7 +212,7 @@ def _quarantine(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashb
         panels.rows(
             Face(
                 "Quarantined messages by project",
-                "none",
+                AS_IS,
                 "Where they come from; tenant and project are empty when the topic names none. At most 50 rows.",
                 "No message was quarantined in this time range",
             ),
@@ -222,7 +222,7 @@ def _quarantine(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashb
         panels.rows(
             Face(
                 "Busiest projects",
-                "none",
+                AS_IS,
                 "Messages received in the hour (UTC) in which the time range ends. At most 20 rows. Conflicts: another value was"
                 " stored for the same time before.",
                 "No message was received in the hour in which the time range ends",

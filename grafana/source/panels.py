@@ -12,21 +12,33 @@ from grafana_foundation_sdk.models import common, dashboard
 from grafana.source.queries import SOURCE, Format, Query, Target
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | statetimeline.Panel
+T = TypeVar("T", stat.Panel, table.Panel)
 P = TypeVar("P", timeseries.Panel, stat.Panel, table.Panel, statetimeline.Panel)
 
 GREEN, YELLOW, RED = "green", "orange", "red"
+AS_IS: Final = "string"
+"""The unit of what must be read as it is. Under any other Grafana parses text as a number: 0012 is shown as 12."""
+EXACT: Final = "locale"
+"""The unit of numbers that are not to be rounded or abbreviated (`short` shows 1013.25 as 1.01 K)."""
+DIGITS: Final = 9
+"""Decimals of an exact number; beyond them lies the noise of averages."""
 LINKS: Final[dict[str, tuple[str, str]]] = {
-    "tenant_id": ("Open the tenant", "/d/iot-project/tenant-project?var-tenant=${__data.fields.tenant_id}&${__url_time_range}"),
+    "tenant_id": (
+        "Open the tenant",
+        "/d/iot-project/tenant-project?var-tenant=${__data.fields.tenant_id:percentencode}&${__url_time_range}",
+    ),
     "project_id": (
         "Open the project",
-        "/d/iot-project/tenant-project?var-tenant=${__data.fields.tenant_id}&var-project=${__data.fields.project_id}&${__url_time_range}",
+        "/d/iot-project/tenant-project?var-tenant=${__data.fields.tenant_id:percentencode}"
+        "&var-project=${__data.fields.project_id:percentencode}&${__url_time_range}",
     ),
     "device_id": (
         "Open the device",
-        "/d/iot-device/device?var-tenant=${__data.fields.tenant_id}&var-project=${__data.fields.project_id}"
-        "&var-device=${__data.fields.device_id}&${__url_time_range}",
+        "/d/iot-device/device?var-tenant=${__data.fields.tenant_id:percentencode}&var-project=${__data.fields.project_id:percentencode}"
+        "&var-device=${__data.fields.device_id:percentencode}&${__url_time_range}",
     ),
 }
+"""Links by column. Without percentencode Grafana leaves & + # as they are, and the name ends there."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +78,32 @@ def bars(face: Face, sql: str, size: Size, *, least_interval: str = "") -> times
     return panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(70).stacking(stacking)
 
 
-def figures(face: Face, sql: str, size: Size, *, warn: float | None = None, bad: float | None = None) -> stat.Panel:
-    """One big figure for each column of the one row that `sql` returns; yellow from `warn`, red from `bad`."""
+def figures(
+    face: Face, sql: str, size: Size, units: Mapping[str, str] | None = None, *, warn: float | None = None, bad: float | None = None
+) -> stat.Panel:
+    """One big figure for each column of the one row that `sql` returns; `units` by column; yellow from `warn`, red from `bad`."""
     steps = [dashboard.Threshold(value=None, color=GREEN)]
     steps += [dashboard.Threshold(value=value, color=color) for value, color in ((warn, YELLOW), (bad, RED)) if value is not None]
-    panel = _common(stat.Panel(), face, sql, size, "table")
+    panel = _with_units(_common(stat.Panel(), face, sql, size, "table"), units)
     reduce = common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields("")
     thresholds = builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
     return panel.reduce_options(reduce).thresholds(thresholds).graph_mode(common.BigValueGraphMode.NONE)
 
 
 def rows(face: Face, sql: str, size: Size, units: Mapping[str, str] | None = None) -> table.Panel:
-    """A table; `units` by column. Ids of tenants, projects and devices link to their dashboards."""
+    """A table; `units` by column, of numbers only. Ids of tenants, projects and devices link to their dashboards.
+
+    Raises:
+        ValueError: the face's unit would have Grafana parse text as numbers.
+    """
+    if face.unit != AS_IS:
+        raise ValueError(f"the table {face.title!r} needs the unit {AS_IS!r}; others by column, for numbers")
     panel = _common(table.Panel(), face, sql, size, "table").show_header(True).cell_height(common.TableCellHeight.SM).filterable(True)
-    for column, unit in (units or {}).items():
-        panel = panel.override_by_name(column, [dashboard.DynamicConfigValue(id_val="unit", value=unit)])
+    panel = panel.override_by_regexp("/.*/", [_config("noValue", "")])  # or each empty cell, and its link, has the text for no data
+    panel = _with_units(panel, units)
     for column, (title, url) in LINKS.items():
         if _has_column(sql, column):
-            panel = panel.override_by_name(column, [dashboard.DynamicConfigValue(id_val="links", value=[{"title": title, "url": url}])])
+            panel = panel.override_by_name(column, [_config("links", [{"title": title, "url": url}])])
     return panel
 
 
@@ -141,8 +161,20 @@ def _common(panel: P, face: Face, sql: str, size: Size, format_: Format) -> P:
     if not all((face.title, face.unit, face.description, face.nothing)):
         raise ValueError(f"the panel {face.title!r} needs a title, a unit, a description and a text for no data")
     panel = panel.title(face.title).description(face.description).unit(face.unit).no_value(face.nothing)
+    if face.unit == EXACT:
+        panel = panel.decimals(DIGITS)
     return panel.datasource(SOURCE).with_target(Target(Query(sql, format_))).span(size.width).height(size.height)
 
 
+def _with_units(panel: T, units: Mapping[str, str] | None) -> T:
+    for column, unit in (units or {}).items():
+        panel = panel.override_by_name(column, [_config("unit", unit)])
+    return panel
+
+
+def _config(name: str, value: Any) -> dashboard.DynamicConfigValue:
+    return dashboard.DynamicConfigValue(id_val=name, value=value)
+
+
 def _has_column(sql: str, column: str) -> bool:
-    return column in sql.rsplit("\nSELECT ", 1)[-1].split("FROM", maxsplit=1)[0].replace(",", " ").split()
+    return column in sql.rsplit("\nSELECT ", 1)[-1].split("\nFROM ", maxsplit=1)[0].replace(",", " ").split()

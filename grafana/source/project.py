@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
 from grafana.source.boards import board
-from grafana.source.panels import Face, Size
+from grafana.source.panels import AS_IS, EXACT, Face, Size
 from grafana.source.queries import load
 
 RESOLUTION = (
@@ -34,7 +34,7 @@ def project() -> builders.Dashboard:
 def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     for panel in (
         panels.figures(
-            Face("Received", "short", "Messages of the hours (UTC) in the time range, and what became of them.", NOTHING),
+            Face("Received", EXACT, "Messages of the hours (UTC) in the time range, and what became of them.", NOTHING),
             sql["received"],
             Size(10, 4),
         ),
@@ -78,7 +78,7 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.lines(
             Face(
                 "History of the metric",
-                "short",
+                EXACT,
                 f"One line for each device, at most 20. {RESOLUTION}",
                 "No number of this metric and these devices in this time range",
             ),
@@ -91,7 +91,7 @@ def _values(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard
         panels.rows(
             Face(
                 "Latest values",
-                "none",
+                AS_IS,
                 "The newest measurement of each series, by its own time; at most 1,000 series. The device opens its dashboard.",
                 "This project has no measurement",
             ),
@@ -106,7 +106,7 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.bars(
             Face(
                 "Traffic per hour",
-                "short",
+                EXACT,
                 "By the hour (UTC) of receipt. Conflicts: measurements not stored because another value was there for the same time.",
                 NOTHING,
             ),
@@ -114,14 +114,14 @@ def _records(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
             Size(12, 12),
         ),
         panels.rows(
-            Face("Open incidents", "none", "Quality incidents of this project that have not ended, at most 100.", "No incident is open"),
+            Face("Open incidents", AS_IS, "Quality incidents of this project that have not ended, at most 100.", "No incident is open"),
             sql["open"],
             Size(24, 8),
         ),
         panels.rows(
             Face(
                 "Quarantine",
-                "none",
+                AS_IS,
                 "The newest 50 messages of this project in quarantine; `iot trace` shows one of them whole, `iot replay` decodes them"
                 " again.",
                 "No message of this project was quarantined in this time range",

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
 from grafana.source.boards import board
-from grafana.source.panels import GREEN, RED, YELLOW, Face, Size
+from grafana.source.panels import AS_IS, EXACT, GREEN, RED, YELLOW, Face, Size
 from grafana.source.queries import load
 
 STATES = (("nothing open", GREEN), ("warning", YELLOW), ("error", RED))
@@ -20,7 +20,7 @@ def quality() -> builders.Dashboard:
     made = made.with_variable(tenant)
     made = made.with_variable(panels.query_variable("rule", "Rule", "Quality rule", sql["rule"], multi=True, all_value="'*'"))
     made = made.annotation(panels.annotation("Errors", "red", sql["marks"]))
-    return _history(_state(made, sql), sql)
+    return _history(_conflicts(_state(made, sql), sql), sql)
 
 
 def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
@@ -34,31 +34,32 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
         panels.figures(
             Face(
                 "Opened and closed",
-                "short",
-                "Incidents in the time range; the mean duration is that of the closed ones, in seconds.",
+                "none",
+                "Incidents in the time range; the mean duration is that of the closed ones.",
                 "No incident in this time range",
             ),
             sql["opened"],
             Size(8, 4),
+            {"mean duration": "s"},
         ),
         panels.figures(
             Face(
                 "Evaluation",
-                "short",
-                "Seconds since the rule that waits longest was evaluated, seconds of the slowest, and rules whose last evaluation failed."
-                " Results are due"
-                " every five minutes.",
+                "none",
+                "Time since the rule that waits longest was evaluated, what the slowest took, and rules whose last evaluation failed."
+                " Results are due every five minutes.",
                 "No rule was ever evaluated",
             ),
             sql["evaluated"],
             Size(8, 4),
+            {"oldest evaluation": "s", "slowest rule": "s"},
             warn=600,
             bad=3600,
         ),
         panels.rows(
             Face(
                 "Incidents that are open",
-                "none",
+                AS_IS,
                 "Errors first, the newest first, at most 200. The Kafka partition and offset name a message that shows the problem (`iot"
                 " trace`).",
                 "No incident is open",
@@ -77,7 +78,7 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
         panels.bars(
             Face(
                 "Findings by rule",
-                "short",
+                EXACT,
                 "Rows written by the rules: when something begins to fail, and each hour while it does.",
                 "No rule found anything in this time range",
             ),
@@ -90,12 +91,41 @@ def _state(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     return made
 
 
+def _conflicts(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
+    return made.with_panel(
+        panels.rows(
+            Face(
+                "Projects with conflicts",
+                AS_IS,
+                "Measurements that were not stored, because their series has another value at the same time, by the hour (UTC) of receipt;"
+                " share: of all measurements of those hours. Beside them one such value of the newest hour, what is stored instead, and the"
+                " message that has it (`iot trace`). At most 50 projects.",
+                "No conflict in this time range",
+            ),
+            sql["conflict_projects"],
+            Size(24, 8),
+            {"share": "percentunit"},
+        )
+    ).with_panel(
+        panels.bars(
+            Face(
+                "Conflicts per hour",
+                EXACT,
+                "Of the 10 projects with most conflicts in the time range, by the hour (UTC) of receipt.",
+                "No conflict in this time range",
+            ),
+            sql["conflicts"],
+            Size(24, 7),
+        )
+    )
+
+
 def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboard:
     for panel in (
         panels.rows(
             Face(
                 "Projects",
-                "none",
+                AS_IS,
                 "Open incidents by project; without project: about a tenant, or the platform, as a whole.",
                 "No incident is open",
             ),
@@ -105,7 +135,7 @@ def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.rows(
             Face(
                 "Rules",
-                "none",
+                AS_IS,
                 "Each rule with its default severity, open incidents, what failed in its last evaluation, and when and how long that was."
                 " Change them with"
                 " `iot quality rules`.",
@@ -118,7 +148,7 @@ def _history(made: builders.Dashboard, sql: dict[str, str]) -> builders.Dashboar
         panels.rows(
             Face(
                 "Incidents that have ended",
-                "none",
+                AS_IS,
                 "Closed in the time range, the newest first, at most 200. Flaps: how often it was good and failed again within the"
                 " incident.",
                 "No incident ended in this time range",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iot_platform.cli import terminal
+from iot_platform.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,7 +81,7 @@ def render(status: "Status", settings: "Settings") -> "RenderableType":
         health.add_row(component.name, Text(component.state, COLOURS.get(component.state, "")), Text(component.detail))
     figures = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _figures(status):
-        figures.add_row(Text(name, "bold"), value)
+        figures.add_row(Text(name, "bold"), Text(visible(value)))
     return Group(title, health, figures, _runs(status, settings))
 
 
@@ -96,6 +97,13 @@ def _figures(status: "Status") -> list[tuple[str, str]]:
     if status.quarantine_24h is not None:
         each = ", ".join(f"{reason} {count:,}" for reason, count in status.quarantine_24h.items())
         quarantine = f"{sum(status.quarantine_24h.values()):,}" + (f" ({each})" if each else "")
+    conflicts = "–"
+    if status.conflicts_24h is not None:
+        found = status.conflicts_by_project_24h or []
+        parts = [f"{row['tenant']}/{row['project']} {row['conflicts']:,} of {row['measurements']:,}" for row in found]
+        rest = status.conflicts_24h - sum(row["conflicts"] for row in found)
+        each = ", ".join([*parts, *([f"others {rest:,}"] if rest else [])])
+        conflicts = f"{status.conflicts_24h:,} measurements not stored" + (f" ({each})" if each else "")
     received = f"in flight {number(status.in_flight)}   spool {number(status.spool)}"
     stored = f"measurements {number(status.measurements_out_per_second, '/s')}   (last minute)"
     age = f"p50 {number(status.freshness_p50_seconds, ' s', 2)}   p95 {number(status.freshness_p95_seconds, ' s', 2)}"
@@ -105,6 +113,7 @@ def _figures(status: "Status") -> list[tuple[str, str]]:
         ("lag by partition", lag),
         ("freshness", f"{age}   (last 5 minutes)"),
         ("quarantine, 24 h", quarantine),
+        ("conflicts, 24 h", conflicts),
     ]
 
 

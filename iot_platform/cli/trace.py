@@ -1,5 +1,6 @@
 """`iot trace`: the way of one message, from its Kafka record to its rows, batch and Dagster run."""
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -148,3 +149,31 @@ def _measurements(console: "Console", trace: "Trace") -> None:
         )
         table.add_row(*map(Text, cells), Text(item["state"], "green" if item["state"] == "present" else "yellow"))
     console.print(table)
+    if any("stored_by" in item for item in trace.measurements):
+        _conflicts(console, trace)
+
+
+def _conflicts(console: "Console", trace: "Trace") -> None:
+    """What is stored where this message says something else, and the message that was first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text("stored instead", "bold"), title_justify="left", header_style="bold")
+    for name in ("device", "metric", "time", "this message says", "stored is", "by the message"):
+        table.add_column(name, overflow="fold")
+    for item in trace.measurements:
+        if "stored_by" in item:
+            first = item["stored_by"]
+            place = "not found near this one" if first is None else f"partition {first['partition']} offset {first['offset']}"
+            if first is not None and first["generation"] != trace.generation:
+                place += f" generation {first['generation']}"
+            cells = (item["device"], item["metric"], str(_plain(item["time"])), _value(item), _value(item["stored"]), place)
+            table.add_row(*(Text(visible(cell)) for cell in cells))
+    console.print(table)
+
+
+def _value(found: dict[str, Any]) -> str:
+    """A value for people; text is quoted, so that "1" is not taken for 1. As value_shown in SQL, but whole."""
+    if found["value"] is None:
+        return json.dumps(found["value_text"], ensure_ascii=False)
+    return str(next(found[name] for name in ("value_text", "value_int", "value") if found[name] is not None))

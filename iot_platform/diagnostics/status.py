@@ -31,9 +31,22 @@ SELECT committed_at, first_received_at, last_received_at, messages + quarantined
 WHERE committed_at > now() - interval '5 min' AND kind = 'drain' AND last_received_at IS NOT NULL
 """
 _QUARANTINE: Final = "SELECT reason, count(*) FROM quarantine WHERE received_at > now() - interval '24 h' GROUP BY 1 ORDER BY 2 DESC, 1"
+_CONFLICTS: Final = """
+SELECT c.tenant_id, c.project_id, c.conflicts, (
+    SELECT sum(a.measurements + a.measurement_duplicates + a.measurement_conflicts)::bigint FROM accounting_1h a
+    WHERE a.tenant_id = c.tenant_id AND a.project_id = c.project_id AND a.hour > date_trunc('hour', now()) - interval '24 h'
+), c.total
+FROM (
+    SELECT tenant_id, project_id, sum(measurement_conflicts)::bigint AS conflicts, sum(sum(measurement_conflicts)) OVER ()::bigint AS total
+    FROM accounting_1h WHERE conflict_example IS NOT NULL AND hour > date_trunc('hour', now()) - interval '24 h'
+    GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT %s
+) c ORDER BY 3 DESC, 1, 2
+"""
 _LAST_COMMIT: Final = "SELECT extract(epoch FROM now() - max(updated_at))::float8 FROM kafka_offset WHERE topic = %s"
 STILL_SECONDS: Final = 120.0
 """Records that wait while nothing was committed for so long: the drain does not work. A shift starts within seconds."""
+MOST_CONFLICTS: Final = 5
+"""Projects with conflicts that are named; the total is of all."""
 CUT_PERIOD: Final = timedelta(hours=24)
 """A log that was cut is shown for so long."""
 _RUNS: Final = """{
@@ -66,6 +79,9 @@ class Status:
     freshness_p50_seconds: float | None = None
     freshness_p95_seconds: float | None = None
     quarantine_24h: dict[str, int] | None = None
+    conflicts_24h: int | None = None
+    conflicts_by_project_24h: list[dict[str, Any]] | None = None
+    """The projects with most conflicts: tenant, project, conflicts and measurements (all that arrived)."""
     runs: list[dict[str, Any]] | None = None
 
     @property
@@ -190,6 +206,11 @@ def _database(settings: Settings, status: Status) -> None:
             status.freshness_p50_seconds, status.freshness_p95_seconds = freshness(cursor.fetchall())
             cursor.execute(_QUARANTINE)
             status.quarantine_24h = dict(cursor.fetchall())
+            cursor.execute(_CONFLICTS, (MOST_CONFLICTS,))
+            found = cursor.fetchall()
+            status.conflicts_24h = found[0][-1] if found else 0
+            names = ("tenant", "project", "conflicts", "measurements")
+            status.conflicts_by_project_24h = [dict(zip(names, row, strict=False)) for row in found]
     finally:
         connection.close()
 

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
+    from iot_platform.telemetry.decode import DecodeRules
+    from iot_platform.telemetry.decode import Message as Decoded
+
 KAFKA_SECONDS: Final = 5.0
+CANDIDATES: Final = 5000  # messages that are decoded to find the one whose value is stored
 SCAN_RECORDS: Final = 5000  # how far `--last` looks among the records that no batch holds yet, per partition
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_VALUES: Final = ("value", "value_int", "value_text")
 
 _BATCH: Final = """
 SELECT batch_id, kind, from_offset, to_offset, messages, duplicates, quarantined, measurements, measurement_duplicates,
@@ -47,6 +52,14 @@ SELECT kafka_offset FROM message
 WHERE source_id = %s AND payload = %s AND duplicate_of IS NULL AND received_at BETWEEN %s AND %s
       AND kafka_partition = %s AND record_place(log_generation, kafka_offset) < record_place(%s, %s)
 ORDER BY record_place(log_generation, kafka_offset) LIMIT 1
+"""
+# Messages have an index by time only: looked at are those received shortly before this one, and around the measurement's own time.
+_CANDIDATES: Final = """
+SELECT received_at, kafka_partition, kafka_offset, log_generation, topic, payload
+FROM message_named
+WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND duplicate_of IS NULL
+      AND (received_at BETWEEN %(since)s AND %(until)s OR received_at BETWEEN %(first)s AND %(last)s)
+ORDER BY source_id = %(source_id)s DESC, received_at LIMIT %(most)s
 """
 _LAST: Final = """
 SELECT kafka_partition, kafka_offset FROM (
@@ -303,7 +316,8 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     row = trace.row or {}
     received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1))
     payload = bytes(row["payload"])
-    outcome = decode_one(DecodeRules.from_settings(settings), row["topic"].encode(), payload, received_us)
+    rules = DecodeRules.from_settings(settings)
+    outcome = decode_one(rules, row["topic"].encode(), payload, received_us)
     if not isinstance(outcome, Message):
         trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
         return
@@ -323,13 +337,38 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
             state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
         else:
             state = "conflict: another value came first"
-        trace.measurements.append(
-            {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
-        )
+        found = {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
+        if stored is not None and not _same(stored, want):
+            found["stored_by"] = _stored_by(connection, rules, trace, outcome, found)
+        trace.measurements.append(found)
+
+
+def _stored_by(
+    connection: "Connection", rules: "DecodeRules", trace: Trace, decoded: "Decoded", conflict: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The first message, among those that are near enough to be looked at, that says what is stored where this one says something else."""
+    from iot_platform.telemetry.decode import Message, decode_one
+
+    row = trace.row or {}
+    received, moment = row["received_at"], conflict["time"]
+    search = {
+        "tenant": decoded.tenant, "project": decoded.project, "source_id": row["source_id"], "most": CANDIDATES,
+        "since": received - timedelta(hours=1), "until": received + timedelta(minutes=1),
+        "first": moment - timedelta(minutes=5), "last": moment + timedelta(minutes=5),
+    }  # fmt: skip
+    for received_at, partition, offset, generation, topic, payload in _all(connection, _CANDIDATES, search):
+        other = decode_one(rules, topic.encode(), bytes(payload), round((received_at - _EPOCH) / timedelta(microseconds=1)))
+        for item in other.measurements if isinstance(other, Message) else ():
+            if (item.device, item.metric, _utc_time(item.time)) == (conflict["device"], conflict["metric"], conflict["time"]) and _same(
+                conflict["stored"], {name: getattr(item, name) for name in _VALUES}
+            ):
+                return {"partition": partition, "offset": offset, "generation": generation, "received_at": received_at}
+    return None
 
 
 def _same(stored: dict[str, Any], want: dict[str, Any]) -> bool:
-    return all(stored[name] == want[name] for name in ("value", "value_int", "value_text"))
+    """Bit for bit, as the drain compares: 0 and -0 differ."""
+    return all(repr(stored[name]) == repr(want[name]) for name in _VALUES)
 
 
 def _one(connection: "Connection", query: str, values: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any] | None:
@@ -339,7 +378,7 @@ def _one(connection: "Connection", query: str, values: tuple[Any, ...] | dict[st
         return None if row is None else dict(zip((column.name for column in cursor.description or ()), row, strict=True))
 
 
-def _all(connection: "Connection", query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+def _all(connection: "Connection", query: str, values: tuple[Any, ...] | dict[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         return cursor.fetchall()

@@ -21,6 +21,7 @@ PARAMETERS: Final[dict[str, dict[str, str]]] = {
     "type_change": {},
     "clock_skew": {"absolute_seconds": "number", "least_samples": "integer"},
     "duplicate_rate": {"least_messages": "number"},
+    "conflict_rate": {"least_conflicts": "number"},
     "quarantine_rate": {"least_messages": "number"},
     "new_series_burst": {"project_seconds": "number"},
     "sequence_gap": {"metrics": "names", "least_steps": "integer"},
@@ -34,7 +35,7 @@ BY_METRIC: Final = frozenset(
     ("range", "rate_of_change", "stuck_value", "type_change", "sequence_gap", "quarantine_rate", "rollup_equals_source")
 )
 """Rules that judge single metrics (quarantine_rate: reasons); the others know tenants and projects only."""
-SHARES: Final = frozenset(("completeness", "duplicate_rate", "quarantine_rate"))
+SHARES: Final = frozenset(("completeness", "duplicate_rate", "conflict_rate", "quarantine_rate"))
 """Rules whose threshold is a share, not percent."""
 MOST: Final = 1_000_000
 """Of what is counted: beyond lies a mistake, and further on an overflow in the statement, which would stop the rule for everybody."""

@@ -16,6 +16,7 @@ RULES: Final = (
     "type_change",
     "clock_skew",
     "duplicate_rate",
+    "conflict_rate",
     "quarantine_rate",
     "new_series_burst",
     "sequence_gap",

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from datetime import timedelta
 from typing import Any
 
 from iot_platform.settings import Settings, exports
@@ -169,6 +170,50 @@ def test_trace_tells_duplicates_and_conflicts_and_redeliveries(settings: Setting
     drain(settings)
     states = [answer(settings, "trace", "--partition", "0", "--offset", str(offset))["measurements"][0]["state"] for offset in range(5)]
     assert states == ["present", "duplicate of offset 0", "conflict: another value came first", "present", "not written (redelivery)"]
+
+
+def test_trace_shows_both_values_of_a_conflict_and_who_was_first(settings: Settings) -> None:
+    feed, now = Feed(settings), int(time.time())
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":1,"text":"1","both":true}' % now)
+    feed.send(b'{"deviceId":"other","ts":%d,"temp":2}' % now)
+    feed.send(b'{"deviceId":"d","ts":%d,"temp":2,"text":1,"both":true}' % now, age=timedelta(seconds=-1))
+    feed.send(b'[{"metric":"temp","value":1,"ts":%d},{"metric":"temp","value":2,"ts":%d}]' % (now, now))
+    feed.flush()
+    drain(settings)
+    both, temp, text = sorted(
+        answer(settings, "trace", "--partition", "0", "--offset", "2")["measurements"], key=lambda item: item["metric"]
+    )
+    assert "stored_by" not in both
+    for found, said, stored in ((temp, 2.0, {"value": 1.0}), (text, 1.0, {"value_text": "1"})):
+        assert (found["state"], found["value"]) == ("conflict: another value came first", said)
+        assert found["stored"] == {"value": None, "value_int": None, "value_text": None} | stored
+        assert (found["stored_by"]["partition"], found["stored_by"]["offset"]) == (0, 0)
+    screen = iot(settings, "trace", "--partition", "0", "--offset", "2").stdout
+    rows = [line.split() for line in screen.splitlines()]
+    assert any(
+        row[-6:] == ["2.0", "1.0", "partition", "0", "offset", "0"] for row in (list(filter(lambda c: c != "│", row)) for row in rows)
+    ), screen
+    own = answer(settings, "trace", "--partition", "0", "--offset", "3")["measurements"]
+    assert [(item["value"], item["state"].split(":")[0]) for item in own] == [(1.0, "present"), (2.0, "conflict")]
+    assert own[1]["stored_by"]["offset"] == 3, "the message contradicts itself"
+
+
+def test_status_names_projects_with_conflicts(settings: Settings) -> None:
+    feed, now = Feed(settings), int(time.time())
+    for number in range(3):
+        feed.send(b'{"ts":%d,"temp":%d}' % (now, number))
+    for project in range(7):
+        for value in range(project + 2):
+            feed.send(b'{"ts":%d,"temp":%d}' % (now, value), topic=f"mtic/msg/client/realtime/t/[red]{project}")
+    feed.flush()
+    drain(settings)
+    found = json.loads(iot(settings, "status", "--json").stdout)
+    assert found["conflicts_24h"] == 2 + sum(range(1, 8))
+    assert found["conflicts_by_project_24h"][0] == {"tenant": "t", "project": "[red]6", "conflicts": 7, "measurements": 8}
+    assert len(found["conflicts_by_project_24h"]) == 5
+    screen = " ".join(iot(settings, "status").stdout.split())
+    assert "conflicts, 24 h 30 measurements not stored (t/[red]6 7 of 8, " in screen
+    assert "others 5)" in screen
 
 
 def test_trace_shows_quarantine_and_what_kafka_has_forgotten(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Each quality rule: seeded bad data fires it, good data does not; and what it fired ends when all is well again."""
 
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -267,6 +267,53 @@ def test_projects_with_many_duplicates(world: World) -> None:
         world.send(21, {"ts": world.millis(number / 10), "v": 1})
     world.judge(22, "duplicate_rate")
     assert world.incidents("duplicate_rate") == [("", "", True, 0)]
+
+
+def test_projects_with_conflicts_are_told_with_an_example(world: World) -> None:
+    for number in range(200):
+        world.send(number / 10, {"ts": world.millis(number / 10), "v": 1, "text": "open"})
+    for number in range(3):
+        world.send(20, {"ts": world.millis(number / 10), "v": 2})
+    world.judge(21, "conflict_rate")
+    assert world.incidents("conflict_rate") == [], "3 of 403 are usual"
+    for number in range(30):
+        world.send(22 + number / 100, {"ts": world.millis(number / 10), "text": "1"})
+    world.judge(23, "conflict_rate")
+    assert world.incidents("conflict_rate") == [("", "", True, 0)]
+    found = query(world.settings, "SELECT value, kafka_partition, kafka_offset, message, example FROM quality_open")
+    ((value, partition, offset, message, example),) = found
+    assert (value, partition, offset) == (round(33 / 433, 4), 0, 200), "the first of the hour"
+    assert message == ("33 of 433 measurements were not stored: their series has another value at the same time, such as 1 and not 2 of v")
+    assert (example["device_id"], example["metric"], example["stored"], example["said"]) == ("device", "v", "1", "2")
+    assert datetime.fromisoformat(example["time"]) == world.at(0)
+    assert (example["kafka_partition"], example["kafka_offset"], example["log_generation"]) == (0, 200, 0)
+    for number in range(200):
+        world.send(90 + number / 10, {"ts": world.millis(90 + number / 10), "v": 1})
+    world.judge(111, "conflict_rate")
+    world.judge(130, "conflict_rate")
+    assert world.incidents("conflict_rate") == [("", "", False, 0)]
+
+
+def test_the_example_of_a_conflict_tells_kinds_of_values_apart(world: World) -> None:
+    """Each kind of value in an hour of its own; a flood of them is named once an hour."""
+    pairs = [
+        (1.5, "1.5", "1.5", '"1.5"'),
+        (True, False, "true", "false"),
+        (9007199254740993, 9007199254740995, "9007199254740993", "9007199254740995"),
+        ("a", "b" * 500, '"a"', '"' + "b" * 200 + '"'),
+        (0.0, -0.0, "0", "-0"),
+        ("", "\u6c34", '""', '"\u6c34"'),
+        ([1, 2], [1], '"[1,2]"', '"[1]"'),
+    ]
+    for hour, (first, second, _, _) in enumerate(pairs):
+        world.send(60 * hour, {"ts": world.millis(60 * hour), "v": first})
+        for number in range(20):
+            world.send(60 * hour + 1 + number, {"ts": world.millis(60 * hour), "v": second})
+            if number % 7 == 0:
+                world.feed.flush()
+    world.feed.flush()
+    text = "SELECT conflict_example ->> 'stored', conflict_example ->> 'said', measurement_conflicts FROM accounting_1h ORDER BY hour"
+    assert query(world.settings, text) == [(stored, said, 20) for _, _, stored, said in pairs]
 
 
 def test_projects_with_much_in_quarantine_by_reason(world: World) -> None:

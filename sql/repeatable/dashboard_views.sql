@@ -26,7 +26,7 @@ COMMENT ON VIEW batch_named IS
 CREATE OR REPLACE VIEW traffic_1h AS
 SELECT hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined, measurements, measurement_duplicates,
     measurement_conflicts,
-       last_received_at, last_committed_at
+       last_received_at, last_committed_at, conflict_example
 FROM accounting_1h;
 COMMENT ON VIEW traffic_1h IS
     'One row sums one project''s records of one Kafka partition received in one hour (UTC). Counters as in ledger.';

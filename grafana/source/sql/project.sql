@@ -1,18 +1,20 @@
 -- Queries of the dashboard Tenant / project. Each begins at its `-- name:` line.
+-- Grafana's sqlstring writes a double quote as backslash and double quote, which PostgreSQL takes as two characters: replace() undoes it,
+-- or does the same to the column (findings/grafana_sqlstring_escapes_double_quotes.sh).
 
 -- name: tenant
 SELECT DISTINCT tenant_id FROM project_named ORDER BY tenant_id
 
 -- name: project
-SELECT project_id FROM project_named WHERE tenant_id = ${tenant:sqlstring} ORDER BY project_id
+SELECT project_id FROM project_named WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') ORDER BY project_id
 
 -- name: metric
-SELECT DISTINCT metric FROM series_named WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring} ORDER BY metric
+SELECT DISTINCT metric FROM series_named WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"') ORDER BY metric
 
 -- name: device
 SELECT DISTINCT device_id AS __value, coalesce(nullif(device_id, ''), '(no device)') AS __text
 FROM series_named
-WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring} AND metric = ${metric:sqlstring}
+WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"') AND metric = replace(${metric:sqlstring}, '\"', '"')
 ORDER BY device_id
 LIMIT 5000
 
@@ -23,13 +25,13 @@ FROM generate_series(time_bucket('1 hour', $__timeFrom()::timestamptz), $__timeT
 CROSS JOIN LATERAL (
     SELECT sum(t.messages) AS messages, sum(t.measurements) AS measurements, sum(t.quarantined) AS quarantined, sum(t.duplicates) AS duplicates
     FROM traffic_1h t
-    WHERE t.hour = g.hour AND t.tenant_id = ${tenant:sqlstring} AND t.project_id = ${project:sqlstring}
+    WHERE t.hour = g.hour AND t.tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND t.project_id = replace(${project:sqlstring}, '\"', '"')
 ) h
 
 -- name: size
 SELECT series_count AS "series", source_count AS "sources"
 FROM project_named
-WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring}
+WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"')
 
 -- name: silence
 SELECT extract(epoch FROM clock_timestamp() - h.last_received_at) AS "since the last message"
@@ -37,7 +39,7 @@ FROM generate_series(time_bucket('1 hour', now() + interval '1 hour'), now() - i
 CROSS JOIN LATERAL (
     SELECT max(t.last_received_at) AS last_received_at
     FROM traffic_1h t
-    WHERE t.hour = g.hour AND t.tenant_id = ${tenant:sqlstring} AND t.project_id = ${project:sqlstring}
+    WHERE t.hour = g.hour AND t.tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND t.project_id = replace(${project:sqlstring}, '\"', '"')
 ) h
 WHERE h.last_received_at IS NOT NULL
 LIMIT 1
@@ -45,15 +47,15 @@ LIMIT 1
 -- name: incidents
 SELECT count(*) FILTER (WHERE severity = 'ERROR') AS "errors", count(*) FILTER (WHERE severity = 'WARN') AS "warnings"
 FROM quality_open
-WHERE tenant_id = ${tenant:sqlstring} AND project_id IN ('', ${project:sqlstring})
+WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id IN ('', replace(${project:sqlstring}, '\"', '"'))
 
 -- name: values
 -- Raw up to 12 hours, hourly up to 92 days, daily beyond; at most 20 devices. The planner leaves out chunks by to_timestamp, which it can compute.
 WITH chosen AS MATERIALIZED (
     SELECT series_id, coalesce(nullif(device_id, ''), '(no device)') AS device
     FROM series_named
-    WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring} AND metric = ${metric:sqlstring}
-      AND ('*' IN (${device:sqlstring}) OR device_id IN (${device:sqlstring}))
+    WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"') AND metric = replace(${metric:sqlstring}, '\"', '"')
+      AND ('*' IN (${device:sqlstring}) OR replace(device_id, '"', '\"') IN (${device:sqlstring}))
     ORDER BY device_id
     LIMIT 20
 ), span AS (
@@ -80,7 +82,7 @@ ORDER BY 1, 2
 -- name: latest
 WITH chosen AS MATERIALIZED (
     SELECT series_id FROM series_named
-    WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring}
+    WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"')
     ORDER BY device_id, metric
     LIMIT 1000
 )
@@ -96,7 +98,7 @@ CROSS JOIN LATERAL (
     SELECT sum(t.messages) AS messages, sum(t.measurements) AS measurements, sum(t.quarantined) AS quarantined,
            sum(t.measurement_conflicts) AS conflicts
     FROM traffic_1h t
-    WHERE t.hour = g.hour AND t.tenant_id = ${tenant:sqlstring} AND t.project_id = ${project:sqlstring}
+    WHERE t.hour = g.hour AND t.tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND t.project_id = replace(${project:sqlstring}, '\"', '"')
 ) h
 WHERE h.messages IS NOT NULL
 ORDER BY 1
@@ -104,20 +106,20 @@ ORDER BY 1
 -- name: quarantine
 SELECT received_at, reason, detail, topic, kafka_partition, kafka_offset, left(encode(payload, 'escape'), 200) AS payload
 FROM quarantine_named
-WHERE $__timeFilter(received_at) AND tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring}
+WHERE $__timeFilter(received_at) AND tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"')
 ORDER BY received_at DESC
 LIMIT 50
 
 -- name: open
 SELECT opened_at, severity, rule, device_id, metric, message, value, threshold, last_seen_at, flaps, tenant_id, project_id
 FROM quality_open
-WHERE tenant_id = ${tenant:sqlstring} AND project_id IN ('', ${project:sqlstring})
+WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id IN ('', replace(${project:sqlstring}, '\"', '"'))
 ORDER BY severity, opened_at DESC
 LIMIT 100
 
 -- name: marks
 SELECT opened_at AS "time", closed_at AS timeend, rule || ': ' || message AS text, severity AS tags
 FROM quality_incident_named
-WHERE tenant_id = ${tenant:sqlstring} AND project_id = ${project:sqlstring} AND $__timeFilter(opened_at)
+WHERE tenant_id = replace(${tenant:sqlstring}, '\"', '"') AND project_id = replace(${project:sqlstring}, '\"', '"') AND $__timeFilter(opened_at)
 ORDER BY opened_at DESC
 LIMIT 100

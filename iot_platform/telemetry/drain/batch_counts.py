@@ -25,7 +25,8 @@ _TIME: Final = "'epoch'::timestamptz + %s::interval"
 _LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 15)}, {_TIME}, {_TIME})"
 _ACCOUNTING: Final = """
 INSERT INTO accounting_1h AS a (hour, tenant_id, project_id, kafka_partition, messages, duplicates, quarantined,
-    measurements, measurement_duplicates, measurement_conflicts, first_offset, last_offset, last_received_at, last_committed_at) VALUES %s
+    measurements, measurement_duplicates, measurement_conflicts, first_offset, last_offset, conflict_example, last_received_at,
+    last_committed_at) VALUES %s
 ON CONFLICT (hour, tenant_id, project_id, kafka_partition) DO UPDATE SET
     messages = a.messages + excluded.messages,
     duplicates = a.duplicates + excluded.duplicates,
@@ -35,14 +36,16 @@ ON CONFLICT (hour, tenant_id, project_id, kafka_partition) DO UPDATE SET
     measurement_conflicts = a.measurement_conflicts + excluded.measurement_conflicts,
     first_offset = least(a.first_offset, excluded.first_offset),
     last_offset = greatest(a.last_offset, excluded.last_offset),
+    conflict_example = coalesce(a.conflict_example, excluded.conflict_example),
     last_received_at = greatest(a.last_received_at, excluded.last_received_at),
     last_committed_at = excluded.last_committed_at"""
-_ACCOUNTING_ROW: Final = f"({_TIME}, {', '.join(['%s'] * 11)}, {_TIME}, clock_timestamp())"
+_ACCOUNTING_ROW: Final = f"({_TIME}, {', '.join(['%s'] * 11)}, %s::jsonb, {_TIME}, clock_timestamp())"
 
 
 @dataclass(slots=True)
 class Group(Counts):
-    """Records of one hour (µs of its start), project and partition."""
+    """Records of one hour (µs of its start), project and partition. `conflict_at`: the first conflict among the measurements (-1: none);
+    `conflict_example`: what conflict_examples made of it, JSON."""
 
     hour: int = 0
     project: Project = ("", "")
@@ -50,6 +53,8 @@ class Group(Counts):
     first_offset: int = 0
     last_offset: int = 0
     last_received_at: int = 0
+    conflict_at: int = -1
+    conflict_example: str | None = None
 
 
 @dataclass(slots=True)
@@ -108,18 +113,35 @@ def group(
     np.minimum.at(first_offset, member, offset)
     np.maximum.at(last_offset, member, offset)
     np.maximum.at(last_received, member, received_at)
+    conflict_at = _first_of_each(of_measurement, measurement_outcome == CONFLICT, count)
     return [
         Group(
-            **{name: int(sums[name][index]) for name in COUNTERS},
+            **_counters_at(sums, index),
             hour=int(hour[row]) * HOUR_US,
             project=projects[project[row]],
             partition=int(partition[row]),
             first_offset=int(first_offset[index]),
             last_offset=int(last_offset[index]),
             last_received_at=int(last_received[index]),
+            conflict_at=conflict_at[index],
         )
         for index, row in enumerate(example.tolist())
     ]
+
+
+def _counters_at(sums: dict[str, npt.NDArray[np.intp]], index: int) -> dict[str, Any]:
+    return {name: int(sums[name][index]) for name in COUNTERS}
+
+
+def _first_of_each(member: npt.NDArray[np.intp], chosen: npt.NDArray[np.bool_], count: int) -> list[int]:
+    """Of each of `count` groups, the first chosen position; -1 where none is."""
+    first = np.full(count, -1)
+    positions = np.flatnonzero(chosen)
+    if len(positions):
+        groups, at = np.unique(member[positions], return_index=True)
+        first[groups] = positions[at]
+    found: list[int] = first.tolist()
+    return found
 
 
 def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: str) -> None:
@@ -160,6 +182,7 @@ def write_hours(cursor: Cursor, groups: list[Group]) -> None:
             *_counters(item),
             item.first_offset,
             item.last_offset,
+            item.conflict_example,
             _interval(item.last_received_at),
         )
         for item in sorted(groups, key=lambda item: (item.hour, item.project, item.partition))

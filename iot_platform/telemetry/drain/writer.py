@@ -13,6 +13,7 @@ from psycopg2.extras import execute_values
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
+from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
 from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
 from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, Plan, message_rows, project_indices, quarantine_rows, resolve_names
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
@@ -60,6 +61,7 @@ class Writer:
         self._connections = ConnectionIds(connection)
         self._redelivery = Redelivery(connection, rules.in_flight_window)
         self._measurements = MeasurementWriter(connection)
+        self._conflict_examples = ConflictExamples()
         self.in_doubt: Outcome | None = None
         """The batch whose COMMIT was sent and not answered."""
         with connection.cursor() as cursor:
@@ -101,6 +103,7 @@ class Writer:
             note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
             outcome = self._outcome(plan, catalog, values.row, result)
+            self._conflict_examples.fill(cursor, outcome.groups, values, plan.records)
             batch_counts.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)
         self.in_doubt = outcome
         self._connection.commit()

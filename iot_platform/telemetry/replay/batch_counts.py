@@ -11,6 +11,7 @@ from psycopg2.extras import execute_values
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
+from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
 from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.retries import LedgerKey
@@ -51,7 +52,10 @@ def write(cursor: Cursor, names: Names, work: Work) -> list[LedgerKey]:
         rows += _rows(names, work, touched & of_log, changes, generation)
     if rows:
         execute_values(cursor, _LEDGER, rows, template=_LEDGER_ROW)
-        batch_counts.write_hours(cursor, _bounded(cursor, groups))
+        groups = _bounded(cursor, groups)
+        if work.values is not None:
+            ConflictExamples().fill(cursor, groups, work.values, records)
+        batch_counts.write_hours(cursor, groups)
     return [row[4:8] for row in rows]
 
 
@@ -103,7 +107,7 @@ def _groups(work: Work, mask: Bools, project: Any, *, bad: bool, outcomes: tuple
     place[rows] = np.arange(len(rows), dtype=np.int32)
     row_of = work.values.row if work.values is not None else np.zeros(0, np.int32)
     counted = np.isin(work.result, outcomes) & mask[row_of]
-    return batch_counts.group(
+    groups = batch_counts.group(
         partition=records.partition[rows],
         offset=records.offset[rows],
         received_at=records.envelope.received_at[rows],
@@ -114,6 +118,11 @@ def _groups(work: Work, mask: Bools, project: Any, *, bad: bool, outcomes: tuple
         measurement_row=place[row_of[counted]],
         measurement_outcome=work.result[counted],
     )
+    positions = np.flatnonzero(counted)
+    for group in groups:
+        if group.conflict_at >= 0:
+            group.conflict_at = int(positions[group.conflict_at])
+    return groups
 
 
 def merged(plus: Iterable[Group], minus: Iterable[Group]) -> list[Group]:
@@ -131,6 +140,7 @@ def merged(plus: Iterable[Group], minus: Iterable[Group]) -> list[Group]:
             known.first_offset = min(known.first_offset, group.first_offset)
             known.last_offset = max(known.last_offset, group.last_offset)
             known.last_received_at = max(known.last_received_at, group.last_received_at)
+            known.conflict_at = max(known.conflict_at, group.conflict_at)
     return [group for group in found.values() if any(getattr(group, name) for name in COUNTERS)]
 
 

@@ -3,6 +3,7 @@
 import json
 import zlib
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from iot_platform.audit.refresh import refresh
@@ -19,21 +20,41 @@ from iot_platform.telemetry.drain.log_ends import note_watermarks
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
 
-TENANT, PROJECT = TOPIC.split("/")[-2:]
-DEVICE = "press-1"
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose dashboards are filled: a device that its topic names, or (`topic_names_it` False) its payload."""
+
+    tenant: str
+    project: str
+    device: str
+    topic_names_it: bool = True
+
+    @property
+    def topic(self) -> str:
+        """What its messages are published to."""
+        return "/".join([*TOPIC.split("/")[:-2], self.tenant, self.project, *([self.device] if self.topic_names_it else [])])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the payload must say."""
+        return {} if self.topic_names_it else {"deviceId": self.device}
+
+
+PLAIN = Subject(*TOPIC.split("/")[-2:], "press-1")  # type: ignore[arg-type]
 CHOICES: dict[str, str | list[str]] = {
-    "tenant": TENANT,
-    "project": PROJECT,
-    "device": DEVICE,
+    "tenant": PLAIN.tenant,
+    "project": PLAIN.project,
+    "device": PLAIN.device,
     "metric": "humidity",
     "rule": ["range", "completeness"],
 }
 _SIMULATED = 1500
 
 
-def fill(settings: Settings, accountant: Accountant) -> None:
-    """A simulated fleet, one device with 80 days of history, refused messages, a report of the ingest daemon with something in its spool,
-    rollups, an open and an ended incident, an accepted loss."""
+def fill(settings: Settings, accountant: Accountant, subject: Subject = PLAIN) -> None:
+    """A simulated fleet, one device (`subject`) with 80 days of history, refused messages, a report of the ingest daemon with something in
+    its spool, rollups, an open and an ended incident, an accepted loss."""
     feed = Feed(settings)
     now = datetime.now(UTC)
     started = int((now - timedelta(minutes=50)).timestamp() * 1_000_000)
@@ -44,10 +65,13 @@ def fill(settings: Settings, accountant: Accountant) -> None:
         feed.send(message.payload, topic=message.topic, partition=zlib.crc32(message.topic.encode()) % 2)
         sent += 1
     for age in (*(timedelta(hours=6 * step) for step in range(320)), *(timedelta(minutes=step) for step in range(300))):
-        _press(feed, now - age, humidity=40 + age.seconds % 20, rssi=-60)
+        _press(feed, subject, now - age, humidity=40 + age.seconds % 20, rssi=-60)
+        sent += 1
+    for value in (41, 42):  # at the same time: a conflict
+        _press(feed, subject, now - timedelta(minutes=3, seconds=7), humidity=value)
         sent += 1
     for payload in (b"broken", b"[1,", b'{"ts": "never"}'):
-        feed.send(payload, topic=f"{TOPIC}/{DEVICE}", partition=0)
+        feed.send(payload, topic=subject.topic, partition=0)
         sent += 1
     feed.flush()
     drain(settings)
@@ -57,21 +81,21 @@ def fill(settings: Settings, accountant: Accountant) -> None:
     with closing(connect(settings)) as connection, TopicOffsets(settings) as topic:
         refresh(reported, connection, 30, lambda _: None)
         note_watermarks(connection, settings.kafka_topic, topic.end(topic.partitions()), {})
-    _incidents(settings, feed)
+    _incidents(settings, feed, subject)
     _lose(settings, feed)
 
 
-def _press(feed: Feed, time: datetime, **values: float) -> None:
-    payload = {"ts": int(time.timestamp() * 1000), **values}
-    feed.send(json.dumps(payload).encode(), topic=f"{TOPIC}/{DEVICE}", partition=0)
+def _press(feed: Feed, subject: Subject, time: datetime, **values: float) -> None:
+    payload = {"ts": int(time.timestamp() * 1000), **subject.names, **values}
+    feed.send(json.dumps(payload).encode(), topic=subject.topic, partition=0)
 
 
-def _incidents(settings: Settings, feed: Feed) -> None:
+def _incidents(settings: Settings, feed: Feed, subject: Subject) -> None:
     """Humidity and rssi of the press are impossible; then nobody wants to know about its rssi any more, which ends that incident."""
     with closing(connect(settings)) as connection:
         write_rules(connection, [RuleSetting(rule="range", metric="humidity", severity="ERROR")])
         evaluate(settings)
-        _press(feed, datetime.now(UTC), humidity=500, rssi=500)
+        _press(feed, subject, datetime.now(UTC), humidity=500, rssi=500)
         feed.flush()
         drain(settings)
         evaluate(settings)

@@ -93,8 +93,8 @@ def _built_in(window: Range, name: str, form: str) -> str:
 
 def _formatted(value: Value, form: str | None) -> str:
     several = value if isinstance(value, list) else [value]
-    if form == "sqlstring":
-        return ",".join("'" + item.replace("'", "''") + "'" for item in several)
+    if form == "sqlstring":  # the backslash is Grafana's mistake: PostgreSQL takes it as a character
+        return ",".join("'" + item.replace("'", "''").replace('"', '\\"') + "'" for item in several)
     if form == "raw":
         return ",".join(several)
     if form is None:  # what the data source does by itself: one value is only escaped, several are quoted
