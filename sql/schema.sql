@@ -1098,12 +1098,12 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW tenant.latest WITH (security_barrier=true)
 --     One row is the latest measurement of one series of the tenant that asks.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, unit text)
+--     text, unit text, flags smallint)
 
 -- VIEW tenant.measurement WITH (security_barrier=true)
 --     One row is one measurement of the tenant that asks.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, unit text)
+--     text, unit text, flags smallint)
 
 -- VIEW tenant.measurement_1d WITH (security_barrier=true)
 --     One row is one day (UTC) of one series of the tenant that asks; columns as in public.measurement_1d.
@@ -1120,7 +1120,8 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW tenant.message WITH (security_barrier=true)
 --     One row is one message of the tenant that asks.
 --     (received_at timestamptz, topic text, tenant_id text, project_id text, device_id text, kafka_partition integer, kafka_offset bigint,
---     payload bytea, duplicate_of bigint, time_source text, dup boolean, retain boolean, qos smallint, log_generation integer)
+--     payload bytea, duplicate_of bigint, time_source text, dup boolean, retain boolean, qos smallint, log_generation integer,
+--     time_shift_us integer)
 
 -- VIEW tenant.quality WITH (security_barrier=true)
 --     One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.
