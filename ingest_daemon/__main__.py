@@ -26,6 +26,7 @@ from ingest_daemon.errors import SettingsError, UnsafeBrokerError
 from ingest_daemon.inflight import InFlight
 from ingest_daemon.kafka import Channel
 from ingest_daemon.metrics import Metrics
+from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.settings import Settings, load
 from ingest_daemon.sink import Sink
 from ingest_daemon.spool import Spool
@@ -104,7 +105,8 @@ def serve(settings: Settings) -> int:
     in_flight = InFlight()
     spool = Spool(SpoolThread(store), store.last_id, found, time.monotonic)
     sink = Sink(settings, in_flight, spool, clock_watch=clock_watch, credentials=credentials)
-    bridge = Bridge(settings, state, in_flight, sink, accounting)
+    receive_clock = ReceiveClock(settings.ingest_state_dir, settings.ingest_client_id)
+    bridge = Bridge(settings, state, in_flight, sink, accounting, receive_clock)
     metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)
@@ -132,6 +134,7 @@ def serve(settings: Settings) -> int:
         watch.stop()
         server.shutdown()
         accounting.close()
+        receive_clock.close()
         state.close()
     log.info("stopped", left_to_redelivery=left, spooled=sink.level.entries)
     return 4 if left else 0

@@ -8,6 +8,7 @@ import structlog
 from ingest_daemon import envelope
 from ingest_daemon.accounting import Accounting, Turn
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
+from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.sink import Sink
@@ -25,11 +26,14 @@ log = structlog.get_logger("ingest.bridge")
 class Bridge:
     """Each message: received → Kafka or the spool has it → acknowledged; a death in between means redelivery."""
 
-    def __init__(self, settings: Settings, state: StateDir, in_flight: InFlight, sink: Sink, accounting: Accounting) -> None:
+    def __init__(  # noqa: PLR0917  its parts, each once
+        self, settings: Settings, state: StateDir, in_flight: InFlight, sink: Sink, accounting: Accounting, receive_clock: ReceiveClock
+    ) -> None:
         self._settings = settings
         self._state = state
         self._sink = sink
         self._accounting = accounting
+        self._receive_clock = receive_clock
         self._client_id = settings.ingest_client_id.encode()
         self._session = Session(settings, state, self._opened, self._closed)
         self._connection: Connection | None = None
@@ -86,13 +90,12 @@ class Bridge:
 
     def _turn(self, limit: int) -> None:
         readable = self._session.wait(self._pause_seconds(), limit)
-        received_at_us = time.time_ns() // 1000
         messages = self._session.receive(limit, readable=readable)
-        self._accept(messages, received_at_us)
+        last_received_us = self._accept(messages)
         self._sink.poll()
         settled = self._in_flight.settle(self._connection)
         # Before anything of it can be acknowledged or deleted: a kill must find it counted.
-        self._record(received_at_us if messages else 0, settled)
+        self._record(last_received_us, settled)
         self._session.acknowledge(settled.packet_ids)
         self._sink.push()
         self._session.serve()
@@ -100,10 +103,12 @@ class Bridge:
         if settled.last or not len(self._in_flight):
             self._last_settled = self._last_turn
 
-    def _accept(self, messages: list[Message], received_at_us: int) -> None:
+    def _accept(self, messages: list[Message]) -> int:
+        """Number, stamp and send them; the last receive time, 0 without any."""
         connection = self._connection
-        if connection is None:
-            return  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
+        if connection is None or not messages:
+            return 0  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
+        received_at_us = self._receive_clock.take(len(messages))
         number, client_id = connection.number, self._client_id
         pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
         for first, topic, packet_id, payload in messages:
@@ -113,9 +118,11 @@ class Bridge:
             )
             add(pending)
             send(pending)
+            received_at_us += 1
             if first & 0x08:
                 self._redelivered += 1
         self._received += len(messages)
+        return received_at_us - 1
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""

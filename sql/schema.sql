@@ -283,7 +283,8 @@ CREATE TABLE measurement (
     series_id integer NOT NULL,
     value double precision,
     value_int bigint,
-    value_text text
+    value_text text,
+    flags smallint
 );
 SELECT create_hypertable('measurement', by_range('time', INTERVAL '1 days'), create_default_indexes => false);
 CREATE UNIQUE INDEX measurement_series_id_time_key ON measurement USING btree (series_id, "time");
@@ -292,6 +293,10 @@ COMMENT ON COLUMN measurement.value IS 'The number, or 1 and 0 for booleans; nul
 COMMENT ON COLUMN measurement.value_int IS 'The exact integer where a double cannot hold it; else null.';
 COMMENT ON COLUMN measurement.value_text IS
     'Strings, true and false, compact JSON of arrays, digits of integers beyond 64 bits; else null.';
+COMMENT ON COLUMN measurement.flags IS
+    'Null: an ordinary reading. 1: it stands some microseconds behind its time, because another reading was there (receive times, or '
+    'the project''s option conflicts = keep). 2: from a retained message without a time of its own: a state, received now, set at some '
+    'time before.';
 
 CREATE TABLE measurement_1d_stored (
     bucket timestamptz NOT NULL,
@@ -340,7 +345,8 @@ CREATE TABLE message (
     time_source smallint NOT NULL,
     payload bytea NOT NULL,
     log_generation integer DEFAULT 0 NOT NULL,
-    duplicate_of_generation integer
+    duplicate_of_generation integer,
+    time_shift_us integer
 );
 SELECT create_hypertable('message', by_range('received_at', INTERVAL '1 days'), create_default_indexes => false);
 CREATE INDEX message_received_at_idx ON message USING brin (received_at, kafka_offset, connection_id, sequence) WITH (pages_per_range='64', autosummarize='on');
@@ -357,6 +363,9 @@ COMMENT ON COLUMN message.time_source IS '0: its measurements carry the receive 
 COMMENT ON COLUMN message.log_generation IS
     'Which log of the Kafka partition the offset is of (kafka_offset.log_generation): partition, generation and offset name a record.';
 COMMENT ON COLUMN message.duplicate_of_generation IS 'Generation of the log that duplicate_of is an offset of; null: the row''s own.';
+COMMENT ON COLUMN message.time_shift_us IS
+    'By how many microseconds the measurements that carry its receive time stand behind it, because those of another message were '
+    'there. Null: by none. Decoding the message again gives the same places.';
 
 CREATE TABLE mqtt_connection (
     connection_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
@@ -429,6 +438,25 @@ COMMENT ON TABLE project IS 'One row is one project of one tenant, created by it
 COMMENT ON COLUMN project.series_count IS
     'Rows of series for this project; the drain keeps it exact and bounds it by IOT_MAX_SERIES_PER_PROJECT.';
 COMMENT ON COLUMN project.source_count IS 'Rows of source for this project; the same bound holds.';
+
+CREATE TABLE project_option (
+    tenant_id text DEFAULT ''::text NOT NULL,
+    project_id text DEFAULT ''::text NOT NULL,
+    name text NOT NULL,
+    value text NOT NULL,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    changed_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT project_option_pkey PRIMARY KEY (tenant_id, project_id, name),
+    CONSTRAINT project_option_check CHECK (((tenant_id <> ''::text) OR (project_id = ''::text))),
+    CONSTRAINT project_option_value_check CHECK (((((((((name = 'conflicts'::text) AND (value = 'first'::text)) OR ((name = 'conflicts'::text) AND (value = 'last'::text))) OR ((name = 'conflicts'::text) AND (value = 'keep'::text))) OR ((name = 'retained'::text) AND (value = 'changes'::text))) OR ((name = 'retained'::text) AND (value = 'all'::text))) OR ((name = 'numbers_in_strings'::text) AND (value = 'off'::text))) OR ((name = 'numbers_in_strings'::text) AND (value = 'on'::text))))
+);
+COMMENT ON TABLE project_option IS
+    'One row is one option of how messages become measurements: of everybody (tenant and project empty), of one tenant, or of one '
+    'project. The most specific one counts; without any, the default of the release. Running drains take a change with their next '
+    'shift.';
+COMMENT ON COLUMN project_option.name IS
+    'conflicts: what becomes of another value for a series and time that has one. retained: whether a retained message without a time '
+    'of its own is stored when it only repeats the value before it. numbers_in_strings: whether "21.5" is a number.';
 
 CREATE TABLE quality_cadence (
     first_received_at timestamptz NOT NULL,
@@ -842,10 +870,12 @@ CREATE TABLE series_latest (
     value double precision,
     value_int bigint,
     value_text text,
+    flags smallint,
     CONSTRAINT series_latest_pkey PRIMARY KEY (series_id)
 ) WITH (fillfactor=50);
 COMMENT ON TABLE series_latest IS
     'One row is the measurement with the greatest time of one series, written in the same transaction as the measurement.';
+COMMENT ON COLUMN series_latest.flags IS 'As measurement.flags.';
 
 CREATE TABLE source (
     source_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
@@ -974,7 +1004,7 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW latest_named
 --     One row is the latest measurement of one series, with its names.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, series_id integer, unit text)
+--     text, series_id integer, unit text, flags smallint)
 
 -- VIEW measurement_1d
 --     One row is one day (UTC) of one series, from its hours; columns as in measurement_1h.
@@ -1002,14 +1032,14 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW measurement_named
 --     One row is one measurement with the names of its series.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, series_id integer, unit text)
+--     text, series_id integer, unit text, flags smallint)
 
 -- VIEW message_named
 --     One row is one message with its topic, names and MQTT details.
 --     (received_at timestamptz, topic text, tenant_id text, project_id text, device_id text, kafka_partition integer, kafka_offset bigint,
 --     payload bytea, duplicate_of bigint, time_source text, client_id text, connection_number bigint, sequence bigint, packet_id integer,
 --     dup boolean, retain boolean, qos smallint, source_id integer, connection_id integer, log_generation integer, duplicate_of_generation
---     integer)
+--     integer, time_shift_us integer)
 
 -- VIEW partition_progress
 --     One row is one Kafka partition: how far the drain is, and how old the messages of its last batch were when they were committed, and
@@ -1074,12 +1104,12 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW tenant.latest WITH (security_barrier=true)
 --     One row is the latest measurement of one series of the tenant that asks.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, unit text)
+--     text, unit text, flags smallint)
 
 -- VIEW tenant.measurement WITH (security_barrier=true)
 --     One row is one measurement of the tenant that asks.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, unit text)
+--     text, unit text, flags smallint)
 
 -- VIEW tenant.measurement_1d WITH (security_barrier=true)
 --     One row is one day (UTC) of one series of the tenant that asks; columns as in public.measurement_1d.
@@ -1096,7 +1126,8 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- VIEW tenant.message WITH (security_barrier=true)
 --     One row is one message of the tenant that asks.
 --     (received_at timestamptz, topic text, tenant_id text, project_id text, device_id text, kafka_partition integer, kafka_offset bigint,
---     payload bytea, duplicate_of bigint, time_source text, dup boolean, retain boolean, qos smallint, log_generation integer)
+--     payload bytea, duplicate_of bigint, time_source text, dup boolean, retain boolean, qos smallint, log_generation integer,
+--     time_shift_us integer)
 
 -- VIEW tenant.quality WITH (security_barrier=true)
 --     One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.

@@ -16,6 +16,7 @@ from iot_platform.cli import (
     metrics,
     migrate,
     offsets,
+    project,
     quality,
     replay,
     retention,
@@ -49,6 +50,7 @@ environment.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)
+project.register(app)
 quality.register(app)
 replay.register(app)
 retention.register(app)

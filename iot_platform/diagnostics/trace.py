@@ -32,7 +32,7 @@ ORDER BY log_generation DESC, committed_at DESC LIMIT 1
 """
 _MESSAGE: Final = """
 SELECT received_at, topic, tenant_id, project_id, device_id, time_source, duplicate_of, duplicate_of_generation, client_id,
-       connection_number, sequence, packet_id, dup, retain, qos, payload, source_id
+       connection_number, sequence, packet_id, dup, retain, qos, payload, source_id, time_shift_us
 FROM message_named
 WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s AND log_generation = %s ORDER BY received_at DESC LIMIT 1
 """
@@ -314,7 +314,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
 
     row = trace.row or {}
-    received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1))
+    received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1)) + (row["time_shift_us"] or 0)
     payload = bytes(row["payload"])
     rules = DecodeRules.from_settings(settings)
     outcome = decode_one(rules, row["topic"].encode(), payload, received_us)

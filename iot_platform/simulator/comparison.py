@@ -23,7 +23,8 @@ _MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 _IN_SCOPE = "record_place(log_generation, kafka_offset) >= coalesce((%(places)s::jsonb ->> kafka_partition::text)::bigint, 0)"
 _MESSAGES = f"""
 SELECT kafka_partition, log_generation, kafka_offset, topic, payload, duplicate_of_generation, duplicate_of,
-       tenant_id, project_id, device_id, time_source, {_MICROSECONDS.format("received_at")}, connection_number, sequence, packet_id, dup
+       tenant_id, project_id, device_id, time_source,
+       {_MICROSECONDS.format("received_at")} + coalesce(time_shift_us, 0), connection_number, sequence, packet_id, dup
 FROM message_named WHERE {_IN_SCOPE} ORDER BY 1, 2, 3
 """  # noqa: S608 - parts of our own
 _QUARANTINE = f"""
@@ -80,7 +81,7 @@ class Row:
     duplicate_of: tuple[int, int] | None  # generation and offset of the first copy
     reason: str | None
     names: tuple[str, ...] = ()
-    received_us: int = 0
+    received_us: int = 0  # with time_shift_us: the time of what has none of its own
     delivery: tuple[Any, ...] = ()  # connection number, sequence, packet id, DUP: only to explain differences
 
 

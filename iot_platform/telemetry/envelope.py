@@ -14,6 +14,7 @@ LAYOUT: Final = np.dtype(
 )
 """`struct` format !BBHqqQ; the MQTT client id (UTF-8) follows."""
 DUP: Final = 1
+RETAIN: Final = 2
 MAX_CLIENT_ID_BYTES: Final = 1024
 """As stored, escapes included: an index entry holds 2,700."""
 EARLIEST: Final = 946_684_800_000_000

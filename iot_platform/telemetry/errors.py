@@ -25,6 +25,10 @@ class ReplayError(DrainError):
     """What was selected for a replay does not exist. Never retry."""
 
 
+class OptionError(DrainError):
+    """An option or value that projects do not have. Never retry."""
+
+
 def accept_command(partitions: list[int]) -> str:
     """What a person runs to accept a loss."""
     return "iot offsets accept " + " ".join(f"--partition {partition}" for partition in partitions)

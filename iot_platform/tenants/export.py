@@ -22,7 +22,7 @@ from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.export_tables import TABLES, ExportTable
 from iot_platform.tenants.listing import require
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """1: without the manifest's digest of itself. 2: the rollups' columns without value_."""
 SEALED: Final = 2
 """The first format with that digest."""

@@ -69,8 +69,9 @@ TABLES: Final = (
             "latest_value": pl.Float64,
             "latest_value_int": pl.Int64,
             "latest_value_text": pl.String,
+            "latest_flags": pl.Int16,
         },
-        "SELECT s.series_id, s.project_id, s.device_id, s.metric, s.unit, s.first_seen_at, l.time, l.value, l.value_int, l.value_text"
+        "SELECT s.series_id, s.project_id, s.device_id, s.metric, s.unit, s.first_seen_at, l.time, l.value, l.value_int, l.value_text, l.flags"
         " FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.tenant_id = %(tenant)s ORDER BY s.series_id",
     ),
     ExportTable(
@@ -87,6 +88,7 @@ TABLES: Final = (
             "duplicate_of": pl.Int64,
             "duplicate_of_generation": pl.Int32,
             "time_source": pl.String,
+            "time_shift_us": pl.Int32,
             "client_id": pl.String,
             "connection_number": pl.Int64,
             "sequence": pl.Int64,
@@ -96,7 +98,8 @@ TABLES: Final = (
             "qos": pl.Int16,
         },
         "SELECT received_at, topic, project_id, device_id, kafka_partition, log_generation, kafka_offset, payload, duplicate_of,"
-        " duplicate_of_generation, time_source, client_id, connection_number, sequence, packet_id, dup, retain, qos FROM message_named"
+        " duplicate_of_generation, time_source, time_shift_us, client_id, connection_number, sequence, packet_id, dup, retain, qos"
+        " FROM message_named"
         " WHERE tenant_id = %(tenant)s AND received_at >= %(start)s AND received_at < %(end)s"
         " ORDER BY received_at, kafka_partition, log_generation, kafka_offset",
         time="received_at",
@@ -113,8 +116,9 @@ TABLES: Final = (
             "value_int": pl.Int64,
             "value_text": pl.String,
             "unit": pl.String,
+            "flags": pl.Int16,
         },
-        "SELECT time, project_id, device_id, metric, value, value_int, value_text, unit FROM measurement_named"
+        "SELECT time, project_id, device_id, metric, value, value_int, value_text, unit, flags FROM measurement_named"
         " WHERE tenant_id = %(tenant)s AND time >= %(start)s AND time < %(end)s ORDER BY series_id, time",
         time="time",
         chunks="measurement",

@@ -19,7 +19,7 @@ from iot_platform.orchestration.rollup_run import evaluate_rollups
 from iot_platform.rollups import Rebuild, roll_up
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import rollup_notes
-from iot_platform.telemetry.drain.measurements import copy
+from iot_platform.telemetry.drain.stage import copy
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.rollups import DAY, HOUR, RollupFeed, Row, days, hours
 

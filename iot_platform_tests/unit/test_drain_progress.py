@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot_platform.telemetry.drain.batch_counts import HOUR_US, group
-from iot_platform.telemetry.drain.measurements import Values, by_key
 from iot_platform.telemetry.drain.progress import PartitionProgress
+from iot_platform.telemetry.drain.values import Values, by_key
 
 
 def test_freshness_quantiles_are_right_to_a_few_percent() -> None:

@@ -44,6 +44,9 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_writer') THEN
         GRANT USAGE ON SCHEMA public TO iot_writer;
         GRANT SELECT, INSERT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, dead_letter TO iot_writer;
+        -- Where a project wants the last value of a conflict. Only the values change; but TimescaleDB takes no rights on single columns of
+        -- a table that can be compressed.
+        GRANT UPDATE ON measurement TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
@@ -62,7 +65,7 @@ BEGIN
         GRANT SELECT, INSERT ON rollup_change TO iot_writer;
         -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it
         -- themselves.
-        GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy, project_option TO iot_writer;
         GRANT SELECT ON retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
@@ -85,7 +88,7 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
-            schema_migration TO iot_reader;
+            schema_migration, project_option TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;

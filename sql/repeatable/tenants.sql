@@ -78,13 +78,14 @@ $$;
 
 CREATE OR REPLACE VIEW tenant.measurement WITH (security_barrier) AS
 SELECT m.time, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, m.value, m.value_int, m.value_text, s.unit || '' AS unit
+       s.metric || '' AS metric, m.value, m.value_int, m.value_text, s.unit || '' AS unit, m.flags
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT m.time,
            CASE WHEN m.series_id = s.series_id THEN m.value END AS value,
            CASE WHEN m.series_id = s.series_id THEN m.value_int END AS value_int,
-           CASE WHEN m.series_id = s.series_id THEN m.value_text END AS value_text
+           CASE WHEN m.series_id = s.series_id THEN m.value_text END AS value_text,
+           CASE WHEN m.series_id = s.series_id THEN m.flags END AS flags
     FROM public.measurement m WHERE m.series_id = s.series_id ORDER BY m.time
 ) m
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
@@ -92,13 +93,14 @@ COMMENT ON VIEW tenant.measurement IS 'One row is one measurement of the tenant 
 
 CREATE OR REPLACE VIEW tenant.latest WITH (security_barrier) AS
 SELECT l.time, (SELECT tenant.current_tenant()) AS tenant_id, s.project_id || '' AS project_id, s.device_id || '' AS device_id,
-       s.metric || '' AS metric, l.value, l.value_int, l.value_text, s.unit || '' AS unit
+       s.metric || '' AS metric, l.value, l.value_int, l.value_text, s.unit || '' AS unit, l.flags
 FROM public.series s
 CROSS JOIN LATERAL (
     SELECT CASE WHEN l.series_id = s.series_id THEN l.time END AS time,
            CASE WHEN l.series_id = s.series_id THEN l.value END AS value,
            CASE WHEN l.series_id = s.series_id THEN l.value_int END AS value_int,
-           CASE WHEN l.series_id = s.series_id THEN l.value_text END AS value_text
+           CASE WHEN l.series_id = s.series_id THEN l.value_text END AS value_text,
+           CASE WHEN l.series_id = s.series_id THEN l.flags END AS flags
     FROM public.series_latest l WHERE l.series_id = s.series_id ORDER BY l.series_id
 ) l
 WHERE s.tenant_id = (SELECT tenant.current_tenant());
@@ -158,7 +160,8 @@ SELECT m.received_at,
        CASE WHEN m.source_id = s.source_id THEN (m.flags & 1) <> 0 END AS dup,
        CASE WHEN m.source_id = s.source_id THEN (m.flags & 2) <> 0 END AS retain,
        CASE WHEN m.source_id = s.source_id THEN ((m.flags >> 2) & 3)::smallint END AS qos,
-       CASE WHEN m.source_id = s.source_id THEN m.log_generation END AS log_generation
+       CASE WHEN m.source_id = s.source_id THEN m.log_generation END AS log_generation,
+       CASE WHEN m.source_id = s.source_id THEN m.time_shift_us END AS time_shift_us
 FROM public.message m
 JOIN public.source s ON s.source_id = m.source_id
 WHERE s.tenant_id = (SELECT tenant.current_tenant());

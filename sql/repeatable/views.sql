@@ -1,6 +1,6 @@
 -- Names for people and Grafana. Columns may be added at the end only: CREATE OR REPLACE VIEW allows nothing else.
 CREATE OR REPLACE VIEW measurement_named AS
-SELECT m.time, s.tenant_id, s.project_id, s.device_id, s.metric, m.value, m.value_int, m.value_text, m.series_id, s.unit
+SELECT m.time, s.tenant_id, s.project_id, s.device_id, s.metric, m.value, m.value_int, m.value_text, m.series_id, s.unit, m.flags
 FROM measurement m
 JOIN series s USING (series_id);
 COMMENT ON VIEW measurement_named IS 'One row is one measurement with the names of its series.';
@@ -11,7 +11,8 @@ SELECT m.received_at, s.topic, s.tenant_id, s.project_id, s.device_id, m.kafka_p
        c.client_id, c.connection_number, m.sequence, m.packet_id,
        (m.flags & 1) <> 0 AS dup, (m.flags & 2) <> 0 AS retain, ((m.flags >> 2) & 3)::smallint AS qos,
        m.source_id, m.connection_id, m.log_generation,
-       CASE WHEN m.duplicate_of IS NOT NULL THEN coalesce(m.duplicate_of_generation, m.log_generation) END AS duplicate_of_generation
+       CASE WHEN m.duplicate_of IS NOT NULL THEN coalesce(m.duplicate_of_generation, m.log_generation) END AS duplicate_of_generation,
+       m.time_shift_us
 FROM message m
 JOIN source s USING (source_id)
 LEFT JOIN mqtt_connection c USING (connection_id);
@@ -28,7 +29,7 @@ LEFT JOIN mqtt_connection c USING (connection_id);
 COMMENT ON VIEW quarantine_named IS 'One row is one quarantined message with its MQTT details.';
 
 CREATE OR REPLACE VIEW latest_named AS
-SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.value_int, l.value_text, l.series_id, s.unit
+SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.value_int, l.value_text, l.series_id, s.unit, l.flags
 FROM series_latest l
 JOIN series s USING (series_id);
 COMMENT ON VIEW latest_named IS 'One row is the latest measurement of one series, with its names.';

@@ -11,8 +11,8 @@ from psycopg2.extras import execute_values
 
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.drain.catalog import Project
-from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
 from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
+from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, has_outcome
 from iot_platform.telemetry.records import Generations, LastRecord, Ranges
 
 HOUR_US: Final = 3_600_000_000
@@ -91,7 +91,8 @@ def group(
     measurement_row: npt.NDArray[np.int32],
     measurement_outcome: npt.NDArray[np.uint8],
 ) -> list[Group]:
-    """Count n records (columns) and their measurements (record and outcome of each)."""
+    """Count n records (columns) and their measurements (record and outcome of each). One that is kept beside another value is a measurement
+    and a conflict."""
     if not len(partition):
         return []
     hour = received_at // HOUR_US
@@ -104,9 +105,9 @@ def group(
         "messages": np.bincount(member[~bad], minlength=count),
         "duplicates": np.bincount(member[duplicate], minlength=count),
         "quarantined": np.bincount(member[bad], minlength=count),
-        "measurements": np.bincount(of_measurement[measurement_outcome == INSERTED], minlength=count),
+        "measurements": np.bincount(of_measurement[has_outcome(measurement_outcome, ADDED)], minlength=count),
         "measurement_duplicates": np.bincount(of_measurement[measurement_outcome == DUPLICATE], minlength=count),
-        "measurement_conflicts": np.bincount(of_measurement[measurement_outcome == CONFLICT], minlength=count),
+        "measurement_conflicts": np.bincount(of_measurement[has_outcome(measurement_outcome, CONFLICTING)], minlength=count),
     }
     last_offset, last_received = np.zeros(count, np.int64), np.zeros(count, np.int64)
     first_offset = np.full(count, np.iinfo(np.int64).max)

@@ -16,6 +16,7 @@ from psycopg2.extras import execute_values
 from iot_platform.database.locks import lock_key
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
 from iot_platform.telemetry.envelope import Connection as MqttConnection
+from iot_platform.telemetry.project_options import ProjectOptions
 
 Project = tuple[str, str]
 NEVER: Final = np.iinfo(np.int64).min
@@ -66,7 +67,7 @@ class Catalog:
         self.source_project = np.zeros(0, np.int32)  # [decoder.sources] index into projects
         self.series_id = np.zeros(0, np.int32)  # [decoder.series]
         self.latest = np.zeros(0, np.int64)  # [decoder.series] greatest committed time, µs
-        self._series_project = np.zeros(0, np.int32)
+        self.series_project = np.zeros(0, np.int32)  # [decoder.series] index into projects
         self._connection = connection
         self._max = max_per_project
         self._creates = create
@@ -89,6 +90,12 @@ class Catalog:
             index = self._project_index[project] = len(self.projects)
             self.projects.append(project)
         return index
+
+    def chosen(self, options: ProjectOptions, name: str, local: npt.NDArray[np.int32]) -> list[str]:
+        """What an option says for each of these series."""
+        projects = self.series_project[local]
+        values = {index: options.value(name, *self.projects[index]) for index in np.unique(projects).tolist()}
+        return [values[index] for index in projects.tolist()]
 
     def resolve(self, batch: DecodedBatch, wanted: npt.NDArray[np.bool_]) -> list[tuple[int, str]]:
         """Make the ids of all names of the wanted records known, creating them. Returns (record, detail) of records that would
@@ -136,7 +143,7 @@ class Catalog:
             projects = [self.project_index((tenant, project)) for tenant, project, _, _ in series]
             self.series_id = np.append(self.series_id, np.zeros(len(series), np.int32))
             self.latest = np.append(self.latest, np.full(len(series), NEVER, np.int64))
-            self._series_project = np.append(self._series_project, np.array(projects, np.int32))
+            self.series_project = np.append(self.series_project, np.array(projects, np.int32))
 
     def _look_up(self, cursor: Cursor, sources: dict[bytes, int], series: dict[bytes, int]) -> None:
         """Take what the database knows; it disappears from the two dictionaries."""
@@ -167,7 +174,7 @@ class Catalog:
 
     def _touched(self, sources: dict[bytes, int], series: dict[bytes, int]) -> list[Project]:
         touched = {int(self.source_project[index]) for index in sources.values()}
-        touched |= {int(self._series_project[index]) for index in series.values()}
+        touched |= {int(self.series_project[index]) for index in series.values()}
         return sorted(self.projects[index] for index in touched)
 
     def _room(self, cursor: Cursor, projects: list[Project], lock: str) -> dict[int, tuple[int, int]]:
@@ -187,7 +194,7 @@ class Catalog:
     def _insert(self, cursor: Cursor, sources: dict[bytes, int], series: dict[bytes, int]) -> None:
         counts: dict[int, list[int]] = {}
         for index in series.values():
-            counts.setdefault(int(self._series_project[index]), [0, 0])[0] += 1
+            counts.setdefault(int(self.series_project[index]), [0, 0])[0] += 1
         for index in sources.values():
             counts.setdefault(int(self.source_project[index]), [0, 0])[1] += 1
         for query, names, table, are_series in (
@@ -216,7 +223,7 @@ class Catalog:
     ) -> list[tuple[int, str]]:
         """Decide, in offset order, which records of a full project may create their names; the others' names leave the dictionaries."""
         new_series, new_sources = set(series.values()), set(sources.values())
-        more_series = Counter(int(self._series_project[index]) for index in new_series)
+        more_series = Counter(int(self.series_project[index]) for index in new_series)
         more_sources = Counter(int(self.source_project[index]) for index in new_sources)
         full = [project for project, left in room.items() if more_series[project] > left[0] or more_sources[project] > left[1]]
         if not full:
@@ -241,7 +248,7 @@ class Catalog:
             left[project][1] -= len(need_source)
             allowed_series |= need
             allowed_sources |= need_source
-        for names, allowed, owner in ((series, allowed_series, self._series_project), (sources, allowed_sources, self.source_project)):
+        for names, allowed, owner in ((series, allowed_series, self.series_project), (sources, allowed_sources, self.source_project)):
             for key, index in list(names.items()):
                 if int(owner[index]) in left and index not in allowed:
                     del names[key]

@@ -7,7 +7,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.catalog import Project
-from iot_platform.telemetry.drain.measurements import Values
+from iot_platform.telemetry.drain.values import Values
 from iot_platform.telemetry.records import Records
 
 MOST_REMEMBERED: Final = 10_000

@@ -23,6 +23,7 @@ from iot_platform.telemetry.drain.log_cut import LogCheck
 from iot_platform.telemetry.drain.source import KafkaSource
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError
+from iot_platform.telemetry.project_options import ProjectOptions
 from iot_platform.telemetry.records import DecodedRecords
 
 log = get_logger(__name__)
@@ -131,6 +132,7 @@ class Lane:
                 settings.max_series_per_project,
                 settings.ingest_in_flight_window,
                 generations,
+                ProjectOptions.load(connection),
             )
             self._pump(source, Writer(connection, rules))
         except psycopg2.Error as error:

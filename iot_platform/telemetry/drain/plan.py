@@ -16,9 +16,9 @@ from iot_platform.telemetry.records import DecodedRecords, Records, split_place
 
 _MESSAGE: Final = """
 COPY message (received_at, kafka_offset, source_id, kafka_partition, time_source, sequence, connection_id, packet_id, flags,
-    duplicate_of,{generations} payload) FROM STDIN (FORMAT binary)"""
-_FIRST_LOG: Final = _MESSAGE.format(generations="")
-_LATER_LOG: Final = _MESSAGE.format(generations=" log_generation, duplicate_of_generation,")
+    duplicate_of,{more} payload) FROM STDIN (FORMAT binary)"""
+_GENERATIONS: Final = " log_generation, duplicate_of_generation,"
+_SHIFT: Final = " time_shift_us,"
 QUARANTINE: Final = """
 COPY quarantine (received_at, kafka_offset, kafka_partition, reason, detail, tenant_id, project_id, sequence, connection_id, packet_id,
     flags, duplicate_of, log_generation, duplicate_of_generation, topic, topic_bytes, payload) FROM STDIN (FORMAT binary)"""
@@ -92,21 +92,27 @@ def resolve_names(catalog: Catalog, batch: DecodedRecords, copies: Copies, wante
     return {row: (Reason.SERIES_LIMIT, detail) for row, detail in refused}
 
 
-def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tuple[str, list[bytes]]:
-    """Good records for table message: the COPY statement and its rows; `rows` ascend."""
+def message_rows(
+    plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp], shifts: Mapping[int, int] | None = None
+) -> tuple[str, list[bytes]]:
+    """Good records for table message: the COPY statement and its rows; `rows` ascend. `shifts`: record → time_shift_us."""
     if not len(rows):
-        return _FIRST_LOG, []
+        return "", []
     records, envelope = plan.records, plan.records.envelope
     readable = envelope.readable[rows]
     with_header = None if readable.all() else readable
     copied = plan.duplicate_of[rows]
     is_copy = copied >= 0
-    is_first_log = not records.generation.any()  # the usual case is spared two columns: what came first is of no later log
-    generations: list[Column] = []
-    if not is_first_log:
+    names, more = "", list[Column]()
+    if records.generation.any():  # the usual case is spared two columns: what came first is of no later log
         generation = records.generation[rows]
         copied_generation, copied = split_place(np.maximum(copied, 0))
-        generations = [Column("int4", generation), Column("int4", copied_generation, is_copy & (copied_generation != generation))]
+        names = _GENERATIONS
+        more += [Column("int4", generation), Column("int4", copied_generation, is_copy & (copied_generation != generation))]
+    if shifts:  # and a third one
+        shift = np.array([shifts.get(row, 0) for row in rows.tolist()], np.int32)
+        names += _SHIFT
+        more.append(Column("int4", shift, shift > 0))
     payloads = records.payloads if len(rows) == len(records) else [records.payloads[row] for row in rows.tolist()]
     columns = [
         Column("timestamptz", envelope.received_at[rows]),
@@ -119,10 +125,10 @@ def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp]) -> tu
         Column("int4", envelope.packet_id[rows], with_header),
         Column("int2", envelope.flags[rows], with_header),
         Column("int8", copied, is_copy),
-        *generations,
+        *more,
         Column("bytes", payloads),
     ]
-    return _FIRST_LOG if is_first_log else _LATER_LOG, encode(columns, len(rows))
+    return _MESSAGE.format(more=names), encode(columns, len(rows))
 
 
 def quarantine_rows(plan: Plan, rows: Iterable[int]) -> list[bytes]:

@@ -8,15 +8,16 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.copy_binary import Column, encode
 from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
-from iot_platform.telemetry.drain.measurements import INSERTED, Values, copy
+from iot_platform.telemetry.drain.stage import copy
+from iot_platform.telemetry.drain.values import CHANGED, Values, has_outcome
 
 _HOUR_US: Final = 3_600_000_000
 _NOTE: Final = "COPY quality_note (time_from, time_to, series_id) FROM STDIN (FORMAT binary)"
 
 
 def note_unpunctual(cursor: Cursor, values: Values, outcome: npt.NDArray[np.uint8], received_at: npt.NDArray[np.int64] | None) -> None:
-    """Write quality_note, inside the caller's transaction. `received_at`: µs, by record of the batch; None notes all that was inserted."""
-    noted = outcome == INSERTED
+    """Write quality_note, inside the caller's transaction. `received_at`: µs, by record of the batch; None notes all that was written."""
+    noted = has_outcome(outcome, CHANGED)
     if received_at is not None:
         noted &= np.abs(values.time - received_at[values.row]) > PUNCTUAL_SECONDS * 1_000_000
     rows = np.flatnonzero(noted)

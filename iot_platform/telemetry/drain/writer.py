@@ -10,16 +10,19 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry.drain import batch_counts
+from iot_platform.telemetry.drain import batch_counts, stage
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
-from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
+from iot_platform.telemetry.drain.measurements import MeasurementWriter, note_latest
 from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, Plan, message_rows, project_indices, quarantine_rows, resolve_names
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
+from iot_platform.telemetry.drain.stage import copy
+from iot_platform.telemetry.drain.values import select
 from iot_platform.telemetry.duplicates.redelivery import Redelivery
 from iot_platform.telemetry.duplicates.repeats import streams
 from iot_platform.telemetry.errors import DrainedElsewhereError
+from iot_platform.telemetry.project_options import ProjectOptions
 from iot_platform.telemetry.records import DecodedRecords, Generations, Records
 
 _CLAIM: Final = """
@@ -48,6 +51,7 @@ class WriterRules:
     max_series_per_project: int
     in_flight_window: int
     generations: Generations = field(default_factory=dict)
+    options: ProjectOptions = field(default_factory=ProjectOptions)
 
 
 class Writer:
@@ -60,12 +64,12 @@ class Writer:
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
         self._redelivery = Redelivery(connection, rules.in_flight_window)
-        self._measurements = MeasurementWriter(connection)
+        self._measurements = MeasurementWriter(connection, rules.options)
         self._conflict_examples = ConflictExamples()
         self.in_doubt: Outcome | None = None
         """The batch whose COMMIT was sent and not answered."""
         with connection.cursor() as cursor:
-            cursor.execute(CREATE_STAGE)
+            cursor.execute(stage.CREATE)
         connection.commit()
 
     def write(self, batch: DecodedRecords) -> Outcome:
@@ -88,18 +92,21 @@ class Writer:
     def _write(self, batch: DecodedRecords, catalog: Catalog) -> Outcome | None:
         """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
-        values = select(plan.decoded, plan.measured, catalog)
-        copy_messages, messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad))
+        values = select(plan, plan.measured, catalog)
+        good = np.flatnonzero(~plan.is_bad)
+        copy_messages, messages = message_rows(plan, catalog, good)
         quarantine = quarantine_rows(plan, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
             if not catalog.hold(cursor):
                 return None
+            result, latest = self._measurements.write(values, catalog)
+            if values.shifts:
+                copy_messages, messages = message_rows(plan, catalog, good, values.shifts)
             if messages:
                 copy(cursor, copy_messages, messages)
             if quarantine:
                 copy(cursor, QUARANTINE, quarantine)
-            result, latest = self._measurements.write(values, catalog)
             note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
             outcome = self._outcome(plan, catalog, values.row, result)

@@ -12,7 +12,7 @@ from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
-from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED
+from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.retries import LedgerKey
 
@@ -88,14 +88,15 @@ def _changes(work: Work, mine: Bools) -> list[Group]:
     now = np.array([work.catalog.project_index(project) for project in work.projects(everyone)], np.int32)
     before = np.array([work.catalog.project_index(project) for project in work.replayed.project], np.int32)
     before_them = work.stored | work.restore & work.removed if work.replayed.counted else work.stored
-    added = _groups(work, mine & before_them & work.added, now, bad=False, outcomes=(INSERTED,))
+    added = _groups(work, mine & before_them & work.added, now, bad=False, outcomes=ADDED)
     for group in added:  # the drain counted these messages, and their duplicates and conflicts
-        group.messages = group.duplicates = 0
-    moved = _groups(work, mine & work.leave, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
+        group.messages = group.duplicates = group.measurement_conflicts = 0
+    everything = (*{*ADDED, DUPLICATE, *CONFLICTING},)
+    moved = _groups(work, mine & work.leave, now, bad=False, outcomes=everything)
     new = [*moved, *added, *_groups(work, mine & work.update, now, bad=True)]
     if not work.replayed.counted:
         is_bad = work.plan.is_bad
-        new += _groups(work, mine & work.restore & ~is_bad, now, bad=False, outcomes=(INSERTED, DUPLICATE, CONFLICT))
+        new += _groups(work, mine & work.restore & ~is_bad, now, bad=False, outcomes=everything)
         new += _groups(work, mine & work.restore & is_bad, now, bad=True)
     return merged(new, _groups(work, mine & (work.leave | work.update), before, bad=True))
 

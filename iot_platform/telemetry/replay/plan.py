@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.telemetry.drain.catalog import Catalog, Project
-from iot_platform.telemetry.drain.measurements import CONFLICT, DUPLICATE, INSERTED, Values, select
 from iot_platform.telemetry.drain.plan import Copies, Plan, detail_text, project_of, resolve_names
+from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, Values, has_outcome, select
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay.removed import Removed
 from iot_platform.telemetry.replay.rows import ReplayBatch
@@ -63,16 +63,25 @@ class Work:
         )
 
     def select(self) -> Values:
-        """The measurements of everything that is, or will be, a message."""
-        self.values = select(self.plan.decoded, self.plan.measured & (self.leave | self.restore | self.stored), self.catalog)
+        """The measurements of everything that is, or will be, a message: of stored ones where they stood, of restored ones that were
+        drained before where their values are found."""
+        replayed = self.replayed
+        drained = self.restore & (self.removed | replayed.counted)
+        chosen = self.plan.measured & (self.leave | self.restore | self.stored)
+        self.values = select(self.plan, chosen, self.catalog, replayed.shift, drained if drained.any() else None)
         return self.values
+
+    @property
+    def shifts(self) -> dict[int, int]:
+        """Records whose receive times were shifted, and by how many µs."""
+        return {} if self.values is None else self.values.shifts
 
     @property
     def added(self) -> Bools:
         """Records of which measurements were inserted."""
         added = np.zeros(len(self.replayed), np.bool_)
         if self.values is not None:
-            added[self.values.row[self.result == INSERTED]] = True
+            added[self.values.row[has_outcome(self.result, ADDED)]] = True
         return added
 
     def projects(self, rows: npt.NDArray[np.intp]) -> list[Project]:
@@ -100,9 +109,9 @@ class Work:
             elsewhere=int(self.elsewhere.sum()),
             restored=int(self.restore.sum()),
             restored_bad=int((self.restore & plan.is_bad).sum()),
-            measurements=int((result == INSERTED).sum()),
+            measurements=int(has_outcome(result, ADDED).sum()),
             measurement_duplicates=int(((result == DUPLICATE) & ~of_stored).sum()),
-            measurement_conflicts=int((result == CONFLICT).sum()),
+            measurement_conflicts=int(has_outcome(result, CONFLICTING).sum()),
         )
         tally.reasons = Counter((replayed.reason[row], str(plan.bad[row][0])) for row in np.flatnonzero(self.staying).tolist())
         tally.reasons.update(Counter((replayed.reason[row], STORED) for row in np.flatnonzero(self.leave).tolist()))

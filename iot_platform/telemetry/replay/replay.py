@@ -20,6 +20,7 @@ from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
+from iot_platform.telemetry.project_options import ProjectOptions
 from iot_platform.telemetry.replay import rows, selection
 from iot_platform.telemetry.replay.restore import KafkaLog, Offsets, batch_from_kafka, missing
 from iot_platform.telemetry.replay.rows import Key, ReplayBatch
@@ -220,7 +221,14 @@ class Replay:
             self._settle(self._writing)
             self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
             settings = self._settings
-            rules = WriterRules(settings.kafka_topic, "", self.run_id, settings.max_series_per_project, settings.ingest_in_flight_window)
+            rules = WriterRules(
+                settings.kafka_topic,
+                "",
+                self.run_id,
+                settings.max_series_per_project,
+                settings.ingest_in_flight_window,
+                options=ProjectOptions.load(self._writing),
+            )
             self._writer = ReplayWriter(self._writing, rules, self._selection, self._topic_ids(), dry_run=self._dry_run)
             self._reading = connect(self._settings, "writer", f"iot-{self.run_id} reads"[:63])
             rows.session(self._reading)

@@ -158,5 +158,6 @@ def batch_from_kafka(records: Records, *, counted: bool) -> ReplayBatch:
         reason=[""] * count,
         detail=[""] * count,
         project=[("", "")] * count,
+        shift=np.full(count, -1, np.int32),
         counted=counted,
     )

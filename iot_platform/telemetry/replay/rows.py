@@ -27,11 +27,11 @@ Key = tuple[int, int, int]
 _ROWS: Final = """
 SELECT (extract(epoch FROM received_at) * 1000000)::bigint, kafka_partition, record_place(log_generation, kafka_offset), sequence,
     record_place(coalesce(duplicate_of_generation, log_generation), duplicate_of), connection_id, packet_id, flags, topic, topic_bytes,
-    payload, reason, detail, tenant_id, project_id
+    payload, reason, detail, time_shift_us, tenant_id, project_id
 FROM (
     SELECT m.received_at, m.kafka_partition, m.log_generation, m.kafka_offset, m.sequence, m.duplicate_of, m.duplicate_of_generation,
         m.connection_id, m.packet_id, m.flags, s.topic, NULL::bytea AS topic_bytes, m.payload, NULL AS reason, NULL AS detail,
-        s.tenant_id, s.project_id
+        m.time_shift_us, s.tenant_id, s.project_id
     FROM message m JOIN source s USING (source_id)
     WHERE NOT %(quarantined)s
         AND m.received_at >= 'epoch'::timestamptz + %(start)s::interval AND m.received_at < 'epoch'::timestamptz + %(end)s::interval
@@ -44,7 +44,7 @@ FROM (
     UNION ALL
     SELECT q.received_at, q.kafka_partition, q.log_generation, q.kafka_offset, q.sequence, q.duplicate_of, q.duplicate_of_generation,
         q.connection_id, q.packet_id, q.flags, q.topic, q.topic_bytes, q.payload, q.reason, q.detail,
-        q.tenant_id, q.project_id
+        NULL, q.tenant_id, q.project_id
     FROM quarantine q
     WHERE q.received_at >= 'epoch'::timestamptz + %(start)s::interval AND q.received_at < 'epoch'::timestamptz + %(end)s::interval
         AND (%(partition)s::int IS NULL
@@ -72,6 +72,7 @@ class ReplayBatch:
     reason: list[str]
     detail: list[str]
     project: list[Project]
+    shift: npt.NDArray[np.int32]  # time_shift_us of stored messages; -1: not in message
     counted: bool = True
     """Whether a drain's row of ledger counted them."""
 
@@ -130,9 +131,23 @@ def read(
 def batch_of_rows(rows: list[tuple[Any, ...]]) -> ReplayBatch:
     """Rows of the query as columns, in offset order within each partition as a drain has them."""
     rows = sorted(rows, key=itemgetter(1, 2))
-    received, partition, place, sequence, copies, connection, packet, flags, topics, topic_bytes, payloads, reasons, details, *names = zip(
-        *rows, strict=True
-    )
+    (
+        received,
+        partition,
+        place,
+        sequence,
+        copies,
+        connection,
+        packet,
+        flags,
+        topics,
+        topic_bytes,
+        payloads,
+        reasons,
+        details,
+        shift,
+        *names,
+    ) = zip(*rows, strict=True)
     count = len(rows)
     generation, offset = split_place(np.array(place, np.int64))
     envelope = Envelopes(
@@ -162,4 +177,5 @@ def batch_of_rows(rows: list[tuple[Any, ...]]) -> ReplayBatch:
         reason=[reason or "" for reason in reasons],
         detail=[detail or "" for detail in details],
         project=list(zip(*names, strict=True)),
+        shift=np.array([-1 if reason is not None else value or 0 for value, reason in zip(shift, reasons, strict=True)], np.int32),
     )

@@ -8,10 +8,12 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
+from iot_platform.telemetry.drain import stage
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
-from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest
+from iot_platform.telemetry.drain.measurements import MeasurementWriter, note_latest
 from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, detail_text, message_rows, quarantine_rows
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
+from iot_platform.telemetry.drain.stage import copy
 from iot_platform.telemetry.drain.writer import WriterRules, note_connections
 from iot_platform.telemetry.duplicates.redelivery import Redelivery
 from iot_platform.telemetry.duplicates.repeats import streams
@@ -70,11 +72,11 @@ class ReplayWriter:
         self._dry_run = dry_run
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
-        self._measurements = MeasurementWriter(connection)
+        self._measurements = MeasurementWriter(connection, rules.options, is_drain=False)
         self.in_doubt: tuple[Tally, list[LedgerKey]] | None = None
         """What a COMMIT that was sent and not answered would have done, and its rows of ledger."""
         with connection.cursor() as cursor:
-            cursor.execute(CREATE_STAGE)
+            cursor.execute(stage.CREATE)
         connection.commit()
 
     def write(self, replayed: ReplayBatch, decoded: DecodedBatch, decoder: Decoder) -> Tally:
@@ -90,7 +92,7 @@ class ReplayWriter:
             batch = DecodedRecords(replayed.records, decoded, decoder)
             work = Work.of(replayed, batch, self._copies(replayed), self._catalog, selection=self._selection, removed=removed)
             if self._dry_run:
-                work.result = self._measurements.look(work.select())
+                work.result = self._measurements.look(work.select(), self._catalog)
                 return work.tally()
             tally = self._commit(work, self._catalog)
             if tally is not None:
@@ -115,9 +117,9 @@ class ReplayWriter:
             if not catalog.hold(cursor):
                 return None
             self._claim(cursor, work)
-            _write_rows(cursor, work)
             values = work.select()
             work.result, latest = self._measurements.write(values, catalog)
+            _write_rows(cursor, work)
             note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
             keys = batch_counts.write(cursor, self._names, work)
@@ -149,7 +151,7 @@ class ReplayWriter:
 
 def _write_rows(cursor: Cursor, work: Work) -> None:
     plan = work.plan
-    copy_messages, messages = message_rows(plan, work.catalog, np.flatnonzero((work.leave | work.restore) & ~plan.is_bad))
+    copy_messages, messages = message_rows(plan, work.catalog, np.flatnonzero((work.leave | work.restore) & ~plan.is_bad), work.shifts)
     if messages:
         copy(cursor, copy_messages, messages)
     if quarantine := quarantine_rows(plan, np.flatnonzero(work.restore & plan.is_bad).tolist()):

@@ -61,7 +61,7 @@ class DirectFeed:
         times = np.array(received_at, np.int64)
         sequence = np.arange(begin + 1, begin + 1 + count)
         zero = np.zeros(count, np.int32)
-        envelope = Envelopes(np.ones(count, np.bool_), times, np.full(count, 2, np.uint8), zero, sequence, zero, [("direct", 1)])
+        envelope = Envelopes(np.ones(count, np.bool_), times, np.full(count, 4, np.uint8), zero, sequence, zero, [("direct", 1)])
         records = Records(list(topics), list(payloads), zero, np.arange(begin, begin + count), envelope, {0: (begin, begin + count)}, zero)
         decoded = self._decoder.decode(records.topics, records.payloads, times)
         self._writer.write(DecodedRecords(records, decoded, self._decoder))

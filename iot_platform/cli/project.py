@@ -1,0 +1,163 @@
+"""`iot project`: options of how a project's messages become measurements."""
+
+import json
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iot_platform.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from iot_platform.telemetry.project_options import Choice
+
+project_app = typer.Typer(name="project", help="Options of how messages become measurements, by project.", no_args_is_help=True)
+Tenant = Annotated[str | None, typer.Option(help="Of this tenant only.")]
+Project = Annotated[str | None, typer.Option(help="Of this project of the tenant only.")]
+Name = Annotated[str, typer.Argument(help="conflicts, retained or numbers_in_strings.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `project` to the app."""
+    app.add_typer(project_app)
+
+
+@project_app.command("options")
+def options_command(
+    *,
+    tenant: Tenant = None,
+    project: Project = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """What can be chosen, what was, and with --tenant (and --project) what counts there."""
+    from rich.console import Console
+
+    from iot_platform.telemetry.project_options import OPTIONS, ProjectOptions, choices
+
+    whose = _whose(tenant, project)
+    with _database() as connection:
+        chosen = choices(connection)
+        counting = ProjectOptions.load(connection)
+    in_force = {name: counting.value(name, *whose) for name in OPTIONS}
+    if as_json:
+        options = {option.name: {"default": option.default, "values": option.values} for option in OPTIONS.values()}
+        document = {"in_force": in_force, "chosen": [vars(item) for item in chosen], "options": options}
+        typer.echo(json.dumps(document, default=_text, ensure_ascii=False))
+        return
+    out = Console(highlight=False)
+    _show_options(in_force, _named(*whose), out)
+    _show_choices(chosen, out)
+
+
+@project_app.command("set")
+def set_command(
+    name: Name,
+    value: Annotated[str, typer.Argument(help="conflicts: first, last, keep. retained: changes, all. numbers_in_strings: off, on.")],
+    *,
+    tenant: Tenant = None,
+    project: Project = None,
+) -> None:
+    """Choose for everybody, for a tenant, or for one of its projects. What is stored stays; drains take it with their next shift.
+
+    [b]iot project set conflicts keep --tenant 1968193631353446400 --project 1968193691042586624[/b]
+
+    The most specific choice counts. It may be made before the project's first message.
+    """
+    import getpass
+
+    from iot_platform.telemetry.errors import OptionError
+    from iot_platform.telemetry.project_options import is_known, set_option
+
+    whose = _whose(tenant, project)
+    try:
+        with _database() as connection:
+            by = f"iot project set ({getpass.getuser()})"
+            changed = set_option(connection, name, value, tenant=whose[0], project=whose[1], changed_by=by)
+            known = not whose[0] or is_known(connection, *whose)
+    except OptionError as error:
+        raise CliError(str(error)) from error
+    typer.echo(f"{name} {_named(*whose)} is {value}" + ("; running drains take it with their next shift" if changed else " already"))
+    if not known:
+        typer.echo(f"note: nothing was drained yet of {'project' if whose[1] else 'tenant'} {'/'.join(filter(None, whose))}")
+
+
+@project_app.command("reset")
+def reset_command(name: Name, *, tenant: Tenant = None, project: Project = None) -> None:
+    """Take a choice back: the broader one, or the default, counts again."""
+    from iot_platform.telemetry.errors import OptionError
+    from iot_platform.telemetry.project_options import ProjectOptions, reset_option
+
+    whose = _whose(tenant, project)
+    try:
+        with _database() as connection:
+            removed = reset_option(connection, name, tenant=whose[0], project=whose[1])
+            value = ProjectOptions.load(connection).value(name, *whose)
+    except OptionError as error:
+        raise CliError(str(error)) from error
+    what = f"{name} {_named(*whose)} is {value}"
+    typer.echo(f"{what} again; running drains take it with their next shift" if removed else f"there was no such choice: {what}")
+
+
+def _whose(tenant: str | None, project: str | None) -> tuple[str, str]:
+    if tenant == "" or project == "":  # an unset variable of a script must not change what counts for everybody
+        raise CliError("--tenant and --project need a name; without them the option is everybody's")
+    return tenant or "", project or ""
+
+
+def _named(tenant: str, project: str) -> str:
+    return f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
+
+
+def _database() -> Any:
+    from iot_platform.database import connect
+    from iot_platform.database.errors import DatabaseError
+    from iot_platform.database.migrate import require_migrated
+    from iot_platform.settings import get_settings
+
+    try:
+        connection = connect(get_settings(), "writer", "iot-project")
+        require_migrated(connection)
+    except DatabaseError as error:
+        raise CliError(str(error), 2) from error
+    return closing(connection)
+
+
+def _show_options(in_force: dict[str, str], whose: str, out: "Console") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from iot_platform.telemetry.project_options import OPTIONS
+
+    table = Table(title=f"what counts {escape(whose)}", title_justify="left")
+    for name in ("option", "value", "what it does"):
+        table.add_column(name, overflow="fold")
+    for option in OPTIONS.values():
+        for value, meaning in option.values.items():
+            counts = in_force[option.name] == value
+            default = " [dim](default)[/dim]" if value == option.default else ""
+            cells = [option.name, f"{value}{default}", escape(meaning)]
+            table.add_row(*(f"[b]{cell}[/b]" if counts else f"[dim]{cell}[/dim]" for cell in cells))
+    out.print(table)
+
+
+def _show_choices(chosen: "list[Choice]", out: "Console") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not chosen:
+        out.print("nobody chose anything else than the defaults")
+        return
+    table = Table(title="chosen", title_justify="left")
+    for name in ("option", "whose", "value", "since"):
+        table.add_column(name, overflow="fold")
+    for item in chosen:
+        whose = escape("/".join(filter(None, (item.tenant, item.project)))) or "[dim]everybody's[/dim]"
+        table.add_row(item.name, whose, item.value, f"{item.changed_at:%Y-%m-%d %H:%M}Z")
+    out.print(table)
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
