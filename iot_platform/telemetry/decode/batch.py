@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.telemetry.decode.columns import Columns
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.names import Names, SeriesName, SourceName, Topic
 from iot_platform.telemetry.decode.plain import decode_one
 from iot_platform.telemetry.decode.reasons import Quarantined, Reason
 from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measurements, Rows
-from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, DecodeRules
+from iot_platform.telemetry.decode.rules import DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
 from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
 

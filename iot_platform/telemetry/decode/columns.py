@@ -7,9 +7,10 @@ from typing import Any, cast
 import numpy as np
 
 from iot_platform.telemetry.decode.clocks import NO_TIME, clock_column, in_window
+from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
 from iot_platform.telemetry.decode.names import UNNAMED, Names, Topic
 from iot_platform.telemetry.decode.result import Block, Bools, Int32, Int64
-from iot_platform.telemetry.decode.rules import MAX_WINDOW_US, DecodeRules, Pointer
+from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
 from iot_platform.telemetry.decode.scalars import Values, value_column
 from iot_platform.telemetry.decode.shapes import ODD, POINTS, Shape
 

@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
+from iot_platform.telemetry.decode.limits import MAX_LEVELS
 from iot_platform.telemetry.decode.reasons import Reason, Rejection
-from iot_platform.telemetry.decode.rules import MAX_LEVELS
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -78,34 +79,36 @@ def _not_json_constant(name: str) -> NoReturn:
     raise Rejection(Reason.NOT_JSON, f"not a JSON document: {name} is no JSON number")
 
 
+@dataclass(slots=True)
 class Document:
-    """A parsed document. `overflow`: a number that no double holds; `nul`: U+0000 in a key or string, used or not."""
+    """The content of a payload. `overflow`: a number that no double holds; `nul`: U+0000 in a key or string, used or not."""
 
-    __slots__ = ("nul", "overflow", "value")
+    value: Json
+    overflow: str | None = None
+    nul: bool = False
 
-    def __init__(self, payload: bytes | None) -> None:
-        """Raises Rejection: empty_payload, not_utf8, not_json, bad_unicode or too_deep."""
-        if not payload:
-            raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError as error:
-            raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
-        parser = _Parser()
-        self.value: Json = None
-        deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
-        if deep:
-            _check_grammar(text)
-        else:
-            self.value = parser.parse(text)
-        self.nul = False
-        for string in _escaped_strings(text):
-            if _SURROGATE.search(string):
-                raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
-            self.nul = self.nul or "\x00" in string
-        if deep:
-            raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
-        self.overflow = parser.overflow
+
+def read_json(payload: bytes) -> Document:
+    """A JSON document. Raises Rejection: not_utf8, not_json, bad_unicode or too_deep."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError as error:
+        raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+    parser = _Parser()
+    value: Json = None
+    deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
+    if deep:
+        _check_grammar(text)
+    else:
+        value = parser.parse(text)
+    nul = False
+    for string in _escaped_strings(text):
+        if _SURROGATE.search(string):
+            raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
+        nul = nul or "\x00" in string
+    if deep:
+        raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+    return Document(value, parser.overflow, nul)
 
 
 def _escaped_strings(text: str) -> Iterator[str]:

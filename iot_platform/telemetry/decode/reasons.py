@@ -9,6 +9,9 @@ class Reason(StrEnum):
 
     TOPIC_MISMATCH = "topic_mismatch"
     EMPTY_PAYLOAD = "empty_payload"
+    BAD_COMPRESSION = "bad_compression"
+    TOO_LARGE = "too_large"  # decompressed
+    BAD_ENCODING = "bad_encoding"  # not what the topic's codec takes; JSON has its own
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
     BAD_UNICODE = "bad_unicode"
