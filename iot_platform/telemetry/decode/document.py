@@ -37,6 +37,22 @@ class Real(float):
         return number
 
 
+class Instant(Real):
+    """A time that its format marks as one, as its number of seconds; `micros` since the epoch, finer is truncated."""
+
+    __slots__ = ("micros",)
+    micros: int
+
+    @classmethod
+    def of(cls, nanos: int) -> "Instant":
+        """From nanoseconds since the epoch."""
+        seconds, fraction = divmod(abs(nanos), 10**9)
+        digits = f"{'-' if nanos < 0 else ''}{seconds}.{fraction:09}".rstrip("0").removesuffix(".")
+        instant = cls(digits)
+        instant.micros = abs(nanos) // 1000 * (-1 if nanos < 0 else 1)
+        return instant
+
+
 def _integer(token: str) -> int | float:
     if len(token) > MAX_DOUBLE_DIGITS + 1:
         return Real(token)

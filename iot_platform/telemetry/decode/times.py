@@ -4,7 +4,7 @@ import re
 from datetime import datetime, timedelta, tzinfo
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
 
-from iot_platform.telemetry.decode.document import Json, Real
+from iot_platform.telemetry.decode.document import Instant, Json, Real
 
 SECONDS_BELOW, MILLIS_BELOW, MICROS_BELOW = 10**11, 10**14, 10**17
 MAX_DIGITS = 40  # beyond any epoch; keeps int() away from megabytes of digits
@@ -25,6 +25,8 @@ def parse_time(value: Json, zone: tzinfo) -> int | None:
         return None
     if isinstance(value, int):
         return _epoch_integer(value)
+    if isinstance(value, Instant):
+        return value.micros
     if isinstance(value, Real):
         return _epoch_real(value)
     if isinstance(value, str):

@@ -40,8 +40,8 @@ class CborCodec(Codec):
 
 
 class _CborTree(Tree):
-    def other(self, value: Any) -> Json:
-        return None if value is undefined else super().other(value)
+    def other(self, value: Any, level: int) -> Json:
+        return None if value is undefined else super().other(value, level)
 
 
 def read_cbor(payload: bytes) -> Document:
@@ -53,15 +53,23 @@ def read_cbor(payload: bytes) -> Document:
     return _CborTree().document(load_cbor(payload))
 
 
-def load_cbor(payload: bytes) -> Any:
-    """The item as cbor2 gives it, for formats on top of CBOR: dict or another Mapping, list or tuple, Decimal for tags 4 and 5.
+def load_cbor(payload: bytes, *, integer_keys: bool = False) -> Any:
+    """The item as cbor2 gives it, for formats on top of CBOR: dict or another Mapping, list or tuple, Decimal for tag 4.
+
+    Keys are texts or bytes, of repeated ones the last counts. With integer_keys a key may be anything, and a repeated one is
+    bad_encoding (for cbor2, 1, true and 1.0 are one key).
 
     Raises:
         Rejection: as read_cbor.
     """
     source = BytesIO(payload)
     decoder = CBORDecoder(
-        source, max_depth=MAX_DEPTH, strict_hashable_types=True, semantic_decoders=_SEMANTICS, tag_hook=lambda tag, _: tag.value
+        source,
+        max_depth=MAX_DEPTH,
+        strict_hashable_types=not integer_keys,
+        allow_duplicate_keys=not integer_keys,
+        semantic_decoders=_SEMANTICS,
+        tag_hook=lambda tag, _: tag.value,
     )
     try:
         value = decoder.decode()

@@ -1,7 +1,7 @@
 """Values of binary formats as the values of a document: numbers with their digits, bytes as text, absent values as null."""
 
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -45,15 +45,19 @@ class Tree:
             _judge_level(level)
             return [self.take(item, level + 1) for item in value]
         if isinstance(value, Mapping):
-            _judge_level(level)
-            return {self._key(key): self.take(item, level + 1) for key, item in value.items()}
+            return self.members(value.items(), level)
         if kind is Decimal:
             return self._decimal(value)
         if kind is bytes:
             return urlsafe_b64encode(value).rstrip(b"=").decode()
-        return self.other(value)
+        return self.other(value, level)
 
-    def other(self, value: Any) -> Json:
+    def members(self, pairs: Iterable[tuple[Any, Any]], level: int) -> Json:
+        """An object; of repeated keys the last one counts."""
+        _judge_level(level)
+        return {self._key(key): self.take(item, level + 1) for key, item in pairs}
+
+    def other(self, value: Any, level: int) -> Json:
         """A value of a type that only one format has; each overrides it for its own. Raises Rejection bad_encoding."""
         if isinstance(value, Real):
             return value
@@ -83,10 +87,11 @@ class Tree:
         return Real(repr(value))
 
     def _decimal(self, value: Decimal) -> int | Real:
+        if value == 0:
+            return Real("-0.0") if value.is_signed() else 0
         if not value.is_finite() or value.adjusted() > MAX_DOUBLE_EXPONENT:
-            return self._beyond(excerpt(str(value)), value.is_signed())
-        whole = value.adjusted() >= 0 and value == value.to_integral_value()
-        if whole or (value == 0 and not value.is_signed()):
+            return self._beyond(str(value), value.is_signed())
+        if value.adjusted() >= 0 and value == value.to_integral_value():
             return self._integer(int(value))
         return Real(str(value))
 
