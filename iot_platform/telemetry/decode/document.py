@@ -17,6 +17,8 @@ MAX_DOUBLE_DIGITS = 309  # the largest double has 309 digits before the point
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_BRACKET = re.compile(r"[^\[\]{}]+")
+_NUMBER_STARTS = frozenset("-0123456789")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)?")
 _TOKEN = re.compile(
     r"[ \t\n\r]*(?:(?P<open>[\[{])|(?P<close>[\]}])|(?P<comma>,)|(?P<colon>:)|"
     r'(?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")'
@@ -53,7 +55,7 @@ class Instant(Real):
         return instant
 
 
-def _integer(token: str) -> int | float:
+def _integer(token: str) -> int | Real:
     if len(token) > MAX_DOUBLE_DIGITS + 1:
         return Real(token)
     number = int(token)
@@ -62,6 +64,20 @@ def _integer(token: str) -> int | float:
     except OverflowError:
         return Real(token)
     return number
+
+
+def number(text: str) -> int | Real | None:
+    """What a text spells by JSON's grammar for numbers; None for other texts. An infinite Real where no double holds it."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    return _integer(text) if found.start(1) < 0 else Real(text)
+
+
+def finite_number(text: str) -> int | Real | None:
+    """As `number`, but None also for what no double holds."""
+    found = number(text) if text[:1] in _NUMBER_STARTS else None
+    return None if isinstance(found, Real) and found - found != 0.0 else found
 
 
 class _Parser:

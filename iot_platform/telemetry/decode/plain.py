@@ -1,16 +1,16 @@
 """The plain decoder: the contract, rule by rule, for one message. It is the reference that the columnar path must equal."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from iot_platform.telemetry.decode.codecs.codec import Points, Record
 from iot_platform.telemetry.decode.codecs.tree import Tree
-from iot_platform.telemetry.decode.document import Document, Json, Real, read_json
+from iot_platform.telemetry.decode.digits import compact_json
+from iot_platform.telemetry.decode.document import Document, Json, Real, finite_number, read_json
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS, MAX_NAME_BYTES
 from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
 from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
-from iot_platform.telemetry.decode.times import format_time, parse_time
+from iot_platform.telemetry.decode.times import LocalTimes, format_time, parse_time
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, is_id
 
 _INT64 = range(-(2**63), 2**63)
@@ -125,9 +125,13 @@ class _Walk:
     topic_names: TopicNames
     received_at: int
     topic_has_nul: bool
+    local_times: LocalTimes = field(init=False)
     device: str = ""
     clock: _Clock | None = None
     fields: list[_Field] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.local_times = LocalTimes(self.received_at)
 
     def document(self, document: Document) -> Message:
         """The message of a valid document. Raises Rejection from not_object on."""
@@ -148,8 +152,7 @@ class _Walk:
     def points(self, points: Points) -> Message:
         """The message of points that their codec has named. Raises Rejection from topic_mismatch on."""
         owner = self._owner(self.topic_names.tenant, self.topic_names.project)
-        named = self.topic_names.device
-        self.device = (points.device or "") if named is None else named
+        self.device = (self.topic_names.device or "") if points.device is None else points.device
         self.clock = _clock(points.time)
         tree = Tree()
         for reading in points.readings:
@@ -168,9 +171,14 @@ class _Walk:
     def _message(self, tenant: str, project: str) -> Message:
         """The message of the fields."""
         self._judge_fields()
+        if self.rules.reads_numbers_in_strings(tenant, project):
+            for item in self.fields:
+                if isinstance(item.value, str) and (found := finite_number(item.value)) is not None:
+                    item.value = found
         measurements = tuple(self._measurement(item) for item in self.fields)
         own = bool(self.fields) and all(item.clock for item in self.fields)
-        return Message(tenant, project, self.device, self.clock is not None or own, measurements)
+        timed = self.clock is not None or own
+        return Message(tenant, project, self.device, timed, measurements, self.local_times.ambiguous, self.local_times.skipped)
 
     def _take_out(self, value: Json, used: tuple[Pointer | None, ...]) -> None:
         """Remove the fields that named something: they are no measurements."""
@@ -185,7 +193,7 @@ class _Walk:
 
     def _read_clock(self, value: Json) -> tuple[_Clock | None, Pointer | None]:
         found, pointer = _find_present(value, self.rules.time_pointers)
-        return (None, None) if pointer is None else (_Clock(parse_time(found, self.rules.zone), _text(found)), pointer)
+        return (None, None) if pointer is None else (_Clock(parse_time(found, self.rules.zone, self.local_times), _text(found)), pointer)
 
     def _judge_values(self, overflow: str | None, nul: bool) -> None:
         if overflow is not None:
@@ -247,7 +255,7 @@ class _Walk:
 
 def _text(value: Json) -> str:
     """An array (or any value) as compact JSON; a string as it is."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return value if isinstance(value, str) else compact_json(value)
 
 
 def typed_value(value: Json) -> tuple[float | None, int | None, str | None]:

@@ -60,13 +60,18 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message taken whole; measurements in the order of the document."""
+    """A message taken whole; measurements in the order of the document.
+
+    `ambiguous_times` and `skipped_times` count the timestamps in it that its zone's clocks showed twice or never.
+    """
 
     tenant: str
     project: str
     device: str
     time_from_payload: bool
     measurements: tuple[Measurement, ...]
+    ambiguous_times: int = 0
+    skipped_times: int = 0
 
 
 @dataclass(frozen=True, slots=True)

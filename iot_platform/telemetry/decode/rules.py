@@ -12,6 +12,8 @@ from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 
 Pointer = tuple[str, ...]
+Scopes = frozenset[tuple[str, str]]
+"""(tenant, project); an empty project means all of the tenant's, both empty all."""
 
 
 def parse_pointers(texts: tuple[str, ...], variable: str) -> tuple[Pointer, ...]:
@@ -37,10 +39,14 @@ class DecodeRules:
     zone: tzinfo
     past_us: int
     future_us: int
+    numbers_in_strings: Scopes = frozenset()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Raises SettingsError, naming the variable, for a pattern, pointer or codec that means nothing."""
+    def from_settings(cls, settings: Settings, numbers_in_strings: Scopes = frozenset()) -> Self:
+        """`numbers_in_strings`: whose strings that spell numbers are numbers.
+
+        Raises SettingsError, naming the variable, for a pattern, pointer or codec that means nothing.
+        """
         return cls(
             pattern=TopicPattern.compile(settings.topic_pattern),
             codecs=TopicCodecs.from_settings(settings),
@@ -51,7 +57,13 @@ class DecodeRules:
             zone=ZoneInfo(settings.default_timezone),
             past_us=min(settings.time_window_past_seconds * 1_000_000, MAX_WINDOW_US),
             future_us=min(settings.time_window_future_seconds * 1_000_000, MAX_WINDOW_US),
+            numbers_in_strings=numbers_in_strings,
         )
+
+    def reads_numbers_in_strings(self, tenant: str, project: str) -> bool:
+        """Whether strings that spell numbers are numbers in a project."""
+        scopes = self.numbers_in_strings
+        return bool(scopes) and not scopes.isdisjoint(((tenant, project), (tenant, ""), ("", "")))
 
     def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""

@@ -38,7 +38,7 @@ class Points:
     """A payload whose format has names and times of its own. Pointers don't apply to it: tenant and project are the topic's."""
 
     readings: Sequence[Reading]
-    device: str | None = None  # where the topic names none
+    device: str | None = None  # instead of the topic's; None: the topic's
     time: int | None = None  # µs since the epoch; None: receive time
 
 

@@ -60,7 +60,7 @@ class Tree:
     def other(self, value: Any, level: int) -> Json:
         """A value of a type that only one format has; each overrides it for its own. Raises Rejection bad_encoding."""
         if isinstance(value, Real):
-            return value
+            return value if value - value == 0.0 else self._beyond(value.token, value < 0)
         raise Rejection(Reason.BAD_ENCODING, f"a value of type {type(value).__name__} is no number, text, boolean, object or array")
 
     def _key(self, key: Any) -> str:
