@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
@@ -121,6 +121,18 @@ class Settings(BaseSettings):
         "mtic/msg/client/realtime/{tenant}/{project}/{device...}",
         description="Where a topic names tenant, project and device. {device...} takes all remaining levels, "
         "and may be absent from the topic. + matches one level that names nothing.",
+    )
+    topic_codecs: tuple[dict[str, JsonValue], ...] = Field(
+        (),
+        description="Payload formats by topic, a JSON list such as "
+        '[{"topic": "plant/{tenant}/{project}/{device...}", "codec": "cbor", "compression": "auto"}]; the first that matches counts, '
+        "all other topics are JSON. docs/payloads.md lists codecs and options.",
+    )
+    max_decompressed_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="A compressed payload that holds more bytes is quarantined (too_large).",
     )
     tenant_pointers: tuple[str, ...] = Field(
         (), description="JSON pointers for the tenant (JSON list), tried in order where the pattern has no {tenant}."

@@ -1,6 +1,8 @@
 """Cases of the decode contract's rules beyond the binding vectors."""
 
+import json
 import time
+from datetime import datetime
 
 import pytest
 
@@ -75,7 +77,16 @@ def values(payload: str, topic: bytes = TOPIC) -> dict[str, object]:
         (b'{"points":[{"id":"a","value":1}],"a":2}', "duplicate_metric"),
         (b'{"ts":1,"points":[{"id":"a","value":1,"ts":"x"}]}', "bad_timestamp"),
         (b'{"ts":"+1795427998"}', "bad_timestamp"),
-        (b'{"ts":"1795427998.5"}', "bad_timestamp"),
+        (b'{"ts":"1795427998.5"}', None),
+        (b'{"ts":"1795427998."}', "bad_timestamp"),
+        (b'{"ts":".5"}', "bad_timestamp"),
+        (b'{"ts":"1795427998,5"}', "bad_timestamp"),
+        (b'{"ts":"-1795427998.5"}', "bad_timestamp"),
+        (b'{"ts":"1.795427998e9"}', "bad_timestamp"),
+        (b'{"ts":" 1795427998"}', "bad_timestamp"),
+        (b'{"ts":"1795427998.123Z"}', "bad_timestamp"),
+        (b'{"ts":"0.' + b"9" * 1_000_000 + b'"}', "time_out_of_range"),
+        (b'{"ts":"' + b"9" * 1_000_000 + b'.5"}', "time_out_of_range"),
         (b'{"ts":""}', "bad_timestamp"),
         (b'{"ts":true}', "bad_timestamp"),
         (b'{"ts":"2026-11-23T24:00:00Z"}', "bad_timestamp"),
@@ -118,6 +129,99 @@ def test_arrays_are_compact_json_text() -> None:
     assert values('{"a":[[{"id":"m","value":1}]]}') == {"a": '[[{"id":"m","value":1}]]'}
 
 
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("0.12345678901234567890", "0.12345678901234567890"),
+        ("123456789.123456789123", "123456789.123456789123"),
+        ("9007199254740993.0", "9007199254740993.0"),
+        ("9007199254740993", "9007199254740993"),
+        ("12345678901234567890123456789", "12345678901234567890123456789"),
+        ("1.2345678901234567890e-5", "1.2345678901234567890e-5"),
+        ("1e-400", "1e-400"),
+        ("0e-99999999999999999999999", "0.0"),
+        ("1e-99999999999999999999999", "1e-99999999999999999999999"),
+        ("0.30000000000000004", "0.30000000000000004"),
+        ("0.300000000000000040", "0.30000000000000004"),
+        ("0.1000000000000000000000000", "0.1"),
+        ("-0.000", "-0.0"),
+        ("5e-324", "5e-324"),
+    ],
+)
+def test_numbers_in_arrays_keep_their_digits(written: str, text: str) -> None:
+    assert values(f'{{"a":[{written}],"b":[{{"x":[1.50,{written}]}}]}}') == {"a": f"[{text}]", "b": f'[{{"x":[1.5,{text}]}}]'}
+
+
+BERLIN = DecodeRules.from_settings(Settings(default_timezone="Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("received", "written", "utc", "counted"),
+    [
+        ("2026-10-25T00:31:00Z", "02:30:00", "2026-10-25T00:30:00Z", (1, 0)),  # the first time round: the second lies ahead
+        ("2026-10-25T01:30:00Z", "02:30:00", "2026-10-25T01:30:00Z", (1, 0)),
+        ("2026-10-25T01:29:59Z", "02:30:00", "2026-10-25T00:30:00Z", (1, 0)),
+        ("2026-10-26T09:00:00Z", "02:30:00", "2026-10-25T01:30:00Z", (1, 0)),
+        ("2026-10-25T00:29:00Z", "02:30:00", "2026-10-25T00:30:00Z", (1, 0)),  # a clock that is a minute fast
+        ("2026-10-25T02:00:00Z", "03:00:00", "2026-10-25T02:00:00Z", (0, 0)),
+        ("2026-10-25T02:00:00Z", "01:59:59", "2026-10-24T23:59:59Z", (0, 0)),
+        ("2026-10-25T02:00:00Z", "02:30:00+02:00", "2026-10-25T00:30:00Z", (0, 0)),
+    ],
+)
+def test_a_local_time_that_autumn_repeats(received: str, written: str, utc: str, counted: tuple[int, int]) -> None:
+    assert local_time(received, f"2026-10-25T{written}") == (micros(utc), *counted)
+
+
+@pytest.mark.parametrize(
+    ("written", "utc", "skipped"), [("01:59:59", "00:59:59", 0), ("02:30:00", "01:30:00", 1), ("03:00:00", "01:00:00", 0)]
+)
+def test_a_local_time_that_spring_skips_moves_forward_by_the_gap(written: str, utc: str, skipped: int) -> None:
+    assert local_time("2026-03-29T02:00:00Z", f"2026-03-29 {written}") == (micros(f"2026-03-29T{utc}Z"), 0, skipped)
+
+
+def local_time(received: str, written: str) -> tuple[int, int, int]:
+    outcome = decode_one(BERLIN, TOPIC, f'{{"ts":"{written}","t":1}}'.encode(), micros(received))
+    assert isinstance(outcome, Message), outcome
+    return outcome.measurements[0].time, outcome.ambiguous_times, outcome.skipped_times
+
+
+def micros(utc: str) -> int:
+    return round(datetime.fromisoformat(utc).timestamp()) * 1_000_000
+
+
+NUMERIC = {
+    "21.5": 21.5,
+    "-3": -3.0,
+    "1e3": 1000.0,
+    "0012": "0012",
+    "+5": "+5",
+    " 5": " 5",
+    "1_000": "1_000",
+    "12,5": "12,5",
+    "0x10": "0x10",
+    "NaN": "NaN",
+    "1e999": "1e999",
+    "٣": "٣",
+    "": "",
+}
+
+
+def test_numbers_in_strings_are_numbers_where_the_project_says_so() -> None:
+    strings = {text: text for text in NUMERIC}
+    payload = json.dumps({"deviceId": "7", "s": strings, "l": ["1"], "p": [{"id": "x", "value": "9007199254740993"}]}).encode()
+    wanted: list[frozenset[tuple[str, str]]] = [frozenset({scope}) for scope in (("t", "p"), ("t", ""), ("", ""))]
+    for scopes in [*wanted, frozenset({("t", "q"), ("q", "")})]:
+        outcome = decode_one(DecodeRules.from_settings(Settings(), numbers_in_strings=scopes), TOPIC, payload, NOW)
+        assert isinstance(outcome, Message), outcome
+        found = {item.metric: item for item in outcome.measurements}
+        if scopes not in wanted:
+            assert all(item.value is None for item in outcome.measurements)
+            continue
+        for (text, value), item in zip(NUMERIC.items(), outcome.measurements, strict=False):
+            assert (item.value if isinstance(value, float) else item.value_text) == value, text
+        assert (found["x"].value_int, found["x"].value_text, found["l"].value_text) == (9007199254740993, None, '["1"]')
+
+
 def test_points() -> None:
     nested = '{"x":{"y":[{"metric":null,"id":7.50,"value":{"a":1,"b":{"c":true}}},{"id":"n","value":null},{"metric":3,"value":[1]}]}}'
     assert values(nested) == {"7.50.a": 1.0, "7.50.b.c": "true", "3": "[1]"}
@@ -148,6 +252,13 @@ def test_digits_of_numeric_names() -> None:
         ("1795427998123007.9", 1_795_427_998_123_007),
         ("1795427998123007999", 1_795_427_998_123_007),
         ('"0001795427998"', 1_795_427_998_000_000),
+        ('"1795427998.123"', 1_795_427_998_123_000),
+        ('"0001795427998.1234565"', 1_795_427_998_123_456),
+        ('"1795427998.1234565' + "0" * 100 + '1"', 1_795_427_998_123_457),
+        ('"1795427998.9999999"', 1_795_427_999_000_000),
+        ('"1795427998123.9999"', 1_795_427_998_123_999),
+        ('"1795427998123007.9"', 1_795_427_998_123_007),
+        ('"1795427998123007999.9"', 1_795_427_998_123_007),
         ('"2026-11-23 09:59:58.1234569Z"', 1_795_427_998_123_456),
         ('"2026-11-23T07:29:58.5-0230"', 1_795_427_998_500_000),
     ],

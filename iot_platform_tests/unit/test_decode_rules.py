@@ -4,7 +4,7 @@ import pytest
 
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry.decode import DecodeRules, Message, Quarantined, decode_one
-from iot_platform.telemetry.decode.rules import TopicNames, TopicPattern
+from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 from iot_platform_tests.support.feeds.decode_cases import NOW
 
 DEFAULT = "mtic/msg/client/realtime/{tenant}/{project}/{device...}"

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.telemetry.decode.columns import Columns
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.names import Names, SeriesName, SourceName, Topic
 from iot_platform.telemetry.decode.plain import decode_one
 from iot_platform.telemetry.decode.reasons import Quarantined, Reason
 from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measurements, Rows
-from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, DecodeRules
+from iot_platform.telemetry.decode.rules import DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
 from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
 
@@ -59,7 +60,7 @@ class Decoder:
         keys = [topic or b"" for topic in topics]
         values = [payload or b"" for payload in payloads]
         read = self._names.topics(keys)
-        columns = Columns(self.rules, self._names, read, received_at)
+        columns = Columns(self.rules, self._names, read, values, received_at)
         if len(keys) >= MIN_ROWS:
             self._decode_shapes(columns, read, values)
         else:
@@ -103,6 +104,7 @@ class Decoder:
         """Decode the plain records and put all measurements in order."""
         rows = Rows()
         reason: list[tuple[int, Reason, str]] = []
+        ambiguous = skipped = 0
         for row in np.flatnonzero(columns.plain).tolist():
             outcome = decode_one(self.rules, topics[row], payloads[row], int(columns.received_at[row]))
             if isinstance(outcome, Quarantined):
@@ -112,6 +114,8 @@ class Decoder:
                 continue
             columns.source[row] = self._names.source(topics[row].decode(), outcome.tenant, outcome.project, outcome.device)
             columns.timed[row] = outcome.time_from_payload
+            ambiguous += outcome.ambiguous_times
+            skipped += outcome.skipped_times
             for item in outcome.measurements:
                 rows.add(row, self._names.serie(outcome.tenant, outcome.project, item.device, item.metric), item)
         ints = (np.empty(0, np.int32), np.empty(0, np.int64))
@@ -136,6 +140,8 @@ class Decoder:
             m_ints=ints[1],
             m_text_rows=measurements.text_at,
             m_texts=measurements.texts,
+            ambiguous_times=ambiguous,
+            skipped_times=skipped,
         )
 
 

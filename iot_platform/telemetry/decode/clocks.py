@@ -104,7 +104,7 @@ def _parse(column: pl.Series, form: str, fits: pl.Series) -> Int64:
 
 
 def _from_local(times: Int64, zone: tzinfo) -> Int64:
-    """Local times to UTC, a quarter of an hour at a time; NO_TIME in those in which the zone's offset changes.
+    """Local times to UTC, a quarter of an hour at a time; NO_TIME in those that the zone has twice or not at all, wholly or in part.
 
     Python's zone data, not polars': both decoders must agree.
     """
@@ -117,7 +117,8 @@ def _from_local(times: Int64, zone: tzinfo) -> Int64:
 def _slot_offset(slot: int, zone: tzinfo) -> int:
     try:
         first = datetime(1970, 1, 1, tzinfo=zone) + timedelta(microseconds=slot * _SLOT_US)  # wall-clock arithmetic
-        offsets = {(first + timedelta(microseconds=within)).utcoffset() for within in (0, _SLOT_US - 1)}
+        edges = (first, first + timedelta(microseconds=_SLOT_US - 1))
+        offsets = {edge.replace(fold=fold).utcoffset() for edge in edges for fold in (0, 1)}
     except OverflowError:
         return NO_TIME
     offset = offsets.pop()

@@ -7,11 +7,14 @@ from typing import Any, cast
 import numpy as np
 
 from iot_platform.telemetry.decode.clocks import NO_TIME, clock_column, in_window
+from iot_platform.telemetry.decode.digits import may_lose_digits
+from iot_platform.telemetry.decode.document import finite_number
+from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
 from iot_platform.telemetry.decode.names import UNNAMED, Names, Topic
 from iot_platform.telemetry.decode.result import Block, Bools, Int32, Int64
-from iot_platform.telemetry.decode.rules import MAX_WINDOW_US, DecodeRules, Pointer
+from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
 from iot_platform.telemetry.decode.scalars import Values, value_column
-from iot_platform.telemetry.decode.shapes import ODD, POINTS, Shape
+from iot_platform.telemetry.decode.shapes import ARRAY, ODD, POINTS, Shape
 
 _CLOCK_KINDS = {int, float, str}
 _NAME_KINDS = {str, int}
@@ -21,11 +24,14 @@ _NONE = type(None)
 class Columns:
     """Decodes the shapes of one batch. What it can't decode with certainty is marked in `plain`."""
 
-    def __init__(self, rules: DecodeRules, names: Names, topics: Sequence[Topic | None], received_at: Int64) -> None:
+    def __init__(
+        self, rules: DecodeRules, names: Names, topics: Sequence[Topic | None], payloads: Sequence[bytes], received_at: Int64
+    ) -> None:
         size = len(topics)
         self.rules = rules
         self.names = names
         self.topics = cast(Sequence[Topic], topics)  # shapes hold only records whose topic is known
+        self.payloads = payloads
         self.received_at = received_at
         self.blocks: list[Block] = []
         self.source = np.full(size, -1, np.int32)
@@ -52,13 +58,27 @@ class Columns:
         if no_object or not layout.sound or any(shape.lists.get(at) == ODD for at in emitted):
             self.plain[rows] = True
             return
+        if any(shape.lists.get(at) == ARRAY for at in fields):
+            self.plain[rows[[may_lose_digits(self.payloads[row]) for row in shape.rows]]] = True
         series = self.names.series_table(layout, np.where(sources == UNNAMED, sources.max(), sources))
         series_of = dict(zip(fields, series.T, strict=True))
         for at in emitted:
             if at not in series_of:
                 self._points(shape.columns[at], rows, sources, times)
-            elif (values := value_column(shape.columns[at], shape.kinds[at])) is not None:
+            elif (values := value_column(*self._numeric(shape.columns[at], shape.kinds[at], shape.rows))) is not None:
                 self._field(values, rows, series_of[at], times, used.get(at))
+
+    def _numeric(self, column: Sequence[Any], kinds: set[type], rows: Sequence[int]) -> tuple[Sequence[Any], set[type]]:
+        """The column, with its strings that spell numbers as numbers where the project says so, and its types."""
+        if not self.rules.numbers_in_strings or str not in kinds:
+            return column, kinds
+        wanted = {topic: self.rules.reads_numbers_in_strings(topic.tenant, topic.project) for topic in {self.topics[row] for row in rows}}
+        if not any(wanted.values()):
+            return column, kinds
+        column = [
+            _number(value) if type(value) is str and wanted[self.topics[row]] else value for value, row in zip(column, rows, strict=True)
+        ]
+        return column, set(map(type, column))
 
     def _field(self, values: Values, rows: Int32, series: Int32, times: Int64, used: Bools | None) -> None:
         if values.odd is not None:
@@ -130,7 +150,7 @@ class Columns:
             self.plain[row[nested]] = True
             values_raw = [None if is_nested else value for is_nested, value in zip(nested, values_raw, strict=True)]
             kinds = kinds - {dict, list} | {_NONE}
-        values = value_column(values_raw, kinds)
+        values = value_column(*self._numeric(values_raw, kinds, row.tolist()))
         if values is None:
             return
         if values.odd is not None:
@@ -203,6 +223,11 @@ def _take_names(column: Sequence[Any], found: list[str | None]) -> Bools:
                 found[i] = value if kind is str else str(value)
                 taken[i] = True
     return taken
+
+
+def _number(text: str) -> int | float | str:
+    found = finite_number(text)
+    return text if found is None else found if type(found) is int else float(found)
 
 
 def _metric(metric: Any, item: dict[str, Any]) -> str:

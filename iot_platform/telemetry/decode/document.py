@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
+from iot_platform.telemetry.decode.limits import MAX_LEVELS
 from iot_platform.telemetry.decode.reasons import Reason, Rejection
-from iot_platform.telemetry.decode.rules import MAX_LEVELS
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -16,6 +17,8 @@ MAX_DOUBLE_DIGITS = 309  # the largest double has 309 digits before the point
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_BRACKET = re.compile(r"[^\[\]{}]+")
+_NUMBER_STARTS = frozenset("-0123456789")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)?")
 _TOKEN = re.compile(
     r"[ \t\n\r]*(?:(?P<open>[\[{])|(?P<close>[\]}])|(?P<comma>,)|(?P<colon>:)|"
     r'(?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")'
@@ -36,7 +39,23 @@ class Real(float):
         return number
 
 
-def _integer(token: str) -> int | float:
+class Instant(Real):
+    """A time that its format marks as one, as its number of seconds; `micros` since the epoch, finer is truncated."""
+
+    __slots__ = ("micros",)
+    micros: int
+
+    @classmethod
+    def of(cls, nanos: int) -> "Instant":
+        """From nanoseconds since the epoch."""
+        seconds, fraction = divmod(abs(nanos), 10**9)
+        digits = f"{'-' if nanos < 0 else ''}{seconds}.{fraction:09}".rstrip("0").removesuffix(".")
+        instant = cls(digits)
+        instant.micros = abs(nanos) // 1000 * (-1 if nanos < 0 else 1)
+        return instant
+
+
+def _integer(token: str) -> int | Real:
     if len(token) > MAX_DOUBLE_DIGITS + 1:
         return Real(token)
     number = int(token)
@@ -45,6 +64,20 @@ def _integer(token: str) -> int | float:
     except OverflowError:
         return Real(token)
     return number
+
+
+def number(text: str) -> int | Real | None:
+    """What a text spells by JSON's grammar for numbers; None for other texts. An infinite Real where no double holds it."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    return _integer(text) if found.start(1) < 0 else Real(text)
+
+
+def finite_number(text: str) -> int | Real | None:
+    """As `number`, but None also for what no double holds."""
+    found = number(text) if text[:1] in _NUMBER_STARTS else None
+    return None if isinstance(found, Real) and found - found != 0.0 else found
 
 
 class _Parser:
@@ -78,34 +111,36 @@ def _not_json_constant(name: str) -> NoReturn:
     raise Rejection(Reason.NOT_JSON, f"not a JSON document: {name} is no JSON number")
 
 
+@dataclass(slots=True)
 class Document:
-    """A parsed document. `overflow`: a number that no double holds; `nul`: U+0000 in a key or string, used or not."""
+    """The content of a payload. `overflow`: a number that no double holds; `nul`: U+0000 in a key or string, used or not."""
 
-    __slots__ = ("nul", "overflow", "value")
+    value: Json
+    overflow: str | None = None
+    nul: bool = False
 
-    def __init__(self, payload: bytes | None) -> None:
-        """Raises Rejection: empty_payload, not_utf8, not_json, bad_unicode or too_deep."""
-        if not payload:
-            raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError as error:
-            raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
-        parser = _Parser()
-        self.value: Json = None
-        deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
-        if deep:
-            _check_grammar(text)
-        else:
-            self.value = parser.parse(text)
-        self.nul = False
-        for string in _escaped_strings(text):
-            if _SURROGATE.search(string):
-                raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
-            self.nul = self.nul or "\x00" in string
-        if deep:
-            raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
-        self.overflow = parser.overflow
+
+def read_json(payload: bytes) -> Document:
+    """A JSON document. Raises Rejection: not_utf8, not_json, bad_unicode or too_deep."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError as error:
+        raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+    parser = _Parser()
+    value: Json = None
+    deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
+    if deep:
+        _check_grammar(text)
+    else:
+        value = parser.parse(text)
+    nul = False
+    for string in _escaped_strings(text):
+        if _SURROGATE.search(string):
+            raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
+        nul = nul or "\x00" in string
+    if deep:
+        raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+    return Document(value, parser.overflow, nul)
 
 
 def _escaped_strings(text: str) -> Iterator[str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from iot_platform.telemetry.decode.rules import MAX_NAME_BYTES, DecodeRules
+from iot_platform.telemetry.decode.limits import MAX_NAME_BYTES
+from iot_platform.telemetry.decode.rules import DecodeRules
 
 SourceName = tuple[str, str, str, str]  # topic, tenant, project, device
 SeriesName = tuple[str, str, str, str]  # tenant, project, device, metric
@@ -105,6 +106,8 @@ class Names:
         if named.device is not None and len(named.device.encode()) > MAX_NAME_BYTES:
             return None
         text = topic.decode()
+        if self._rules.topic_codec(text) is not None:
+            return None
         source = self.source(text, named.tenant, named.project, named.device) if named.device is not None else UNNAMED
         return Topic(text, named.tenant, named.project, named.device, source)
 

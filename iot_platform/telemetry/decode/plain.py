@@ -1,13 +1,17 @@
 """The plain decoder: the contract, rule by rule, for one message. It is the reference that the columnar path must equal."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from iot_platform.telemetry.decode.document import Document, Json, Real
+from iot_platform.telemetry.decode.codecs.codec import Points, Record
+from iot_platform.telemetry.decode.codecs.tree import Tree
+from iot_platform.telemetry.decode.digits import compact_json
+from iot_platform.telemetry.decode.document import Document, Json, Real, finite_number, read_json
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS, MAX_NAME_BYTES
 from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
-from iot_platform.telemetry.decode.rules import MAX_MEASUREMENTS, MAX_NAME_BYTES, DecodeRules, Pointer, TopicNames, is_id
-from iot_platform.telemetry.decode.times import format_time, parse_time
+from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
+from iot_platform.telemetry.decode.times import LocalTimes, format_time, parse_time
+from iot_platform.telemetry.decode.topic_pattern import TopicNames, is_id
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -25,10 +29,19 @@ def decode_one(rules: DecodeRules, topic: bytes | None, payload: bytes | None, r
         named = rules.topic_names(topic)
         if named is None:
             raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
-        document = Document(payload)
-        return _Walk(rules, named, received_at).message(document, b"\x00" in (topic or b""))
+        content = _content(rules, (topic or b"").decode(), named, payload, received_at)
+        walk = _Walk(rules, named, received_at, b"\x00" in (topic or b""))
+        return walk.points(content) if isinstance(content, Points) else walk.document(content)
     except Rejection as rejection:
         return Quarantined(rejection.reason, rejection.detail)
+
+
+def _content(rules: DecodeRules, topic: str, named: TopicNames, payload: bytes | None, received_at: int) -> Document | Points:
+    """What the payload says, by the topic's codec."""
+    if not payload:
+        raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
+    codec = rules.topic_codec(topic)
+    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, received_at))
 
 
 def _mismatch(rules: DecodeRules, topic: bytes | None) -> str:
@@ -92,6 +105,10 @@ class _Clock:
     text: str
 
 
+def _clock(time: int | None) -> _Clock | None:
+    return None if time is None else _Clock(time, format_time(time))
+
+
 @dataclass(slots=True)
 class _Field:
     """A measurement before its time is judged; no clock of its own means the message's."""
@@ -107,29 +124,61 @@ class _Walk:
     rules: DecodeRules
     topic_names: TopicNames
     received_at: int
+    topic_has_nul: bool
+    local_times: LocalTimes = field(init=False)
     device: str = ""
     clock: _Clock | None = None
     fields: list[_Field] = field(default_factory=list)
 
-    def message(self, document: Document, topic_has_nul: bool) -> Message:
+    def __post_init__(self) -> None:
+        self.local_times = LocalTimes(self.received_at)
+
+    def document(self, document: Document) -> Message:
         """The message of a valid document. Raises Rejection from not_object on."""
         value = document.value
         if not isinstance(value, dict) and not is_points(value):
             raise Rejection(Reason.NOT_OBJECT, "the document is neither an object nor a list of points")
         tenant, tenant_at = self._named(value, self.topic_names.tenant, self.rules.tenant_pointers)
         project, project_at = self._named(value, self.topic_names.project, self.rules.project_pointers)
-        if tenant is None or project is None or not is_id(tenant) or not is_id(project):
-            raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
-        self._judge_values(document, topic_has_nul)
+        owner = self._owner(tenant, project)
+        self._judge_values(document.overflow, document.nul)
         device, device_at = self._named(value, self.topic_names.device, self.rules.device_pointers)
         self.device = device or ""
         self.clock, time_at = self._read_clock(value)
         self._take_out(value, (tenant_at, project_at, device_at, time_at))
         self.fields = list(self._flatten(value, None, self.device, None))
+        return self._message(*owner)
+
+    def points(self, points: Points) -> Message:
+        """The message of points that their codec has named. Raises Rejection from topic_mismatch on."""
+        owner = self._owner(self.topic_names.tenant, self.topic_names.project)
+        self.device = (self.topic_names.device or "") if points.device is None else points.device
+        self.clock = _clock(points.time)
+        tree = Tree()
+        for reading in points.readings:
+            device = self.device if reading.device is None else reading.device
+            tree.take([reading.metric, device])  # for U+0000
+            self.fields += self._flatten(tree.take(reading.value), reading.metric, device, _clock(reading.time))
+        tree.take(self.device)
+        self._judge_values(tree.overflow, tree.nul)
+        return self._message(*owner)
+
+    def _owner(self, tenant: str | None, project: str | None) -> tuple[str, str]:
+        if tenant is None or project is None or not is_id(tenant) or not is_id(project):
+            raise Rejection(Reason.TOPIC_MISMATCH, "neither topic nor payload names a tenant and a project of 1 to 128 bytes")
+        return tenant, project
+
+    def _message(self, tenant: str, project: str) -> Message:
+        """The message of the fields."""
         self._judge_fields()
+        if self.rules.reads_numbers_in_strings(tenant, project):
+            for item in self.fields:
+                if isinstance(item.value, str) and (found := finite_number(item.value)) is not None:
+                    item.value = found
         measurements = tuple(self._measurement(item) for item in self.fields)
         own = bool(self.fields) and all(item.clock for item in self.fields)
-        return Message(tenant, project, self.device, self.clock is not None or own, measurements)
+        timed = self.clock is not None or own
+        return Message(tenant, project, self.device, timed, measurements, self.local_times.ambiguous, self.local_times.skipped)
 
     def _take_out(self, value: Json, used: tuple[Pointer | None, ...]) -> None:
         """Remove the fields that named something: they are no measurements."""
@@ -144,12 +193,12 @@ class _Walk:
 
     def _read_clock(self, value: Json) -> tuple[_Clock | None, Pointer | None]:
         found, pointer = _find_present(value, self.rules.time_pointers)
-        return (None, None) if pointer is None else (_Clock(parse_time(found, self.rules.zone), _text(found)), pointer)
+        return (None, None) if pointer is None else (_Clock(parse_time(found, self.rules.zone, self.local_times), _text(found)), pointer)
 
-    def _judge_values(self, document: Document, topic_has_nul: bool) -> None:
-        if document.overflow is not None:
-            raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(document.overflow)} is beyond a double")
-        if document.nul or topic_has_nul:
+    def _judge_values(self, overflow: str | None, nul: bool) -> None:
+        if overflow is not None:
+            raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(overflow)} is beyond a double")
+        if nul or self.topic_has_nul:
             raise Rejection(Reason.NUL_CHARACTER, "U+0000 in a name or string; the database can not hold it")
 
     def _flatten(self, value: Json, name: str | None, device: str, clock: _Clock | None) -> Iterator[_Field]:
@@ -206,7 +255,7 @@ class _Walk:
 
 def _text(value: Json) -> str:
     """An array (or any value) as compact JSON; a string as it is."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return value if isinstance(value, str) else compact_json(value)
 
 
 def typed_value(value: Json) -> tuple[float | None, int | None, str | None]:

@@ -9,6 +9,9 @@ class Reason(StrEnum):
 
     TOPIC_MISMATCH = "topic_mismatch"
     EMPTY_PAYLOAD = "empty_payload"
+    BAD_COMPRESSION = "bad_compression"
+    TOO_LARGE = "too_large"  # decompressed
+    BAD_ENCODING = "bad_encoding"  # not what the topic's codec takes; JSON has its own
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
     BAD_UNICODE = "bad_unicode"
@@ -57,13 +60,18 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message taken whole; measurements in the order of the document."""
+    """A message taken whole; measurements in the order of the document.
+
+    `ambiguous_times` and `skipped_times` count the timestamps in it that its zone's clocks showed twice or never.
+    """
 
     tenant: str
     project: str
     device: str
     time_from_payload: bool
     measurements: tuple[Measurement, ...]
+    ambiguous_times: int = 0
+    skipped_times: int = 0
 
 
 @dataclass(frozen=True, slots=True)

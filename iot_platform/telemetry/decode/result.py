@@ -30,6 +30,8 @@ class DecodedBatch:
     m_ints: Int64
     m_text_rows: Int32  # indices into the measurements, ascending
     m_texts: list[str]
+    ambiguous_times: int = 0  # timestamps that their zone's clocks showed twice, of all records
+    skipped_times: int = 0  # and never
 
 
 @dataclass(slots=True)

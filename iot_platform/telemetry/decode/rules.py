@@ -1,4 +1,4 @@
-"""The configurable part of the decode contract: where topic and payload name tenant, project, device and time."""
+"""The configurable part of the decode contract: which codec a topic has, where topic and payload name tenant, project, device and time."""
 
 import re
 from dataclasses import dataclass
@@ -7,73 +7,13 @@ from typing import Self
 from zoneinfo import ZoneInfo
 
 from iot_platform.settings import Settings, SettingsError
-
-MAX_ID_BYTES = 128
-MAX_NAME_BYTES = 256
-MAX_LEVELS = 32
-MAX_MEASUREMENTS = 1000
-MAX_WINDOW_US = 2**60  # 36,000 years; sums with times stay within 64 bits
+from iot_platform.telemetry.decode.codecs.table import TopicCodec, TopicCodecs
+from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
+from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 
 Pointer = tuple[str, ...]
-_VARIABLES = ("tenant", "project", "device", "device...")
-
-
-@dataclass(frozen=True, slots=True)
-class TopicNames:
-    """What a topic names; None where the pattern leaves it to the payload."""
-
-    tenant: str | None
-    project: str | None
-    device: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TopicPattern:
-    """A compiled IOT_TOPIC_PATTERN."""
-
-    text: str
-    levels: tuple[str, ...]
-    open_ended: bool  # the last level is {device...}
-
-    @classmethod
-    def compile(cls, text: str) -> Self:
-        """Raises SettingsError for a pattern that could never name things unambiguously."""
-        levels = tuple(text.split("/"))
-        names = [level[1:-1] for level in levels if level.startswith("{") and level.endswith("}")]
-        kinds = ["device" if name == "device..." else name for name in names]
-        if unknown := [name for name in names if name not in _VARIABLES]:
-            raise SettingsError(f"IOT_TOPIC_PATTERN: {{{unknown[0]}}} is none of {{tenant}}, {{project}}, {{device}}, {{device...}}")
-        if len(kinds) != len(set(kinds)):
-            raise SettingsError("IOT_TOPIC_PATTERN: each of tenant, project and device may be named once")
-        if "{device...}" in levels[:-1]:
-            raise SettingsError("IOT_TOPIC_PATTERN: {device...} takes all remaining levels, so it must be the last")
-        if bad := [level for level in levels if re.search(r"[{}+#]", level) and level != "+" and level[1:-1] not in _VARIABLES]:
-            raise SettingsError(f"IOT_TOPIC_PATTERN: level {bad[0]!r} must be a literal, + or one {{variable}} as a whole")
-        open_ended = levels[-1] == "{device...}"
-        return cls(text, levels[:-1] if open_ended else levels, open_ended)
-
-    def match(self, topic: str) -> TopicNames | None:
-        """What the topic names, or None if it does not fit. An empty device level names the device \"\"."""
-        parts = topic.split("/")
-        if len(parts) < len(self.levels) or (len(parts) > len(self.levels) and not self.open_ended):
-            return None
-        found: dict[str, str] = {}
-        for level, part in zip(self.levels, parts, strict=False):
-            if level.startswith("{"):
-                found[level[1:-1]] = part
-            elif level not in ("+", part):
-                return None
-        if len(parts) > len(self.levels):
-            found["device"] = "/".join(parts[len(self.levels) :])
-        for name in ("tenant", "project"):
-            if name in found and not is_id(found[name]):
-                return None
-        return TopicNames(found.get("tenant"), found.get("project"), found.get("device"))
-
-
-def is_id(text: str) -> bool:
-    """Whether a tenant or project has 1..128 bytes."""
-    return 0 < len(text.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
+Scopes = frozenset[tuple[str, str]]
+"""(tenant, project); an empty project means all of the tenant's, both empty all."""
 
 
 def parse_pointers(texts: tuple[str, ...], variable: str) -> tuple[Pointer, ...]:
@@ -91,6 +31,7 @@ class DecodeRules:
     """Everything the decoder depends on but the message itself."""
 
     pattern: TopicPattern
+    codecs: TopicCodecs
     tenant_pointers: tuple[Pointer, ...]
     project_pointers: tuple[Pointer, ...]
     device_pointers: tuple[Pointer, ...]
@@ -98,12 +39,17 @@ class DecodeRules:
     zone: tzinfo
     past_us: int
     future_us: int
+    numbers_in_strings: Scopes = frozenset()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Raises SettingsError, naming the variable, for a pattern or pointer that means nothing."""
+    def from_settings(cls, settings: Settings, numbers_in_strings: Scopes = frozenset()) -> Self:
+        """`numbers_in_strings`: whose strings that spell numbers are numbers.
+
+        Raises SettingsError, naming the variable, for a pattern, pointer or codec that means nothing.
+        """
         return cls(
             pattern=TopicPattern.compile(settings.topic_pattern),
+            codecs=TopicCodecs.from_settings(settings),
             tenant_pointers=parse_pointers(settings.tenant_pointers, "IOT_TENANT_POINTERS"),
             project_pointers=parse_pointers(settings.project_pointers, "IOT_PROJECT_POINTERS"),
             device_pointers=parse_pointers(settings.device_pointers, "IOT_DEVICE_POINTERS"),
@@ -111,11 +57,24 @@ class DecodeRules:
             zone=ZoneInfo(settings.default_timezone),
             past_us=min(settings.time_window_past_seconds * 1_000_000, MAX_WINDOW_US),
             future_us=min(settings.time_window_future_seconds * 1_000_000, MAX_WINDOW_US),
+            numbers_in_strings=numbers_in_strings,
         )
+
+    def reads_numbers_in_strings(self, tenant: str, project: str) -> bool:
+        """Whether strings that spell numbers are numbers in a project."""
+        scopes = self.numbers_in_strings
+        return bool(scopes) and not scopes.isdisjoint(((tenant, project), (tenant, ""), ("", "")))
 
     def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""
         try:
-            return self.pattern.match((topic or b"").decode())
+            text = (topic or b"").decode()
         except UnicodeDecodeError:
             return None
+        rule = self.codecs.find(text)
+        return self.pattern.match(text) if rule is None else rule.names(text, self.pattern)
+
+    def topic_codec(self, topic: str) -> TopicCodec | None:
+        """How payloads of a topic are read; None for plain JSON."""
+        rule = self.codecs.find(topic)
+        return None if rule is None or rule.plain_json else rule

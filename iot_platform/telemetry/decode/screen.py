@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from iot_platform.telemetry.decode.document import MAX_DOUBLE_DIGITS, nested_too_deep
-from iot_platform.telemetry.decode.rules import MAX_LEVELS
+from iot_platform.telemetry.decode.limits import MAX_LEVELS
 
 _TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * MAX_DOUBLE_DIGITS
