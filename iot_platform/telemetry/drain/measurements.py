@@ -62,6 +62,7 @@ class Values:
     ints: npt.NDArray[np.int64]
     text: npt.NDArray[np.int32] | None
     texts: list[bytes]
+    historical: npt.NDArray[np.bool_] | None = None  # those that are nobody's latest value; None: none is
 
     def __len__(self) -> int:
         return len(self.row)
@@ -98,7 +99,16 @@ def select(batch: DecodedBatch, keep: npt.NDArray[np.bool_], catalog: Catalog) -
         ints=batch.m_ints,
         text=_positions(batch.m_text_rows, len(batch.m_row), rows),
         texts=[text.encode() for text in batch.m_texts],
+        historical=_historical(batch, rows),
     )
+
+
+def _historical(batch: DecodedBatch, rows: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.bool_] | None:
+    if not len(batch.m_historical):
+        return None
+    marked = np.zeros(len(batch.m_row), np.bool_)
+    marked[batch.m_historical] = True
+    return marked[rows]
 
 
 def _positions(sparse: npt.NDArray[np.int32], count: int, rows: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.int32] | None:
@@ -153,7 +163,7 @@ class MeasurementWriter:
                 slow = np.sort(slow)
                 outcome[slow] = self._stage(cursor, values, slow)
                 self.slow_rows += len(slow)
-            latest = _last_of_series(values, order[~repeats])
+            latest = _last_of_series(values, order[~repeats] if values.historical is None else order[~repeats & ~values.historical[order]])
             # Only what may be newer: ON CONFLICT locks a row even where WHERE leaves it as it is, and a live drain would wait for it.
             latest = latest[values.time[latest] > catalog.latest[values.local[latest]]]
             self._update_latest(cursor, values, latest)

@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry.drain import batch_counts
+from iot_platform.telemetry.drain import batch_counts, sparkplug
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.measurements import CREATE_STAGE, MeasurementWriter, copy, note_latest, select
@@ -100,6 +100,7 @@ class Writer:
             result, latest = self._measurements.write(values, catalog)
             note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
+            sparkplug.write(cursor, plan.decoded.births)
             outcome = self._outcome(plan, catalog, values.row, result)
             batch_counts.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)
         self.in_doubt = outcome
