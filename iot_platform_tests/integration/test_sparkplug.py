@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from iot_platform.audit.totals import Totals
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
@@ -79,6 +80,9 @@ def test_sequence_gaps_deaths_and_redeliveries_are_counted(settings: Settings, f
     assert query(settings, f"SELECT {counted}, died_at IS NULL, node, tenant_id, project_id FROM sparkplug_node") == [
         (6, 1, 0, 1, 2, 3, 5, True, "spBv1.0/plant/node", "acme", "plant")
     ]
+    totals = Totals()
+    totals.update(settings)
+    assert (totals.sequence_gaps, totals.sequence_missing) == (1, 2)
     feed.send(ndeath(4), topic=topic("NDEATH"))  # a clean disconnect sends the next number
     feed.flush()
     drain(settings)

@@ -193,7 +193,7 @@ def _number(record: dict[str, Any], label: str, number: int) -> Decimal | int:
         return value
     text = value.token if isinstance(value, Real) else str(value)
     exact = value if isinstance(value, Decimal) else Decimal(text)
-    if not exact.is_finite() or exact.adjusted() > 308 or abs(exact) > _LARGEST:
+    if not exact.is_finite() or exact.adjusted() > 308 or exact.copy_abs() > _LARGEST:
         raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(text)} is beyond a double")
     return Decimal(0) if exact.adjusted() < _LEAST_EXPONENT else exact
 
@@ -211,4 +211,4 @@ def _time(base: Decimal, record: dict[str, Any], number: int, received_at: int) 
     if not seconds:
         return None
     micros = int(seconds.scaleb(6, _EXACT).quantize(_ONE, ROUND_HALF_EVEN, _EXACT))
-    return received_at + micros if abs(seconds) < RELATIVE_BELOW else micros
+    return received_at + micros if seconds.copy_abs() < RELATIVE_BELOW else micros
