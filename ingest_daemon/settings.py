@@ -128,6 +128,13 @@ class Settings(BaseSettings):
         2.0, gt=0, le=3600, description="When Kafka has not confirmed a message for so long, messages go to the spool on disk."
     )
     ingest_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line that is written.")
+    ingest_sparkplug_partitions: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Messages of Sparkplug B edge nodes go to the first so many Kafka partitions, each node's all to one: its births must "
+        "come before its data. After a change, data waits in quarantine (no_birth) until its node is born again. 0: by topic, like others.",
+    )
     ingest_kafka_options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
         description='More librdkafka producer properties (JSON), such as {"compression.type": "zstd", "linger.ms": 20}.',

@@ -19,6 +19,7 @@ from ingest_daemon.settings import Settings
 from ingest_daemon.sink_state import SinkState
 from ingest_daemon.spool import Spool
 from ingest_daemon.spool_store import Level, Row
+from ingest_daemon.together import NAMESPACE, partition_of
 
 PROBE_ROWS = 100
 
@@ -58,6 +59,7 @@ class Sink:
         self._sampling: ClockWatch | None = None  # once its time has come: the next message's report compares the clocks
         self._settings = settings
         self._topic = settings.kafka_topic
+        self._together = settings.ingest_sparkplug_partitions
         self._after_seconds = settings.ingest_spool_after_seconds
         self._in_flight = in_flight
         self._spool = spool
@@ -119,8 +121,11 @@ class Sink:
         report: Callable[[Any, Any], None] = pending
         if self._sampling is not None:
             report, self._sampling = self._sampling.compared(pending, self._clock), None
+        place: dict[str, int] = {}
+        if NAMESPACE in pending.key and self._together and (partition := partition_of(pending.key, self._together)) is not None:
+            place["partition"] = partition
         try:
-            self._channel.produce(self._topic, pending.value, pending.key, on_delivery=report, headers=[(HEADER, pending.header)])
+            self._channel.produce(self._topic, pending.value, pending.key, on_delivery=report, headers=[(HEADER, pending.header)], **place)
         except BufferError:
             pending.place = Place.NOWHERE
             if self._gate.state is DIRECT:

@@ -103,6 +103,8 @@ class KafkaWatch:
                 metadata = client.list_topics(topic, timeout=ANSWER_SECONDS)
                 found = metadata.topics[topic]
                 if found.error is None:
+                    if topic == settings.kafka_topic and len(found.partitions) < (wanted := settings.ingest_sparkplug_partitions):
+                        return f"Kafka: topic {topic} has {len(found.partitions)} partitions, IOT_INGEST_SPARKPLUG_PARTITIONS is {wanted}"
                     if waiting := partitions.unavailable(metadata, topic, partitions.silent(client, metadata, topic, ANSWER_SECONDS)):
                         return f"Kafka: {waiting}"
                     degraded.append(partitions.degraded(metadata, topic))

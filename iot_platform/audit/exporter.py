@@ -133,6 +133,14 @@ class Exporter(Collector):
         for reason, count in sorted(seen.totals.quarantined.items()):
             quarantined.add_metric([reason], count)
         yield quarantined
+        yield CounterMetricFamily(
+            "iot_sparkplug_sequence_gaps",
+            "Jumps of the sequence numbers of Sparkplug B edge nodes: messages did not reach the platform.",
+            value=seen.totals.sequence_gaps,
+        )
+        yield CounterMetricFamily(
+            "iot_sparkplug_sequence_missing", "Sequence numbers that these jumps left out, at least.", value=seen.totals.sequence_missing
+        )
         if seen.audit is not None:
             differences = GaugeMetricFamily("iot_audit_differences", "Differences that the last audit found; must be 0.", labels=["proof"])
             for proof in EVERYTHING:

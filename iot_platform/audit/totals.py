@@ -23,10 +23,13 @@ WHERE l.committed_at > %(since)s::timestamptz - interval '5 minutes' AND l.batch
 
 @dataclass
 class Totals:
-    """`stored`: rows of message; `quarantined`: rows of quarantine by reason, as they came in."""
+    """`stored`: rows of message; `quarantined`: rows of quarantine by reason, as they came in. `sequence_gaps`, `sequence_missing`: jumps of
+    the sequence numbers of Sparkplug B edge nodes, and how many numbers they left out."""
 
     stored: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
+    sequence_gaps: int = 0
+    sequence_missing: int = 0
     _seen: set[int] = field(default_factory=set)
     _at: datetime | None = None
 
@@ -40,11 +43,14 @@ class Totals:
                 now: datetime | None = row[0] if row else None
                 cursor.execute(_RECENT, {"since": self._at or now})
                 recent = cursor.fetchall()
+                cursor.execute("SELECT coalesce(sum(seq_gaps), 0)::bigint, coalesce(sum(seq_missing), 0)::bigint FROM sparkplug_node")
+                gaps = cursor.fetchone() or (0, 0)
             if self._at is None:
                 self._begin(connection)
             else:
                 self._carry_on(connection, [row for row in recent if row[0] not in self._seen])
             self._seen, self._at = {row[0] for row in recent}, now
+            self.sequence_gaps, self.sequence_missing = gaps
 
     def _begin(self, connection: Connection) -> None:
         with connection.cursor() as cursor:

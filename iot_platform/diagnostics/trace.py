@@ -3,7 +3,8 @@
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -312,12 +313,17 @@ def _not_committed(connection: "Connection", settings: Settings, trace: Trace) -
 def _measurements(connection: "Connection", settings: Settings, trace: Trace) -> None:
     """What the message decodes to, beside what the table holds at that series and time."""
     from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
+    from iot_platform.telemetry.decode.sparkplug.births import Births, Place
+    from iot_platform.telemetry.drain.sparkplug import BirthHistory
+    from iot_platform.telemetry.records import place_of
 
     row = trace.row or {}
     received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1)) + (row["time_shift_us"] or 0)
     payload = bytes(row["payload"])
-    rules = DecodeRules.from_settings(settings)
-    outcome = decode_one(rules, row["topic"].encode(), payload, received_us)
+    place = Place(trace.partition, place_of(trace.generation or 0, trace.offset), received_us)
+    with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
+        rules = replace(DecodeRules.from_settings(settings), births=Births(history.load, replays=True))
+        outcome = decode_one(rules, row["topic"].encode(), payload, received_us, place)
     if not isinstance(outcome, Message):
         trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
         return

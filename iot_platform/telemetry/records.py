@@ -67,6 +67,12 @@ class DecodedRecords:
     decoded: DecodedBatch
     decoder: Decoder
 
+    @classmethod
+    def of(cls, records: Records, decoder: Decoder) -> "DecodedRecords":
+        """Decode them. Raises what the decoder's `births` raise."""
+        received_at, places = records.envelope.received_at, records.places
+        return cls(records, decoder.decode(records.topics, records.payloads, received_at, records.partition, places), decoder)
+
 
 def place_of(generation: int, offset: int) -> int:
     """An offset of a generation of a partition's log as one number, in the order of both."""

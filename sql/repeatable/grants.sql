@@ -52,6 +52,8 @@ BEGIN
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
+        -- Sparkplug B: births that ended long ago go when their edge node is born again.
+        GRANT SELECT, INSERT, UPDATE, DELETE ON sparkplug_birth, sparkplug_node TO iot_writer;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
         -- Quality: drain and replay note where to look, evaluations do the rest.
         GRANT SELECT, INSERT, UPDATE, DELETE ON quality_rule, quality_watermark, quality_feed, quality_note, quality_late, quality_cadence,
@@ -88,7 +90,7 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
-            schema_migration, project_option TO iot_reader;
+            schema_migration, project_option, sparkplug_birth, sparkplug_node TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;

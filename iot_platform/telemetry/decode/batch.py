@@ -15,6 +15,7 @@ from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measuremen
 from iot_platform.telemetry.decode.rules import DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
 from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
+from iot_platform.telemetry.decode.sparkplug.births import Place
 
 MAX_NAMES: Final = 1_000_000
 """A decoder with more names than this is replaced: a flood of new names must not fill the memory."""
@@ -35,6 +36,7 @@ class Decoder:
     def __init__(self, rules: DecodeRules) -> None:
         self.rules = rules
         self._names = Names(rules)
+        self._next = 0
 
     @property
     def sources(self) -> list[SourceName]:
@@ -55,8 +57,17 @@ class Decoder:
         """This decoder, or an empty one of the same rules where it holds more than MAX_NAMES; for the thread that decodes."""
         return self if self.names <= MAX_NAMES else Decoder(self.rules)
 
-    def decode(self, topics: Sequence[bytes | None], payloads: Sequence[bytes | None], received_at: npt.NDArray[np.int64]) -> DecodedBatch:
-        """Decode n records; the three sequences have equal length, received_at is µs since the epoch. Never raises for any bytes."""
+    def decode(
+        self,
+        topics: Sequence[bytes | None],
+        payloads: Sequence[bytes | None],
+        received_at: npt.NDArray[np.int64],
+        partition: npt.NDArray[np.int32] | None = None,
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> DecodedBatch:
+        """Decode n records; the sequences have equal length, received_at is µs since the epoch. `partition` and `places` say where each is
+        (see records.place_of); without them each follows the one before. Never raises for any bytes; `rules.births` may raise what its
+        database raises."""
         keys = [topic or b"" for topic in topics]
         values = [payload or b"" for payload in payloads]
         read = self._names.topics(keys)
@@ -67,7 +78,10 @@ class Decoder:
             columns.plain[:] = True
         measurements, totals = _in_order(columns)
         columns.timed |= (totals > 0) & (columns.own_times == totals)
-        return self._finish(columns, measurements, keys, values)
+        if partition is None or places is None:
+            partition, places = np.zeros(len(keys), np.int32), np.arange(self._next, self._next + len(keys), dtype=np.int64)
+            self._next += len(keys)
+        return self._finish(columns, measurements, keys, values, partition=partition, places=places)
 
     def _decode_shapes(self, columns: Columns, topics: Sequence[Topic | None], payloads: Sequence[bytes]) -> None:
         """Decode what has a common shape; mark the rest as plain."""
@@ -100,13 +114,23 @@ class Decoder:
                 columns.shape(shape, device_in_topic)
         columns.plain[plain] = True
 
-    def _finish(self, columns: Columns, measurements: Measurements, topics: Sequence[bytes], payloads: Sequence[bytes]) -> DecodedBatch:
-        """Decode the plain records and put all measurements in order."""
+    def _finish(
+        self,
+        columns: Columns,
+        measurements: Measurements,
+        topics: Sequence[bytes],
+        payloads: Sequence[bytes],
+        *,
+        partition: npt.NDArray[np.int32],
+        places: npt.NDArray[np.int64],
+    ) -> DecodedBatch:
+        """Decode the plain records, in their order, and put all measurements in order."""
         rows = Rows()
         reason: list[tuple[int, Reason, str]] = []
         ambiguous = skipped = 0
         for row in np.flatnonzero(columns.plain).tolist():
-            outcome = decode_one(self.rules, topics[row], payloads[row], int(columns.received_at[row]))
+            at = Place(int(partition[row]), int(places[row]), int(columns.received_at[row]))
+            outcome = decode_one(self.rules, topics[row], payloads[row], at.received_at, at)
             if isinstance(outcome, Quarantined):
                 columns.source[row] = -1
                 columns.timed[row] = False
@@ -118,14 +142,15 @@ class Decoder:
             skipped += outcome.skipped_times
             for item in outcome.measurements:
                 rows.add(row, self._names.serie(outcome.tenant, outcome.project, item.device, item.metric), item)
-        ints = (np.empty(0, np.int32), np.empty(0, np.int64))
+        ints, historical = (np.empty(0, np.int32), np.empty(0, np.int64)), np.empty(0, np.int32)
         if rows.row:
-            at = np.array(list(rows.ints), np.int32) + np.int32(len(measurements.row))
+            first = np.int32(len(measurements.row))
             measurements = Measurements.of([measurements.block(), rows.block()])
             order = measurements.by_record()
             position = np.empty(len(order), np.int32)
             position[order] = np.arange(len(order), dtype=np.int32)
-            ints = (position[at], np.array(list(rows.ints.values()), np.int64))
+            ints = (position[np.array(list(rows.ints), np.int32) + first], np.array(list(rows.ints.values()), np.int64))
+            historical = position[np.array(rows.historical, np.int32) + first]
             measurements = measurements.taken(order)
         return DecodedBatch(
             source_index=columns.source,
@@ -142,6 +167,8 @@ class Decoder:
             m_texts=measurements.texts,
             ambiguous_times=ambiguous,
             skipped_times=skipped,
+            m_historical=historical,
+            births=self.rules.births.taken(),
         )
 
 

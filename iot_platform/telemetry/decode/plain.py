@@ -1,7 +1,7 @@
 """The plain decoder: the contract, rule by rule, for one message. It is the reference that the columnar path must equal."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from iot_platform.telemetry.decode.codecs.codec import Points, Record
 from iot_platform.telemetry.decode.codecs.tree import Tree
@@ -10,13 +10,16 @@ from iot_platform.telemetry.decode.document import Document, Json, Real, finite_
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS, MAX_NAME_BYTES
 from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
 from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
+from iot_platform.telemetry.decode.sparkplug.births import Place
 from iot_platform.telemetry.decode.times import LocalTimes, format_time, parse_time
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, is_id
 
 _INT64 = range(-(2**63), 2**63)
 
 
-def decode_one(rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int) -> Message | Quarantined:
+def decode_one(
+    rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int, at: Place | None = None
+) -> Message | Quarantined:
     """One Kafka record to one outcome, by the decode contract. Any bytes are allowed; it does not raise.
 
     Args:
@@ -24,24 +27,25 @@ def decode_one(rules: DecodeRules, topic: bytes | None, payload: bytes | None, r
         topic: MQTT topic, the record's key.
         payload: MQTT payload, the record's value.
         received_at: µs since the epoch.
+        at: where the record is, for formats that depend on what came before it.
     """
     try:
         named = rules.topic_names(topic)
         if named is None:
             raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
-        content = _content(rules, (topic or b"").decode(), named, payload, received_at)
+        content = _content(rules, (topic or b"").decode(), named, payload, at or Place(0, 0, received_at))
         walk = _Walk(rules, named, received_at, b"\x00" in (topic or b""))
         return walk.points(content) if isinstance(content, Points) else walk.document(content)
     except Rejection as rejection:
         return Quarantined(rejection.reason, rejection.detail)
 
 
-def _content(rules: DecodeRules, topic: str, named: TopicNames, payload: bytes | None, received_at: int) -> Document | Points:
+def _content(rules: DecodeRules, topic: str, named: TopicNames, payload: bytes | None, at: Place) -> Document | Points:
     """What the payload says, by the topic's codec."""
     if not payload:
         raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
     codec = rules.topic_codec(topic)
-    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, received_at))
+    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, at, rules.births))
 
 
 def _mismatch(rules: DecodeRules, topic: bytes | None) -> str:
@@ -117,6 +121,7 @@ class _Field:
     metric: str
     value: Json
     clock: _Clock | None
+    is_historical: bool = False
 
 
 @dataclass(slots=True)
@@ -158,7 +163,8 @@ class _Walk:
         for reading in points.readings:
             device = self.device if reading.device is None else reading.device
             tree.take([reading.metric, device])  # for U+0000
-            self.fields += self._flatten(tree.take(reading.value), reading.metric, device, _clock(reading.time))
+            found = self._flatten(tree.take(reading.value), reading.metric, device, _clock(reading.time))
+            self.fields += [replace(item, is_historical=True) for item in found] if reading.is_historical else found
         tree.take(self.device)
         self._judge_values(tree.overflow, tree.nul)
         return self._message(*owner)
@@ -250,7 +256,7 @@ class _Walk:
         clock = item.clock or self.clock
         time = self.received_at if clock is None or clock.time is None else clock.time
         value, value_int, value_text = typed_value(item.value)
-        return Measurement(item.device, item.metric, time, value, value_int, value_text)
+        return Measurement(item.device, item.metric, time, value, value_int, value_text, item.is_historical)
 
 
 def _text(value: Json) -> str:

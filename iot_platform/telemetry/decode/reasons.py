@@ -17,6 +17,7 @@ class Reason(StrEnum):
     BAD_UNICODE = "bad_unicode"
     TOO_DEEP = "too_deep"
     NOT_OBJECT = "not_object"
+    NO_BIRTH = "no_birth"  # Sparkplug B: what names the metrics came by another way, or never
     NOT_FINITE = "not_finite"
     NUL_CHARACTER = "nul_character"
     BAD_NAME = "bad_name"
@@ -56,6 +57,7 @@ class Measurement:
     value: float | None
     value_int: int | None = None
     value_text: str | None = None
+    is_historical: bool = False  # kept back by the device: never the latest value
 
 
 @dataclass(frozen=True, slots=True)

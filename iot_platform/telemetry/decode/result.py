@@ -1,12 +1,13 @@
 """The decoded batch, and the collector that puts measurements of many shapes back into the order of the records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from iot_platform.telemetry.decode.reasons import Measurement, Reason
+from iot_platform.telemetry.decode.sparkplug.births import NO_BIRTHS, BatchBirths
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -32,6 +33,8 @@ class DecodedBatch:
     m_texts: list[str]
     ambiguous_times: int = 0  # timestamps that their zone's clocks showed twice, of all records
     skipped_times: int = 0  # and never
+    m_historical: Int32 = field(default_factory=lambda: np.empty(0, np.int32))  # indices of those that are nobody's latest value, any order
+    births: BatchBirths = NO_BIRTHS
 
 
 @dataclass(slots=True)
@@ -67,12 +70,15 @@ class Rows:
         self.value: list[float | None] = []
         self.ints: dict[int, int] = {}
         self.texts: dict[int, str] = {}
+        self.historical: list[int] = []
 
     def add(self, row: int, series: int, item: Measurement) -> None:
         if item.value_int is not None:
             self.ints[len(self.row)] = item.value_int
         if item.value_text is not None:
             self.texts[len(self.row)] = item.value_text
+        if item.is_historical:
+            self.historical.append(len(self.row))
         self.row.append(row)
         self.series.append(series)
         self.time.append(item.time)

@@ -1,7 +1,7 @@
 """The configurable part of the decode contract: which codec a topic has, where topic and payload name tenant, project, device and time."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry.decode.codecs.table import TopicCodec, TopicCodecs
 from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
+from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 
 Pointer = tuple[str, ...]
@@ -40,6 +41,8 @@ class DecodeRules:
     past_us: int
     future_us: int
     numbers_in_strings: Scopes = frozenset()
+    births: Births = field(default_factory=Births, repr=False, compare=False)
+    """What came by before a message of Sparkplug B; a drain and a replay have their own, which know the database."""
 
     @classmethod
     def from_settings(cls, settings: Settings, numbers_in_strings: Scopes = frozenset()) -> Self:

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg2
@@ -17,10 +17,12 @@ from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.log_cut import LogCheck
 from iot_platform.telemetry.drain.source import KafkaSource
+from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.project_options import ProjectOptions
@@ -184,17 +186,20 @@ class Lane:
                     continue
             return None
 
+        history = BirthHistory(self._settings, self._run_id)
         try:
-            decoder = Decoder(self._rules)
+            decoder = Decoder(replace(self._rules, births=Births(history.load)))
             while not stopped() and not self._caught_up(source):
                 if (records := source.read(stopped)) is None:
                     self.state.unresolved = None  # Kafka and PostgreSQL answered, there is just nothing to do
                     continue
                 decoder = decoder.renewed()
-                put(DecodedRecords(records, decoder.decode(records.topics, records.payloads, records.envelope.received_at), decoder))
+                put(DecodedRecords.of(records, decoder))
             put(None)
         except BaseException as error:  # raised again by the writing thread
             put(error)
+        finally:
+            history.close()
 
     def _caught_up(self, source: KafkaSource) -> bool:
         return self._targets is not None and all(source.position.get(partition, 0) >= end for partition, end in self._targets.items())

@@ -64,7 +64,7 @@ class MeasurementWriter:
             conflicts.settle(everything=self._is_drain)
             if (outcome == KEPT).any():
                 order, repeats = sorted_by_key(values, wanted)
-            latest = _last_of_series(values, order[~repeats])
+            latest = _last_of_series(values, order[~repeats] if values.historical is None else order[~repeats & ~values.historical[order]])
             # Only what may be newer: ON CONFLICT locks a row even where WHERE leaves it as it is, and a live drain would wait for it.
             latest = latest[values.time[latest] > catalog.latest[values.local[latest]]]
             if len(latest):

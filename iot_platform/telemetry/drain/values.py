@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.database.copy_binary import Column, Texts
+from iot_platform.telemetry.decode import DecodedBatch
 from iot_platform.telemetry.drain.catalog import Catalog
 from iot_platform.telemetry.drain.plan import Plan
 from iot_platform.telemetry.envelope import RETAIN
@@ -44,6 +45,7 @@ class Values:
     ints: npt.NDArray[np.int64]
     text: npt.NDArray[np.int32] | None
     texts: list[bytes]
+    historical: Bools | None = None  # those that are nobody's latest value; None: none is
     received: Bools | None = None  # its time is the receive time of a message that has no place yet: it moves where that is taken
     known: Bools | None = None  # of these: its message was drained before, and has its place if the value is there
     state: Bools | None = None  # of a retained message without a time of its own
@@ -123,9 +125,18 @@ def select(plan: Plan, keep: Bools, catalog: Catalog, shift: npt.NDArray[np.int3
         ints=batch.m_ints,
         text=_positions(batch.m_text_rows, len(batch.m_row), rows),
         texts=[text.encode() for text in batch.m_texts],
+        historical=_historical(batch, rows),
     )
     _mark_received(plan, keep, values, shift, known)
     return values
+
+
+def _historical(batch: DecodedBatch, rows: slice | Positions) -> Bools | None:
+    if not len(batch.m_historical):
+        return None
+    marked = np.zeros(len(batch.m_row), np.bool_)
+    marked[batch.m_historical] = True
+    return marked[rows]
 
 
 def _mark_received(plan: Plan, keep: Bools, values: Values, shift: npt.NDArray[np.int32] | None, known: Bools | None) -> None:

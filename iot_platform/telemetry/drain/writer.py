@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from iot_platform.telemetry.drain import batch_counts, stage
+from iot_platform.telemetry.drain import batch_counts, sparkplug, stage
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
@@ -109,6 +109,7 @@ class Writer:
                 copy(cursor, QUARANTINE, quarantine)
             note_unpunctual(cursor, values, result, plan.records.envelope.received_at)
             note_connections(cursor, plan)
+            sparkplug.write(cursor, plan.decoded.births)
             outcome = self._outcome(plan, catalog, values.row, result)
             self._conflict_examples.fill(cursor, outcome.groups, values, plan.records)
             batch_counts.write(cursor, outcome, self._rules.topic, self._rules.topic_id, self._rules.run_id)

@@ -17,10 +17,13 @@ from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
+from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.drain import offsets
+from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
 from iot_platform.telemetry.project_options import ProjectOptions
+from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import rows, selection
 from iot_platform.telemetry.replay.restore import KafkaLog, Offsets, batch_from_kafka, missing
 from iot_platform.telemetry.replay.rows import Key, ReplayBatch
@@ -68,8 +71,8 @@ class Replay:
         self._on_progress = on_progress
         self._on_retry = on_retry
         self._stop = stop or threading.Event()
-        self._rules = DecodeRules.from_settings(settings)
-        self._decoder = Decoder(self._rules)
+        self._history = BirthHistory(settings, self.run_id, anywhere=True)
+        self._decoder = Decoder(replace(DecodeRules.from_settings(settings), births=Births(self._history.load, replays=True)))
         self._total = 0
         self._offsets: dict[int, offsets.OffsetRow] = {}
         self._reading: Connection | None = None
@@ -205,9 +208,7 @@ class Replay:
         self._following = following
         if len(batch) and (writer := self._writer) is not None:
             self._decoder = self._decoder.renewed()
-            records = batch.records
-            decoded = self._decoder.decode(records.topics, records.payloads, records.envelope.received_at)
-            self.tally.add(writer.write(batch, decoded, self._decoder))
+            self.tally.add(writer.write(batch, DecodedRecords.of(batch.records, self._decoder)))
         self._place = following
         self._on_progress(self.tally, self._total)
 
@@ -253,4 +254,5 @@ class Replay:
                 connection.close()
         if self._kafka_log is not None:
             self._kafka_log.close()
+        self._history.close()
         self._reading = self._writing = self._writer = self._kafka_log = None

@@ -7,8 +7,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
-from iot_platform.telemetry.decode import DecodedBatch, Decoder
-from iot_platform.telemetry.drain import stage
+from iot_platform.telemetry.drain import sparkplug, stage
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.measurements import MeasurementWriter, note_latest
 from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, detail_text, message_rows, quarantine_rows
@@ -79,17 +78,16 @@ class ReplayWriter:
             cursor.execute(stage.CREATE)
         connection.commit()
 
-    def write(self, replayed: ReplayBatch, decoded: DecodedBatch, decoder: Decoder) -> Tally:
+    def write(self, replayed: ReplayBatch, batch: DecodedRecords) -> Tally:
         """Commit a batch. When it raises, nothing has happened (or, `in_doubt`, everything).
 
         Raises:
             psycopg2.Error: see database.errors.is_transient. Retry with a new writer, or never.
         """
         while True:
-            if self._catalog is None or self._catalog.decoder is not decoder:
-                self._catalog = Catalog(self._connection, decoder, self._rules.max_series_per_project, create=not self._dry_run)
+            if self._catalog is None or self._catalog.decoder is not batch.decoder:
+                self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project, create=not self._dry_run)
             removed = Removed.look(self._connection, self._names.topic_ids) if replayed.restored.any() else Removed()
-            batch = DecodedRecords(replayed.records, decoded, decoder)
             work = Work.of(replayed, batch, self._copies(replayed), self._catalog, selection=self._selection, removed=removed)
             if self._dry_run:
                 work.result = self._measurements.look(work.select(), self._catalog)
@@ -122,6 +120,7 @@ class ReplayWriter:
             _write_rows(cursor, work)
             note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
+            sparkplug.write(cursor, work.plan.decoded.births)
             keys = batch_counts.write(cursor, self._names, work)
         tally = work.tally()
         if not keys:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from iot_platform.telemetry.decode.document import Document
+from iot_platform.telemetry.decode.sparkplug.births import Births, Place
 from iot_platform.telemetry.decode.topic_pattern import TopicNames
 
 Raw: TypeAlias = "Mapping[Any, Any] | Sequence[Any] | str | bytes | int | float | bool | Any"
@@ -16,11 +17,18 @@ Raw: TypeAlias = "Mapping[Any, Any] | Sequence[Any] | str | bytes | int | float 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a codec may know of a message besides its payload. `received_at`: µs since the epoch."""
+    """What a codec may know of a message besides its payload: its topic and what that names, its place, and the births that came before it
+    (of Sparkplug B)."""
 
     topic: str
     names: TopicNames
-    received_at: int
+    at: Place
+    births: Births
+
+    @property
+    def received_at(self) -> int:
+        """µs since the epoch."""
+        return self.at.received_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Reading:
     value: Raw
     time: int | None = None  # µs since the epoch; None: the message's
     device: str | None = None  # None: the message's
+    is_historical: bool = False  # kept back by the device: it is nobody's latest value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,25 @@ from iot_platform.telemetry.decode.codecs.cbor_codec import CborCodec
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Record
 from iot_platform.telemetry.decode.codecs.compression import Compression, decompress
 from iot_platform.telemetry.decode.codecs.json_codec import JsonCodec
+from iot_platform.telemetry.decode.codecs.line_protocol_codec import LineProtocolCodec
 from iot_platform.telemetry.decode.codecs.msgpack_codec import MsgpackCodec
 from iot_platform.telemetry.decode.codecs.scalar_codec import ScalarCodec
+from iot_platform.telemetry.decode.codecs.senml_codec import SenMLCborCodec, SenMLJsonCodec
+from iot_platform.telemetry.decode.codecs.sparkplug_codec import SparkplugCodec
 from iot_platform.telemetry.decode.document import Document
 from iot_platform.telemetry.decode.reasons import Reason, Rejection
 from iot_platform.telemetry.decode.topic_pattern import TOPIC_VARIABLES, TopicNames, TopicPattern, is_id
 
-CODECS: Final[Mapping[str, type[Codec]]] = {"json": JsonCodec, "cbor": CborCodec, "msgpack": MsgpackCodec, "scalar": ScalarCodec}
+CODECS: Final[Mapping[str, type[Codec]]] = {
+    "json": JsonCodec,
+    "cbor": CborCodec,
+    "msgpack": MsgpackCodec,
+    "senml_json": SenMLJsonCodec,
+    "senml_cbor": SenMLCborCodec,
+    "sparkplug_b": SparkplugCodec,
+    "line_protocol": LineProtocolCodec,
+    "scalar": ScalarCodec,
+}
 _SETTING: Final = "IOT_TOPIC_CODECS"
 _VARIABLES: Final = (*TOPIC_VARIABLES, "metric")
 _MAX_CACHED: Final = 100_000
