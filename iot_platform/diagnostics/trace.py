@@ -324,29 +324,29 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
         rules = replace(DecodeRules.from_settings(settings), births=Births(history.load, replays=True))
         outcome = decode_one(rules, row["topic"].encode(), payload, received_us, place)
-    if not isinstance(outcome, Message):
-        trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
-        return
-    if row["duplicate_of"] is not None:
-        other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
-        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
-    since = row["received_at"] - timedelta(hours=1)
-    search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.generation, trace.offset)
-    earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
-    for item in outcome.measurements:
-        names = (outcome.tenant, outcome.project, item.device, item.metric)
-        stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
-        want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
-        if stored is None:
-            state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
-        elif _same(stored, want):
-            state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
-        else:
-            state = "conflict: another value came first"
-        found = {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
-        if stored is not None and not _same(stored, want):
-            found["stored_by"] = _stored_by(connection, rules, trace, outcome, found)
-        trace.measurements.append(found)
+        if not isinstance(outcome, Message):
+            trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
+            return
+        if row["duplicate_of"] is not None:
+            other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
+            trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
+        since = row["received_at"] - timedelta(hours=1)
+        search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.generation, trace.offset)
+        earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
+        for item in outcome.measurements:
+            names = (outcome.tenant, outcome.project, item.device, item.metric)
+            stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
+            want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
+            if stored is None:
+                state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
+            elif _same(stored, want):
+                state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
+            else:
+                state = "conflict: another value came first"
+            found = {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
+            if stored is not None and not _same(stored, want):
+                found["stored_by"] = _stored_by(connection, rules, trace, outcome, found)
+            trace.measurements.append(found)
 
 
 def _stored_by(

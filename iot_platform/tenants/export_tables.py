@@ -71,7 +71,8 @@ TABLES: Final = (
             "latest_value_text": pl.String,
             "latest_flags": pl.Int16,
         },
-        "SELECT s.series_id, s.project_id, s.device_id, s.metric, s.unit, s.first_seen_at, l.time, l.value, l.value_int, l.value_text, l.flags"
+        "SELECT s.series_id, s.project_id, s.device_id, s.metric, s.unit, s.first_seen_at, l.time, l.value, l.value_int, l.value_text,"
+        " l.flags"
         " FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.tenant_id = %(tenant)s ORDER BY s.series_id",
     ),
     ExportTable(

@@ -1,4 +1,4 @@
-"""The cases of every codec, with bytes of real encoders among them, through what `iot decode` does; each case names its IOT_TOPIC_CODECS."""
+"""The cases of every codec, with bytes of real encoders among them, through what `iot decode` does. Each case names its codecs."""
 
 import json
 import os

@@ -12,7 +12,7 @@ from psycopg2.extras import execute_values
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.drain.catalog import Project
 from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
-from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, has_outcome
+from iot_platform.telemetry.drain.values import ADDED, CONFLICT, CONFLICTING, DUPLICATE, has_outcome
 from iot_platform.telemetry.records import Generations, LastRecord, Ranges
 
 HOUR_US: Final = 3_600_000_000
