@@ -7,9 +7,12 @@ import structlog
 
 from ingest_daemon import envelope
 from ingest_daemon.accounting import Accounting, Turn
+from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
+from ingest_daemon.probe import PAYLOAD_BYTES, Probes
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
+from ingest_daemon.silence import Silence
 from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import Message
@@ -17,6 +20,7 @@ from ingest_daemon.transport import Message
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
 STUCK_AFTER_SECONDS = 1.0
+CALM_SECONDS = 10.0  # so long, new certificates wait for what is in flight
 HEALTHY_SECONDS = 45.0  # longer than any blocking step: name look-up, TCP and TLS set-up, replacing a producer
 
 log = structlog.get_logger("ingest.bridge")
@@ -25,13 +29,28 @@ log = structlog.get_logger("ingest.bridge")
 class Bridge:
     """Each message: received → Kafka or the spool has it → acknowledged; a death in between means redelivery."""
 
-    def __init__(self, settings: Settings, state: StateDir, in_flight: InFlight, sink: Sink, accounting: Accounting) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        in_flight: InFlight,
+        sink: Sink,
+        accounting: Accounting,
+        *,
+        files: BrokerFiles | None = None,
+        silence: Silence | None = None,
+        probes: Probes | None = None,
+    ) -> None:
+        """`files`: the session uses what they found last. The owner calls `look` periodically."""
         self._settings = settings
         self._state = state
         self._sink = sink
         self._accounting = accounting
         self._client_id = settings.ingest_client_id.encode()
-        self._session = Session(settings, state, self._opened, self._closed)
+        self._silence = silence or Silence(settings.ingest_silent_seconds, state.rhythm_file)
+        self._probes = probes or Probes()
+        self._session = Session(settings, state, self._opened, self._closed, files)
+        self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
         self._connection: Connection | None = None
         self._in_flight = in_flight
         self._received = self._redelivered = 0
@@ -51,7 +70,16 @@ class Bridge:
 
     def ready(self) -> list[str]:
         """Empty while messages can flow; else what is in the way."""
-        return [*([self._session.problem] if self._session.problem else []), *self._sink.problems]
+        return [*filter(None, (self._session.problem, self._silence.problem)), *self._sink.problems]
+
+    def notices(self) -> list[str]:
+        """What is worth saying although messages flow."""
+        return [*self._session.notices, *filter(None, (self._silence.notice,))]
+
+    @property
+    def server_certificate(self) -> bytes | None:
+        """What the broker showed when the last connection was made, DER; None without TLS."""
+        return self._session.server_certificate
 
     # -- the loop ----------------------------------------------------------------------------------------------
     def run(self, stop: Callable[[], bool], force: Callable[[], bool]) -> int:
@@ -64,6 +92,7 @@ class Bridge:
         while not stop():
             self._session.connect_if_due()
             self._turn(self._room())
+            self._renew()
         self._drain(force)
         left = len(self._in_flight)
         self._session.close()
@@ -79,8 +108,17 @@ class Bridge:
                 self._sink.spool_all()
             self._turn(0)
 
+    def _renew(self) -> None:
+        """New certificates are shown on a new connection, at a calm moment: nothing is read until all that was is acknowledged."""
+        if not self._session.renewal_due:
+            self._renew_by = 0.0
+        elif not self._renew_by:
+            self._renew_by = self._last_turn + CALM_SECONDS
+        elif not len(self._in_flight) or self._last_turn >= self._renew_by:
+            self._session.renew()
+
     def _room(self) -> int:
-        if self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
+        if self._renew_by or self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
             return 0
         return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - len(self._in_flight))
 
@@ -88,11 +126,15 @@ class Bridge:
         readable = self._session.wait(self._pause_seconds(), limit)
         received_at_us = time.time_ns() // 1000
         messages = self._session.receive(limit, readable=readable)
-        self._accept(messages, received_at_us)
+        if messages:
+            self._silence.heard()
+            self._accept(messages, received_at_us)
+        elif not self._session.subscribed:
+            self._silence.deaf()
         self._sink.poll()
         settled = self._in_flight.settle(self._connection)
         # Before anything of it can be acknowledged or deleted: a kill must find it counted.
-        self._record(received_at_us if messages else 0, settled)
+        self._record(received_at_us if self._received else 0, settled)
         self._session.acknowledge(settled.packet_ids)
         self._sink.push()
         self._session.serve()
@@ -106,7 +148,11 @@ class Bridge:
             return  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
         number, client_id = connection.number, self._client_id
         pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
+        before = connection.sequence
         for first, topic, packet_id, payload in messages:
+            if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
+                self._in_flight.add_probe(connection, packet_id)
+                continue
             connection.sequence = sequence = connection.sequence + 1
             pending = Pending(
                 connection, packet_id, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
@@ -115,7 +161,7 @@ class Bridge:
             send(pending)
             if first & 0x08:
                 self._redelivered += 1
-        self._received += len(messages)
+        self._received += connection.sequence - before
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""

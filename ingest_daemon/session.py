@@ -3,6 +3,7 @@
 import random
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ingest_daemon.broker_access import AccessInUse, BrokerFiles
 from ingest_daemon.errors import ProtocolError, SettingsError, UnsafeBrokerError
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
+from ingest_daemon.subscriptions import Subscriptions
+from ingest_daemon.tls_causes import tls_cause
 from ingest_daemon.transport import FrameSocket, Message
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
@@ -52,21 +56,29 @@ class Session:
         state: StateDir,
         on_open: Callable[[bool], None],
         on_close: Callable[[], None],
+        files: BrokerFiles | None = None,
     ) -> None:
+        """`files`: the session uses what they found last. The owner calls `look` periodically. Raises SettingsError."""
         self._settings = settings
         self._state = state
+        self._access = AccessInUse(files or BrokerFiles(settings))
+        self._subscriptions = Subscriptions(settings, state)
         self._on_open, self._on_close = on_open, on_close
         self._poll = select.poll()
         self._polled = (-1, 0)  # descriptor and events that are registered
         self._transport: FrameSocket | None = None
+        self._shown = self._access.current
         self._client = self._build()
         self._delay = FIRST_DELAY_SECONDS
         self._session_present = False
         self._next_attempt = 0.0
         self._short_lives = 0  # connections in a row that subscribed and were lost before they were stable
-        self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
+        self._asked_at = self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
+        self._answered = False  # whether the broker has answered CONNECT
         self.subscribed = False
         self.problem: str | None = "MQTT: not connected yet"
+        self.server_certificate: bytes | None = None
+        """What the broker showed when the last connection was made, DER; None without TLS."""
 
     def _build(self) -> _Client:
         settings = self._settings
@@ -77,11 +89,10 @@ class Session:
             manual_ack=True,
             reconnect_on_failure=False,
         )
-        user, password = settings.mqtt_credentials
-        if user is not None:
-            client.username_pw_set(user, password)
-        if settings.mqtt_tls:
-            client.tls_set_context(settings.mqtt_tls_context())
+        if settings.mqtt_user is not None:
+            client.username_pw_set(settings.mqtt_user, self._shown.password)
+        if self._shown.tls is not None:
+            client.tls_set_context(self._shown.tls)
         client.wrap = self._wrap
         client.on_connect = self._connected
         client.on_subscribe = self._granted
@@ -97,6 +108,8 @@ class Session:
 
     def _wrap(self, sock: Any) -> FrameSocket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn's PUBACKs are one write: nothing to wait for
+        if isinstance(sock, ssl.SSLSocket):
+            self.server_certificate = sock.getpeercert(binary_form=True)
         self._transport = FrameSocket(sock, self._client.loop_read)
         return self._transport
 
@@ -109,12 +122,20 @@ class Session:
     def connect_if_due(self) -> None:
         """Start a connection unless there is one or the back-off says wait. Blocks for TCP and TLS set-up (5 s each at most)."""
         now = time.monotonic()
-        if self._transport is not None or now < self._next_attempt:
+        if self._transport is not None or (now < self._next_attempt and not self._access.fresh):
             return
+        self._access.take()
+        if self._shown is not self._access.current:
+            self._shown = self._access.current
+            self._client = self._build()
         self._connected_at = now
-        self.subscribed = False
+        self.subscribed = self._answered = False
         try:
             self._client.reconnect()
+        except ssl.SSLError as error:
+            why = f"no TLS connection: {tls_cause(error)}"
+            self._access.failed(why)
+            self._lost(why)
         except (OSError, ValueError) as error:  # ValueError: paho's wrapping of certificate errors
             self._lost(f"can't connect: {error}")
 
@@ -165,6 +186,7 @@ class Session:
         if not transport.closed and now >= self._next_misc:
             self._next_misc = now + MISC_INTERVAL_SECONDS
             self._keep_alive(transport, now)
+            self._follow_filters(now)
         if not transport.closed:
             if self._client.want_write():
                 self._client.loop_write()
@@ -185,6 +207,25 @@ class Session:
         if not self.subscribed and not transport.closed and now - self._connected_at > SETUP_SECONDS:
             self._give_up(f"no subscription {SETUP_SECONDS:.0f} s after connecting: {self.problem}")
 
+    @property
+    def renewal_due(self) -> bool:
+        """Whether to call `renew` once nothing is in flight: the files hold new certificates."""
+        return self._access.renewal_due and self.subscribed
+
+    @property
+    def notices(self) -> list[str]:
+        """What is worth saying although messages flow."""
+        return [self._access.refused] if self._access.refused else []
+
+    def renew(self) -> None:
+        """Leave, and connect again at the next `connect_if_due`; the broker keeps the session. What is unacknowledged comes again."""
+        log.info("reconnecting", reason="new certificates")
+        self.close()
+        self.subscribed = False
+        self.problem = "MQTT: reconnecting with new certificates"
+        self._next_attempt = 0.0
+        self._on_close()
+
     def close(self) -> None:
         """Flush acknowledgements and leave; the broker keeps the session for the next start."""
         transport, self._transport = self._transport, None
@@ -195,9 +236,12 @@ class Session:
 
     # -- paho's callbacks --------------------------------------------------------------------------------------
     def _connected(self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None) -> None:
+        self._answered = True
         if reason.is_failure:
             self.problem = f"MQTT: the broker refuses the connection: {reason} (IOT_MQTT_URL, IOT_INGEST_CLIENT_ID)"
+            self._access.failed(f"the broker refuses the connection: {reason}")
             return
+        self._access.worked()
         self._refuse_unsafe(properties)
         self._session_present = flags.session_present
         try:
@@ -205,8 +249,10 @@ class Session:
         except SettingsError as error:  # the disk is full, say: without a connection number nothing may be taken
             self._give_up(str(error))
             return
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        client.subscribe(self._settings.subscription, options=options)
+        self._subscriptions.connected(session_present=flags.session_present)
+        self._subscribe(client)
+        if not self._subscriptions.asked:
+            return
         self.problem = "MQTT: connected, waiting for the subscription"
 
     def _refuse_unsafe(self, properties: Properties | None) -> None:
@@ -227,41 +273,71 @@ class Session:
         if self._settings.ingest_shared_group and not getattr(properties, "SharedSubscriptionAvailable", 1):
             raise UnsafeBrokerError("IOT_INGEST_SHARED_GROUP: this broker has no shared subscriptions")
 
+    def _subscribe(self, client: Client) -> None:
+        """Ask for the filters that this connection lacks; only when the state directory knows them."""
+        try:
+            lacking = self._subscriptions.ask(self._access.topic_filters)
+        except SettingsError as error:
+            self._give_up(str(error))
+            return
+        if lacking:
+            self._asked_at = time.monotonic()
+            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+            client.subscribe([(one, options) for one in lacking])
+
+    def _follow_filters(self, now: float) -> None:
+        """Bring the live connection's subscriptions to what the files hold now, one step at a time."""
+        if not self.subscribed or self._transport is None:
+            return
+        if self._subscriptions.waiting:
+            if now - self._asked_at > SETUP_SECONDS:
+                self._give_up(f"no answer to a change of subscriptions within {SETUP_SECONDS:.0f} s")
+        elif self._subscriptions.differ(self._access.topic_filters):
+            self._subscribe(self._client)
+            self._unsubscribe(self._client)
+
+    def _unsubscribe(self, client: Client) -> None:
+        """Give up what is not wanted any more, once all that is wanted is granted: between or without both, messages would be lost."""
+        if gone := self._subscriptions.give_up(self._access.topic_filters):
+            self._asked_at = time.monotonic()
+            client.unsubscribe(list(gone))
+
     def _granted(self, client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
-        for reason in reasons:
-            if reason.is_failure:
-                self.problem = f"MQTT: the broker refuses the subscription: {reason} (IOT_MQTT_TOPIC_FILTER, or the user in IOT_MQTT_URL)"
-                log.error("subscription_refused", reason=str(reason), topic_filter=self._settings.subscription)
-                return
-            if reason.value < 1:
-                raise UnsafeBrokerError(
-                    f"IOT_MQTT_TOPIC_FILTER: the broker grants only QoS 0 on {self._settings.subscription}, and that loses; allow QoS 1"
-                )
+        asked = self._subscriptions.asked
+        for one, reason in zip(asked, reasons, strict=False):
+            if not reason.is_failure and reason.value < 1:
+                raise UnsafeBrokerError(f"IOT_MQTT_TOPIC_FILTER: the broker grants only QoS 0 on {one}, and that loses; allow QoS 1")
+        refused = self._subscriptions.answered(reasons)
+        if refused:
+            log.error("subscription_refused", reason=refused)
+        self.problem = f"MQTT: {refused}" if refused else None
+        if not self._subscriptions.granted:
+            return
         self.subscribed = True
-        self.problem = None
-        former = self._state.subscription
-        if former is None or not self._session_present:
-            self._remember()
-        elif former != self._settings.subscription:
-            # The session still has what an earlier start subscribed to. It goes once the new one is granted: between or without both,
-            # messages would be lost.
-            client.unsubscribe(former)
-        log.info("subscribed", topic_filter=self._settings.subscription)
+        log.info("subscribed", topic_filters=self._subscriptions.granted)
+        self._unsubscribe(client)
 
     def _unsubscribed(
         self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            log.error("unsubscribe_refused", reasons=[str(reason) for reason in reasons], topic_filter=self._state.subscription)
+        try:
+            gone, refused = self._subscriptions.given_up(reasons)
+        except SettingsError as error:
+            self._give_up(str(error))
             return
-        log.info("unsubscribed", topic_filter=self._state.subscription)
-        self._remember()
+        if refused:
+            log.error("unsubscribe_refused", topic_filters=refused, reasons=[str(reason) for reason in reasons])
+        if gone:
+            log.info("unsubscribed", topic_filters=gone)
 
     def _disconnected(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if self._transport is None:
             return
+        why = tls_cause(failure) if isinstance(failure := self._transport.failure, ssl.SSLError) else str(reason)
+        if not self._answered:
+            self._access.failed(why)
         if reason.value == SESSION_TAKEN_OVER and flags.is_disconnect_packet_from_server:
             self._connected_at = time.monotonic()  # no reset of the back-off: two daemons would throw each other out for ever
             self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
@@ -269,17 +345,11 @@ class Session:
             self._lost(self.problem.removeprefix("MQTT: "))
         elif self.subscribed and self._short_lives >= 1:
             # Mosquitto 2.0 throws the older of two equal client ids out without a word.
-            self._lost(f"connection lost soon after it was made, again: {reason}; does another client use the same IOT_INGEST_CLIENT_ID?")
+            self._lost(f"connection lost soon after it was made, again: {why}; does another client use the same IOT_INGEST_CLIENT_ID?")
         else:
-            self._lost(f"connection lost: {reason}")
+            self._lost(f"connection lost: {why}")
 
     # -- inside ------------------------------------------------------------------------------------------------
-    def _remember(self) -> None:
-        try:
-            self._state.remember_subscription(self._settings.subscription)
-        except SettingsError as error:
-            self._give_up(str(error))
-
     def _give_up(self, why: str) -> None:
         """Drop the connection without DISCONNECT."""
         if self._transport is not None:

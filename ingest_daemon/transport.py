@@ -38,6 +38,7 @@ class FrameSocket:
         self._ended = False
         self.closed = False
         self.blocked = False  # a PUBLISH waits at the head, and the last call was not allowed to take it
+        self.failure: OSError | None = None  # what ended the connection, if it was no end of the stream
         self.heard = False  # bytes have come since the connection's watch set this back
 
     # -- what paho calls ---------------------------------------------------------------------------------------
@@ -102,8 +103,8 @@ class FrameSocket:
             sent = self._sock.send(self._output)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
-            self._end()
+        except OSError as error:
+            self._end(error)
             return
         del self._output[:sent]
 
@@ -143,8 +144,8 @@ class FrameSocket:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
-            self._end()
+        except OSError as error:
+            self._end(error)
             return
         if data:
             self._buffer += data
@@ -152,7 +153,10 @@ class FrameSocket:
         else:
             self._end()
 
-    def _end(self) -> None:
+    def _end(self, failure: OSError | None = None) -> None:
+        # A failed write may hide the alert that tells why, which is there to be read: the first of a kind counts, TLS before others.
+        if self.failure is None or isinstance(failure, ssl.SSLError):
+            self.failure = failure
         self._ended = True
         self._output.clear()
 

@@ -6,10 +6,10 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from iot_platform.local.errors import NotReadyError
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, SettingsError
 
 _TIMEOUT_SECONDS = 5
 
@@ -23,10 +23,10 @@ def mqtt(settings: Settings) -> None:
     answers: list[Any] = []
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
-    if url.username:
-        client.username_pw_set(unquote(url.username), unquote(url.password or ""))
     tls = url.scheme == "mqtts"
     try:
+        if settings.mqtt_user:
+            client.username_pw_set(settings.mqtt_user, settings.mqtt_password() or "")
         if tls:
             client.tls_set_context(_tls(settings))
         client.connect_timeout = _TIMEOUT_SECONDS
@@ -35,6 +35,8 @@ def mqtt(settings: Settings) -> None:
         while not answers and time.monotonic() < deadline and client.loop(0.2) == 0:
             pass
         client.disconnect()
+    except SettingsError as error:
+        raise NotReadyError(str(error)) from error
     except (OSError, ValueError) as error:
         raise NotReadyError(f"no connection to {url.hostname}:{url.port or ''}: {error}") from error
     if not answers:
