@@ -14,6 +14,7 @@ from iot_platform_tests.support.feeds.tenants import two_tenants
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
+from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
 
@@ -41,6 +42,7 @@ __all__ = [
     "pglite",
     "programs",
     "reported",
+    "secured_broker",
     "secured_kafka",
     "servers",
     "settings",

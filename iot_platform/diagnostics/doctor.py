@@ -15,6 +15,7 @@ import psycopg2
 from ingest_daemon.home import env_files
 from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
 from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.local import probes
@@ -33,12 +34,14 @@ _T = TypeVar("_T")
 
 
 def examine(plan: Plan) -> Iterator[Finding]:
-    """All checks, one by one; each blocks for at most about 5 seconds."""
+    """All checks, one by one; each blocks for at most about 5 seconds, a probe that does not come back for 10."""
     running = Supervisor(plan.settings.local_dir).alive()
     yield from _machine(plan)
     yield from _installed(plan)
     yield from _ports(plan)
     yield from _servers(plan, running=running)
+    if plan.mosquitto is None or running:
+        yield from ingest_findings(plan.settings)
     if plan.kafka is None or running:
         yield from topic_findings(plan.settings)
     yield disk_finding(plan)

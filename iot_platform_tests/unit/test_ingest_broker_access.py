@@ -54,21 +54,15 @@ def test_what_is_unusable_is_named_and_changes_nothing(files: BrokerFiles, tmp_p
 
 def test_an_unreadable_file_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "filters").write_text("a/#/b")
-    with pytest.raises(SettingsError, match="IOT_MQTT_TOPIC_FILTER_FILE.*last level"):
+    with pytest.raises(SettingsError, match=r"IOT_MQTT_TOPIC_FILTER_FILE.*last level"):
         BrokerFiles(Settings(mqtt_topic_filter_file=tmp_path / "filters"))
 
 
 def test_half_of_a_pair_of_certificates(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     pair = authority.issue(tmp_path, "me")
-    files = BrokerFiles(
-        Settings(  # type: ignore[call-arg]
-            mqtt_url="mqtts://broker",
-            mqtt_tls_ca_file=authority.ca_file,
-            mqtt_tls_cert_file=pair.cert_file,
-            mqtt_tls_key_file=pair.key_file,
-        )
-    )
+    shown: Any = {"mqtt_tls_ca_file": authority.ca_file, "mqtt_tls_cert_file": pair.cert_file, "mqtt_tls_key_file": pair.key_file}
+    files = BrokerFiles(Settings(mqtt_url="mqtts://broker", **shown))
     first, old_key = files.current, pair.key_file.read_bytes()
     authority.issue(tmp_path, "me")
     new_key = pair.key_file.read_bytes()
