@@ -104,7 +104,7 @@ def serve(settings: Settings) -> int:
     in_flight = InFlight()
     spool = Spool(SpoolThread(store), store.last_id, found, time.monotonic)
     sink = Sink(settings, in_flight, spool, clock_watch=clock_watch, credentials=credentials)
-    bridge = Bridge(settings, state, in_flight, sink, accounting)
+    bridge = Bridge(settings, state, in_flight, sink, accounting, on_resent=metrics.resent.inc)
     metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)

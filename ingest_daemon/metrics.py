@@ -5,7 +5,7 @@ received = delivered + dead-lettered + spooled + in flight + given up + missing.
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -62,6 +62,11 @@ class Metrics:
         """`totals` is `Accounting.totals`: all counters at one moment."""
         self.registry = registry = CollectorRegistry()
         registry.register(_AccountingCollector(totals))
+        self.resent = Counter(
+            "iot_ingest_messages_resent",
+            "PUBLISH packets of a message that was in flight on the same connection: dropped, not received again. Since this start.",
+            registry=registry,
+        )
         self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
         self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
         self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)

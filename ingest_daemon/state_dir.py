@@ -1,4 +1,4 @@
-"""What the daemon remembers across restarts, per MQTT client id: the last connection number and the last subscription."""
+"""What the daemon remembers across restarts, per MQTT client id: the last connection number, the last subscription, the MQTT version."""
 
 import contextlib
 import fcntl
@@ -39,6 +39,7 @@ class StateDir:
         self.spool_file = folder / f"{file_name('spool', client_id)}.sqlite"
         self._number_file = folder / file_name("connection", client_id)
         self._subscription_file = folder / file_name("subscription", client_id)
+        self._protocol_file = folder / file_name("protocol", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.absolute().parents:
@@ -81,6 +82,19 @@ class StateDir:
         if subscription != self.subscription:
             _write(self._subscription_file, subscription)
             self.subscription = subscription
+
+    def protocol_at(self, address: str) -> str | None:
+        """The MQTT version in which the broker at this address accepted us last, as IOT_MQTT_PROTOCOL has it; None if it never did."""
+        text = _read(self._protocol_file)
+        if text is None:
+            return None if self.last_connection is None else "5"  # up to 0.1 there was no other
+        version, _, known = text.partition(" ")
+        return version if known == address else None
+
+    def remember_protocol(self, version: str, address: str) -> None:
+        """Note that this broker accepted us in this MQTT version. Raises SettingsError when the disk won't."""
+        if _read(self._protocol_file) != f"{version} {address}":
+            _write(self._protocol_file, f"{version} {address}")
 
     def close(self) -> None:
         """Give up the lock."""

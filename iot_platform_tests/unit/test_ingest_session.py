@@ -21,6 +21,9 @@ class Asked:
     def __init__(self) -> None:
         self.packets: list[tuple[str, str]] = []
 
+    def number_next(self, packet_id: int) -> None:
+        assert packet_id >= 0x8000
+
     def subscribe(self, topic_filter: str, options: object) -> None:
         self.packets.append(("subscribe", topic_filter))
 
@@ -37,6 +40,7 @@ def answered(state: StateDir, code: int, *, session_present: bool) -> tuple[Sess
     """A session that was connected, and whose SUBACK has this reason code; and what it asked for."""
     session = Session(Settings(mqtt_topic_filter="new/#"), state, lambda _: None, lambda: None)
     client: Any = Asked()
+    session._client = client
     success = ReasonCode(PacketTypes.CONNACK, "Success")
     session._connected(client, None, ConnectFlags(session_present=session_present), success, None)
     session._granted(client, None, 1, [ReasonCode(PacketTypes.SUBACK, identifier=code)], None)
