@@ -114,7 +114,7 @@ def serve(settings: Settings) -> int:
     in_flight = InFlight()
     spool = Spool(SpoolThread(store), store.last_id, found, time.monotonic)
     sink = Sink(settings, in_flight, spool, clock_watch=clock_watch, credentials=credentials)
-    bridge = Bridge(settings, state, in_flight, sink, accounting, files=files, silence=silence, probes=probes)
+    bridge = Bridge(settings, state, in_flight, sink, accounting, on_resent=metrics.resent.inc, files=files, silence=silence, probes=probes)
     certificates = Certificates(settings, lambda: bridge.server_certificate)
     housekeeping = Housekeeping(files.look, lambda: probes.follow(files.current.topic_filters), certificates.look, silence.keep)
     probes.follow(files.current.topic_filters)

@@ -15,7 +15,7 @@ from ingest_daemon.settings import Settings
 from ingest_daemon.silence import Silence
 from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
-from ingest_daemon.transport import Message
+from ingest_daemon.transport import BY_PUBREC, DUP, QOS_2, Message
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
@@ -37,11 +37,15 @@ class Bridge:
         sink: Sink,
         accounting: Accounting,
         *,
+        on_resent: Callable[[int], object],
         files: BrokerFiles | None = None,
         silence: Silence | None = None,
         probes: Probes | None = None,
     ) -> None:
-        """`files`: the session uses what they found last. The owner calls `look` periodically."""
+        """`on_resent` is told how many messages came again on a connection that had them in flight. `files`: the session uses what they
+        found last; the owner calls `look` periodically.
+        """
+        self._on_resent = on_resent
         self._settings = settings
         self._state = state
         self._sink = sink
@@ -149,19 +153,35 @@ class Bridge:
         number, client_id = connection.number, self._client_id
         pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
         before = connection.sequence
+        held: dict[int, Pending] | None = None  # what is in flight on this connection, once one with DUP has come
+        resent = 0
         for first, topic, packet_id, payload in messages:
             if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
-                self._in_flight.add_probe(connection, packet_id)
+                self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id)
                 continue
+            answered = packet_id
+            if first & (DUP | QOS_2):
+                if first & QOS_2:
+                    answered += BY_PUBREC
+                if first & DUP:
+                    if held is None:
+                        held = self._in_flight.of(connection)
+                    if (same := held.get(answered)) is not None and same.key == topic and same.value == payload:
+                        # Brokers without patience (NATS 30 s, Moquette 10 s): nothing new, and one acknowledgement answers all copies.
+                        resent += 1
+                        continue
+                    self._redelivered += 1
             connection.sequence = sequence = connection.sequence + 1
             pending = Pending(
-                connection, packet_id, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
+                connection, answered, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
             )
             add(pending)
             send(pending)
-            if first & 0x08:
-                self._redelivered += 1
+            if held is not None and answered:
+                held[answered] = pending
         self._received += connection.sequence - before
+        if resent:
+            self._on_resent(resent)
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""

@@ -49,7 +49,7 @@ class Connection:
 class Pending:
     """One message until Kafka has it; also its own Kafka delivery callback (one object per message).
 
-    `entry` is its id in the spool, 0 while it has none.
+    `entry` is its id in the spool, 0 while it has none. `packet_id` is what acknowledges it: see `transport.BY_PUBREC`.
     """
 
     __slots__ = ("connection", "entry", "header", "key", "packet_id", "place", "sequence", "state", "value")
@@ -131,6 +131,10 @@ class InFlight:
     def unsettled(self) -> list[Pending]:
         """Those that may not be acknowledged yet, in arrival order."""
         return [pending for pending in self.queue if not pending.state]
+
+    def of(self, connection: Connection) -> dict[int, Pending]:
+        """What the connection brought and what is not acknowledged yet, by packet id; QoS 0 is not in it."""
+        return {pending.packet_id: pending for pending in self.queue if pending.connection is connection and pending.packet_id}
 
     def settle(self, alive: Connection | None) -> Settled:
         """Release the settled messages at the head; those of dead connections are counted but not acknowledged."""

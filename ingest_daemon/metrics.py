@@ -5,7 +5,7 @@ received = delivered + dead-lettered + spooled + in flight + given up + missing.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -78,6 +78,11 @@ class Metrics:
         """`totals` is `Accounting.totals`: all counters at one moment."""
         self.registry = registry = CollectorRegistry()
         registry.register(_AccountingCollector(totals))
+        self.resent = Counter(
+            "iot_ingest_messages_resent",
+            "PUBLISH packets of a message that was in flight on the same connection: dropped, not received again. Since this start.",
+            registry=registry,
+        )
         self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
         self.silent = Gauge(
             "iot_ingest_silent_seconds", "How long no message has come through a subscription that stands.", registry=registry

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     )
     mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
     mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
+    mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="MQTT version: 5, 3.1.1, or auto: 5, and 3.1.1 with a broker that does not speak it, which is remembered.",
+    )
     mqtt_password_file: Path | None = Field(
         None, description="File that holds the broker's password, instead of one in IOT_MQTT_URL; when it changes, the new one is used."
     )
@@ -159,7 +163,7 @@ class Settings(BaseSettings):
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
         if parts.query or parts.fragment or parts.path not in ("", "/"):
-            raise ValueError("takes no path or options: the session is always persistent (MQTT 5, clean start off, QoS 1)")
+            raise ValueError("takes no path or options: the session is always persistent, QoS 1; the MQTT version is IOT_MQTT_PROTOCOL")
         _ = parts.port  # raises ValueError for a port that is none
         return value
 
@@ -210,6 +214,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.mqtt_protocol == "3.1.1" and self.ingest_shared_group:
+            raise ValueError(
+                "IOT_INGEST_SHARED_GROUP needs MQTT 5 (IOT_MQTT_PROTOCOL): in 3.1.1 $share/… may be an ordinary topic, and nothing would "
+                "come; give each daemon topics of its own by IOT_MQTT_TOPIC_FILTER"
+            )
         if self.kafka_topic == self.kafka_dead_letter_topic:
             raise ValueError("IOT_KAFKA_DEAD_LETTER_TOPIC must differ from IOT_KAFKA_TOPIC")
         if bool(self.mqtt_tls_cert_file) != bool(self.mqtt_tls_key_file):

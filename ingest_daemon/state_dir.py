@@ -1,4 +1,4 @@
-"""What the daemon remembers across restarts, per MQTT client id: the last connection number and its subscriptions."""
+"""What the daemon remembers across restarts, per MQTT client id: the last connection number, its subscriptions, the MQTT version."""
 
 import contextlib
 import fcntl
@@ -41,6 +41,7 @@ class StateDir:
         self._number_file = folder / file_name("connection", client_id)
         self._subscription_file = folder / file_name("subscription", client_id)
         self.rhythm_file = folder / file_name("rhythm", client_id)
+        self._protocol_file = folder / file_name("protocol", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.absolute().parents:
@@ -88,6 +89,19 @@ class StateDir:
         if self.subscriptions is None or set(found) != set(self.subscriptions):
             write(self._subscription_file, json.dumps(found, ensure_ascii=False))
             self.subscriptions = found
+
+    def protocol_at(self, address: str) -> str | None:
+        """The MQTT version in which the broker at this address accepted us last, as IOT_MQTT_PROTOCOL has it; None if it never did."""
+        text = read(self._protocol_file)
+        if text is None:
+            return None if self.last_connection is None else "5"  # up to 0.1 there was no other
+        version, _, known = text.partition(" ")
+        return version if known == address else None
+
+    def remember_protocol(self, version: str, address: str) -> None:
+        """Note that this broker accepted us in this MQTT version. Raises SettingsError when the disk won't."""
+        if read(self._protocol_file) != f"{version} {address}":
+            write(self._protocol_file, f"{version} {address}")
 
     def close(self) -> None:
         """Give up the lock."""

@@ -20,7 +20,7 @@ class Subscriptions:
         self._state = state
         self._held: tuple[str, ...] = ()  # by the session at the broker, wanted or not
         self._seen: tuple[str, ...] | None = None  # the filters that were asked for last
-        self._denied: dict[str, str] = {}
+        self._denied: dict[str, ReasonCode] = {}
         self.granted: tuple[str, ...] = ()
         """What the broker has granted on this connection."""
         self.asked: tuple[str, ...] = ()
@@ -39,14 +39,6 @@ class Subscriptions:
         """Whether an answer of the broker is due."""
         return bool(self.asked or self._leaving)
 
-    @property
-    def refused(self) -> str | None:
-        """What the broker refuses, and why."""
-        if not self._denied:
-            return None
-        why = "; ".join(f"{one}: {reason}" for one, reason in self._denied.items())
-        return f"the broker refuses the subscription to {why} (IOT_MQTT_TOPIC_FILTER, or the user in IOT_MQTT_URL)"
-
     def differ(self, filters: tuple[str, ...]) -> bool:
         """Whether these filters have not been asked for."""
         return filters is not self._seen and filters != self._seen
@@ -60,15 +52,15 @@ class Subscriptions:
         self.asked = tuple(one for one in wanted if one not in self.granted)
         return self.asked
 
-    def answered(self, reasons: Sequence[ReasonCode]) -> str | None:
+    def answered(self, reasons: Sequence[ReasonCode]) -> dict[str, ReasonCode]:
         """SUBACK; what it refuses."""
         for one, reason in zip(self.asked, reasons, strict=False):
             if reason.is_failure:
-                self._denied[one] = str(reason)
+                self._denied[one] = reason
             else:
                 self.granted += (one,)
         self.asked = ()
-        return self.refused
+        return self._denied
 
     def give_up(self, filters: tuple[str, ...]) -> tuple[str, ...]:
         """What to unsubscribe from now."""

@@ -119,6 +119,10 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9109, ge=1, le=65535, description="Port of the platform's own /metrics (`iot metrics`) and its /healthz.")
 
     # -- message contract --------------------------------------------------------------------------------------
+    mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="MQTT version: 5, 3.1.1, or auto: 5, and 3.1.1 with a broker that does not speak it, which is remembered.",
+    )
     mqtt_topic_filter: str = Field(
         "mtic/msg/client/realtime/#",
         description='MQTT topic filter that the ingest daemon subscribes to, or a JSON list: ["plant/+/line/#", "lab/#"].',

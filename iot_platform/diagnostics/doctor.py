@@ -115,7 +115,7 @@ def _ports(plan: Plan) -> Iterator[Finding]:
 def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
     settings = plan.settings
     checks: list[tuple[str, str, bool, Callable[[], str]]] = [
-        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: _said(probes.mqtt, settings, "accepts our CONNECT")),
+        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: f"accepts our CONNECT by MQTT {probes.mqtt(settings)}"),
         ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
         ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
         ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),

@@ -21,6 +21,9 @@ class Asked:
     def __init__(self) -> None:
         self.packets: list[tuple[str, str]] = []
 
+    def number_next(self, packet_id: int) -> None:
+        assert packet_id >= 0x8000
+
     def subscribe(self, filters: list[tuple[str, object]]) -> None:
         self.packets += [("subscribe", one) for one, _ in filters]
 
@@ -45,6 +48,7 @@ def answered(state: StateDir, *codes: int, session_present: bool, wanted: str = 
     """A session that was connected, and whose SUBACK has these reason codes; and its client, which holds what it asked for."""
     session = Session(Settings(mqtt_topic_filter=wanted), state, lambda _: None, lambda: None)
     client: Any = Asked()
+    session._client = client
     success = ReasonCode(PacketTypes.CONNACK, "Success")
     session._connected(client, None, ConnectFlags(session_present=session_present), success, None)
     granted(session, client, *codes)
