@@ -216,7 +216,7 @@ class Bridge:
         connection = Connection(self._state.next_connection(), self._sink)
         self._accounting.opened(connection.number, session_lost=session_lost)
         self._connection = connection
-        log.info("connected", connection=connection.number, session_present=session_present)
+        log.info("connected", connection=connection.number, session_present=session_present, protocol=self._session.protocol)
         if session_lost:
             log.warning(
                 "session_lost",

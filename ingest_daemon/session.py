@@ -127,6 +127,11 @@ class Session:
         """Whether the broker has granted the subscription on this connection."""
         return self._stage is _Stage.SUBSCRIBED
 
+    @property
+    def protocol(self) -> Protocol:
+        """The MQTT version of the connection, or of the last attempt."""
+        return self._attempt.protocol
+
     def connect_if_due(self) -> None:
         """Start a connection unless there is one or the back-off says wait. Blocks for TCP and TLS set-up (5 s each at most)."""
         now = time.monotonic()
