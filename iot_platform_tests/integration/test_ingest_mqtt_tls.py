@@ -130,7 +130,7 @@ def test_a_password_from_a_file_changed_at_both_ends(passage: Passage, secured_b
     file = tmp_path / "password"
     file.write_text("wrong\n")
     secured_broker.set_password(passage.user, "secret-1")
-    passage.set(mqtt_url=secured_broker.password_url(passage.user), mqtt_password_file=file)
+    passage.set(mqtt_url=secured_broker.password_url(passage.user, acl=False), mqtt_password_file=file)
     daemon = passage.daemon.start(ready=False)
     passage.await_problem("refuses the connection", "IOT_MQTT_URL")
     file.write_text("secret-1\n")

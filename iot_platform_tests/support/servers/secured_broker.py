@@ -15,15 +15,17 @@ from iot_platform_tests.support.servers.own_servers import Broker
 
 
 class SecuredBroker(Broker):
-    """Three listeners. `url`: no security, and may do everything: for the tests themselves. `tls_url`: TLS with a client's certificate.
-    `password_url`: without TLS, with a password. What a user may do is in `acl`; what changes here is in force for new connections.
+    """Four listeners. `url`: no security, and may do everything: for the tests themselves. `mutual`: TLS with a client's certificate.
+    `password_url`: without TLS, with a password, with the ACLs of `allow` or without. What changes here is in force for new connections.
+
+    Mosquitto 2.0.11 with an ACL file drops what it should keep for a session whose client is away while it reloads its files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "broker-tls"
         self.authority = Authority(self.folder / "authority")
         self.authority.issue(self.folder, "broker")
-        plain, self._tls_port, self._password_port = free_ports(3)
+        plain, self._tls_port, self._password_port, self._open_port = free_ports(4)
         self._passwords, self._acl = self.folder / "passwords", self.folder / "acl"
         self._passwords.touch()
         self._acl.touch()
@@ -40,7 +42,10 @@ acl_file {self._acl}
 listener {self._password_port} 127.0.0.1
 allow_anonymous false
 password_file {self._passwords}
-acl_file {self._acl}"""
+acl_file {self._acl}
+listener {self._open_port} 127.0.0.1
+allow_anonymous false
+password_file {self._passwords}"""
         super().__init__(folder, plain, *lines.splitlines())
 
     def mutual(self, pair: Pair) -> dict[str, Any]:
@@ -52,10 +57,10 @@ acl_file {self._acl}"""
             "mqtt_tls_key_file": pair.key_file,
         }
 
-    def password_url(self, user: str, password: str | None = None) -> str:
-        """Of a client that shows a password."""
+    def password_url(self, user: str, password: str | None = None, *, acl: bool = True) -> str:
+        """Of a client that shows a password; without `acl` it may do everything."""
         shown = f"{user}:{password}" if password else user
-        return f"mqtt://{shown}@127.0.0.1:{self._password_port}"
+        return f"mqtt://{shown}@127.0.0.1:{self._password_port if acl else self._open_port}"
 
     def set_password(self, user: str, password: str) -> None:
         """Make the user, or change the password. Mosquitto ends connections that showed another one."""
