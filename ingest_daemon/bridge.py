@@ -19,6 +19,7 @@ from ingest_daemon.transport import BY_PUBREC, DUP, QOS_2, Message
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
+GROWING_SECONDS = 0.0005  # so long after a message none has followed: the broker waits for our acknowledgement, or for devices
 STUCK_AFTER_SECONDS = 1.0
 CALM_SECONDS = 10.0  # so long, new certificates wait for what is in flight
 HEALTHY_SECONDS = 45.0  # longer than any blocking step: name look-up, TCP and TLS set-up, replacing a producer
@@ -54,6 +55,7 @@ class Bridge:
         self._silence = silence or Silence(settings.ingest_silent_seconds, state.rhythm_file)
         self._probes = probes or Probes()
         self._session = Session(settings, state, self._opened, self._closed, files)
+        self._grew = False  # whether the last turn brought messages
         self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
         self._connection: Connection | None = None
         self._in_flight = in_flight
@@ -127,7 +129,11 @@ class Bridge:
         return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - len(self._in_flight))
 
     def _turn(self, limit: int) -> None:
-        readable = self._session.wait(self._pause_seconds(), limit)
+        pause, reports = self._pause_seconds(), 0.0
+        if self._sink.awaits_reports and pause == BUSY_SECONDS:
+            # What is in flight grows no more: a report comes next, and wakes only who waits for it.
+            pause, reports = (GROWING_SECONDS, 0.0) if self._grew and limit > 0 else (0.0, BUSY_SECONDS)
+        readable = self._session.wait(pause, limit)
         received_at_us = time.time_ns() // 1000
         messages = self._session.receive(limit, readable=readable)
         if messages:
@@ -135,7 +141,8 @@ class Bridge:
             self._accept(messages, received_at_us)
         elif not self._session.subscribed:
             self._silence.deaf()
-        self._sink.poll()
+        self._grew = bool(messages)
+        self._sink.poll(0.0 if messages else reports)
         settled = self._in_flight.settle(self._connection)
         # Before anything of it can be acknowledged or deleted: a kill must find it counted.
         self._record(received_at_us if self._received else 0, settled)
