@@ -11,23 +11,28 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
-from ingest_daemon import health, logs
+from ingest_daemon import health, logs, topic_filters
 from ingest_daemon.accounting import Accounting
 from ingest_daemon.bridge import Bridge
+from ingest_daemon.broker_access import BrokerFiles
+from ingest_daemon.certificates import Certificates
 from ingest_daemon.clock import ClockWatch
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.errors import SettingsError, UnsafeBrokerError
+from ingest_daemon.housekeeping import Housekeeping
 from ingest_daemon.inflight import InFlight
 from ingest_daemon.kafka import Channel
 from ingest_daemon.metrics import Metrics
+from ingest_daemon.probe import Probes
 from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.settings import Settings, load
+from ingest_daemon.silence import Silence
 from ingest_daemon.sink import Sink
 from ingest_daemon.spool import Spool
 from ingest_daemon.spool_store import SpoolStore
@@ -39,10 +44,11 @@ log = structlog.get_logger("ingest")
 
 
 class Signals:
-    """Counts SIGTERM and SIGINT: the first asks to drain, the second to leave at once."""
+    """Counts SIGTERM and SIGINT: the first asks to drain, the second to leave at once. SIGHUP has files looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None]) -> None:
         self.count = 0
+        self._hang_up = hang_up
 
     def stop(self) -> bool:
         """Whether to stop."""
@@ -54,12 +60,15 @@ class Signals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle both signals inside the block."""
+        """Handle the signals inside the block."""
 
-        def handle(_number: int, _frame: object) -> None:
-            self.count += 1
+        def handle(number: int, _frame: object) -> None:
+            if number == signal.SIGHUP:
+                self._hang_up()
+            else:
+                self.count += 1
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             yield
         finally:
@@ -100,13 +109,22 @@ def serve(settings: Settings) -> int:
     found = store.level
     accounting = Accounting(settings.ingest_state_dir, settings.ingest_client_id, found.entries, found.first)
     metrics = Metrics(accounting.totals)
-    credentials = Credentials(settings)
+    credentials, files = Credentials(settings), BrokerFiles(settings)
+    silence, probes = Silence(settings.ingest_silent_seconds, state.rhythm_file), Probes()
     watch, clock_watch = KafkaWatch(settings, credentials), ClockWatch(metrics.clock_offset.set)
     in_flight = InFlight()
     spool = Spool(SpoolThread(store), store.last_id, found, time.monotonic)
     sink = Sink(settings, in_flight, spool, clock_watch=clock_watch, credentials=credentials)
     receive_clock = ReceiveClock(settings.ingest_state_dir, settings.ingest_client_id)
-    bridge = Bridge(settings, state, in_flight, sink, accounting, receive_clock)
+    bridge = Bridge(
+        settings, state, in_flight, sink, accounting, receive_clock, on_resent=metrics.resent.inc, files=files, silence=silence, probes=probes
+    )
+    certificates = Certificates(settings, lambda: bridge.server_certificate)
+    housekeeping = Housekeeping(files.look, lambda: probes.follow(files.current.topic_filters), certificates.look, silence.keep)
+    probes.follow(files.current.topic_filters)
+    metrics.show_certificates(lambda: certificates.ends)
+    metrics.silent.set_function(lambda: silence.seconds)
+    metrics.silent_after.set_function(lambda: silence.after_seconds)
     metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)
@@ -117,21 +135,27 @@ def serve(settings: Settings) -> int:
         settings.ingest_http_port,
         bridge.healthy,
         lambda: watch.explained(bridge.ready()),
+        lambda: [*bridge.notices(), *files.problems],
         metrics.registry,
-        lambda: accounting.snapshot().to_json(),
+        {"/accounting": lambda: accounting.snapshot().to_json(), "/probe": probes.page},
     )
     log.info("started", client_id=settings.ingest_client_id, http_port=port, kafka_topic=settings.kafka_topic, spooled=found.entries)
+    for one, other in topic_filters.overlapping(files.current.topic_filters):
+        log.warning("topic_filters_overlap", filters=[one, other], hint="some brokers send a message that both match twice")
     watch.start()
+    housekeeping.start()
     # Start-up objects live for ever: keep the collector from walking them; messages are freed by reference count.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    signals = Signals()
+    signals = Signals(housekeeping.wake)
     try:
         with signals.installed():
             left = bridge.run(signals.stop, signals.force)
     finally:
         watch.stop()
+        housekeeping.stop()
+        silence.keep()
         server.shutdown()
         accounting.close()
         receive_clock.close()
@@ -154,8 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load()
-        if settings.mqtt_tls:
-            settings.mqtt_tls_context()
+        BrokerFiles(settings)
         if options.check:
             check(settings)
             return 0

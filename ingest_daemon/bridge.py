@@ -7,17 +7,22 @@ import structlog
 
 from ingest_daemon import envelope
 from ingest_daemon.accounting import Accounting, Turn
+from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
+from ingest_daemon.probe import PAYLOAD_BYTES, Probes
 from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
+from ingest_daemon.silence import Silence
 from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
-from ingest_daemon.transport import Message
+from ingest_daemon.transport import BY_PUBREC, DUP, QOS_2, Message
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
+GROWING_SECONDS = 0.0005  # so long after a message none has followed: the broker waits for our acknowledgement, or for devices
 STUCK_AFTER_SECONDS = 1.0
+CALM_SECONDS = 10.0  # so long, new certificates wait for what is in flight
 HEALTHY_SECONDS = 45.0  # longer than any blocking step: name look-up, TCP and TLS set-up, replacing a producer
 
 log = structlog.get_logger("ingest.bridge")
@@ -27,15 +32,34 @@ class Bridge:
     """Each message: received → Kafka or the spool has it → acknowledged; a death in between means redelivery."""
 
     def __init__(  # noqa: PLR0917  its parts, each once
-        self, settings: Settings, state: StateDir, in_flight: InFlight, sink: Sink, accounting: Accounting, receive_clock: ReceiveClock
+        self,
+        settings: Settings,
+        state: StateDir,
+        in_flight: InFlight,
+        sink: Sink,
+        accounting: Accounting,
+        receive_clock: ReceiveClock,
+        *,
+        on_resent: Callable[[int], object],
+        files: BrokerFiles | None = None,
+        silence: Silence | None = None,
+        probes: Probes | None = None,
     ) -> None:
+        """`on_resent` is told how many messages came again on a connection that had them in flight. `files`: the session uses what they
+        found last; the owner calls `look` periodically.
+        """
+        self._on_resent = on_resent
         self._settings = settings
         self._state = state
         self._sink = sink
         self._accounting = accounting
         self._receive_clock = receive_clock
         self._client_id = settings.ingest_client_id.encode()
-        self._session = Session(settings, state, self._opened, self._closed)
+        self._silence = silence or Silence(settings.ingest_silent_seconds, state.rhythm_file)
+        self._probes = probes or Probes()
+        self._session = Session(settings, state, self._opened, self._closed, files)
+        self._grew = False  # whether the last turn brought messages
+        self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
         self._connection: Connection | None = None
         self._in_flight = in_flight
         self._received = self._redelivered = 0
@@ -55,7 +79,16 @@ class Bridge:
 
     def ready(self) -> list[str]:
         """Empty while messages can flow; else what is in the way."""
-        return [*([self._session.problem] if self._session.problem else []), *self._sink.problems]
+        return [*filter(None, (self._session.problem, self._silence.problem)), *self._sink.problems]
+
+    def notices(self) -> list[str]:
+        """What is worth saying although messages flow."""
+        return [*self._session.notices, *filter(None, (self._silence.notice,))]
+
+    @property
+    def server_certificate(self) -> bytes | None:
+        """What the broker showed when the last connection was made, DER; None without TLS."""
+        return self._session.server_certificate
 
     # -- the loop ----------------------------------------------------------------------------------------------
     def run(self, stop: Callable[[], bool], force: Callable[[], bool]) -> int:
@@ -68,6 +101,7 @@ class Bridge:
         while not stop():
             self._session.connect_if_due()
             self._turn(self._room())
+            self._renew()
         self._drain(force)
         left = len(self._in_flight)
         self._session.close()
@@ -83,16 +117,35 @@ class Bridge:
                 self._sink.spool_all()
             self._turn(0)
 
+    def _renew(self) -> None:
+        """New certificates are shown on a new connection, at a calm moment: nothing is read until all that was is acknowledged."""
+        if not self._session.renewal_due:
+            self._renew_by = 0.0
+        elif not self._renew_by:
+            self._renew_by = self._last_turn + CALM_SECONDS
+        elif not len(self._in_flight) or self._last_turn >= self._renew_by:
+            self._session.renew()
+
     def _room(self) -> int:
-        if self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
+        if self._renew_by or self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
             return 0
         return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - len(self._in_flight))
 
     def _turn(self, limit: int) -> None:
-        readable = self._session.wait(self._pause_seconds(), limit)
+        pause, reports = self._pause_seconds(), 0.0
+        if self._sink.awaits_reports and pause == BUSY_SECONDS:
+            # What is in flight grows no more: a report comes next, and wakes only who waits for it.
+            pause, reports = (GROWING_SECONDS, 0.0) if self._grew and limit > 0 else (0.0, BUSY_SECONDS)
+        readable = self._session.wait(pause, limit)
         messages = self._session.receive(limit, readable=readable)
-        last_received_us = self._accept(messages)
-        self._sink.poll()
+        last_received_us = 0
+        if messages:
+            self._silence.heard()
+            last_received_us = self._accept(messages)
+        elif not self._session.subscribed:
+            self._silence.deaf()
+        self._grew = bool(messages)
+        self._sink.poll(0.0 if messages else reports)
         settled = self._in_flight.settle(self._connection)
         # Before anything of it can be acknowledged or deleted: a kill must find it counted.
         self._record(last_received_us, settled)
@@ -111,18 +164,38 @@ class Bridge:
         received_at_us = self._receive_clock.take(len(messages))
         number, client_id = connection.number, self._client_id
         pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
+        before = connection.sequence
+        held: dict[int, Pending] | None = None  # what is in flight on this connection, once one with DUP has come
+        resent = 0
         for first, topic, packet_id, payload in messages:
+            if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
+                self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id)
+                continue
+            answered = packet_id
+            if first & (DUP | QOS_2):
+                if first & QOS_2:
+                    answered += BY_PUBREC
+                if first & DUP:
+                    if held is None:
+                        held = self._in_flight.of(connection)
+                    if (same := held.get(answered)) is not None and same.key == topic and same.value == payload:
+                        # Brokers without patience (NATS 30 s, Moquette 10 s): nothing new, and one acknowledgement answers all copies.
+                        resent += 1
+                        continue
+                    self._redelivered += 1
             connection.sequence = sequence = connection.sequence + 1
             pending = Pending(
-                connection, packet_id, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
+                connection, answered, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
             )
             add(pending)
             send(pending)
             received_at_us += 1
-            if first & 0x08:
-                self._redelivered += 1
-        self._received += len(messages)
-        return received_at_us - 1
+            if held is not None and answered:
+                held[answered] = pending
+        self._received += connection.sequence - before
+        if resent:
+            self._on_resent(resent)
+        return received_at_us - 1 if connection.sequence > before else 0
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""
@@ -157,7 +230,7 @@ class Bridge:
         connection = Connection(self._state.next_connection(), self._sink)
         self._accounting.opened(connection.number, session_lost=session_lost)
         self._connection = connection
-        log.info("connected", connection=connection.number, session_present=session_present)
+        log.info("connected", connection=connection.number, session_present=session_present, protocol=self._session.protocol)
         if session_lost:
             log.warning(
                 "session_lost",

@@ -1,8 +1,8 @@
-"""/healthz (the loop makes progress), /readyz (messages can flow, or why not), /metrics, /accounting (where every message is)."""
+"""/healthz (the loop makes progress), /readyz (messages can flow, or why not), /metrics, /accounting (where every message is), /probe."""
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry
@@ -18,8 +18,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     healthy: Check
     ready: Check
+    notices: Check
     registry: CollectorRegistry
-    accounting: Callable[[], bytes]
+    pages: Mapping[str, Callable[[], bytes]]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,14 +31,15 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.server.registry))
-        elif path == "/accounting":
-            self._answer(200, "application/json", self.server.accounting())
+        elif path in self.server.pages:
+            self._answer(200, "application/json", self.server.pages[path]())
         elif path in ("/healthz", "/readyz"):
             problems = self.server.healthy() if path == "/healthz" else self.server.ready()
-            body = json.dumps({"ok": not problems, "problems": problems}).encode() + b"\n"
+            notices = {"notices": self.server.notices()} if path == "/readyz" else {}
+            body = json.dumps({"ok": not problems, "problems": problems, **notices}).encode() + b"\n"
             self._answer(503 if problems else 200, "application/json", body)
         else:
-            self._answer(404, "text/plain; charset=utf-8", b"/healthz /readyz /metrics /accounting\n")
+            self._answer(404, "text/plain; charset=utf-8", " ".join(["/healthz /readyz /metrics", *self.server.pages]).encode() + b"\n")
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -55,10 +57,11 @@ def start(  # noqa: PLR0917  one caller
     port: int,
     healthy: Check,
     ready: Check,
+    notices: Check,
     registry: CollectorRegistry,
-    accounting: Callable[[], bytes],
+    pages: Mapping[str, Callable[[], bytes]],
 ) -> tuple[ThreadingHTTPServer, int]:
-    """Serve from a thread; the server and the port it listens on. `accounting` gives the body of /accounting.
+    """Serve from a thread; the server and the port it listens on. `notices` are said where all is well, too; `pages`: path → JSON.
 
     Raises:
         SettingsError: the port is taken.
@@ -67,6 +70,6 @@ def start(  # noqa: PLR0917  one caller
         server = _Server((host, port), _Handler)
     except OSError as error:
         raise SettingsError(f"IOT_INGEST_HTTP_PORT: can't listen on {host}:{port}: {error.strerror}") from error
-    server.healthy, server.ready, server.registry, server.accounting = healthy, ready, registry, accounting
+    server.healthy, server.ready, server.notices, server.registry, server.pages = healthy, ready, notices, registry, pages
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True).start()
     return server, int(server.server_address[1])

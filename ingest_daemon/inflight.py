@@ -14,6 +14,7 @@ class State(IntEnum):
     DELIVERED = 1
     DEAD_LETTERED = 2
     SPOOLED = 3
+    PROBED = 4  # no message: see `ingest_daemon.probe`
 
 
 class Place(IntEnum):
@@ -48,7 +49,7 @@ class Connection:
 class Pending:
     """One message until Kafka has it; also its own Kafka delivery callback (one object per message).
 
-    `entry` is its id in the spool, 0 while it has none.
+    `entry` is its id in the spool, 0 while it has none. `packet_id` is what acknowledges it: see `transport.BY_PUBREC`.
     """
 
     __slots__ = ("connection", "entry", "header", "key", "packet_id", "place", "sequence", "state", "value")
@@ -110,24 +111,36 @@ class InFlight:
         self.queue: deque[Pending] = deque()
         self.payload_bytes = 0
         self.released = 0
+        self._probes = 0  # in the queue, but no messages
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self.queue) - self._probes
 
     def add(self, pending: Pending) -> None:
         """Take a message at its arrival."""
         self.queue.append(pending)
         self.payload_bytes += len(pending.value)
 
+    def add_probe(self, connection: Connection, packet_id: int) -> None:
+        """Take a probe at its arrival: acknowledged in its turn, and counted nowhere."""
+        probe = Pending(connection, packet_id, connection.sequence, b"", b"", b"")
+        probe.state = State.PROBED
+        self.queue.append(probe)
+        self._probes += 1
+
     def unsettled(self) -> list[Pending]:
         """Those that may not be acknowledged yet, in arrival order."""
         return [pending for pending in self.queue if not pending.state]
+
+    def of(self, connection: Connection) -> dict[int, Pending]:
+        """What the connection brought and what is not acknowledged yet, by packet id; QoS 0 is not in it."""
+        return {pending.packet_id: pending for pending in self.queue if pending.connection is connection and pending.packet_id}
 
     def settle(self, alive: Connection | None) -> Settled:
         """Release the settled messages at the head; those of dead connections are counted but not acknowledged."""
         queue = self.queue
         packet_ids = []
-        counts = [0, 0, 0, 0]
+        counts = [0, 0, 0, 0, 0]
         last: dict[int, int] = {}
         released_bytes = 0
         while queue and (state := queue[0].state):
@@ -139,7 +152,8 @@ class InFlight:
             if connection is alive and pending.packet_id:
                 packet_ids.append(pending.packet_id)
         self.payload_bytes -= released_bytes
-        self.released += sum(counts)
+        self._probes -= counts[State.PROBED]
+        self.released += sum(counts) - counts[State.PROBED]
         return Settled(packet_ids, counts[State.DELIVERED], counts[State.DEAD_LETTERED], counts[State.SPOOLED], last)
 
 

@@ -3,9 +3,9 @@
 received = delivered + dead-lettered + spooled + in flight + given up + missing. Counters go on counting after a restart.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -55,6 +55,22 @@ class _AccountingCollector(Collector):
             yield GaugeMetricFamily(f"iot_ingest_{name}", meaning, level(totals))
 
 
+class _CertificateCollector(Collector):
+    def __init__(self, ends: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing for what is not used."""
+        family = GaugeMetricFamily(
+            "iot_ingest_certificate_expiry_timestamp_seconds",
+            "Unix time at which a certificate ends: of the server, of this client, or the last one of the CAs that it trusts.",
+            labels=["server", "certificate"],
+        )
+        for labels, end in sorted(self._ends().items()):
+            family.add_metric(list(labels), end)
+        yield family
+
+
 class Metrics:
     """One registry per process."""
 
@@ -62,7 +78,20 @@ class Metrics:
         """`totals` is `Accounting.totals`: all counters at one moment."""
         self.registry = registry = CollectorRegistry()
         registry.register(_AccountingCollector(totals))
+        self.resent = Counter(
+            "iot_ingest_messages_resent",
+            "PUBLISH packets of a message that was in flight on the same connection: dropped, not received again. Since this start.",
+            registry=registry,
+        )
         self.mqtt_connected = Gauge("iot_ingest_mqtt_connected", "1 while connected and subscribed to the MQTT broker.", registry=registry)
+        self.silent = Gauge(
+            "iot_ingest_silent_seconds", "How long no message has come through a subscription that stands.", registry=registry
+        )
+        self.silent_after = Gauge(
+            "iot_ingest_silent_after_seconds",
+            "How long that may last: IOT_INGEST_SILENT_SECONDS, or learnt from the pauses of the past week.",
+            registry=registry,
+        )
         self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
         self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)
         self.spool_oldest = Gauge(
@@ -76,3 +105,7 @@ class Metrics:
         self.clock_offset = Gauge(
             "iot_ingest_clock_offset_seconds", "This host's clock minus Kafka's, as of the last comparison.", registry=registry
         )
+
+    def show_certificates(self, ends: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        """`ends`: server and certificate → Unix time at which it ends (`Certificates.ends`)."""
+        self.registry.register(_CertificateCollector(ends))

@@ -3,44 +3,53 @@
 import random
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ingest_daemon import broker_needs, mqtt_causes
+from ingest_daemon.broker_access import AccessInUse, BrokerFiles
 from ingest_daemon.errors import ProtocolError, SettingsError, UnsafeBrokerError
+from ingest_daemon.mqtt_client import MqttClient, build
+from ingest_daemon.protocol import Answer, Attempt, Protocol, ProtocolChoice, answer_of
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
+from ingest_daemon.subscriptions import Subscriptions
+from ingest_daemon.tls_causes import tls_cause
 from ingest_daemon.transport import FrameSocket, Message
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
 STABLE_SECONDS = 30.0  # a connection that lived this long resets the back-off
-SETUP_SECONDS = 20.0  # from TCP connect to SUBACK
+SETUP_SECONDS = 20.0  # from CONNECT to CONNACK, and from SUBSCRIBE to SUBACK
+FIRST_ASK_SECONDS, LAST_ASK_SECONDS = 0.5, 30.0  # until a refused SUBSCRIBE goes out again
+# Some brokers (mochi 2.7) refuse a SUBSCRIBE whose packet identifier one of their own messages in flight has; they number these from 1.
+LOWEST_SUBSCRIBE_ID, LAST_ID = 0x8000, 0xFFFF
 MISC_INTERVAL_SECONDS = 0.25
-PINGREQ = b"\xc0\x00"
-SESSION_TAKEN_OVER = 0x8E
+PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
+KEEPALIVE_TIMEOUT, PROTOCOL_ERROR = 0x8D, 0x82  # paho's own reasons, of a connection that ended without DISCONNECT
 
 log = structlog.get_logger("ingest.mqtt")
 
 
-class _Client(Client):
-    """paho with our socket below it. `_create_socket` is the one private name we rely on (contract test: test_ingest_transport)."""
+class _Stage(IntEnum):
+    """How far the connection is."""
 
-    wrap: Callable[[Any], FrameSocket]
-
-    def _create_socket(self) -> FrameSocket:
-        return self.wrap(super()._create_socket())
+    NONE = 0
+    CONNECT_SENT = 1
+    CONNACK_SEEN = 2
+    SUBSCRIBED = 3
 
 
 class Session:
-    """One persistent MQTT 5 session, driven by the loop of a single thread; reconnects for ever.
+    """One persistent session by MQTT 5 or 3.1.1, driven by the loop of a single thread; reconnects for ever.
 
     `on_open(session_present)` runs at CONNACK before `receive` returns any message of the connection, `on_close()` when the connection
     is gone. An acknowledgement goes out through `acknowledge`, in the order given.
@@ -52,53 +61,60 @@ class Session:
         state: StateDir,
         on_open: Callable[[bool], None],
         on_close: Callable[[], None],
+        files: BrokerFiles | None = None,
     ) -> None:
+        """`files`: the session uses what they found last. The owner calls `look` periodically. Raises SettingsError."""
         self._settings = settings
         self._state = state
+        self._access = AccessInUse(files or BrokerFiles(settings))
+        self._subscriptions = Subscriptions(settings, state)
         self._on_open, self._on_close = on_open, on_close
         self._poll = select.poll()
         self._polled = (-1, 0)  # descriptor and events that are registered
         self._transport: FrameSocket | None = None
+        host, port = settings.mqtt_address
+        self._address = f"{host}:{port}"
+        worked = state.protocol_at(self._address)
+        self._choice = ProtocolChoice(settings.mqtt_protocol, Protocol(worked) if worked else None)
+        self._attempt, self._shown = self._choice.attempt, self._access.current
         self._client = self._build()
         self._delay = FIRST_DELAY_SECONDS
         self._session_present = False
         self._next_attempt = 0.0
         self._short_lives = 0  # connections in a row that subscribed and were lost before they were stable
         self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
-        self.subscribed = False
+        self._stage = _Stage.NONE
+        self._asked_at = 0.0
+        self._ask_again_at: float | None = None  # when a refused SUBSCRIBE goes out again
+        self._ask_delay = FIRST_ASK_SECONDS
+        self._keeps_asking = False  # the connection stays although the subscription is refused
+        self._refusal: str | None = None  # by CONNACK or SUBACK
         self.problem: str | None = "MQTT: not connected yet"
+        self.server_certificate: bytes | None = None
+        """What the broker showed when the last connection was made, DER; None without TLS."""
 
-    def _build(self) -> _Client:
-        settings = self._settings
-        client = _Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=settings.ingest_client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            manual_ack=True,
-            reconnect_on_failure=False,
-        )
-        user, password = settings.mqtt_credentials
-        if user is not None:
-            client.username_pw_set(user, password)
-        if settings.mqtt_tls:
-            client.tls_set_context(settings.mqtt_tls_context())
+    def _build(self) -> MqttClient:
+        client = build(self._settings, self._attempt, self._shown)
         client.wrap = self._wrap
-        client.on_connect = self._connected
+        client.on_connect = self._probed if self._attempt.probe else self._connected
         client.on_subscribe = self._granted
         client.on_unsubscribe = self._unsubscribed
         client.on_disconnect = self._disconnected
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = settings.ingest_session_expiry_seconds
-        properties.ReceiveMaximum = settings.ingest_in_flight_window
-        host, port = settings.mqtt_address
-        # paho's default clean_start wipes the broker's session at each start of the process.
-        client.connect_async(host, port, settings.ingest_keepalive_seconds, clean_start=False, properties=properties)
         return client
 
     def _wrap(self, sock: Any) -> FrameSocket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn's PUBACKs are one write: nothing to wait for
-        self._transport = FrameSocket(sock, self._client.loop_read)
+        if isinstance(sock, ssl.SSLSocket):
+            self.server_certificate = sock.getpeercert(binary_form=True)
+        self._transport = FrameSocket(sock, self._control, properties=self._attempt.protocol is Protocol.V5)
         return self._transport
+
+    def _control(self) -> None:
+        """A control packet, or the end of the stream, waits for paho."""
+        if self._stage is _Stage.CONNECT_SENT and self._answer() is Answer.UNREACHABLE:
+            self._give_up("no CONNACK")
+            return
+        self._client.loop_read()
 
     # -- the loop's side ---------------------------------------------------------------------------------------
     @property
@@ -106,17 +122,44 @@ class Session:
         """Whether CONNACK has come and the connection still stands."""
         return self._transport is not None and not self._transport.closed and self._client.is_connected()
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has granted the subscription on this connection."""
+        return self._stage is _Stage.SUBSCRIBED
+
+    @property
+    def protocol(self) -> Protocol:
+        """The MQTT version of the connection, or of the last attempt."""
+        return self._attempt.protocol
+
     def connect_if_due(self) -> None:
         """Start a connection unless there is one or the back-off says wait. Blocks for TCP and TLS set-up (5 s each at most)."""
         now = time.monotonic()
-        if self._transport is not None or now < self._next_attempt:
+        if self._transport is not None or (now < self._next_attempt and not self._access.fresh):
             return
+        self._access.take()
+        attempt, shown = self._choice.attempt, self._access.current
+        if attempt != self._attempt or shown is not self._shown:
+            self._attempt, self._shown = attempt, shown
+            self._client = self._build()
+        if attempt == Attempt(Protocol.V311):
+            broker_needs.refuse_literal_share(self._settings)
         self._connected_at = now
-        self.subscribed = False
+        self._stage = _Stage.NONE
+        self._ask_again_at = self._refusal = None
+        self._ask_delay, self._keeps_asking = FIRST_ASK_SECONDS, False
         try:
             self._client.reconnect()
+        except ssl.SSLError as error:
+            why = f"no TLS connection: {tls_cause(error)}"
+            self._access.failed(why)
+            self._lost(why)
+            return
         except (OSError, ValueError) as error:  # ValueError: paho's wrapping of certificate errors
-            self._lost(f"can't connect: {error}")
+            self._lost(f"can't connect: {error} (IOT_MQTT_URL)")
+            return
+        self._stage = _Stage.CONNECT_SENT
+        self._asked_at = time.monotonic()
 
     def wait(self, timeout_seconds: float, limit: int) -> bool:
         """Sleep until `receive(limit)` or `serve` has work, at most so long; whether the socket is readable."""
@@ -152,9 +195,9 @@ class Session:
             return []
 
     def acknowledge(self, packet_ids: list[int]) -> None:
-        """Queue one PUBACK per packet id, in this order."""
+        """Queue one PUBACK per packet id (PUBREC: see `transport.BY_PUBREC`), in this order."""
         if packet_ids and self._transport is not None and not self._transport.closed:
-            self._transport.send(b"".join([b"@\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]))
+            self._transport.acknowledge(packet_ids)
 
     def serve(self) -> None:
         """Write what is queued, and keep the connection alive; call once per turn."""
@@ -165,12 +208,19 @@ class Session:
         if not transport.closed and now >= self._next_misc:
             self._next_misc = now + MISC_INTERVAL_SECONDS
             self._keep_alive(transport, now)
+            self._follow_filters(now)
         if not transport.closed:
             if self._client.want_write():
                 self._client.loop_write()
             transport.flush()
 
     def _keep_alive(self, transport: FrameSocket, now: float) -> None:
+        if self._stage is _Stage.CONNECT_SENT:
+            if now - self._asked_at > SETUP_SECONDS:
+                self._give_up(mqtt_causes.silent(self._attempt.protocol, SETUP_SECONDS))
+            return  # paho would take a broker that is slow to answer CONNECT for one that missed a ping
+        if self._ask_again_at is not None and now >= self._ask_again_at:
+            self._subscribe()
         heard, transport.heard = transport.heard, False
         if transport.blocked or heard:
             # A PINGRESP held back by us, or behind the messages on a slow link, can't reach paho, and paho would take that for a dead
@@ -182,8 +232,29 @@ class Session:
             return
         if now >= self._quiet_until:
             self._client.loop_misc()
-        if not self.subscribed and not transport.closed and now - self._connected_at > SETUP_SECONDS:
-            self._give_up(f"no subscription {SETUP_SECONDS:.0f} s after connecting: {self.problem}")
+        if self.subscribed or transport.closed or self._keeps_asking:
+            return
+        if now - (self._connected_at if self._refusal else self._asked_at) > SETUP_SECONDS:
+            self._give_up(self._refusal or mqtt_causes.no_suback(f"no answer to SUBSCRIBE within {SETUP_SECONDS:.0f} s"))
+
+    @property
+    def renewal_due(self) -> bool:
+        """Whether to call `renew` once nothing is in flight: the files hold new certificates."""
+        return self._access.renewal_due and self.subscribed
+
+    @property
+    def notices(self) -> list[str]:
+        """What is worth saying although messages flow."""
+        return [self._access.refused] if self._access.refused else []
+
+    def renew(self) -> None:
+        """Leave, and connect again at the next `connect_if_due`; the broker keeps the session. What is unacknowledged comes again."""
+        log.info("reconnecting", reason="new certificates")
+        self.close()
+        self._stage = _Stage.NONE
+        self.problem = "MQTT: reconnecting with new certificates"
+        self._next_attempt = 0.0
+        self._on_close()
 
     def close(self) -> None:
         """Flush acknowledgements and leave; the broker keeps the session for the next start."""
@@ -196,106 +267,193 @@ class Session:
     # -- paho's callbacks --------------------------------------------------------------------------------------
     def _connected(self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None) -> None:
         if reason.is_failure:
-            self.problem = f"MQTT: the broker refuses the connection: {reason} (IOT_MQTT_URL, IOT_INGEST_CLIENT_ID)"
+            self._refused(mqtt_causes.connection_refused(reason, self._attempt.protocol))
             return
-        self._refuse_unsafe(properties)
+        self._stage = _Stage.CONNACK_SEEN
+        self._access.worked()
+        broker_needs.refuse_unsafe(self._settings, properties)
+        self._choice.learn(Answer.CONNACK)
+        self._remember_protocol()
         self._session_present = flags.session_present
         try:
             self._on_open(flags.session_present)
         except SettingsError as error:  # the disk is full, say: without a connection number nothing may be taken
             self._give_up(str(error))
             return
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        client.subscribe(self._settings.subscription, options=options)
         self.problem = "MQTT: connected, waiting for the subscription"
+        self._subscriptions.connected(session_present=flags.session_present)
+        self._subscribe()
 
-    def _refuse_unsafe(self, properties: Properties | None) -> None:
-        asked = self._settings.ingest_session_expiry_seconds
-        granted = getattr(properties, "SessionExpiryInterval", asked)
-        if granted < min(asked, 3600):
-            raise UnsafeBrokerError(
-                f"IOT_INGEST_SESSION_EXPIRY_SECONDS: asked {asked}, the broker grants {granted}; allow persistent sessions there"
-            )
-        if granted < asked:
-            log.warning(
-                "session_expiry_shortened", asked_seconds=asked, granted_seconds=granted, setting="IOT_INGEST_SESSION_EXPIRY_SECONDS"
-            )
-        if getattr(properties, "MaximumQoS", 2) < 1:
-            raise UnsafeBrokerError("IOT_MQTT_URL: this broker offers QoS 0 only, which loses messages; QoS 1 is needed")
-        if hasattr(properties, "AssignedClientIdentifier"):
-            raise UnsafeBrokerError("IOT_INGEST_CLIENT_ID: the broker replaced it by a random one; a session under it can't be resumed")
-        if self._settings.ingest_shared_group and not getattr(properties, "SharedSubscriptionAvailable", 1):
-            raise UnsafeBrokerError("IOT_INGEST_SHARED_GROUP: this broker has no shared subscriptions")
+    def _probed(self, _client: Client, _userdata: object, _flags: ConnectFlags, _reason: ReasonCode, _properties: object) -> None:
+        """The broker has answered a probe, whatever it says."""
+        if self._transport is not None:
+            self._transport.send(DISCONNECT)
+        self._give_up("CONNACK")
 
-    def _granted(self, client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
-        for reason in reasons:
-            if reason.is_failure:
-                self.problem = f"MQTT: the broker refuses the subscription: {reason} (IOT_MQTT_TOPIC_FILTER, or the user in IOT_MQTT_URL)"
-                log.error("subscription_refused", reason=str(reason), topic_filter=self._settings.subscription)
-                return
-            if reason.value < 1:
-                raise UnsafeBrokerError(
-                    f"IOT_MQTT_TOPIC_FILTER: the broker grants only QoS 0 on {self._settings.subscription}, and that loses; allow QoS 1"
-                )
-        self.subscribed = True
-        self.problem = None
-        former = self._state.subscription
-        if former is None or not self._session_present:
-            self._remember()
-        elif former != self._settings.subscription:
-            # The session still has what an earlier start subscribed to. It goes once the new one is granted: between or without both,
-            # messages would be lost.
-            client.unsubscribe(former)
-        log.info("subscribed", topic_filter=self._settings.subscription)
+    def _subscribe(self) -> None:
+        """Ask for what this connection lacks; under 3.1.1 the broker sends its retained messages again each time, with RETAIN set.
+
+        A session that is present may lack it all the same, if the broker was killed before it saved it: so it is asked for on each
+        connection. Rather a retained message twice than a message that nobody gets.
+        """
+        self._ask_again_at, self._asked_at = None, time.monotonic()
+        try:
+            lacking = self._subscriptions.ask(self._access.topic_filters)
+        except SettingsError as error:
+            self._give_up(str(error))
+            return
+        if not lacking:
+            return
+        self._client.number_next(random.randrange(LOWEST_SUBSCRIBE_ID, LAST_ID))  # noqa: S311  no secret
+        if self._attempt.protocol is Protocol.V5:
+            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+            self._client.subscribe([(one, options) for one in lacking])
+        else:
+            self._client.subscribe([(one, 1) for one in lacking])
+
+    def _follow_filters(self, now: float) -> None:
+        """Bring the live connection's subscriptions to what the files hold now, one step at a time."""
+        if not self.subscribed or self._transport is None or self._transport.closed:
+            return
+        if self._subscriptions.waiting:
+            if now - self._asked_at > SETUP_SECONDS:
+                self._give_up(f"no answer to a change of subscriptions within {SETUP_SECONDS:.0f} s")
+        elif self._subscriptions.differ(self._access.topic_filters):
+            self._ask_delay = FIRST_ASK_SECONDS
+            self._subscribe()
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        """Give up what is not wanted any more, once all that is wanted is granted: between or without both, messages would be lost."""
+        if gone := self._subscriptions.give_up(self._access.topic_filters):
+            self._asked_at = time.monotonic()
+            self._client.unsubscribe(list(gone))
+
+    def _granted(self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None) -> None:
+        for one, reason in zip(self._subscriptions.asked, reasons, strict=False):
+            if not reason.is_failure and reason.value < 1:
+                raise UnsafeBrokerError(f"IOT_MQTT_TOPIC_FILTER: the broker grants only QoS 0 on {one}, and that loses; allow QoS 1")
+        refused = self._subscriptions.answered(reasons)
+        if self._subscriptions.granted:
+            self._stage = _Stage.SUBSCRIBED
+        if refused:
+            self._ask_again(refused)
+            return
+        self.problem = self._refusal = None
+        log.info("subscribed", topic_filters=self._subscriptions.granted)
+        self._unsubscribe()
 
     def _unsubscribed(
         self, _client: Client, _userdata: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            log.error("unsubscribe_refused", reasons=[str(reason) for reason in reasons], topic_filter=self._state.subscription)
+        try:
+            gone, kept = self._subscriptions.given_up(reasons)
+        except SettingsError as error:
+            self._give_up(str(error))
             return
-        log.info("unsubscribed", topic_filter=self._state.subscription)
-        self._remember()
+        if kept:
+            log.error("unsubscribe_refused", topic_filters=kept, reasons=[str(reason) for reason in reasons])
+        if gone:
+            log.info("unsubscribed", topic_filters=gone)
+
+    def _ask_again(self, refused: dict[str, ReasonCode]) -> None:
+        """The connection stays: a session that is present has its messages, and what is granted works."""
+        why = "; ".join(mqtt_causes.subscription_refused(reason, one, self._attempt.protocol) for one, reason in refused.items())
+        if why != self._refusal:
+            log.error("subscription_refused", why=why)
+        self._refused(why)
+        self._ask_again_at = time.monotonic() + self._ask_delay
+        self._ask_delay = min(2 * self._ask_delay, LAST_ASK_SECONDS)
+        temporary = any(reason.value in mqtt_causes.TEMPORARY for reason in refused.values())
+        self._keeps_asking = self._session_present or temporary
+
+    def _refused(self, why: str) -> None:
+        self._refusal = why
+        self.problem = f"MQTT: {why}"
 
     def _disconnected(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return
-        if reason.value == SESSION_TAKEN_OVER and flags.is_disconnect_packet_from_server:
-            self._connected_at = time.monotonic()  # no reset of the back-off: two daemons would throw each other out for ever
-            self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
-        elif self.problem and "refuses" in self.problem:
-            self._lost(self.problem.removeprefix("MQTT: "))
-        elif self.subscribed and self._short_lives >= 1:
+        if flags.is_disconnect_packet_from_server:
+            if reason.value == mqtt_causes.TAKEN_OVER:
+                self._connected_at = time.monotonic()  # no reset of the back-off: two daemons would throw each other out for ever
+                self._lost("another client uses the same client id (IOT_INGEST_CLIENT_ID); each daemon needs its own")
+            else:
+                self._lost(self._refusal or mqtt_causes.disconnected(reason))
+            return
+        ending = transport.ending
+        if reason.value == KEEPALIVE_TIMEOUT:
+            ending = f"no answer to a ping for {self._client.keepalive} s (IOT_INGEST_KEEPALIVE_SECONDS)"
+        elif reason.value == PROTOCOL_ERROR:
+            ending = f"the broker sent what {mqtt_causes.speaks(self._attempt.protocol)} does not allow"
+        self._lost(self._refusal or self._why_lost(ending))
+
+    def _why_lost(self, ending: str) -> str:
+        protocol = self._attempt.protocol
+        if self._stage is _Stage.CONNECT_SENT:
+            answer = self._answer()
+            if answer is Answer.NONE:
+                return mqtt_causes.no_connack(ending, protocol)
+            return mqtt_causes.unsupported(protocol) if answer is Answer.UNSUPPORTED else mqtt_causes.lost(ending)
+        if self._stage is _Stage.CONNACK_SEEN:
+            return mqtt_causes.no_suback(ending)
+        if self._short_lives >= 1:
             # Mosquitto 2.0 throws the older of two equal client ids out without a word.
-            self._lost(f"connection lost soon after it was made, again: {reason}; does another client use the same IOT_INGEST_CLIENT_ID?")
-        else:
-            self._lost(f"connection lost: {reason}")
+            return f"connection lost soon after it was made, again: {ending}; does another client use the same IOT_INGEST_CLIENT_ID?"
+        return mqtt_causes.lost(ending)
 
     # -- inside ------------------------------------------------------------------------------------------------
-    def _remember(self) -> None:
+    def _answer(self) -> Answer:
+        if self._transport is not None and self._transport.failed_tls:
+            return Answer.UNREACHABLE
+        return answer_of(self._transport.greeting if self._transport is not None else b"", self._attempt.protocol)
+
+    def _remember_protocol(self) -> None:
+        protocol = self._attempt.protocol
+        if protocol is Protocol.V311 and self._settings.mqtt_protocol == "auto" and self._state.protocol_at(self._address) != protocol:
+            log.warning(
+                "mqtt_protocol_fallback",
+                protocol=protocol,
+                hint="the broker does not speak MQTT 5; this is remembered, and IOT_MQTT_PROTOCOL=5 undoes it",
+                setting="IOT_MQTT_PROTOCOL",
+            )
         try:
-            self._state.remember_subscription(self._settings.subscription)
-        except SettingsError as error:
-            self._give_up(str(error))
+            self._state.remember_protocol(protocol, self._address)
+        except SettingsError as error:  # a full disk must not keep us from a broker that is well
+            log.warning("mqtt_protocol_not_remembered", reason=str(error))
 
     def _give_up(self, why: str) -> None:
-        """Drop the connection without DISCONNECT."""
+        """Drop the connection; without DISCONNECT, unless one is queued."""
         if self._transport is not None:
             self._transport.close()
         self._lost(why)
 
     def _lost(self, why: str) -> None:
-        self._transport = None
         now = time.monotonic()
+        if self._stage is _Stage.CONNECT_SENT:
+            answer = self._answer()
+            if answer is Answer.UNREACHABLE and self._transport is not None:
+                transport = self._transport
+                why = transport.ending if transport.failed_tls else mqtt_causes.no_mqtt(transport.greeting)
+            self._choice.learn(answer)
+            self._access.failed(why)
+        elif self._stage is _Stage.NONE:
+            self._choice.learn(Answer.UNREACHABLE)
+        self._transport = None
+        self._register(-1, 0)
+        subscribed, self._stage = self.subscribed, _Stage.NONE
+        if self._attempt.probe:
+            self._next_attempt = now + FIRST_DELAY_SECONDS
+            log.info("mqtt_protocol_probed", protocol=self._attempt.protocol, answer=why)
+            return
         if now - self._connected_at >= STABLE_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
             self._short_lives = 0
-        elif self.subscribed:
+        elif subscribed:
             self._short_lives += 1
-        self.subscribed = False
-        self._register(-1, 0)
         self._next_attempt = now + self._delay * random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
         self._delay = min(self._delay * 2, LAST_DELAY_SECONDS)
         self.problem = f"MQTT: {why}"

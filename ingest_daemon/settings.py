@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
+from ingest_daemon import topic_filters
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
 from ingest_daemon.variables import is_service_address, misspelt
@@ -52,7 +53,22 @@ class Settings(BaseSettings):
     )
     mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
     mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
-    mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
+    mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="MQTT version: 5, 3.1.1, or auto: 5, and 3.1.1 with a broker that does not speak it, which is remembered.",
+    )
+    mqtt_password_file: Path | None = Field(
+        None, description="File that holds the broker's password, instead of one in IOT_MQTT_URL; when it changes, the new one is used."
+    )
+    mqtt_topic_filter: str = Field(
+        "mtic/msg/client/realtime/#",
+        description='MQTT topic filter that the ingest daemon subscribes to, or a JSON list: ["plant/+/line/#", "lab/#"].',
+    )
+    mqtt_topic_filter_file: Path | None = Field(
+        None,
+        description="File with topic filters, one a line, instead of IOT_MQTT_TOPIC_FILTER; when it changes, the running daemon "
+        "subscribes to the new ones, then unsubscribes from those that are gone.",
+    )
 
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="Kafka brokers, host:port[,host:port].")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -106,6 +122,13 @@ class Settings(BaseSettings):
         le=90_000_000,
         description="A larger message goes to the dead-letter topic in parts without asking Kafka first.",
     )
+    ingest_silent_seconds: float | None = Field(
+        None,
+        ge=1,
+        le=31_536_000,
+        description="Not ready when connected and without any message for so long: longer than your devices ever pause. Unless set, it is "
+        "learnt from the pauses of the past week, and only told (/readyz stays 200).",
+    )
     ingest_shutdown_seconds: float = Field(
         10.0,
         ge=0,
@@ -147,20 +170,14 @@ class Settings(BaseSettings):
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
         if parts.query or parts.fragment or parts.path not in ("", "/"):
-            raise ValueError("takes no path or options: the session is always persistent (MQTT 5, clean start off, QoS 1)")
+            raise ValueError("takes no path or options: the session is always persistent, QoS 1; the MQTT version is IOT_MQTT_PROTOCOL")
         _ = parts.port  # raises ValueError for a port that is none
         return value
 
     @field_validator("mqtt_topic_filter")
     @classmethod
     def _topic_filter(cls, value: str) -> str:
-        levels = value.split("/")
-        if not value or "\0" in value or len(value.encode()) > 65_000:
-            raise ValueError("must be an MQTT topic filter such as plant/+/line/#")
-        if levels[0] == "$share":
-            raise ValueError("must not begin with $share/; name the group in IOT_INGEST_SHARED_GROUP")
-        if any(("#" in level or "+" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
-            raise ValueError("+ and # must stand alone in their level, and # must be the last level")
+        topic_filters.parse(value)
         return value
 
     @field_validator("ingest_client_id")
@@ -204,12 +221,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.mqtt_protocol == "3.1.1" and self.ingest_shared_group:
+            raise ValueError(
+                "IOT_INGEST_SHARED_GROUP needs MQTT 5 (IOT_MQTT_PROTOCOL): in 3.1.1 $share/… may be an ordinary topic, and nothing would "
+                "come; give each daemon topics of its own by IOT_MQTT_TOPIC_FILTER"
+            )
         if self.kafka_topic == self.kafka_dead_letter_topic:
             raise ValueError("IOT_KAFKA_DEAD_LETTER_TOPIC must differ from IOT_KAFKA_TOPIC")
         if bool(self.mqtt_tls_cert_file) != bool(self.mqtt_tls_key_file):
             raise ValueError("IOT_MQTT_TLS_CERT_FILE and IOT_MQTT_TLS_KEY_FILE belong together: set both or none")
         if not self.mqtt_tls and (self.mqtt_tls_ca_file or self.mqtt_tls_cert_file):
             raise ValueError("IOT_MQTT_TLS_* is set but IOT_MQTT_URL begins with mqtt://; write mqtts:// for TLS")
+        if self.mqtt_password_file and urlsplit(self.mqtt_url.get_secret_value()).password is not None:
+            raise ValueError("IOT_MQTT_PASSWORD_FILE and a password in IOT_MQTT_URL exclude each other: leave one out")
+        if self.mqtt_password_file and not urlsplit(self.mqtt_url.get_secret_value()).username:
+            raise ValueError("IOT_MQTT_PASSWORD_FILE needs a user in IOT_MQTT_URL: mqtt://user@host")
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
             raise ValueError(f"IOT_KAFKA_SASL_MECHANISM must be set with IOT_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}")
         if self.kafka_sasl_password and self.kafka_sasl_password_file:
@@ -218,6 +244,8 @@ class Settings(BaseSettings):
             "mqtt_tls_ca_file",
             "mqtt_tls_cert_file",
             "mqtt_tls_key_file",
+            "mqtt_password_file",
+            "mqtt_topic_filter_file",
             "kafka_ssl_ca_file",
             "kafka_ssl_cert_file",
             "kafka_ssl_key_file",
@@ -240,18 +268,39 @@ class Settings(BaseSettings):
         return parts.hostname or "", parts.port or (8883 if self.mqtt_tls else 1883)
 
     @property
-    def mqtt_credentials(self) -> tuple[str | None, str | None]:
-        """User name and password for the broker, from the URL, percent-decoded."""
-        parts = urlsplit(self.mqtt_url.get_secret_value())
-        return (
-            unquote(parts.username) if parts.username is not None else None,
-            unquote(parts.password) if parts.password is not None else None,
-        )
+    def mqtt_user(self) -> str | None:
+        """User name for the broker, from the URL, percent-decoded."""
+        name = urlsplit(self.mqtt_url.get_secret_value()).username
+        return unquote(name) if name is not None else None
 
-    @property
-    def subscription(self) -> str:
-        """The topic filter as sent to the broker."""
-        return f"$share/{self.ingest_shared_group}/{self.mqtt_topic_filter}" if self.ingest_shared_group else self.mqtt_topic_filter
+    def mqtt_password(self) -> str | None:
+        """The password for the broker as it is now: read from IOT_MQTT_PASSWORD_FILE at each call if that is set, else the URL's.
+
+        Raises:
+            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
+        """
+        if self.mqtt_password_file is not None:
+            return _password(self.mqtt_password_file, "IOT_MQTT_PASSWORD_FILE")
+        password = urlsplit(self.mqtt_url.get_secret_value()).password
+        return unquote(password) if password is not None else None
+
+    def topic_filters(self) -> tuple[str, ...]:
+        """The topic filters as they are now, without the shared group: read from IOT_MQTT_TOPIC_FILTER_FILE at each call if that is set.
+
+        Raises:
+            SettingsError: the file can't be read, or holds something else. Retry: it may be being replaced.
+        """
+        file = self.mqtt_topic_filter_file
+        if file is None:
+            return topic_filters.parse(self.mqtt_topic_filter)
+        try:
+            return topic_filters.parse_lines(_text(file, "IOT_MQTT_TOPIC_FILTER_FILE"))
+        except ValueError as error:
+            raise SettingsError(f"IOT_MQTT_TOPIC_FILTER_FILE: {file}: {error}") from error
+
+    def subscription(self, topic_filter: str) -> str:
+        """A topic filter as sent to the broker."""
+        return f"$share/{self.ingest_shared_group}/{topic_filter}" if self.ingest_shared_group else topic_filter
 
     def mqtt_tls_context(self) -> ssl.SSLContext:
         """A verifying TLS context. Raises SettingsError when a certificate can't be loaded."""
@@ -273,15 +322,7 @@ class Settings(BaseSettings):
             return None
         if self.kafka_sasl_password_file is None:
             return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
-        try:
-            password = self.kafka_sasl_password_file.read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: can't read {self.kafka_sasl_password_file}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is not UTF-8") from None
-        if not password:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is empty")
-        return password
+        return _password(self.kafka_sasl_password_file, "IOT_KAFKA_SASL_PASSWORD_FILE")
 
     def kafka_config(self) -> dict[str, str | int | float | bool]:
         """librdkafka configuration of the connection: brokers, security, credentials. Raises SettingsError: see `kafka_password`."""
@@ -299,6 +340,24 @@ class Settings(BaseSettings):
         }
         config.update({key: str(value) for key, value in optional.items() if value is not None})
         return config
+
+
+def _text(file: Path, variable: str) -> str:
+    """A file's text. Raises SettingsError."""
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise SettingsError(f"{variable}: can't read {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable}: {file} is not UTF-8") from None
+
+
+def _password(file: Path, variable: str) -> str:
+    """A password and nothing else but the end of its line. Raises SettingsError."""
+    password = _text(file, variable).rstrip("\r\n")
+    if not password:
+        raise SettingsError(f"{variable}: {file} is empty")
+    return password
 
 
 def explain(error: ValidationError) -> str:

@@ -83,6 +83,11 @@ class Sink:
         return self._spool.working or (self._spool.outstanding > 0 and self._gate.in_time())
 
     @property
+    def awaits_reports(self) -> bool:
+        """Whether a delivery report is all that messages in flight wait for."""
+        return self._gate.state is DIRECT and len(self._channel) > 0
+
+    @property
     def unfinished(self) -> bool:
         """Whether leaving now would repeat entries later that a moment's wait may spare."""
         return self.working or (self._spool.undeleted > 0 and not self._spool.unwritable)
@@ -186,9 +191,9 @@ class Sink:
         log.info("direct", entries=self._spool.level.entries)
 
     # -- each turn ---------------------------------------------------------------------------------------------
-    def poll(self) -> None:
-        """Serve delivery reports, the disk's answer and retries. Raises KafkaStuckError."""
-        self._channel.poll()
+    def poll(self, seconds: float = 0.0) -> None:
+        """Serve delivery reports, the disk's answer and retries; waits at most so long for a report. Raises KafkaStuckError."""
+        self._channel.poll(seconds)
         if (error := self._gate.new_fatal_error()) is not None:
             self._fail(error)
         if self._gate.take_over_credentials():

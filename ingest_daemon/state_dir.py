@@ -1,11 +1,12 @@
-"""What the daemon remembers across restarts, per MQTT client id: the last connection number and the last subscription."""
+"""What the daemon remembers across restarts, per MQTT client id: the last connection number, its subscriptions, the MQTT version."""
 
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ def file_name(kind: str, client_id: str) -> str:
 
 def boot() -> int:
     """A number that changes when the host starts anew; 0 where that is unknown. What was written but not synced is gone then."""
-    text = _read(Path("/proc/sys/kernel/random/boot_id"))
+    text = read(Path("/proc/sys/kernel/random/boot_id"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) if text else 0
 
 
@@ -39,6 +40,8 @@ class StateDir:
         self.spool_file = folder / f"{file_name('spool', client_id)}.sqlite"
         self._number_file = folder / file_name("connection", client_id)
         self._subscription_file = folder / file_name("subscription", client_id)
+        self.rhythm_file = folder / file_name("rhythm", client_id)
+        self._protocol_file = folder / file_name("protocol", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.absolute().parents:
@@ -54,10 +57,11 @@ class StateDir:
         except OSError as error:
             raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {folder}: {error.strerror}") from error
         self.last_connection = self._read_number()
-        self.subscription = _read(self._subscription_file)
+        self.subscriptions = _subscriptions(read(self._subscription_file))
+        """All that the broker may hold for us; None before the first one."""
 
     def _read_number(self) -> int | None:
-        text = _read(self._number_file)
+        text = read(self._number_file)
         try:
             return None if text is None else int(text)
         except ValueError as error:
@@ -72,22 +76,51 @@ class StateDir:
         number = max((self.last_connection or 0) + 1, int(self._clock() * 1e6))
         text = str(number)
         if self.last_connection is None or not _overwrite(self._number_file, text):
-            _write(self._number_file, text)
+            write(self._number_file, text)
         self.last_connection = number
         return number
 
-    def remember_subscription(self, subscription: str) -> None:
-        """Note the only subscription that the broker holds for us now. Raises SettingsError when the disk won't."""
-        if subscription != self.subscription:
-            _write(self._subscription_file, subscription)
-            self.subscription = subscription
+    def remember_subscriptions(self, subscriptions: Iterable[str]) -> None:
+        """Note all that the broker may hold for us: before it is asked for one more, and after it gave one up.
+
+        Raises SettingsError when the disk won't.
+        """
+        found = tuple(dict.fromkeys(subscriptions))
+        if self.subscriptions is None or set(found) != set(self.subscriptions):
+            write(self._subscription_file, json.dumps(found, ensure_ascii=False))
+            self.subscriptions = found
+
+    def protocol_at(self, address: str) -> str | None:
+        """The MQTT version in which the broker at this address accepted us last, as IOT_MQTT_PROTOCOL has it; None if it never did."""
+        text = read(self._protocol_file)
+        if text is None:
+            return None if self.last_connection is None else "5"  # up to 0.1 there was no other
+        version, _, known = text.partition(" ")
+        return version if known == address else None
+
+    def remember_protocol(self, version: str, address: str) -> None:
+        """Note that this broker accepted us in this MQTT version. Raises SettingsError when the disk won't."""
+        if read(self._protocol_file) != f"{version} {address}":
+            write(self._protocol_file, f"{version} {address}")
 
     def close(self) -> None:
         """Give up the lock."""
         os.close(self._lock)
 
 
-def _read(path: Path) -> str | None:
+def _subscriptions(text: str | None) -> tuple[str, ...] | None:
+    """A JSON list; up to 0.1 the file held one filter as it is."""
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return tuple(found)
+    return (text,)
+
+
+def read(path: Path) -> str | None:
+    """A file's text; None if there is none."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:
@@ -110,7 +143,7 @@ def _overwrite(path: Path, text: str) -> bool:
     return True
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Replace a file; old or new content survives a power cut, never a mixture."""
     partial = path.with_name(f"{path.name}.new")
     try:

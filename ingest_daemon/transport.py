@@ -9,12 +9,19 @@ import ssl
 from collections.abc import Callable
 
 from ingest_daemon.errors import ProtocolError
+from ingest_daemon.tls_causes import tls_cause
 
 RECEIVE_BYTES = 256 * 1024
 # Reading stops at this much input while whole packets of it wait to be taken (it holds whole control packets easily).
 PAUSED_BUFFER_BYTES = 64 * 1024
 CLOSE_TIMEOUT_SECONDS = 1.0
-PUBLISH = 0x30
+GREETING_BYTES = 64  # kept of what the broker says first
+PUBLISH, PUBREL = 0x30, 0x62
+
+DUP, QOS_2 = 0x08, 0x04
+"""Bits of a PUBLISH packet's first byte."""
+BY_PUBREC = 0x1_0000
+"""Added to the packet id of a QoS 2 message where it stands for the acknowledgement."""
 
 Message = tuple[int, bytes, int, bytes]
 """First byte, topic, packet id (0 for QoS 0) and payload of a PUBLISH; a plain tuple, because each costs on the hot path."""
@@ -24,10 +31,12 @@ class FrameSocket:
     """Socket-like object for `paho.mqtt.client.Client._create_socket`.
 
     `receive` reads and splits the stream: it returns the messages; any other packet is offered through `recv` while `on_control` runs.
-    `send` only collects; `flush` writes. Nothing here blocks but `close` (bounded).
+    PUBREL is answered here: PUBREC, which it follows, went out when the message was safe, so there is nothing left to remember of a
+    QoS 2 message, over reconnects and kills, too. `send` only collects; `flush` writes. Nothing here blocks but `close` (bounded).
     """
 
     def __init__(self, sock: socket.socket, on_control: Callable[[], object], *, properties: bool = True) -> None:
+        """`properties`: packets have them (MQTT 5)."""
         self._sock = sock
         self._on_control = on_control
         self._properties = properties
@@ -38,7 +47,10 @@ class FrameSocket:
         self._ended = False
         self.closed = False
         self.blocked = False  # a PUBLISH waits at the head, and the last call was not allowed to take it
+        self.failed_tls = False  # whether TLS ended it: `ending` says why
         self.heard = False  # bytes have come since the connection's watch set this back
+        self.greeting = b""  # the first bytes that came
+        self.ending = "the broker closed the connection"  # what ended it, once it has ended
 
     # -- what paho calls ---------------------------------------------------------------------------------------
     def recv(self, size: int) -> bytes:
@@ -78,6 +90,14 @@ class FrameSocket:
         self._sock.close()
 
     # -- what the daemon's loop calls --------------------------------------------------------------------------
+    def acknowledge(self, packet_ids: list[int]) -> None:
+        """Queue a PUBACK for each, or a PUBREC where BY_PUBREC was added, in this order."""
+        packets = [
+            b"@\x02" + packet_id.to_bytes(2, "big") if packet_id < BY_PUBREC else b"P\x02" + (packet_id - BY_PUBREC).to_bytes(2, "big")
+            for packet_id in packet_ids
+        ]
+        self.send(b"".join(packets))
+
     @property
     def want_write(self) -> bool:
         """Whether `flush` has something left to write."""
@@ -102,8 +122,8 @@ class FrameSocket:
             sent = self._sock.send(self._output)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
-            self._end()
+        except OSError as error:
+            self._end(error)
             return
         del self._output[:sent]
 
@@ -143,16 +163,22 @@ class FrameSocket:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
-            self._end()
+        except OSError as error:
+            self._end(error)
             return
         if data:
             self._buffer += data
             self.heard = True
+            if not self.greeting:
+                self.greeting = data[:GREETING_BYTES]
         else:
             self._end()
 
-    def _end(self) -> None:
+    def _end(self, error: OSError | None = None) -> None:
+        if isinstance(error, ssl.SSLError):
+            self.failed_tls, self.ending = True, tls_cause(error)
+        elif error is not None and not self.failed_tls:
+            self.ending = f"the connection broke ({error.strerror or error})"
         self._ended = True
         self._output.clear()
 
@@ -195,6 +221,10 @@ class FrameSocket:
                     break
                 first = data[position]
                 if first & 0xF0 != PUBLISH:
+                    if first == PUBREL and length >= 2:
+                        self.send(b"p\x02" + data[body : body + 2])  # PUBCOMP
+                        position = end
+                        continue
                     if taken:
                         break
                     self._control += data[position:end]
@@ -217,7 +247,8 @@ class FrameSocket:
 def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> Message:
     """The PUBLISH packet whose variable header and payload are data[body:end]. Raises ProtocolError.
 
-    MQTT 5 properties are skipped whole: we announce no topic aliases, and no other property changes what is stored.
+    MQTT 5 properties are skipped whole: we announce no topic aliases, and no other property changes what is stored. QoS 2 is more
+    than we subscribe to; brokers send it all the same (Aedes 1.2), or have such a subscription from an earlier user of the client id.
     """
     try:
         topic_end = body + 2 + (data[body] << 8 | data[body + 1])
@@ -226,12 +257,12 @@ def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> 
         packet_id = 0
         qos = first & 0x06
         if qos:
-            if qos != 0x02:
-                raise ProtocolError("the broker sent a PUBLISH with QoS 2 or 3 to a QoS 1 subscription")
+            if qos == 0x06:
+                raise ProtocolError("the broker sent a PUBLISH with QoS 3")
             packet_id = data[position] << 8 | data[position + 1]
             position += 2
             if not packet_id:
-                raise ProtocolError("the broker sent a QoS 1 PUBLISH with packet id 0")
+                raise ProtocolError("the broker sent a PUBLISH with packet id 0")
         if properties:
             length = data[position]
             position += 1
@@ -249,5 +280,5 @@ def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> 
     if position > end:
         raise ProtocolError("the broker sent a PUBLISH that is longer than its packet")
     if topic_end == body + 2:
-        raise ProtocolError("the broker sent a PUBLISH without topic, although we announced no topic aliases")
+        raise ProtocolError("the broker sent a PUBLISH without topic; MQTT 5 allows that with a topic alias, and we announced none")
     return first, topic, packet_id, data[position:end]

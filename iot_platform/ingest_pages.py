@@ -1,4 +1,4 @@
-"""The ingest daemon's HTTP pages, read: /readyz, /metrics, /accounting. Whatever asks a daemon asks through here."""
+"""The ingest daemon's HTTP pages, read: /readyz, /metrics, /accounting, /probe. Whatever asks a daemon asks through here."""
 
 import json
 import urllib.error
@@ -30,13 +30,26 @@ def problems(url: str) -> list[str]:
     Raises:
         IngestPageError: it does not answer.
     """
+    return list(_readyz(url)["problems"])
+
+
+def notices(url: str) -> list[str]:
+    """What the daemon has to say besides, whether messages flow or not.
+
+    Raises:
+        IngestPageError: it does not answer.
+    """
+    return list(_readyz(url).get("notices", []))
+
+
+def _readyz(url: str) -> dict[str, Any]:
     try:
         body = _read(url, "readyz", READY_SECONDS)
     except IngestPageError as error:
         if not isinstance(error.__cause__, urllib.error.HTTPError):
             raise
         body = error.__cause__.read(MAX_BYTES)  # it is not ready, and says why
-    return list(json.loads(body)["problems"])
+    return dict(json.loads(body))
 
 
 def samples(url: str) -> Iterable[tuple[str, float]]:
@@ -45,10 +58,19 @@ def samples(url: str) -> Iterable[tuple[str, float]]:
     Raises:
         IngestPageError: see there.
     """
+    return [(name, value) for name, _, value in labelled(url)]
+
+
+def labelled(url: str) -> list[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of each sample of a daemon's metrics.
+
+    Raises:
+        IngestPageError: see there.
+    """
     from prometheus_client.parser import text_string_to_metric_families
 
     text = _read(url, "metrics", READY_SECONDS).decode()
-    return [(sample.name, sample.value) for family in text_string_to_metric_families(text) for sample in family.samples]
+    return [(sample.name, sample.labels, sample.value) for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 def counters(urls: Iterable[str]) -> dict[str, float]:
@@ -62,6 +84,15 @@ def counters(urls: Iterable[str]) -> dict[str, float]:
         for name, value in samples(url):
             sums[name] = sums.get(name, 0.0) + value
     return sums
+
+
+def page(url: str, name: str) -> bytes:
+    """The body of another page.
+
+    Raises:
+        IngestPageError: see there.
+    """
+    return _read(url, name, READY_SECONDS)
 
 
 def accounting(url: str) -> dict[str, Any]:

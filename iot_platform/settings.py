@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     )
     mqtt_tls_cert_file: Path | None = Field(None, description="Client certificate (PEM) for the broker.")
     mqtt_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the client certificate.")
+    mqtt_password_file: Path | None = Field(
+        None, description="File that holds the broker's password, instead of one in IOT_MQTT_URL; when it changes, the new one is used."
+    )
 
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092", description="Kafka brokers, host:port[,host:port]. Set it and no local Kafka starts."
@@ -116,7 +119,14 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9109, ge=1, le=65535, description="Port of the platform's own /metrics (`iot metrics`) and its /healthz.")
 
     # -- message contract --------------------------------------------------------------------------------------
-    mqtt_topic_filter: str = Field("mtic/msg/client/realtime/#", description="MQTT topic filter that the ingest daemon subscribes to.")
+    mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="MQTT version: 5, 3.1.1, or auto: 5, and 3.1.1 with a broker that does not speak it, which is remembered.",
+    )
+    mqtt_topic_filter: str = Field(
+        "mtic/msg/client/realtime/#",
+        description='MQTT topic filter that the ingest daemon subscribes to, or a JSON list: ["plant/+/line/#", "lab/#"].',
+    )
     topic_pattern: str = Field(
         "mtic/msg/client/realtime/{tenant}/{project}/{device...}",
         description="Where a topic names tenant, project and device. {device...} takes all remaining levels, "
@@ -281,7 +291,26 @@ class Settings(BaseSettings):
     def _one_password(self) -> Self:
         if self.kafka_sasl_password and self.kafka_sasl_password_file:
             raise ValueError("IOT_KAFKA_SASL_PASSWORD and IOT_KAFKA_SASL_PASSWORD_FILE exclude each other: set one of them")
+        if self.mqtt_password_file and urlsplit(self.mqtt_url.get_secret_value()).password is not None:
+            raise ValueError("IOT_MQTT_PASSWORD_FILE and a password in IOT_MQTT_URL exclude each other: leave one out")
         return self
+
+    @property
+    def mqtt_user(self) -> str | None:
+        """User name for the broker, from the URL, percent-decoded."""
+        name = urlsplit(self.mqtt_url.get_secret_value()).username
+        return unquote(name) if name is not None else None
+
+    def mqtt_password(self) -> str | None:
+        """The password for the broker as it is now: read from IOT_MQTT_PASSWORD_FILE at each call if that is set, else the URL's.
+
+        Raises:
+            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
+        """
+        if self.mqtt_password_file is not None:
+            return _password(self.mqtt_password_file, "IOT_MQTT_PASSWORD_FILE")
+        password = urlsplit(self.mqtt_url.get_secret_value()).password
+        return unquote(password) if password is not None else None
 
     @model_validator(mode="after")
     def _identity_has_a_source(self) -> Self:
@@ -300,15 +329,7 @@ class Settings(BaseSettings):
             return None
         if self.kafka_sasl_password_file is None:
             return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
-        try:
-            password = self.kafka_sasl_password_file.read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: can't read {self.kafka_sasl_password_file}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is not UTF-8") from None
-        if not password:
-            raise SettingsError(f"IOT_KAFKA_SASL_PASSWORD_FILE: {self.kafka_sasl_password_file} is empty")
-        return password
+        return _password(self.kafka_sasl_password_file, "IOT_KAFKA_SASL_PASSWORD_FILE")
 
     def kafka_config(self) -> dict[str, str | int | float | bool]:
         """librdkafka configuration of the connection: brokers, security, credentials. SettingsError: see `kafka_password`."""
@@ -349,6 +370,19 @@ class Settings(BaseSettings):
         parts = urlsplit(own or self.writer_url)
         query = parts.query if own else "&".join(filter(None, (parts.query, "options=-csearch_path%3Ddagster")))
         return parts._replace(scheme="postgresql+psycopg2", query=query).geturl()
+
+
+def _password(file: Path, variable: str) -> str:
+    """A password and nothing else but the end of its line. Raises SettingsError."""
+    try:
+        password = file.read_text("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{variable}: can't read {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable}: {file} is not UTF-8") from None
+    if not password:
+        raise SettingsError(f"{variable}: {file} is empty")
+    return password
 
 
 def explain(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from iot_platform_tests.support.oracles.grafana_display import grafana_display
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
+from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
 
@@ -43,6 +44,7 @@ __all__ = [
     "pglite",
     "programs",
     "reported",
+    "secured_broker",
     "secured_kafka",
     "servers",
     "settings",

@@ -15,6 +15,7 @@ import psycopg2
 from ingest_daemon.home import env_files
 from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
 from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.local import probes
@@ -33,12 +34,14 @@ _T = TypeVar("_T")
 
 
 def examine(plan: Plan) -> Iterator[Finding]:
-    """All checks, one by one; each blocks for at most about 5 seconds."""
+    """All checks, one by one; each blocks for at most about 5 seconds, a probe that does not come back for 10."""
     running = Supervisor(plan.settings.local_dir).alive()
     yield from _machine(plan)
     yield from _installed(plan)
     yield from _ports(plan)
     yield from _servers(plan, running=running)
+    if plan.mosquitto is None or running:
+        yield from ingest_findings(plan.settings)
     if plan.kafka is None or running:
         yield from topic_findings(plan.settings)
     yield disk_finding(plan)
@@ -112,7 +115,7 @@ def _ports(plan: Plan) -> Iterator[Finding]:
 def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
     settings = plan.settings
     checks: list[tuple[str, str, bool, Callable[[], str]]] = [
-        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: _said(probes.mqtt, settings, "accepts our CONNECT")),
+        ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: f"accepts our CONNECT by MQTT {probes.mqtt(settings)}"),
         ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
         ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
         ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),

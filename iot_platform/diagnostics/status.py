@@ -103,7 +103,7 @@ def collect(settings: Settings) -> Status:
 
     status = Status()
     found = _Found()
-    tasks: dict[str, Callable[[], None]] = {
+    tasks: dict[str, Callable[[], object]] = {
         "mqtt": partial(probes.mqtt, settings),
         "kafka": partial(_kafka, settings, status),
         "postgresql": partial(_database, settings, status),
@@ -146,7 +146,7 @@ def _judge_drain(status: Status, found: _Found) -> None:
     drain.state, drain.detail = ("down", "; ".join(problems)) if problems else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
 
 
-def _in_parallel(tasks: dict[str, Callable[[], None]]) -> dict[str, str]:
+def _in_parallel(tasks: dict[str, Callable[[], object]]) -> dict[str, str]:
     """Run every task in a thread of its own; names and reasons of those that failed or did not end in time."""
     failures = dict.fromkeys(tasks, f"no answer within {DEADLINE_SECONDS:.0f} s")
 

@@ -6,41 +6,70 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from ingest_daemon.protocol import Protocol
 from iot_platform.local.errors import NotReadyError
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, SettingsError
 
 _TIMEOUT_SECONDS = 5
 
 
-def mqtt(settings: Settings) -> None:
-    """The broker accepts a CONNECT with our credentials."""
+def mqtt(settings: Settings) -> str:
+    """The broker accepts a CONNECT with our credentials; the MQTT version, which IOT_MQTT_PROTOCOL=auto leaves to the broker."""
+    if settings.mqtt_protocol != "auto":
+        _connect(settings, Protocol(settings.mqtt_protocol))
+        return settings.mqtt_protocol
+    try:
+        _connect(settings, Protocol.V5)
+    except _NoAnswerError as error:
+        try:
+            _connect(settings, Protocol.V311)
+        except NotReadyError:
+            raise error from None
+        return Protocol.V311
+    return Protocol.V5
+
+
+class _NoAnswerError(NotReadyError):
+    """The broker does not answer this MQTT version."""
+
+
+def _connect(settings: Settings, protocol: Protocol) -> None:
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+    from ingest_daemon import mqtt_causes
+
     url = urlsplit(settings.mqtt_url.get_secret_value())
     answers: list[Any] = []
-    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    version = MQTTProtocolVersion.MQTTv5 if protocol is Protocol.V5 else MQTTProtocolVersion.MQTTv311
+    client = Client(CallbackAPIVersion.VERSION2, protocol=version, reconnect_on_failure=False)
     client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(reason)
-    if url.username:
-        client.username_pw_set(unquote(url.username), unquote(url.password or ""))
     tls = url.scheme == "mqtts"
+    ended = False
     try:
+        if settings.mqtt_user:
+            client.username_pw_set(settings.mqtt_user, settings.mqtt_password() or "")
         if tls:
             client.tls_set_context(_tls(settings))
         client.connect_timeout = _TIMEOUT_SECONDS
         client.connect(url.hostname or "", url.port or (8883 if tls else 1883), keepalive=10)
         deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while not answers and time.monotonic() < deadline and client.loop(0.2) == 0:
-            pass
+        while not answers and not ended and time.monotonic() < deadline:
+            ended = client.loop(0.2) != 0
         client.disconnect()
+    except SettingsError as error:
+        raise NotReadyError(str(error)) from error
     except (OSError, ValueError) as error:
         raise NotReadyError(f"no connection to {url.hostname}:{url.port or ''}: {error}") from error
     if not answers:
-        raise NotReadyError("connected, but no MQTT CONNACK")
+        ending = "the broker closed the connection"
+        raise _NoAnswerError(mqtt_causes.no_connack(ending, protocol) if ended else mqtt_causes.silent(protocol, _TIMEOUT_SECONDS))
+    if answers[0].value == mqtt_causes.UNSUPPORTED_VERSION:
+        raise _NoAnswerError(mqtt_causes.unsupported(protocol))
     if answers[0].is_failure:
-        raise NotReadyError(f"the broker refused the connection: {answers[0]}")
+        raise NotReadyError(mqtt_causes.connection_refused(answers[0], protocol))
 
 
 def kafka(settings: Settings) -> None:

@@ -116,7 +116,7 @@ class Stack:
         with self._report.step("migrations", "the schema is up to date") as note:
             migrate(self._settings, note)
 
-    def _server_or_external(self, server: Server | None, name: str, variable: str, check: Callable[[], None]) -> None:
+    def _server_or_external(self, server: Server | None, name: str, variable: str, check: Callable[[], object]) -> None:
         if server is not None:
             with self._report.step(server.name, "ready") as note:
                 start(server, self._supervisor, note, abort=self._abort)

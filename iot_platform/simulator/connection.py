@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -61,8 +61,7 @@ class Broker:
             except OSError as error:
                 raise BrokerError(f"cannot read the certificates of IOT_MQTT_TLS_*: {error}") from error
         port = parts.port or (8883 if tls else 1883)
-        user, password = (unquote(part) if part is not None else None for part in (parts.username, parts.password))
-        return cls(parts.hostname or "", port, user, password, tls)
+        return cls(parts.hostname or "", port, settings.mqtt_user, settings.mqtt_password(), tls)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

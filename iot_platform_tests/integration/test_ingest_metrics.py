@@ -27,7 +27,9 @@ def accounting(tmp_path: Path) -> Iterator[Accounting]:
 @pytest.fixture
 def port(accounting: Accounting) -> Iterator[int]:
     metrics = Metrics(accounting.totals)
-    server, port = health.start("127.0.0.1", 0, list, list, metrics.registry, lambda: accounting.snapshot().to_json())
+    server, port = health.start(
+        "127.0.0.1", 0, list, list, list, metrics.registry, {"/accounting": lambda: accounting.snapshot().to_json()}
+    )
     yield port
     server.shutdown()
     server.server_close()

@@ -107,3 +107,24 @@ def test_any_interleaving_keeps_the_promise(data: st.DataObject) -> None:
         assert all(message.state for message in arrived[: last + 1])
     assert len(arrived) == settled_total + len(window)
     assert window.payload_bytes == len(window)
+
+
+def test_a_probe_is_acknowledged_in_its_turn_and_counted_nowhere() -> None:
+    connection, window = Connection(1, Failures()), InFlight()
+    window.add_probe(connection, 1)
+    assert len(window) == 0
+    settled = window.settle(connection)
+    assert (settled.packet_ids, settled.delivered, window.released) == ([1], 0, 0)
+    first, last = pending(connection, 2), pending(connection, 4)
+    window.add(first)
+    window.add_probe(connection, 3)
+    window.add(last)
+    assert (len(window), window.unsettled()) == (2, [first, last])
+    last(None, None)
+    assert window.settle(connection).packet_ids == []
+    first(None, None)
+    settled = window.settle(connection)
+    assert (settled.packet_ids, settled.delivered, settled.last, window.released) == ([2, 3, 4], 2, {1: 2}, 2)
+    window.add_probe(connection, 5)
+    assert window.settle(None).packet_ids == []  # of a dead connection
+    assert len(window) == 0

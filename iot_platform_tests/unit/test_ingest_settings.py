@@ -62,8 +62,8 @@ def test_url_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IOT_INGEST_SHARED_GROUP", "fleet")
     settings = Settings()
     assert settings.mqtt_address == ("broker.example", 8883)
-    assert settings.mqtt_credentials == ("us@er", "p/w")
-    assert settings.subscription == "$share/fleet/mtic/msg/client/realtime/#"
+    assert (settings.mqtt_user, settings.mqtt_password()) == ("us@er", "p/w")
+    assert [settings.subscription(one) for one in settings.topic_filters()] == ["$share/fleet/mtic/msg/client/realtime/#"]
     assert "p%2Fw" not in repr(settings)
 
 

@@ -15,7 +15,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from ingest_daemon.errors import ProtocolError
-from ingest_daemon.transport import PAUSED_BUFFER_BYTES, RECEIVE_BYTES, FrameSocket, Message
+from ingest_daemon.mqtt_client import MqttClient
+from ingest_daemon.transport import BY_PUBREC, PAUSED_BUFFER_BYTES, RECEIVE_BYTES, FrameSocket, Message
 
 PINGRESP = b"\xd0\x00"
 DISCONNECT = b"\xe0\x00"
@@ -38,13 +39,13 @@ def publish(first: int, topic: bytes, packet_id: int, payload: bytes, properties
 class Wire:
     """A FrameSocket on one end of a socket pair, and what it passes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, properties: bool = True) -> None:
         self.broker, ours = socket.socketpair()
         ours.setblocking(False)
         self.seen: list[Message] = []
         self.control: list[bytes] = []
         self.order: list[Message | bytes] = []  # control packets as they were served, messages as `receive` returned them
-        self.transport = FrameSocket(ours, self.take_control)
+        self.transport = FrameSocket(ours, self.take_control, properties=properties)
 
     def take_control(self) -> None:
         data = bytearray()
@@ -94,11 +95,11 @@ class PahoOnPair(Client):
         return self.ours
 
 
-def pahos_reading(data: bytes, packets: int) -> list[tuple[Any, ...]]:
+def pahos_reading(data: bytes, packets: int, protocol: MQTTProtocolVersion) -> list[tuple[Any, ...]]:
     """What paho's own parsing delivers for the bytes."""
     broker, ours = socket.socketpair()
     seen: list[tuple[Any, ...]] = []
-    client = PahoOnPair(CallbackAPIVersion.VERSION2, "x", protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+    client = PahoOnPair(CallbackAPIVersion.VERSION2, "x", protocol=protocol, manual_ack=True)
     client.ours = ours
     client.on_message = lambda _client, _data, message: seen.append(
         (message.dup, message.qos, bool(message.retain), message.topic, message.mid, bytes(message.payload))
@@ -128,18 +129,19 @@ def some_properties(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def packets(draw: st.DrawFn) -> bytes:
+def packets(draw: st.DrawFn, *, v5: bool) -> bytes:
     first = 0x30 | draw(st.sampled_from([0x00, 0x01, 0x02, 0x03, 0x0A, 0x0B]))
     topic = draw(st.text(alphabet=st.characters(exclude_characters="+#\0", exclude_categories=("Cs",)), min_size=1, max_size=40)).encode()
     payload = draw(st.binary(max_size=40)) * draw(st.sampled_from([1, 1, 10, 500]))
-    return publish(first, topic, draw(st.integers(1, 65535)), payload, some_properties(draw))
+    return publish(first, topic, draw(st.integers(1, 65535)), payload, some_properties(draw) if v5 else b"")
 
 
-@settings(max_examples=60)
-@given(st.lists(packets(), max_size=8), st.data())
-def test_contract_equal_to_pahos_own_parsing(stream: list[bytes], data: st.DataObject) -> None:
-    theirs = pahos_reading(b"".join(stream), len(stream))
-    wire = Wire()
+@settings(max_examples=100)
+@given(st.booleans(), st.data())
+def test_contract_equal_to_pahos_own_parsing(v5: bool, data: st.DataObject) -> None:
+    stream = data.draw(st.lists(packets(v5=v5), max_size=8))
+    theirs = pahos_reading(b"".join(stream), len(stream), MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311)
+    wire = Wire(properties=v5)
     try:
         joined = PINGRESP.join(stream)
         position = 0
@@ -172,7 +174,7 @@ def test_a_topic_that_is_no_utf8_is_passed_on(wire: Wire) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        publish(0x34, b"t", 1, b"qos 2"),
+        publish(0x34, b"t", 0, b"qos 2, packet id 0"),
         publish(0x36, b"t", 1, b"qos 3"),
         publish(0x32, b"t", 0, b"packet id 0"),
         publish(0x32, b"", 1, b"alias", b"\x03\x23\x00\x01"),
@@ -229,7 +231,7 @@ def test_messages_returned_together_belong_to_the_connection_that_stands(wire: W
     assert not wire.transport.pending(9)
 
 
-@pytest.mark.parametrize("wrong", [publish(0x34, b"t", 1, b"qos 2"), b"\x32\x02\x00\x09", b"\xd0\xff\xff\xff\xff\x01"])
+@pytest.mark.parametrize("wrong", [publish(0x36, b"t", 1, b"qos 3"), b"\x32\x02\x00\x09", b"\xd0\xff\xff\xff\xff\x01"])
 def test_messages_before_what_is_no_mqtt_are_returned_first(wire: Wire, wrong: bytes) -> None:
     wire.feed(publish(0x32, b"t", 1, b"1") + publish(0x32, b"t", 2, b"2") + wrong)
     assert [message[2] for message in wire.seen] == [1, 2]
@@ -299,3 +301,59 @@ def test_output_survives_a_full_socket_and_close_flushes(wire: Wire) -> None:
     assert bytes(received) == data
     with pytest.raises(BrokenPipeError):
         wire.transport.send(b"x")
+
+
+def answers(wire: Wire) -> bytes:
+    """What goes to the broker."""
+    wire.transport.flush()
+    wire.broker.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        return wire.broker.recv(65536)
+    return b""
+
+
+def test_qos_1_is_acknowledged_by_puback_and_qos_2_by_pubrec_in_the_order_asked(wire: Wire) -> None:
+    wire.transport.acknowledge([1, 0xFFFF + BY_PUBREC, 2, 1 + BY_PUBREC])
+    assert answers(wire) == b"@\x02\x00\x01P\x02\xff\xff@\x02\x00\x02P\x02\x00\x01"
+
+
+def test_pubrel_is_answered_wherever_it_stands_and_ends_no_turn(wire: Wire) -> None:
+    """Also of a message that an earlier connection, or an earlier process, brought and answered by PUBREC."""
+    wire.feed(b"\x62\x02\x01\x02" + publish(0x34, b"t", 5, b"1") + b"\x62\x03\x03\x04\x00" + publish(0x32, b"t", 6, b"2"))
+    assert [message[2] for message in wire.seen] == [5, 6]
+    assert wire.control == []
+    assert answers(wire) == b"p\x02\x01\x02p\x02\x03\x04"
+
+
+def test_pubrel_is_answered_behind_a_message_that_is_held_back(wire: Wire) -> None:
+    wire.feed(publish(0x34, b"t", 5, b"1") + b"\x62\x02\x01\x02", limit=0)
+    assert answers(wire) == b""  # it comes after a PUBLISH that nobody has taken
+    wire.receive(1)
+    assert answers(wire) == b"p\x02\x01\x02"
+
+
+def test_what_the_broker_said_first_and_how_it_ended_is_kept(wire: Wire) -> None:
+    wire.feed(b"HTTP/1.1 400 Bad Request\r\n")
+    wire.feed(b"more")
+    assert wire.transport.greeting == b"HTTP/1.1 400 Bad Request\r\n"
+    wire.broker.close()
+    wire.receive()
+    assert wire.transport.ending == "the broker closed the connection"
+
+
+class NumberedOnPair(PahoOnPair, MqttClient):
+    """The daemon's client on a socket pair."""
+
+
+def test_contract_the_next_packet_identifier_of_paho_is_the_one_that_was_set() -> None:
+    broker, ours = socket.socketpair()
+    client = NumberedOnPair(CallbackAPIVersion.VERSION2, "x", protocol=MQTTProtocolVersion.MQTTv311)
+    client.ours = ours
+    client.connect_async("pair", 1, 60)
+    client.reconnect()
+    for packet_id in (0x8000, 0xFFFF):
+        client.number_next(packet_id)
+        assert client.subscribe("f/#", qos=1)[1] == packet_id
+    broker.close()
+    client.disconnect()
+    ours.close()

@@ -1,4 +1,4 @@
-"""A daemon between a Mosquitto and a Kafka with access control, messages that flow through it, and the proof that all arrived."""
+"""A daemon between a Mosquitto and a Kafka, one of them with access control, messages that flow, and the proof that all arrived."""
 
 import itertools
 import threading
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, publish, read_all
-from iot_platform_tests.support.servers.own_servers import Broker
+from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 
 _names = itertools.count(1)
 
 
 class Passage:
-    """MQTT → daemon → a topic of its own in the secured Kafka, as a user of its own with the right to write there."""
+    """MQTT → daemon → a topic of its own in Kafka, as a user of its own; towards a SecuredKafka `grant` gives it the right to write."""
 
-    def __init__(self, folder: Path, broker: Broker, kafka: SecuredKafka, **settings: Any) -> None:
+    def __init__(self, folder: Path, broker: Broker, kafka: OwnKafka, **settings: Any) -> None:
         number = next(_names)
         self.kafka, self.broker = kafka, broker
         self.user = f"ingest-{number}"
@@ -28,11 +28,14 @@ class Passage:
         self.daemon = Daemon(
             folder,
             mqtt_url=broker.url,
-            mqtt_topic_filter="f/#",
-            kafka_topic=self.topic,
-            kafka_dead_letter_topic=self.dead,
-            ingest_spool_after_seconds=1,
-            **settings,
+            **{
+                "mqtt_topic_filter": "f/#",
+                "kafka_bootstrap_servers": kafka.bootstrap_servers,
+                "kafka_topic": self.topic,
+                "kafka_dead_letter_topic": self.dead,
+                "ingest_spool_after_seconds": 1,
+                **settings,
+            },
         )
 
     def start(self) -> Daemon:
@@ -48,6 +51,7 @@ class Passage:
     def grant(self) -> None:
         """The rights that the daemon needs."""
         for topic in (self.topic, self.dead):
+            assert isinstance(self.kafka, SecuredKafka)
             self.kafka.grant(self.user, "WRITE", "DESCRIBE", topic=topic)
 
     def publish(self, count: int, *, pause: float = 0.0) -> None:
@@ -103,7 +107,7 @@ class Passage:
         for record in read_all(self.kafka.bootstrap_servers, self.topic):
             same = first.setdefault(record.value, record)
             assert record is same or record.dup or record.headers == same.headers
-        assert {int(value) for value in first} == set(range(self.published))
+        assert sorted(set(range(self.published)) - {int(value) for value in first}) == []
         for topic in {record.topic for record in first.values()}:
             numbers = [int(value) for value, record in first.items() if record.topic == topic]
             assert numbers == sorted(numbers)

@@ -1,0 +1,207 @@
+"""An MQTT broker of a few lines on a real port, for what real ones do seldom or on no demand: each connection follows a script."""
+
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+CONNECT, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 4, 5, 6, 7, 8, 12, 14
+V5, V311 = 5, 4
+"""Protocol levels, as in CONNECT."""
+
+
+class GoneError(Exception):
+    """The client has closed the connection."""
+
+
+@dataclass
+class Link:
+    """One connection, after its CONNECT was read. `packet` answers pings by itself."""
+
+    sock: socket.socket
+    level: int = 0
+    client_id: str = ""
+    clean: bool = False
+    seen: list[tuple[int, bytes]] = field(default_factory=list)
+    """Type and body of every packet that came, but CONNECT and PINGREQ."""
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            try:
+                chunk = self.sock.recv(size - len(data))
+            except OSError as error:
+                raise GoneError from error
+            if not chunk:
+                raise GoneError
+            data += chunk
+        return data
+
+    def _raw(self) -> tuple[int, bytes]:
+        first, length = self._exactly(1)[0], 0
+        for shift in itertools.count(0, 7):
+            byte = self._exactly(1)[0]
+            length |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+        return first >> 4, self._exactly(length)
+
+    def read_connect(self) -> None:
+        """Who it is, and which version it speaks."""
+        kind, body = self._raw()
+        assert kind == CONNECT, kind
+        self.level, self.clean = body[6], bool(body[7] & 2)
+        position = 10 + (1 + body[10] if self.level == V5 else 0)
+        size = int.from_bytes(body[position : position + 2], "big")
+        self.client_id = body[position + 2 : position + 2 + size].decode()
+
+    def packet(self, *kinds: int) -> tuple[int, bytes]:
+        """The next packet of one of these types, of any if none is named."""
+        while True:
+            kind, body = self._raw()
+            if kind == PINGREQ:
+                self.send(b"\xd0\x00")
+                continue
+            self.seen.append((kind, body))
+            if not kinds or kind in kinds:
+                return kind, body
+
+    def packet_id(self, *kinds: int) -> int:
+        """The packet id of the next packet of these types."""
+        return int.from_bytes(self.packet(*kinds)[1][:2], "big")
+
+    def send(self, data: bytes) -> None:
+        """Write it whole."""
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise GoneError from error
+
+    def connack(self, code: int = 0, *, present: bool = False) -> None:
+        """In the client's version."""
+        self.send(bytes([0x20, 3, present, code, 0]) if self.level == V5 else bytes([0x20, 2, present, code]))
+
+    def suback(self, packet_id: int, code: int = 1) -> None:
+        """For one filter."""
+        properties = b"\0" if self.level == V5 else b""
+        self.send(bytes([0x90, 3 + len(properties)]) + struct.pack("!H", packet_id) + properties + bytes([code]))
+
+    def publish(self, topic: str, packet_id: int, payload: bytes, *, first: int = 0x32) -> None:
+        """`first`: type and flags."""
+        self.send(publish_packet(topic, packet_id, payload, first=first, v5=self.level == V5))
+
+    def serve(self) -> None:
+        """CONNACK, SUBACK, and then nothing but answers to pings, until the client goes."""
+        self.connack()
+        self.suback(self.packet_id(SUBSCRIBE))
+        self.rest()
+
+    def rest(self) -> None:
+        """Read until the client goes."""
+        with contextlib.suppress(GoneError):
+            while True:
+                self.packet()
+
+
+def publish_packet(topic: str, packet_id: int, payload: bytes, *, first: int = 0x32, v5: bool = False) -> bytes:
+    """A PUBLISH with QoS 1 unless `first` says otherwise."""
+    name = topic.encode()
+    body = struct.pack("!H", len(name)) + name + struct.pack("!H", packet_id) + (b"\0" if v5 else b"") + payload
+    length, out = len(body), bytearray([first])
+    while True:
+        length, low = divmod(length, 128)
+        out.append(low | (0x80 if length else 0))
+        if not length:
+            return bytes(out) + body
+
+
+Script = Callable[[Link], None]
+
+
+def close(_link: Link) -> None:
+    """Close without an answer."""
+
+
+def silent(link: Link) -> None:
+    """No answer, ever."""
+    link.rest()
+
+
+def only(level: int, otherwise: Script, then: Script = Link.serve) -> Script:
+    """A broker that speaks one version."""
+    return lambda link: then(link) if link.level == level else otherwise(link)
+
+
+def refuse_version(link: Link) -> None:
+    """CONNACK of MQTT 3.1.1: unacceptable protocol version."""
+    link.send(b"\x20\x02\x00\x01")
+
+
+class ScriptedBroker:
+    """The n-th connection runs the n-th script; all after the last one run that. What a script raises fails the test at `close`."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = scripts
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self.links: list[Link] = []
+        self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        for number in itertools.count():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            link = Link(sock)
+            script = self._scripts[min(number, len(self._scripts) - 1)]
+            thread = threading.Thread(target=self._run, args=(link, script), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, link: Link, script: Script) -> None:
+        try:
+            link.read_connect()
+            self.links.append(link)
+            script(link)
+        except GoneError:
+            pass
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            # Not close() alone: what the client sent and nobody read would turn the end into a reset.
+            with contextlib.suppress(OSError):
+                link.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(GoneError):
+                while True:
+                    link._exactly(1)
+            link.sock.close()
+
+    def close(self) -> None:
+        """End every connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link in self.links:
+            with contextlib.suppress(OSError):
+                link.sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        if self._errors:
+            raise self._errors[0]
+
+
+@contextlib.contextmanager
+def scripted(*scripts: Script) -> Iterator[ScriptedBroker]:
+    """A broker, closed at the end."""
+    broker = ScriptedBroker(*scripts)
+    try:
+        yield broker
+    finally:
+        broker.close()
