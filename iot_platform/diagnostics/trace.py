@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
     from iot_platform.telemetry.decode import DecodeRules
-    from iot_platform.telemetry.decode import Message as Decoded
 
 KAFKA_SECONDS: Final = 5.0
 CANDIDATES: Final = 5000  # messages that are decoded to find the one whose value is stored
@@ -54,7 +53,7 @@ WHERE source_id = %s AND payload = %s AND duplicate_of IS NULL AND received_at B
       AND kafka_partition = %s AND record_place(log_generation, kafka_offset) < record_place(%s, %s)
 ORDER BY record_place(log_generation, kafka_offset) LIMIT 1
 """
-# Messages have an index by time only: looked at are those received shortly before this one, and around the measurement's own time.
+# Messages have an index by time only: looked at are those received shortly before this one, and around the measurements' own times.
 _CANDIDATES: Final = """
 SELECT received_at, kafka_partition, kafka_offset, log_generation, topic, payload
 FROM message_named
@@ -324,52 +323,70 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
         rules = replace(DecodeRules.from_settings(settings), births=Births(history.load, replays=True))
         outcome = decode_one(rules, row["topic"].encode(), payload, received_us, place)
-        if not isinstance(outcome, Message):
+        if isinstance(outcome, Message):
+            _compare(connection, rules, trace, outcome)
+        else:
             trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
-            return
-        if row["duplicate_of"] is not None:
-            other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
-            trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
-        since = row["received_at"] - timedelta(hours=1)
-        search = (row["source_id"], payload, since, row["received_at"], trace.partition, trace.generation, trace.offset)
-        earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
-        for item in outcome.measurements:
-            names = (outcome.tenant, outcome.project, item.device, item.metric)
-            stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
-            want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
-            if stored is None:
-                state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
-            elif _same(stored, want):
-                state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
-            else:
-                state = "conflict: another value came first"
-            found = {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
-            if stored is not None and not _same(stored, want):
-                found["stored_by"] = _stored_by(connection, rules, trace, outcome, found)
-            trace.measurements.append(found)
 
 
-def _stored_by(
-    connection: "Connection", rules: "DecodeRules", trace: Trace, decoded: "Decoded", conflict: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The first message, among those that are near enough to be looked at, that says what is stored where this one says something else."""
+def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Decoded") -> None:
+    """The decoded measurements, beside what is stored."""
+    row = trace.row or {}
+    if row["duplicate_of"] is not None:
+        other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
+        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
+    since = row["received_at"] - timedelta(hours=1)
+    search = (row["source_id"], bytes(row["payload"]), since, row["received_at"], trace.partition, trace.generation, trace.offset)
+    earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
+    conflicts: list[dict[str, Any]] = []
+    for item in outcome.measurements:
+        names = (outcome.tenant, outcome.project, item.device, item.metric)
+        stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
+        want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
+        if stored is None:
+            state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
+        elif _same(stored, want):
+            state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
+        else:
+            state = "conflict: another value came first"
+        trace.measurements.append(
+            {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
+        )
+        if stored is not None and not _same(stored, want):
+            conflicts.append(trace.measurements[-1])
+    if conflicts:
+        _find_first(connection, rules, trace, (outcome.tenant, outcome.project), conflicts)
+
+
+def _find_first(
+    connection: "Connection", rules: "DecodeRules", trace: Trace, project: tuple[str, str], conflicts: list[dict[str, Any]]
+) -> None:
+    """Add `stored_by` to each conflict: the first message, among those near enough to be looked at, that says what is stored; or None."""
+    from psycopg2.errors import QueryCanceled
+
     from iot_platform.telemetry.decode import Message, decode_one
 
-    row = trace.row or {}
-    received, moment = row["received_at"], conflict["time"]
+    wanted = {(item["device"], item["metric"], item["time"]): item for item in conflicts}
+    for item in conflicts:
+        item["stored_by"] = None
+    row, times = trace.row or {}, [item["time"] for item in conflicts]
     search = {
-        "tenant": decoded.tenant, "project": decoded.project, "source_id": row["source_id"], "most": CANDIDATES,
-        "since": received - timedelta(hours=1), "until": received + timedelta(minutes=1),
-        "first": moment - timedelta(minutes=5), "last": moment + timedelta(minutes=5),
+        "tenant": project[0], "project": project[1], "source_id": row["source_id"], "most": CANDIDATES,
+        "since": row["received_at"] - timedelta(hours=1), "until": row["received_at"] + timedelta(minutes=1),
+        "first": min(times) - timedelta(minutes=5), "last": max(times) + timedelta(minutes=5),
     }  # fmt: skip
-    for received_at, partition, offset, generation, topic, payload in _all(connection, _CANDIDATES, search):
+    try:
+        candidates = _all(connection, _CANDIDATES, search)
+    except QueryCanceled:
+        connection.rollback()
+        trace.notes.append("which message the stored value is from was not found in time: too many were received around this one")
+        return
+    for received_at, partition, offset, generation, topic, payload in candidates:
         other = decode_one(rules, topic.encode(), bytes(payload), round((received_at - _EPOCH) / timedelta(microseconds=1)))
-        for item in other.measurements if isinstance(other, Message) else ():
-            if (item.device, item.metric, _utc_time(item.time)) == (conflict["device"], conflict["metric"], conflict["time"]) and _same(
-                conflict["stored"], {name: getattr(item, name) for name in _VALUES}
-            ):
-                return {"partition": partition, "offset": offset, "generation": generation, "received_at": received_at}
-    return None
+        for said in other.measurements if isinstance(other, Message) else ():
+            told = wanted.get((said.device, said.metric, _utc_time(said.time)))
+            if told and told["stored_by"] is None and _same(told["stored"], {name: getattr(said, name) for name in _VALUES}):
+                told["stored_by"] = {"partition": partition, "offset": offset, "generation": generation, "received_at": received_at}
 
 
 def _same(stored: dict[str, Any], want: dict[str, Any]) -> bool:

@@ -177,7 +177,8 @@ def test_trace_shows_both_values_of_a_conflict_and_who_was_first(settings: Setti
     feed.send(b'{"deviceId":"d","ts":%d,"temp":1,"text":"1","both":true}' % now)
     feed.send(b'{"deviceId":"other","ts":%d,"temp":2}' % now)
     feed.send(b'{"deviceId":"d","ts":%d,"temp":2,"text":1,"both":true}' % now, age=timedelta(seconds=-1))
-    feed.send(b'[{"metric":"temp","value":1,"ts":%d},{"metric":"temp","value":2,"ts":%d}]' % (now, now))
+    for value, hours in ((1, 3), (2, 0)):
+        feed.send(b'{"deviceId":"late","ts":%d,"old":%d}' % (now - 18_000, value), age=timedelta(hours=hours))
     feed.flush()
     drain(settings)
     both, temp, text = sorted(
@@ -193,9 +194,9 @@ def test_trace_shows_both_values_of_a_conflict_and_who_was_first(settings: Setti
     assert any(
         row[-6:] == ["2.0", "1.0", "partition", "0", "offset", "0"] for row in (list(filter(lambda c: c != "│", row)) for row in rows)
     ), screen
-    own = answer(settings, "trace", "--partition", "0", "--offset", "3")["measurements"]
-    assert [(item["value"], item["state"].split(":")[0]) for item in own] == [(1.0, "present"), (2.0, "conflict")]
-    assert own[1]["stored_by"]["offset"] == 3, "the message contradicts itself"
+    (old,) = answer(settings, "trace", "--partition", "0", "--offset", "4")["measurements"]
+    assert (old["stored"]["value"], old["stored_by"]) == (1.0, None)
+    assert "not found near this one" in iot(settings, "trace", "--partition", "0", "--offset", "4").stdout
 
 
 def test_status_names_projects_with_conflicts(settings: Settings) -> None:

@@ -205,4 +205,7 @@ def test_values_that_came_first_win(settings: Settings, feed: Feed) -> None:
     tally = Replay(fixed, Selection(quarantined=True)).run()
     assert (tally.moved, tally.measurements, tally.measurement_conflicts) == (3, 2, 1)
     assert query(settings, "SELECT value FROM measurement_named ORDER BY time") == [(1.0,), (2.0,), (3.0,)]
+    example = "SELECT conflict_example FROM accounting_1h WHERE conflict_example IS NOT NULL"
+    ((found,),) = query(settings, example)
+    assert (found["stored"], found["said"], found["kafka_offset"]) == ("2", "4", 3)
     check_books(settings)
