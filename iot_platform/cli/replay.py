@@ -176,7 +176,7 @@ def _show(tally: "Tally", seconds: float, run_id: str, dry_run: bool, console: "
         (tally.elsewhere, "moved or restored by another replay before"),
         (tally.measurements, f"measurements {done}added"),
         (tally.measurement_duplicates, "measurements were there already"),
-        (tally.measurement_conflicts, "measurements differ from a first value, which stays"),
+        (tally.measurement_conflicts, "measurements differ from a value that is there (see iot project options: conflicts)"),
     )
     what = f"{run_id}, dry run: nothing was changed" if dry_run else run_id
     console.print(Text(f"{what} ({seconds:.1f} s{', stopped early' if tally.ended == 'stopped' else ''})", "bold"))

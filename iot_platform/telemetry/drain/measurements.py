@@ -30,6 +30,9 @@ from iot_platform.telemetry.project_options import ProjectOptions
 UNKNOWN: Final = 2_000_000_000
 """In a look, where series without an id begin: no database has as many."""
 
+ATTEMPTS: Final = 1_000
+"""Each one more means that somebody else committed measurements of the same series and microsecond meanwhile."""
+
 _COPY: Final = "COPY measurement (time, series_id, value, value_int,{flags} value_text) FROM STDIN (FORMAT binary)"
 _PLAIN: Final = _COPY.format(flags="")
 _FLAGGED: Final = _COPY.format(flags=" flags,")
@@ -80,7 +83,7 @@ class MeasurementWriter:
         """Insert what is wanted (None: all) and compare the rest with what is there; the order, its repeats, and before when the rollups
         want notes. Behind a savepoint wherever another lane may turn out to have been faster: then everything goes the slow way."""
         original, everything, noted_before, guarded = values.saved(), False, None, False
-        while True:
+        for _ in range(ATTEMPTS):
             order, repeats = _arranged(cursor, values, catalog, wanted, everything)
             new = (
                 ~repeats & (values.time[order] > catalog.latest[values.local[order]]) if not everything else np.zeros(len(order), np.bool_)
@@ -100,6 +103,8 @@ class MeasurementWriter:
             cursor.execute("ROLLBACK TO SAVEPOINT measurements")
             values.restore(original)
             outcome[:] = INSERTED
+        else:
+            raise RuntimeError(f"receive times that were free were taken {ATTEMPTS} times in a row")
         if guarded:
             cursor.execute("RELEASE SAVEPOINT measurements")
         return order, repeats, noted_before
