@@ -1,12 +1,12 @@
 """`iot project`: options of how a project's messages become measurements."""
 
-import json
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ def options_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """What can be chosen, what was, and with --tenant (and --project) what counts there."""
-    from rich.console import Console
-
     from iot_platform.telemetry.project_options import OPTIONS, ProjectOptions, choices
 
     whose = _whose(tenant, project)
@@ -45,9 +43,9 @@ def options_command(
     if as_json:
         options = {option.name: {"default": option.default, "values": option.values} for option in OPTIONS.values()}
         document = {"in_force": in_force, "chosen": [vars(item) for item in chosen], "options": options}
-        typer.echo(json.dumps(document, default=_text, ensure_ascii=False))
+        terminal.echo_json(document, _text)
         return
-    out = Console(highlight=False)
+    out = terminal.console(highlight=False)
     _show_options(in_force, _named(*whose), out)
     _show_choices(chosen, out)
 
@@ -79,9 +77,9 @@ def set_command(
             known = not whose[0] or is_known(connection, *whose)
     except OptionError as error:
         raise CliError(str(error)) from error
-    typer.echo(f"{name} {_named(*whose)} is {value}" + ("; running drains take it with their next shift" if changed else " already"))
+    terminal.echo(f"{name} {_named(*whose)} is {value}" + ("; running drains take it with their next shift" if changed else " already"))
     if not known:
-        typer.echo(f"note: nothing was drained yet of {'project' if whose[1] else 'tenant'} {'/'.join(filter(None, whose))}")
+        terminal.echo(f"note: nothing was drained yet of {'project' if whose[1] else 'tenant'} {'/'.join(filter(None, whose))}")
 
 
 @project_app.command("reset")
@@ -98,7 +96,7 @@ def reset_command(name: Name, *, tenant: Tenant = None, project: Project = None)
     except OptionError as error:
         raise CliError(str(error)) from error
     what = f"{name} {_named(*whose)} is {value}"
-    typer.echo(f"{what} again; running drains take it with their next shift" if removed else f"there was no such choice: {what}")
+    terminal.echo(f"{what} again; running drains take it with their next shift" if removed else f"there was no such choice: {what}")
 
 
 def _whose(tenant: str | None, project: str | None) -> tuple[str, str]:
@@ -126,25 +124,23 @@ def _database() -> Any:
 
 
 def _show_options(in_force: dict[str, str], whose: str, out: "Console") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from iot_platform.telemetry.project_options import OPTIONS
 
-    table = Table(title=f"what counts {escape(whose)}", title_justify="left")
+    table = Table(title=f"what counts {terminal.escape(whose)}", title_justify="left")
     for name in ("option", "value", "what it does"):
         table.add_column(name, overflow="fold")
     for option in OPTIONS.values():
         for value, meaning in option.values.items():
             counts = in_force[option.name] == value
             default = " [dim](default)[/dim]" if value == option.default else ""
-            cells = [option.name, f"{value}{default}", escape(meaning)]
+            cells = [option.name, f"{value}{default}", terminal.escape(meaning)]
             table.add_row(*(f"[b]{cell}[/b]" if counts else f"[dim]{cell}[/dim]" for cell in cells))
     out.print(table)
 
 
 def _show_choices(chosen: "list[Choice]", out: "Console") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     if not chosen:
@@ -154,7 +150,7 @@ def _show_choices(chosen: "list[Choice]", out: "Console") -> None:
     for name in ("option", "whose", "value", "since"):
         table.add_column(name, overflow="fold")
     for item in chosen:
-        whose = escape("/".join(filter(None, (item.tenant, item.project)))) or "[dim]everybody's[/dim]"
+        whose = terminal.escape("/".join(filter(None, (item.tenant, item.project)))) or "[dim]everybody's[/dim]"
         table.add_row(item.name, whose, item.value, f"{item.changed_at:%Y-%m-%d %H:%M}Z")
     out.print(table)
 

@@ -140,6 +140,21 @@ def test_every_value_is_kept(settings: Settings, feed: Feed, base: int, records:
     check(settings)
 
 
+@pytest.mark.apache_only("many values")
+def test_a_clock_that_stands_still(settings: Settings, feed: Feed, base: int) -> None:
+    """Thousands of values for one time: all are kept, each once."""
+    choose(settings, "conflicts", "keep")
+    for number in range(6_000):
+        send(feed, base, number % 5_000)
+    drained(settings, feed)
+    found = stands(settings, base)
+    assert [at for at, _, _ in found] == list(range(5_000))
+    assert [value for _, value, _ in found] == list(range(5_000))
+    assert counts(settings) == (5_000, 1_000, 4_999)
+    assert replay(settings).measurements == 0
+    check(settings)
+
+
 def test_a_choice_made_later_keeps_what_a_replay_finds(settings: Settings, feed: Feed, base: int) -> None:
     """Values that lost under `first` are still in their messages."""
     send(feed, base, 1, 2, 3)

@@ -5,6 +5,9 @@
 - keep: it goes to the next free microsecond, marked MOVED. One that stands there from an earlier time is the same one.
 """
 
+from dataclasses import dataclass, field
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -12,12 +15,26 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from iot_platform.telemetry.drain.catalog import Catalog
 from iot_platform.telemetry.drain.stage import insert_new, replace_latest, replace_values
 from iot_platform.telemetry.drain.stored_values import Stored, stored_between
-from iot_platform.telemetry.drain.values import CONFLICT, DUPLICATE, INSERTED, KEPT, MOVED, REPLACED, Values
+from iot_platform.telemetry.drain.values import CONFLICT, DUPLICATE, INSERTED, KEPT, MOVED, REPLACED, Value, Values
 from iot_platform.telemetry.project_options import CONFLICTS, ProjectOptions
 
-WINDOW_US = 64
+WINDOW_US: Final = 4_096
+"""How much of a series one look at the table takes."""
 Outcome = npt.NDArray[np.uint8]
 Key = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What stands side by side from the time of a conflict on, as far as it was looked at: a clock that stands still makes long ones."""
+
+    end: int
+    kept: set[Value] = field(default_factory=set)
+
+    def pass_over(self, there: Stored) -> None:
+        if there.flags & MOVED:
+            self.kept.add(there.value)
+        self.end = there.time + 1
 
 
 class Conflicts:
@@ -72,17 +89,21 @@ class Conflicts:
     def _find(self, waiting: list[int]) -> list[int]:
         """Give each its place, or find it there; those that have a new one, in the order of arrival."""
         values = self._values
+        chains: dict[Key, _Chain] = {}
         placed: list[int] = []
         for at in waiting:
-            series, time, value = int(values.series[at]), int(values.time[at]), values.of(at)
-            while (there := self._at(series, time)) is not None and not (there.flags & MOVED and there.value == value):
-                time += 1
-            if there is not None:
+            key, value = self._key(at), values.of(at)
+            chain = chains.setdefault(key, _Chain(key[1]))
+            while value not in chain.kept and (there := self._at(key[0], chain.end)) is not None:
+                chain.pass_over(there)
+            if value in chain.kept:
                 self._outcome[at] = DUPLICATE
                 continue
-            values.move(at, time)
+            there = Stored(chain.end, value, MOVED)
+            values.move(at, there.time)
             self._outcome[at] = KEPT
-            self._windows[series, time // WINDOW_US][time] = Stored(time, value, MOVED)
+            self._windows[key[0], there.time // WINDOW_US][there.time] = there
+            chain.pass_over(there)
             placed.append(at)
         return placed
 
