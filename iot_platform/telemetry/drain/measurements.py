@@ -84,10 +84,8 @@ class MeasurementWriter:
         want notes. Behind a savepoint wherever another lane may turn out to have been faster: then everything goes the slow way."""
         original, everything, noted_before, guarded = values.saved(), False, None, False
         for _ in range(ATTEMPTS):
-            order, repeats = _arranged(cursor, values, catalog, wanted, everything)
-            new = (
-                ~repeats & (values.time[order] > catalog.latest[values.local[order]]) if not everything else np.zeros(len(order), np.bool_)
-            )
+            order, repeats, late = _arranged(cursor, values, catalog, wanted, everything)
+            new = ~(repeats | late[order])
             fast, slow = (order, order[:0]) if new.all() else (order[new], order[~new])
             if not everything:
                 guarded = bool(len(fast)) or values.received is not None
@@ -97,7 +95,7 @@ class MeasurementWriter:
                     slow = np.sort(slow)
                     outcome[slow] = self._stage(cursor, values, slow)
                     self.slow_rows += len(slow)
-                if not receive_times.raced(values, outcome):
+                if not len(slow) or not receive_times.raced(values, outcome):
                     break
             everything = True
             cursor.execute("ROLLBACK TO SAVEPOINT measurements")
@@ -132,7 +130,7 @@ class MeasurementWriter:
             return outcome
         with self._connection.cursor() as cursor:
             repeated = states.repeated(cursor, values, catalog, self._options)
-            order, repeats = _arranged(cursor, values, catalog, None if repeated is None else ~repeated, everything=True)
+            order, repeats, _ = _arranged(cursor, values, catalog, None if repeated is None else ~repeated, everything=True)
             if len(order):
                 stage.fill(cursor, values, order)
                 same = stage.compare(cursor, values, order)
@@ -148,14 +146,18 @@ class MeasurementWriter:
         return outcome
 
 
-def _arranged(cursor: Cursor, values: Values, catalog: Catalog, wanted: Bools | None, everything: bool) -> tuple[Positions, Bools]:
-    """Sorted by key, with a place for each message without a time of its own. `everything`: whatever is known of latest times."""
+def _arranged(cursor: Cursor, values: Values, catalog: Catalog, wanted: Bools | None, everything: bool) -> tuple[Positions, Bools, Bools]:
+    """Sorted by key, with a place for each message without a time of its own; and of which measurements the table may hold the time, or one
+    behind it: those that are not behind the latest one that is known. `everything`: of all."""
     order, repeats = sorted_by_key(values, wanted)
-    if values.received is not None:
-        late = receive_times.may_be_stored(values, catalog.latest, everything)
-        if receive_times.separate(cursor, values, order, repeats, late):
-            return sorted_by_key(values, wanted)
-    return order, repeats
+    late = _late(values, catalog, everything)
+    if receive_times.separate(cursor, values, order, repeats, late):
+        return *sorted_by_key(values, wanted), _late(values, catalog, everything)
+    return order, repeats, late
+
+
+def _late(values: Values, catalog: Catalog, everything: bool) -> Bools:
+    return np.ones(len(values), np.bool_) if everything else values.time <= catalog.latest[values.local]
 
 
 def _copy_new(cursor: Cursor, values: Values, rows: Positions) -> bool:

@@ -32,7 +32,10 @@ def separate(cursor: Cursor, values: Values, order: Positions, repeats: Bools, m
     if values.received is None or not len(order):
         return False
     crowded = order[_crowded(values, order, repeats)]
-    asked = order[(values.received & may_be_stored)[order]]
+    late = values.received & may_be_stored
+    if not len(crowded) and not late.any():
+        return False
+    asked = order[late[order]]
     stored = stored_at(cursor, values, asked)
     known = values.known if values.known is not None else np.zeros(len(values), np.bool_)
     in_the_way = [at for at in asked.tolist() if at in stored and not (known[at] and stored[at].value == values.of(at))]
@@ -148,14 +151,6 @@ class _Places:
             if free // WINDOW_US == time // WINDOW_US:
                 return free
             time = free  # in a window that was not looked at yet
-
-
-def may_be_stored(values: Values, latest: npt.NDArray[np.int64], everything: bool) -> Bools:
-    """Of which measurements the table may hold the time, or one behind it: those that are not behind the latest one that is known."""
-    if everything:
-        return np.ones(len(values), np.bool_)
-    late: Bools = values.time <= latest[values.local]
-    return late
 
 
 def raced(values: Values, outcome: npt.NDArray[np.uint8]) -> bool:

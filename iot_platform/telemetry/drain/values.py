@@ -145,9 +145,11 @@ def _mark_received(plan: Plan, keep: Bools, values: Values, shift: npt.NDArray[n
     if not untimed.any():
         return
     envelope = plan.records.envelope
-    received = untimed[values.row] & (values.time == envelope.received_at[values.row])
-    state = received & (envelope.readable & (envelope.flags & RETAIN != 0))[values.row]
-    if state.any():
+    received: Bools = values.time == envelope.received_at[values.row]
+    if not untimed.all():
+        received &= untimed[values.row]
+    retained = untimed & envelope.readable & (envelope.flags & RETAIN != 0)
+    if retained.any() and (state := received & retained[values.row]).any():
         values.state = state
         values.flag(np.flatnonzero(state), RETAINED)
     if shift is not None:
