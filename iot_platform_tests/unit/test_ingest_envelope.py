@@ -56,3 +56,20 @@ def test_an_unusable_state_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "connection-one").write_text("many")
     with pytest.raises(SettingsError, match="IOT_INGEST_STATE_DIR"):
         StateDir(tmp_path, "one")
+
+
+def test_the_mqtt_version_is_remembered_for_the_broker_that_accepted_it(tmp_path: Path) -> None:
+    state = StateDir(tmp_path, "c")
+    assert state.protocol_at("broker:1883") is None
+    state.remember_protocol("3.1.1", "broker:1883")
+    state.close()
+    again = StateDir(tmp_path, "c")
+    assert again.protocol_at("broker:1883") == "3.1.1"
+    assert again.protocol_at("another:1883") is None
+    again.close()
+
+
+def test_a_state_directory_without_a_version_is_of_a_release_that_had_5_only(tmp_path: Path) -> None:
+    state = StateDir(tmp_path, "c")
+    state.next_connection()
+    assert state.protocol_at("broker:1883") == "5"

@@ -24,6 +24,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ("IOT_MQTT_URL", "http://broker"),
         ("IOT_MQTT_URL", "mqtt://user:hunter2@broker/?clean_session=true"),
         ("IOT_MQTT_URL", "mqtt://broker:99999"),
+        ("IOT_MQTT_PROTOCOL", "3.1"),
         ("IOT_MQTT_TOPIC_FILTER", "a/#/b"),
         ("IOT_MQTT_TOPIC_FILTER", "a/b+"),
         ("IOT_MQTT_TOPIC_FILTER", "$share/group/a/#"),
@@ -55,6 +56,8 @@ def test_settings_that_belong_together(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "IOT_MQTT_TLS_KEY_FILE" in refusal(monkeypatch, IOT_MQTT_URL="mqtts://broker", IOT_MQTT_TLS_CERT_FILE=str(pem))
     monkeypatch.delenv("IOT_MQTT_TLS_CERT_FILE")
     assert "IOT_KAFKA_SASL_MECHANISM" in refusal(monkeypatch, IOT_KAFKA_SECURITY_PROTOCOL="SASL_SSL")
+    monkeypatch.delenv("IOT_KAFKA_SECURITY_PROTOCOL")
+    assert "IOT_INGEST_SHARED_GROUP needs MQTT 5" in refusal(monkeypatch, IOT_MQTT_PROTOCOL="3.1.1", IOT_INGEST_SHARED_GROUP="g")
 
 
 def test_url_parts(monkeypatch: pytest.MonkeyPatch) -> None:
