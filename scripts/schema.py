@@ -31,7 +31,7 @@ WIDTH: Final = 140
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Names": ("project", "project_option", "source", "series", "mqtt_connection", "mqtt_connection_partition", "catalog_generation"),
-    "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter"),
+    "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter", "sparkplug_node", "sparkplug_birth"),
     "Ledger and audit": (
         "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
     ),
@@ -50,6 +50,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 """The pictures of docs/schema.md; a table that is in none is an error."""
 LOGICAL: Final = (
     ("source", "message", "source_id"),
+    ("sparkplug_node", "sparkplug_birth", "identity, kafka_partition"),
     ("mqtt_connection", "message", "connection_id"),
     ("mqtt_connection", "quarantine", "connection_id"),
     ("series", "measurement", "series_id"),

@@ -23,8 +23,8 @@ WHERE l.committed_at > %(since)s::timestamptz - interval '5 minutes' AND l.batch
 
 @dataclass
 class Totals:
-    """`stored`: rows of message; `quarantined`: rows of quarantine by reason, as they came in. `sequence_gaps`, `sequence_missing`: jumps of
-    the sequence numbers of Sparkplug B edge nodes, and how many numbers they left out."""
+    """`stored`: rows of message; `quarantined`: rows of quarantine by reason, as they came in. `sequence_gaps`, `sequence_missing`: jumps
+    of the sequence numbers of Sparkplug B edge nodes, and how many numbers they left out."""
 
     stored: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
