@@ -329,7 +329,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
             trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
 
 
-def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Decoded") -> None:
+def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Message") -> None:
     """The decoded measurements, beside what is stored."""
     row = trace.row or {}
     if row["duplicate_of"] is not None:

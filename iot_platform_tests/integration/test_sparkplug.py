@@ -1,16 +1,20 @@
 """Sparkplug B on real servers: aliases outlive drain runs, an alias changes its meaning with a birth only, nothing is guessed or lost."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from iot_platform.audit.totals import Totals
+from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
+from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.sparkplug import CODECS, INT64, metric, nbirth, ndeath, payload
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, forget, publish
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, forget, publish
 from iot_platform_tests.support.servers.stack import Servers
 
 
@@ -109,6 +113,34 @@ def test_data_before_its_birth_waits_and_a_replay_decodes_it(settings: Settings,
     check_books(settings)
 
 
+@pytest.mark.parametrize("point", ["statement_answered", "before_commit", "answer_lost"])
+def test_births_and_sequences_are_counted_once_whatever_kills_the_drain(
+    settings: Settings, feed: Feed, killer: Killer, point: Point
+) -> None:
+    """Batches of 20: aliases change within them and between them; nodes count their messages in the transaction of the rows."""
+    expected = []
+    for turn in range(15):
+        for node in ("a", "b"):
+            names = ("x", "y") if turn % 2 else ("y", "x")
+            born = [metric(0.0, name=name, alias=alias) for alias, name in enumerate(names)]
+            feed.send(nbirth(*born, bd_seq=turn), topic=topic("NBIRTH", node=node))
+            for seq in (1, 2, 4):
+                feed.send(payload(seq, metric(float(100 * turn + seq), alias=0)), topic=topic("NDATA", node=node))
+                expected.append((node, names[0], float(100 * turn + seq)))
+    feed.flush()
+    small = settings.model_copy(update={"drain_batch_records": 20})
+    command = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
+    for number in (1, 2, 3):
+        killer.kill(command, small, point, CLAIM, number)
+    drain(small)
+    assert quarantined(settings) == []
+    assert sorted(row for row in values(settings) if row[2]) == sorted(expected)
+    counted = "SELECT node, messages, births, seq_gaps, seq_missing, seq, bd_seq FROM sparkplug_node ORDER BY 1"
+    assert query(settings, counted) == [(f"spBv1.0/plant/{node}", 60, 15, 15, 15, 4, 14) for node in ("a", "b")]
+    assert query(settings, "SELECT count(*) FROM sparkplug_birth") == [(30,)]
+    check_books(settings)
+
+
 def test_a_birth_too_large_to_store_still_defines(settings: Settings, feed: Feed) -> None:
     feed.send(nbirth(*(metric(1.0, name=f"m{number}", alias=number) for number in range(1_001))), topic=topic("NBIRTH"))
     feed.send(payload(1, metric(2.0, alias=1_000)), topic=topic("NDATA"))
@@ -141,6 +173,12 @@ def daemon(servers: Servers, settings: Settings, tmp_path: Path) -> Iterator[Dae
     yield made
     made.close()
     forget(servers.mqtt_url, made.environment["IOT_INGEST_CLIENT_ID"])
+
+
+def test_more_partitions_than_the_topic_has_are_named(daemon: Daemon) -> None:
+    daemon.environment["IOT_INGEST_SPARKPLUG_PARTITIONS"] = "99"
+    daemon.start(ready=False)
+    eventually(lambda: "IOT_INGEST_SPARKPLUG_PARTITIONS is 99" in daemon.probe("readyz")[1], what="the setting is not named")
 
 
 def test_from_mqtt_to_the_database_with_a_kill_between_birth_and_data(servers: Servers, settings: Settings, daemon: Daemon) -> None:

@@ -35,6 +35,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ("IOT_INGEST_IN_FLIGHT_WINDOW", "0"),
         ("IOT_INGEST_IN_FLIGHT_WINDOW", "65536"),
         ("IOT_INGEST_SHARED_GROUP", "a/b"),
+        ("IOT_INGEST_SPARKPLUG_PARTITIONS", "-1"),
+        ("IOT_INGEST_SPARKPLUG_PARTITIONS", "1001"),
         ("IOT_KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("IOT_INGEST_KAFKA_OPTIONS", '{"acks": "1"}'),
         ("IOT_INGEST_KAFKA_OPTIONS", '{"enable.idempotence": false}'),
