@@ -117,7 +117,16 @@ def serve(settings: Settings) -> int:
     sink = Sink(settings, in_flight, spool, clock_watch=clock_watch, credentials=credentials)
     receive_clock = ReceiveClock(settings.ingest_state_dir, settings.ingest_client_id)
     bridge = Bridge(
-        settings, state, in_flight, sink, accounting, receive_clock, on_resent=metrics.resent.inc, files=files, silence=silence, probes=probes
+        settings,
+        state,
+        in_flight,
+        sink,
+        accounting,
+        receive_clock,
+        on_resent=metrics.resent.inc,
+        files=files,
+        silence=silence,
+        probes=probes,
     )
     certificates = Certificates(settings, lambda: bridge.server_certificate)
     housekeeping = Housekeeping(files.look, lambda: probes.follow(files.current.topic_filters), certificates.look, silence.keep)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
     from iot_platform.telemetry.decode import DecodeRules
+    from iot_platform.telemetry.decode import Message as Decoded
 
 KAFKA_SECONDS: Final = 5.0
 CANDIDATES: Final = 5000  # messages that are decoded to find the one whose value is stored
@@ -329,7 +330,7 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
             trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
 
 
-def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Message") -> None:
+def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Decoded") -> None:
     """The decoded measurements, beside what is stored."""
     row = trace.row or {}
     if row["duplicate_of"] is not None:
