@@ -45,11 +45,13 @@ CREATE TABLE sparkplug_node (
     PRIMARY KEY (identity, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE sparkplug_node IS
-    'One row is one Sparkplug B edge node as seen in one Kafka partition (normally there is one): when it was born and died, and how often '
-    'its sequence number jumped. A jump means that messages did not reach the platform, or came in another order; it is no loss of what did.';
+    'One row is one Sparkplug B edge node as seen in one Kafka partition (normally there is one): when it was born and died, and how '
+    'often its sequence number jumped. A jump means that messages did not reach the platform, or came in another order; it is no loss '
+    'of what did.';
 COMMENT ON COLUMN sparkplug_node.identity IS 'SHA-256 of node, as name_key in the drain''s catalog makes it.';
 COMMENT ON COLUMN sparkplug_node.node IS 'The edge node''s topic without message type and device, such as spBv1.0/group/node.';
-COMMENT ON COLUMN sparkplug_node.last_place IS 'Where its last message is in the Kafka partition: record_place(log_generation, kafka_offset).';
+COMMENT ON COLUMN sparkplug_node.last_place IS
+    'Where its last message is in the Kafka partition: record_place(log_generation, kafka_offset).';
 COMMENT ON COLUMN sparkplug_node.born_at IS 'When its last NBIRTH was received.';
 COMMENT ON COLUMN sparkplug_node.died_at IS 'When the NDEATH of this birth was received; null: it lives, as far as is known.';
 COMMENT ON COLUMN sparkplug_node.gap_at IS 'When the last message after a gap of the sequence number was received.';
