@@ -19,7 +19,7 @@ SELECT v.position, jsonb_build_object('received_at', 'epoch'::timestamptz + v.re
     'kafka_partition', v.kafka_partition, 'kafka_offset', v.kafka_offset, 'log_generation', v.log_generation)::text
 FROM (
     SELECT u.*, 'epoch'::timestamptz + u.time_us * interval '1 microsecond' AS time
-    FROM unnest(%(position)s::int[], %(series)s::int[], %(time)s::bigint[], %(value)s::float8[], %(value_int)s::bigint[],
+    FROM unnest(%(position)s::int[], %(series)s::int[], %(time)s::bigint[], %(value)s::text[]::float8[], %(value_int)s::bigint[],
         %(value_text)s::text[], %(received_at)s::bigint[], %(partition)s::int[], %(offset)s::bigint[], %(generation)s::int[])
         u (position, series_id, time_us, value, value_int, value_text, received_at, kafka_partition, kafka_offset, log_generation)
 ) v
@@ -58,7 +58,7 @@ class ConflictExamples:
                 "position": list(range(len(at))),
                 "series": values.series[at].tolist(),
                 "time": times.tolist(),
-                "value": [number if valid else None for number, valid in numbers],
+                "value": [repr(number) if valid else None for number, valid in numbers],  # as text: an array of numbers has no -0
                 "value_int": [int(values.ints[place]) if place >= 0 else None for place in integers],
                 "value_text": [values.texts[place].decode() if place >= 0 else None for place in texts],
                 "received_at": records.envelope.received_at[rows].tolist(),
