@@ -136,6 +136,7 @@ def partition_metadata(partition: int, progress: "PartitionProgress") -> Metadat
     offsets = {partition: (progress.from_offset, progress.to_offset - 1)} if progress.to_offset > progress.from_offset else {}
     metadata = figures_metadata(_figures_of(progress, offsets))
     metadata["batches"] = progress.batches
+    metadata |= {name: getattr(progress, name) for name in ("ambiguous_times", "skipped_times") if getattr(progress, name)}
     if progress.freshness_p50_seconds is not None and progress.freshness_p95_seconds is not None:
         metadata["freshness_p50_seconds"] = round(progress.freshness_p50_seconds, 3)
         metadata["freshness_p95_seconds"] = round(progress.freshness_p95_seconds, 3)

@@ -1,14 +1,16 @@
 """Counting: freshness quantiles, the poison brake, groups of a batch."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot_platform.telemetry.drain.batch_counts import HOUR_US, group
-from iot_platform.telemetry.drain.progress import PartitionProgress
+from iot_platform.orchestration.materializations import partition_metadata
+from iot_platform.telemetry.drain.batch_counts import HOUR_US, Outcome, add, group
+from iot_platform.telemetry.drain.progress import PartitionProgress, Progress
 from iot_platform.telemetry.drain.values import Values, by_key
 
 
@@ -44,6 +46,24 @@ def test_the_brake_needs_five_percent_of_a_window_or_a_thousand_in_a_row() -> No
     assert not item.poisoned
     item.note_quality(np.array([True, False]))
     assert item.poisoned
+
+
+def test_local_times_that_a_zone_has_twice_or_never_count_for_their_partition() -> None:
+    progress = Progress()
+    for _ in range(2):
+        outcome = Outcome(
+            ranges={0: (5, 7), 3: (0, 1)},
+            groups=[],
+            reasons=Counter(),
+            partition=np.array([0, 0, 3], np.int32),
+            received_at=np.ones(3, np.int64),
+            bad=np.zeros(3, np.bool_),
+            local_times=[(1, 2, 0), (2, 1, 4)],
+        )
+        add(progress, outcome, 2)
+    assert {number: (item.ambiguous_times, item.skipped_times) for number, item in progress.partitions.items()} == {0: (4, 0), 3: (2, 8)}
+    assert partition_metadata(0, progress.partitions[0])["ambiguous_times"] == 4
+    assert "skipped_times" not in partition_metadata(0, progress.partitions[0])
 
 
 def test_groups_sum_up_by_hour_project_and_partition() -> None:

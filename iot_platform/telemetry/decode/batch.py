@@ -11,7 +11,7 @@ from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.names import Names, SeriesName, SourceName, Topic
 from iot_platform.telemetry.decode.plain import decode_one
 from iot_platform.telemetry.decode.reasons import Quarantined, Reason
-from iot_platform.telemetry.decode.result import Bools, DecodedBatch, Measurements, Rows
+from iot_platform.telemetry.decode.result import Bools, DecodedBatch, LocalTimesOfRecord, Measurements, Rows
 from iot_platform.telemetry.decode.rules import DecodeRules
 from iot_platform.telemetry.decode.screen import parse_all, suspicious
 from iot_platform.telemetry.decode.shapes import MIN_ROWS, Grouping
@@ -127,7 +127,7 @@ class Decoder:
         """Decode the plain records, in their order, and put all measurements in order."""
         rows = Rows()
         reason: list[tuple[int, Reason, str]] = []
-        ambiguous = skipped = 0
+        local_times: list[LocalTimesOfRecord] = []
         for row in np.flatnonzero(columns.plain).tolist():
             at = Place(int(partition[row]), int(places[row]), int(columns.received_at[row]))
             outcome = decode_one(self.rules, topics[row], payloads[row], at.received_at, at)
@@ -138,8 +138,8 @@ class Decoder:
                 continue
             columns.source[row] = self._names.source(topics[row].decode(), outcome.tenant, outcome.project, outcome.device)
             columns.timed[row] = outcome.time_from_payload
-            ambiguous += outcome.ambiguous_times
-            skipped += outcome.skipped_times
+            if outcome.ambiguous_times or outcome.skipped_times:
+                local_times.append((row, outcome.ambiguous_times, outcome.skipped_times))
             for item in outcome.measurements:
                 rows.add(row, self._names.serie(outcome.tenant, outcome.project, item.device, item.metric), item)
         ints, historical = (np.empty(0, np.int32), np.empty(0, np.int64)), np.empty(0, np.int32)
@@ -165,8 +165,7 @@ class Decoder:
             m_ints=ints[1],
             m_text_rows=measurements.text_at,
             m_texts=measurements.texts,
-            ambiguous_times=ambiguous,
-            skipped_times=skipped,
+            local_times=local_times,
             m_historical=historical,
             births=self.rules.births.taken(),
         )

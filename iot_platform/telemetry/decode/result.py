@@ -15,6 +15,10 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
+LocalTimesOfRecord = tuple[int, int, int]
+"""Record, how many of its timestamps their zone's clocks showed twice, and how many never; only records that have such."""
+
+
 @dataclass(slots=True)
 class DecodedBatch:
     """n records in input order and their m measurements, ordered by record and, within one, as in its document."""
@@ -31,8 +35,7 @@ class DecodedBatch:
     m_ints: Int64
     m_text_rows: Int32  # indices into the measurements, ascending
     m_texts: list[str]
-    ambiguous_times: int = 0  # timestamps that their zone's clocks showed twice, of all records
-    skipped_times: int = 0  # and never
+    local_times: list[LocalTimesOfRecord] = field(default_factory=list)
     m_historical: Int32 = field(default_factory=lambda: np.empty(0, np.int32))  # indices of those that are nobody's latest value, any order
     births: BatchBirths = NO_BIRTHS
 

@@ -1,6 +1,7 @@
 """The configurable part of the decode contract: which codec a topic has, where topic and payload name tenant, project, device and time."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Self
@@ -13,8 +14,8 @@ from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 
 Pointer = tuple[str, ...]
-Scopes = frozenset[tuple[str, str]]
-"""(tenant, project); an empty project means all of the tenant's, both empty all."""
+Choices = Mapping[tuple[str, str], bool]
+"""What was chosen for (tenant, project); an empty project means all of the tenant's, both empty all. The narrowest choice counts."""
 
 
 def parse_pointers(texts: tuple[str, ...], variable: str) -> tuple[Pointer, ...]:
@@ -40,13 +41,13 @@ class DecodeRules:
     zone: tzinfo
     past_us: int
     future_us: int
-    numbers_in_strings: Scopes = frozenset()
+    numbers_in_strings: Choices = field(default_factory=dict)
     births: Births = field(default_factory=Births, repr=False, compare=False)
     """What came by before a message of Sparkplug B; a drain and a replay have their own, which know the database."""
 
     @classmethod
-    def from_settings(cls, settings: Settings, numbers_in_strings: Scopes = frozenset()) -> Self:
-        """`numbers_in_strings`: whose strings that spell numbers are numbers.
+    def from_settings(cls, settings: Settings, numbers_in_strings: Choices | None = None) -> Self:
+        """`numbers_in_strings`: whose strings that spell numbers are numbers; without a choice they are texts.
 
         Raises SettingsError, naming the variable, for a pattern, pointer or codec that means nothing.
         """
@@ -60,13 +61,13 @@ class DecodeRules:
             zone=ZoneInfo(settings.default_timezone),
             past_us=min(settings.time_window_past_seconds * 1_000_000, MAX_WINDOW_US),
             future_us=min(settings.time_window_future_seconds * 1_000_000, MAX_WINDOW_US),
-            numbers_in_strings=numbers_in_strings,
+            numbers_in_strings=numbers_in_strings or {},
         )
 
     def reads_numbers_in_strings(self, tenant: str, project: str) -> bool:
         """Whether strings that spell numbers are numbers in a project."""
-        scopes = self.numbers_in_strings
-        return bool(scopes) and not scopes.isdisjoint(((tenant, project), (tenant, ""), ("", "")))
+        chosen = self.numbers_in_strings
+        return bool(chosen) and chosen.get((tenant, project), chosen.get((tenant, ""), chosen.get(("", ""), False)))
 
     def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""

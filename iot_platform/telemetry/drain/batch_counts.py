@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
 from iot_platform.telemetry.counters import COUNTERS, Counts
+from iot_platform.telemetry.decode.result import LocalTimesOfRecord
 from iot_platform.telemetry.drain.catalog import Project
 from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
 from iot_platform.telemetry.drain.values import ADDED, CONFLICT, CONFLICTING, DUPLICATE, has_outcome
@@ -70,6 +71,7 @@ class Outcome:
     empty: dict[int, int] = field(default_factory=dict)
     last: dict[int, LastRecord] = field(default_factory=dict)
     generations: Generations = field(default_factory=dict)
+    local_times: list[LocalTimesOfRecord] = field(default_factory=list)
 
     def by_partition(self) -> dict[int, Counts]:
         """Sums per Kafka partition of the ranges."""
@@ -216,6 +218,10 @@ def add(progress: Progress, outcome: Outcome, now_us: int) -> None:
         project.offsets[part.partition] = (min(first, part.first_offset), max(last, part.last_offset))
         progress.changed_projects.add(part.project)
     progress.reasons.update(outcome.reasons)
+    for row, ambiguous, skipped in outcome.local_times:
+        item = progress.partitions[int(outcome.partition[row])]
+        item.ambiguous_times += ambiguous
+        item.skipped_times += skipped
 
 
 def _counters(counts: Counts) -> tuple[int, ...]:

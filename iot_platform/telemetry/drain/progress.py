@@ -28,6 +28,8 @@ class PartitionProgress(Counts):
     bad_streak: int = 0  # quarantined records in a row, up to now
     longest_bad_streak: int = 0
     worst_bad_share: float = 0.0  # of any window of at least BRAKE_WINDOW records
+    ambiguous_times: int = 0  # timestamps without a zone that the zone's clocks showed twice
+    skipped_times: int = 0  # and never
     _window_records: int = 0
     _window_bad: int = 0
     _freshness: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS_PER_DECADE * DECADES, np.int64), repr=False)

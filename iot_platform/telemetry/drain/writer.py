@@ -166,6 +166,7 @@ class Writer:
             records.empty,
             records.last,
             self._rules.generations,
+            plan.decoded.local_times,
         )
 
 
