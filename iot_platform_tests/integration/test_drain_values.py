@@ -1,8 +1,12 @@
 """What a drain makes of records: values to the bit, repeats, conflicts, late ones, redelivered ones, bad ones, floods of names."""
 
+import gzip
 import json
 import struct
+from decimal import Decimal
 
+import cbor2
+import msgpack
 import pytest
 
 from iot_platform.settings import Settings
@@ -57,6 +61,51 @@ def test_values_survive_to_the_bit(settings: Settings, feed: Feed) -> None:
                 assert (value is None) == (expected is None), name
                 if value is not None and expected is not None:
                     assert struct.pack("!d", value) == struct.pack("!d", expected), name
+    check_books(settings)
+
+
+def test_each_topic_has_its_codec(settings: Settings, feed: Feed) -> None:
+    codecs = (
+        {"topic": f"{TOPIC}/cbor", "codec": "cbor", "compression": "auto"},
+        {"topic": f"{TOPIC}/msgpack", "codec": "msgpack"},
+        {"topic": "home/{tenant}/{project}/{device}/{metric}", "codec": "scalar", "decimal": ","},
+    )
+    cbor = cbor2.dumps({"a": 21.5, "n": 2**64, "d": [Decimal("0.12345678901234567890")]})
+    for _ in range(7):  # enough for columns, had they been JSON
+        feed.send(b'{"a":1.5,"b":[0.12345678901234567890]}', topic=f"{TOPIC}/json")
+    feed.send(gzip.compress(cbor), topic=f"{TOPIC}/cbor")
+    feed.send(cbor + b"\0", topic=f"{TOPIC}/cbor")
+    feed.send(gzip.compress(bytes(17 * 1024 * 1024)), topic=f"{TOPIC}/cbor")
+    feed.send(gzip.compress(cbor)[:-1], topic=f"{TOPIC}/cbor")
+    feed.send(msgpack.packb({"a": True, "b": None}), topic=f"{TOPIC}/msgpack")
+    feed.send(b"12,5", topic="home/t/p/lamp/level")
+    feed.flush()
+    progress = drain(settings.model_copy(update={"topic_codecs": codecs}))
+    assert progress.reasons == {"bad_encoding": 1, "too_large": 1, "bad_compression": 1}
+    rows = query(
+        settings, "SELECT DISTINCT tenant_id, device_id, metric, value, value_text FROM measurement_named WHERE device_id <> 'json'"
+    )
+    tenant = TOPIC.split("/")[4]
+    assert set(rows) == {
+        (tenant, "cbor", "a", 21.5, None),
+        (tenant, "cbor", "n", 1.8446744073709552e19, "18446744073709551616"),
+        (tenant, "cbor", "d", None, "[0.12345678901234567890]"),
+        (tenant, "msgpack", "a", 1.0, "true"),
+        ("t", "lamp", "level", 12.5, None),
+    }
+    assert query(settings, "SELECT DISTINCT value_text FROM measurement_named WHERE metric = 'b'") == [("[0.12345678901234567890]",)]
+    check_books(settings)
+
+
+def test_local_times_of_the_hour_that_autumn_repeats_are_counted(settings: Settings, feed: Feed) -> None:
+    payloads = [f'{{"ts":"2024-{day}T02:30:0{second}","t":1}}' for day in ("10-27", "03-31", "06-01") for second in range(3)]
+    for payload in payloads:
+        feed.send(payload.encode())
+    feed.flush()
+    progress = drain(settings.model_copy(update={"default_timezone": "Europe/Berlin", "time_window_past_seconds": 10**10}))
+    assert [(item.ambiguous_times, item.skipped_times) for item in progress.partitions.values()] == [(3, 3)]
+    hours = query(settings, "SELECT DISTINCT to_char(time AT TIME ZONE 'UTC', 'MM-DD HH24') FROM measurement")
+    assert {hour for (hour,) in hours} == {"10-27 01", "03-31 01", "06-01 00"}
     check_books(settings)
 
 
