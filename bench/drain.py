@@ -116,11 +116,11 @@ def worker(capture: str | None) -> None:
     """The process under test: drain all partitions once; with a file to capture into, keep every COPY stream in it."""
     from iot_platform.database.copy_binary import HEADER as COPY_HEADER
     from iot_platform.database.copy_binary import TRAILER
-    from iot_platform.telemetry.drain import measurements, writer
+    from iot_platform.telemetry.drain import stage, writer
     from iot_platform.telemetry.drain.drain import Drain, Shift
 
     if capture:
-        lock, original = threading.Lock(), measurements.copy
+        lock, original = threading.Lock(), stage.copy
 
         def keep(cursor: Any, query: str, pieces: list[bytes]) -> None:
             if "pg_temp" not in query:
@@ -129,7 +129,7 @@ def worker(capture: str | None) -> None:
                     out.write(json.dumps([threading.current_thread().name, query, len(data)]).encode() + b"\n" + data)
             original(cursor, query, pieces)
 
-        measurements.copy = writer.copy = keep  # type: ignore[attr-defined]
+        stage.copy = writer.copy = keep  # type: ignore[attr-defined]
     settings = get_settings()
     started, cpu = time.perf_counter(), time.process_time()
     progress = Drain(settings, Shift(tuple(range(PARTITIONS)), "bench", until_caught_up=True)).run()

@@ -18,7 +18,7 @@ from iot_platform.cli.main import app
 from iot_platform.drills.rig.wire import Point
 from iot_platform.kafka.errors import TopicMissingError
 from iot_platform.settings import Settings
-from iot_platform.telemetry.drain import batch_counts, measurements
+from iot_platform.telemetry.drain import batch_counts, stage
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError
 from iot_platform_tests.support.children.drain import CLAIM
@@ -101,7 +101,7 @@ def test_two_drains_of_the_same_partitions(settings: Settings, feed: Feed) -> No
 @pytest.fixture
 def cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
     """Arms pg_terminate_backend against the writing session when it reaches a point for the n-th time."""
-    copy, write = measurements.copy, batch_counts.write
+    copy, write = stage.copy, batch_counts.write
     left: dict[str, int] = {}
 
     def reached(point: str, cursor: object) -> None:
@@ -119,7 +119,7 @@ def cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         write(cursor, *arguments)  # type: ignore[arg-type]
         reached("commit", cursor)
 
-    monkeypatch.setattr(measurements, "copy", copy_point)
+    monkeypatch.setattr(stage, "copy", copy_point)
     monkeypatch.setattr(batch_counts, "write", write_point)
     yield left.__setitem__
     assert left
