@@ -3,6 +3,7 @@ broker, or the decoder alone. The other checkout needs its own .venv (`make boot
 
     python -m bench.before_after drain ../before --kind flat --messages 400000 --rounds 15
     python -m bench.before_after ingest ../before --messages 150000 --rounds 8
+    python -m bench.before_after ingest ../before --messages 2000 --window 1
     python -m bench.before_after decode ../before --messages 20000 --rounds 8
 
 Servers as for bench.drain and bench.ingest; the decoder needs none. Both ingest daemons write to topics with flush.messages=1; the earlier
@@ -22,7 +23,7 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import drain
-from bench.ingest import topics
+from bench.ingest import WINDOW, topics
 from iot_platform.settings import get_settings
 
 HERE = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ INGEST = """
 import json, sys
 from bench import ingest
 mqtt, kafka, topic, count = sys.argv[1:4] + [int(sys.argv[4])]
+ingest.WINDOW = int(sys.argv[5])  # the broker's Receive Maximum and the daemon's setting alike
 ingest.prepare(mqtt, topic, topic, count, v5=True)
 print(json.dumps(ingest.daemon(mqtt, kafka, topic, topic, count)))
 """
@@ -117,7 +119,7 @@ def compare_ingest(options: argparse.Namespace) -> None:
         topic = f"bench-before-after-{name}"
         synced = checkout == HERE or options.flush_before
         with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"} if synced else {}):
-            return run(checkout, INGEST, options.mqtt, options.kafka, topic, str(options.messages))
+            return run(checkout, INGEST, options.mqtt, options.kafka, topic, str(options.messages), str(options.window))
 
     show(compare(options.before, options.rounds, once), {"per_second": True, "cpu_us": False, "resident_mb": False})
 
@@ -133,6 +135,9 @@ def main() -> None:
     parser.add_argument("before", type=lambda text: Path(text).resolve(), help="the earlier checkout")
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--window", type=int, default=WINDOW, help="most messages in flight at the ingest daemon; a few: as some brokers do"
+    )
     parser.add_argument("--flush-before", action=argparse.BooleanOptionalAction, default=True, help="flush.messages=1 for the earlier one")
     parser.add_argument("--kind", choices=["flat", "mix"], default="flat", help="of the drain's messages")
     parser.add_argument("--mqtt", default=os.environ.get("IOT_MQTT_URL", "mqtt://127.0.0.1:1883"))

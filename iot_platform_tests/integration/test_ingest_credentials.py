@@ -1,5 +1,6 @@
 """Passwords and certificates: what is wrong with them is named with its setting, and new ones are taken over while messages flow."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,9 @@ def test_an_ended_client_certificate_is_named_and_the_next_taken_over(passage: P
 
 def test_client_certificates_replaced_while_messages_flow(passage: Passage, pair: Pair, tmp_path: Path) -> None:
     daemon = passage.start()
+    for one in ("server", "client", "ca"):
+        expiry = f'certificate_expiry_timestamp_seconds{{certificate="{one}",server="kafka"}}'
+        eventually(lambda expiry=expiry: daemon.metric(expiry) > time.time())
     with passage.flowing():
         for count in (1, 2, 3):
             passage.await_progress()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from iot_platform.diagnostics.doctor_ingest import ingest_findings
+from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.secured_flow import Passage
 from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.ingest import Daemon, eventually
@@ -56,6 +58,10 @@ def test_client_certificates_renewed_while_messages_flow(
             eventually(lambda count=count: connections(daemon) == 1 + count)
             passage.await_progress()
             eventually(lambda before=before: ends(daemon, "client") > before + 86_400)
+    settings = Settings(ingest_http_url=f"http://127.0.0.1:{daemon.port}", **secured_broker.mutual(pair))
+    told = {finding.text.partition(": ")[2]: finding.state for finding in ingest_findings(settings) if finding.what == "certificate"}
+    assert set(told.values()) == {"note"}  # the authority's own ends the day after tomorrow
+    assert any(text.startswith("our certificate for the MQTT broker ends") and text.endswith("5 days") for text in told)
     passage.check()
     assert daemon.metric("mqtt_sessions_lost_total") == 0
     assert daemon.metric("messages_delivered_total") == passage.published  # the calm moment: nothing had to come twice
