@@ -137,11 +137,10 @@ class Bridge:
             # What is in flight grows no more: a report comes next, and wakes only who waits for it.
             pause, reports = (GROWING_SECONDS, 0.0) if self._grew and limit > 0 else (0.0, BUSY_SECONDS)
         readable = self._session.wait(pause, limit)
-        messages = self._session.receive(limit, readable=readable)
-        last_received_us = 0
+        messages, last_received_us = self._session.receive(limit, readable=readable), 0
         if messages:
             self._silence.heard()
-            last_received_us = self._accept(messages)
+            last_received_us = self._accept(self._without_resent(messages))
         elif not self._session.subscribed:
             self._silence.deaf()
         self._grew = bool(messages)
@@ -165,37 +164,42 @@ class Bridge:
         number, client_id = connection.number, self._client_id
         pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
         before = connection.sequence
-        held: dict[int, Pending] | None = None  # what is in flight on this connection, once one with DUP has come
-        resent = 0
         for first, topic, packet_id, payload in messages:
             if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
-                self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id)
+                self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, topic, payload)
                 continue
-            answered = packet_id
-            if first & (DUP | QOS_2):
-                if first & QOS_2:
-                    answered += BY_PUBREC
-                if first & DUP:
-                    if held is None:
-                        held = self._in_flight.of(connection)
-                    if (same := held.get(answered)) is not None and same.key == topic and same.value == payload:
-                        # Brokers without patience (NATS 30 s, Moquette 10 s): nothing new, and one acknowledgement answers all copies.
-                        resent += 1
-                        continue
-                    self._redelivered += 1
             connection.sequence = sequence = connection.sequence + 1
-            pending = Pending(
-                connection, answered, sequence, topic, payload, pack(first, packet_id, received_at_us, number, sequence, client_id)
-            )
+            header = pack(first, packet_id, received_at_us, number, sequence, client_id)
+            pending = Pending(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, sequence, topic, payload, header)
             add(pending)
             send(pending)
             received_at_us += 1
-            if held is not None and answered:
-                held[answered] = pending
+            if first & DUP:
+                self._redelivered += 1
         self._received += connection.sequence - before
-        if resent:
-            self._on_resent(resent)
         return received_at_us - 1 if connection.sequence > before else 0
+
+    def _without_resent(self, messages: list[Message]) -> list[Message]:
+        """Leaves out what is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 10 s) send it again.
+
+        It is nothing new, and one acknowledgement answers all copies. Only what has the same packet id, topic and bytes, and DUP: anything
+        else could be another message.
+        """
+        connection = self._connection
+        if connection is None or not any([message[0] & DUP for message in messages]):  # noqa: C419  faster than a generator
+            return messages
+        held = {answered: (pending.key, pending.value) for answered, pending in self._in_flight.of(connection).items()}
+        kept = []
+        for message in messages:
+            first, topic, packet_id, payload = message
+            answered = packet_id + BY_PUBREC if first & QOS_2 else packet_id
+            if first & DUP and held.get(answered) == (topic, payload):
+                continue
+            kept.append(message)
+            if packet_id:
+                held[answered] = topic, payload
+        self._on_resent(len(messages) - len(kept))
+        return kept
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""
