@@ -25,7 +25,7 @@ def mqtt(settings: Settings) -> str:
     except _NoAnswerError as error:
         try:
             _connect(settings, Protocol.V311)
-        except NotReadyError:
+        except _NoAnswerError:
             raise error from None
         return Protocol.V311
     return Protocol.V5

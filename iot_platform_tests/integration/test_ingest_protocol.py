@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from ingest_daemon import session as session_module
@@ -14,6 +15,8 @@ from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import Message
+from iot_platform.local import probes
+from iot_platform.settings import Settings as PlatformSettings
 from iot_platform_tests.support.servers.scripted_broker import (
     PUBACK,
     PUBCOMP,
@@ -301,6 +304,27 @@ def test_a_problem_says_what_is_known_and_names_the_setting(
     assert [word for word in words if word not in why] == [], why
     assert f"MQTT: {why}" in driven.problems
     assert not any("Unspecified" in problem for problem in driven.problems)
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        (Link.serve, "5"),
+        (only(V311, refuse_version), "3.1.1"),
+        (only(V311, close), "3.1.1"),
+        (close, "before CONNACK: is this an MQTT port, does it speak MQTT 5?"),
+        (refuse_version, "does not speak MQTT 5 (IOT_MQTT_PROTOCOL"),
+        (connack(0x86), "(IOT_MQTT_URL: user and password)"),
+        (only(V311, close, connack(4)), "(IOT_MQTT_URL: user and password)"),
+    ],
+)
+def test_iot_doctor_finds_out_the_version_or_says_the_same(script: Script, found: str) -> None:
+    with scripted(script) as broker:
+        try:
+            said = probes.mqtt(PlatformSettings(mqtt_url=SecretStr(broker.url)))
+        except probes.NotReadyError as error:
+            said = str(error)
+    assert found in said
 
 
 # -- a refused SUBSCRIBE ---------------------------------------------------------------------------------------
