@@ -10,8 +10,8 @@ import pytest
 
 from iot_platform.local.ports import free_ports
 from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish, read_all
+from iot_platform_tests.support.servers.mqtt_script import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE, Link, Script, publish_packet, scripted
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
-from iot_platform_tests.support.servers.scripted_broker import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE, Link, Script, publish_packet, scripted
 
 
 def records_of(kafka: OwnKafka, daemon: Daemon, count: int) -> list[Record]:

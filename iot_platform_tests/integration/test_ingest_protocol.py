@@ -17,7 +17,7 @@ from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import Message
 from iot_platform.local import probes
 from iot_platform.settings import Settings as PlatformSettings
-from iot_platform_tests.support.servers.scripted_broker import (
+from iot_platform_tests.support.servers.mqtt_script import (
     PUBACK,
     PUBCOMP,
     PUBREC,
