@@ -164,7 +164,6 @@ def serve(settings: Settings) -> int:
     finally:
         watch.stop()
         housekeeping.stop()
-        silence.keep()
         server.shutdown()
         accounting.close()
         receive_clock.close()

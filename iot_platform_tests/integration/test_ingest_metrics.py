@@ -50,7 +50,7 @@ def test_metrics_and_accounting_add_up(accounting: Accounting, port: int) -> Non
     found = scrape(port)
     values = {name: value for name, (_, value) in found.items()}
     assert {name for name, (kind, _) in found.items() if kind == "counter"} == {
-        *(f"{name}_total" for name in (*COUNTERS, "mqtt_connections", "mqtt_sessions_lost"))
+        *(f"{name}_total" for name in (*COUNTERS, "messages_resent", "mqtt_connections", "mqtt_sessions_lost"))
     }
     assert (
         values["messages_received_total"]
