@@ -121,11 +121,11 @@ class InFlight:
         self.queue.append(pending)
         self.payload_bytes += len(pending.value)
 
-    def add_probe(self, connection: Connection, packet_id: int) -> None:
-        """Take a probe at its arrival: acknowledged in its turn, and counted nowhere."""
-        probe = Pending(connection, packet_id, connection.sequence, b"", b"", b"")
+    def add_probe(self, connection: Connection, packet_id: int, topic: bytes, payload: bytes) -> None:
+        """Take a probe at its arrival: acknowledged in its turn, and no message to any counter."""
+        probe = Pending(connection, packet_id, connection.sequence, topic, payload, b"")
         probe.state = State.PROBED
-        self.queue.append(probe)
+        self.add(probe)
         self._probes += 1
 
     def unsettled(self) -> list[Pending]:

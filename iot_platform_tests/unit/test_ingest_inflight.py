@@ -111,13 +111,13 @@ def test_any_interleaving_keeps_the_promise(data: st.DataObject) -> None:
 
 def test_a_probe_is_acknowledged_in_its_turn_and_counted_nowhere() -> None:
     connection, window = Connection(1, Failures()), InFlight()
-    window.add_probe(connection, 1)
+    window.add_probe(connection, 1, b"t", b"p")
     assert len(window) == 0
     settled = window.settle(connection)
     assert (settled.packet_ids, settled.delivered, window.released) == ([1], 0, 0)
     first, last = pending(connection, 2), pending(connection, 4)
     window.add(first)
-    window.add_probe(connection, 3)
+    window.add_probe(connection, 3, b"t", b"p")
     window.add(last)
     assert (len(window), window.unsettled()) == (2, [first, last])
     last(None, None)
@@ -125,6 +125,6 @@ def test_a_probe_is_acknowledged_in_its_turn_and_counted_nowhere() -> None:
     first(None, None)
     settled = window.settle(connection)
     assert (settled.packet_ids, settled.delivered, settled.last, window.released) == ([2, 3, 4], 2, {1: 2}, 2)
-    window.add_probe(connection, 5)
+    window.add_probe(connection, 5, b"t", b"p")
     assert window.settle(None).packet_ids == []  # of a dead connection
-    assert len(window) == 0
+    assert (len(window), window.payload_bytes) == (0, 0)
