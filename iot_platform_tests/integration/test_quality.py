@@ -10,6 +10,7 @@ from iot_platform.quality import QualityError
 from iot_platform.quality.forget import forget
 from iot_platform.quality.report import read_incidents
 from iot_platform.rollups import roll_up
+from iot_platform.telemetry.project_options import reset_option, set_option
 from iot_platform_tests.support.feeds.direct import PROJECT
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.quality import World
@@ -283,7 +284,9 @@ def test_projects_with_conflicts_are_told_with_an_example(world: World) -> None:
     found = query(world.settings, "SELECT value, kafka_partition, kafka_offset, message, example FROM quality_open")
     ((value, partition, offset, message, example),) = found
     assert (value, partition, offset) == (round(33 / 433, 4), 0, 200), "the first of the hour"
-    assert message == ("33 of 433 measurements were not stored: their series has another value at the same time, such as 1 and not 2 of v")
+    assert message == (
+        "33 of 433 measurements contradict another one of their series and time: one of the two is not stored, such as 1 and not 2 of v"
+    )
     assert (example["device_id"], example["metric"], example["stored"], example["said"]) == ("device", "v", "1", "2")
     assert datetime.fromisoformat(example["time"]) == world.at(0)
     assert (example["kafka_partition"], example["kafka_offset"], example["log_generation"]) == (0, 200, 0)
@@ -292,6 +295,25 @@ def test_projects_with_conflicts_are_told_with_an_example(world: World) -> None:
     world.judge(111, "conflict_rate")
     world.judge(130, "conflict_rate")
     assert world.incidents("conflict_rate") == [("", "", False, 0)]
+
+
+def test_where_both_values_are_kept_nothing_is_missing(world: World) -> None:
+    """The project's own choice wins over its tenant's, that over everybody's."""
+    for number in range(100):
+        world.send(number / 10, {"ts": world.millis(number / 10), "v": 1})
+    for number in range(30):
+        world.send(20, {"ts": world.millis(number / 10), "v": 2})
+    tenant, project = PROJECT.split("/")[-2:]
+    with closing(connect(world.settings)) as connection:
+        set_option(connection, "conflicts", "first")
+        set_option(connection, "conflicts", "last", tenant=tenant)
+        set_option(connection, "conflicts", "keep", tenant=tenant, project=project)
+        world.judge(21, "conflict_rate")
+        assert world.incidents("conflict_rate") == []
+        reset_option(connection, "conflicts", tenant=tenant, project=project)
+    world.send(21.5, {"ts": world.millis(0), "v": 3})
+    world.judge(22, "conflict_rate")
+    assert world.incidents("conflict_rate") == [("", "", True, 0)]
 
 
 def test_the_example_of_a_conflict_tells_kinds_of_values_apart(world: World) -> None:

@@ -1,5 +1,5 @@
--- Projects of which too many measurements of an hour were not stored: their series has another value at that time. The example is the
--- hour's first, or (of hours before examples were kept) none.
+-- Projects of which too many measurements of an hour stand against another value of their series at that time, so that one of the two is
+-- not stored; where a project keeps both nothing is missing. The example is the hour's first, or (of hours before examples were kept) none.
 WITH hour AS (
     SELECT date_trunc('hour', f.first_received_at) AS hour FROM quality_feed f WHERE f.feed_position > %(after)s
         AND f.feed_position <= %(upto)s AND f.records > 0
@@ -19,7 +19,7 @@ WITH hour AS (
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
     kafka_partition, kafka_offset, severity, clear_seconds, hold_seconds)
 SELECT c.tenant_id, c.project_id, '', '', true, round(c.share::numeric, 4), s.threshold, c.hour, c.hour + interval '1 hour',
-       c.conflicts || ' of ' || c.measurements || ' measurements were not stored: their series has another value at the same time'
+       c.conflicts || ' of ' || c.measurements || ' measurements contradict another one of their series and time: one of the two is not stored'
            || coalesce(', such as ' || (c.example ->> 'stored') || ' and not ' || (c.example ->> 'said') || ' of '
                || (c.example ->> 'metric'), ''),
        c.example, (c.example ->> 'kafka_partition')::integer, (c.example ->> 'kafka_offset')::bigint,
@@ -28,4 +28,9 @@ FROM share c
 CROSS JOIN LATERAL quality_setting('conflict_rate', c.tenant_id, c.project_id, '') s
 WHERE c.share > (SELECT min(r.threshold) FROM quality_rule r WHERE r.rule = 'conflict_rate')
   AND s.enabled AND c.share > s.threshold AND c.conflicts >= (s.parameters ->> 'least_conflicts')::double precision
+  AND 'keep' IS DISTINCT FROM (
+      SELECT o.value FROM project_option o
+      WHERE o.name = 'conflicts' AND (o.tenant_id, o.project_id) IN (('', ''), (c.tenant_id, ''), (c.tenant_id, c.project_id))
+      ORDER BY o.project_id DESC, o.tenant_id DESC LIMIT 1
+  )
 ON CONFLICT DO NOTHING
