@@ -23,10 +23,12 @@ def up() -> None:
     from iot_platform.local.step_report import Report
     from iot_platform.local.supervisor import Supervisor
     from iot_platform.settings import user_settings
+    from iot_platform.telemetry.decode import DecodeRules
 
     console = terminal.console()
     simulator = os.environ.get("SIMULATOR", "1").lower() not in ("0", "no", "false", "off")
     plan = make_plan(user_settings())
+    DecodeRules.from_settings(plan.settings)  # a pattern, pointer or codec that means nothing: now, not in each drain
     try:
         with Report(console) as report:
             stack = Stack(plan, report)

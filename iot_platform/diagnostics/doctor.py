@@ -25,7 +25,8 @@ from iot_platform.local.plan import Plan
 from iot_platform.local.ports import is_free, owner
 from iot_platform.local.postgresql_install import RELEASE, find_installed
 from iot_platform.local.supervisor import Supervisor
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, SettingsError
+from iot_platform.telemetry.decode import DecodeRules
 
 _ENOUGH_DISK_BYTES = 5 << 30
 _ENOUGH_MEMORY_BYTES = 2 << 30
@@ -70,6 +71,11 @@ def _machine(plan: Plan) -> Iterator[Finding]:
         enough = memory >= _ENOUGH_MEMORY_BYTES
         yield Finding("memory", "ok" if enough else "note", f"{memory / (1 << 30):.1f} GiB available; the whole stack takes about 1.7 GiB")
     files = [str(path) for path in env_files() if path.exists()]
+    try:
+        DecodeRules.from_settings(plan.settings)
+    except SettingsError as error:
+        yield Finding("settings", "bad", str(error), "docs/payloads.md, .env.example")
+        return
     yield Finding("settings", "ok", f"valid; from the environment{''.join(f' and {name}' for name in files)}")
 
 

@@ -315,14 +315,16 @@ def _measurements(connection: "Connection", settings: Settings, trace: Trace) ->
     from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
     from iot_platform.telemetry.decode.sparkplug.births import Births, Place
     from iot_platform.telemetry.drain.sparkplug import BirthHistory
+    from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
     from iot_platform.telemetry.records import place_of
 
     row = trace.row or {}
     received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1)) + (row["time_shift_us"] or 0)
     payload = bytes(row["payload"])
     place = Place(trace.partition, place_of(trace.generation or 0, trace.offset), received_us)
+    chosen = ProjectOptions.load(connection).switches(NUMBERS_IN_STRINGS)
     with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
-        rules = replace(DecodeRules.from_settings(settings), births=Births(history.load, replays=True))
+        rules = replace(DecodeRules.from_settings(settings, chosen), births=Births(history.load, replays=True))
         outcome = decode_one(rules, row["topic"].encode(), payload, received_us, place)
         if isinstance(outcome, Message):
             _compare(connection, rules, trace, outcome)

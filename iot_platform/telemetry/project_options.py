@@ -93,6 +93,10 @@ class ProjectOptions:
                 return found
         return OPTIONS[name].default
 
+    def switches(self, name: str) -> dict[tuple[str, str], bool]:
+        """Of an option that is on or off: what was chosen, by tenant and project."""
+        return {(tenant, project): value == "on" for (option, tenant, project), value in self._chosen.items() if option == name}
+
     def is_default(self, name: str) -> bool:
         """Whether nobody chose anything else than the default."""
         default = OPTIONS[name].default

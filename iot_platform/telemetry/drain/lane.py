@@ -25,7 +25,7 @@ from iot_platform.telemetry.drain.source import KafkaSource
 from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError
-from iot_platform.telemetry.project_options import ProjectOptions
+from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
 from iot_platform.telemetry.records import DecodedRecords
 
 log = get_logger(__name__)
@@ -127,6 +127,8 @@ class Lane:
                 self._targets = {partition: ends.high for partition, ends in watermarks.items()}
             source.assign(verified.starts, generations)
             settings = self._settings
+            options = ProjectOptions.load(connection)
+            self._rules = replace(self._rules, numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
             rules = WriterRules(
                 identity.topic,
                 identity.topic_id,
@@ -134,7 +136,7 @@ class Lane:
                 settings.max_series_per_project,
                 settings.ingest_in_flight_window,
                 generations,
-                ProjectOptions.load(connection),
+                options,
             )
             self._pump(source, Writer(connection, rules))
         except psycopg2.Error as error:

@@ -22,7 +22,7 @@ from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
-from iot_platform.telemetry.project_options import ProjectOptions
+from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import rows, selection
 from iot_platform.telemetry.replay.restore import KafkaLog, Offsets, batch_from_kafka, missing
@@ -222,13 +222,16 @@ class Replay:
             self._settle(self._writing)
             self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
             settings = self._settings
+            options = ProjectOptions.load(self._writing)
+            if (chosen := options.switches(NUMBERS_IN_STRINGS)) != self._decoder.rules.numbers_in_strings:
+                self._decoder = Decoder(replace(self._decoder.rules, numbers_in_strings=chosen))
             rules = WriterRules(
                 settings.kafka_topic,
                 "",
                 self.run_id,
                 settings.max_series_per_project,
                 settings.ingest_in_flight_window,
-                options=ProjectOptions.load(self._writing),
+                options=options,
             )
             self._writer = ReplayWriter(self._writing, rules, self._selection, self._topic_ids(), dry_run=self._dry_run)
             self._reading = connect(self._settings, "writer", f"iot-{self.run_id} reads"[:63])

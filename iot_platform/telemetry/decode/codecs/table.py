@@ -93,9 +93,16 @@ class TopicCodec:
         return self.codec.read(payload, record)
 
 
+class _Unknown:
+    """Stands for a topic that was not looked up yet."""
+
+
+_UNKNOWN: Final = _Unknown()
+
+
 @dataclass(frozen=True, slots=True)
 class TopicCodecs:
-    """All entries; the first that matches is a topic's."""
+    """All entries; the first that matches is a topic's. Several threads may ask."""
 
     entries: Sequence[TopicCodec]
     _cache: dict[str, TopicCodec | None] = field(default_factory=dict, repr=False, compare=False)
@@ -109,11 +116,13 @@ class TopicCodecs:
         """The entry of a topic; None for topics that have none, which are JSON."""
         if not self.entries:
             return None
-        if topic not in self._cache:
+        found = self._cache.get(topic, _UNKNOWN)
+        if isinstance(found, _Unknown):
+            found = next((entry for entry in self.entries if entry.matches(topic)), None)
             if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
-            self._cache[topic] = next((entry for entry in self.entries if entry.matches(topic)), None)
-        return self._cache[topic]
+            self._cache[topic] = found
+        return found
 
 
 def _entry(number: int, given: Mapping[str, Any], settings: Settings) -> TopicCodec:
