@@ -13,6 +13,7 @@ from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry.project_options import set_option
 from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
+from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
 
 pytestmark = pytest.mark.both_editions
@@ -227,3 +228,21 @@ def test_a_retained_state_is_not_repeated(settings: Settings, feed: Feed) -> Non
     choose(settings, "retained", "changes")
     assert replay(settings).measurements == 0
     check(settings)
+
+
+def test_what_was_chosen_goes_with_its_tenant(settings: Settings, feed: Feed, base: int) -> None:
+    choose(settings, "conflicts", "keep")
+    choose(settings, "retained", "all", "")
+    with closing(connect(settings, "writer", "test")) as connection:
+        set_option(connection, "conflicts", "last", tenant="other")
+        set_option(connection, "conflicts", "last")
+    send(feed, base, 1, 2)
+    feed.send(b'{"n":1}', retain=True)
+    drained(settings, feed)
+    assert counts(settings) == (3, 0, 1)
+    delete_tenant(settings, TENANT, requested_by="test")
+    assert query(settings, "SELECT tenant_id, name FROM project_option ORDER BY 1") == [("", "conflicts"), ("other", "conflicts")]
+    assert query(settings, "SELECT count(*) FROM measurement") == [(0,)]
+    send(feed, base, 1, 2)  # the new tenant of that id has none of them
+    drained(settings, feed)
+    assert stands(settings, base) == [(0, 2, None)]
