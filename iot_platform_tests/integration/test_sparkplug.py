@@ -95,6 +95,7 @@ def test_sequence_gaps_deaths_and_redeliveries_are_counted(settings: Settings, f
     feed.flush()
     drain(settings)
     assert query(settings, "SELECT count(*) FROM sparkplug_birth") == [(1,)]
+    assert query(settings, "SELECT births, deaths, seq_gaps FROM sparkplug_node") == [(1, 1, 1)]
 
 
 def test_data_before_its_birth_waits_and_a_replay_decodes_it(settings: Settings, feed: Feed) -> None:

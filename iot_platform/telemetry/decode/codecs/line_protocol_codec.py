@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias
 
 from pydantic import field_validator
 
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
 
 Precision: TypeAlias = Literal["ns", "us", "ms", "s"]
@@ -64,7 +66,8 @@ class LineProtocolCodec(Codec):
         return value
 
     def read(self, payload: bytes, record: Record) -> Points:
-        return Points([reading for line in parse(payload, self.precision) for reading in self._readings(line)])
+        readings = (reading for line in parse(payload, self.precision) for reading in self._readings(line))
+        return Points(list(islice(readings, MAX_MEASUREMENTS + 1)))
 
     def _readings(self, line: Line) -> Iterator[Reading]:
         device, tags = _device(line.tags, self.device_tags)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from iot_platform.telemetry.decode.codecs.cbor_codec import load_cbor
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.document import Real, read_json
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
 
 VERSION: Final = 10
@@ -73,6 +74,8 @@ def _pack(pack: Any, record: Record, *, cbor: bool) -> Points:
         fields = _labelled(raw, number, cbor)
         base.take(fields, number)
         readings += _readings(fields, base, number, record, cbor)
+        if len(readings) > MAX_MEASUREMENTS:
+            break  # too many values, whatever follows
     return Points(readings)
 
 

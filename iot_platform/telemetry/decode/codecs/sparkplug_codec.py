@@ -1,7 +1,10 @@
 """Sparkplug B, for topics of its namespace `spBv1.0`."""
 
+from itertools import islice
+
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.codecs.compression import Compression, decompress
+from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
 from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
 from iot_platform.telemetry.decode.sparkplug import messages
 from iot_platform.telemetry.decode.sparkplug.births import Owner
@@ -30,7 +33,7 @@ class SparkplugCodec(Codec):
             raise Rejection(Reason.NUL_CHARACTER, "U+0000 in the topic; the database can not hold it")
         owner = Owner(tenant, project)
         messages.note(record.births, topic, payload, message, owner=owner, at=record.at)
-        found = messages.points(record.births, topic, message, record.at)
+        found = islice(messages.points(record.births, topic, message, record.at), MAX_MEASUREMENTS + 1)
         return Points([Reading(point.metric, point.value, point.time, is_historical=point.is_historical) for point in found])
 
 

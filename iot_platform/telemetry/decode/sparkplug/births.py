@@ -200,11 +200,11 @@ class Births:
             session.take(birth)
         return session
 
-    def take(self, birth: Birth) -> None:
-        """A birth that comes by."""
+    def take(self, birth: Birth) -> bool:
+        """A birth that comes by; whether it is new (see Session.take)."""
         session = self.session(birth.node, birth.at)
         if not session.take(birth):
-            return
+            return False
         self._found.born.append(birth)
         if self._replays:
             key = (birth.node, birth.at.partition)
@@ -212,6 +212,7 @@ class Births:
             del self._sessions[key]
         else:
             session.start, session.until = birth.at.place, NEVER
+        return True
 
     def count(self, node: str, owner: Owner, at: Place, seq: int | None, *, is_nbirth: bool, bd_seq: int | None) -> None:
         """Follow the sequence numbers of a message that carries one. A number that was there before is a redelivery; of a number far

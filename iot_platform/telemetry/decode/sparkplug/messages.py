@@ -14,6 +14,8 @@ from iot_platform.telemetry.decode.sparkplug.topics import MessageType, Sparkplu
 from iot_platform.telemetry.decode.sparkplug.values import DATASET, LAST, TEMPLATE, fail, table_of, value_of
 
 BD_SEQ: Final = "bdSeq"
+MAX_DEFINITIONS: Final = 100_000
+"""Of one birth: more than any PLC has, and they are kept."""
 
 
 class Point(NamedTuple):
@@ -37,14 +39,15 @@ def parse(payload: bytes) -> Any:
 
 def note(births: Births, topic: SparkplugTopic, payload: bytes, message: Any, *, owner: Owner, at: Place) -> None:
     """Tell `births` of a message: definitions and sequence numbers count even where its values are refused. Raises Rejection."""
+    is_new = True
     if topic.type.is_birth:
         digest = hashlib.sha256(payload).digest()
-        births.take(Birth(topic.node, topic.device, owner, at, digest, _bd_seq(message), _definitions(message)))
+        is_new = births.take(Birth(topic.node, topic.device, owner, at, digest, _bd_seq(message), _definitions(message)))
     if topic.type is MessageType.NDEATH:
         births.died(topic.node, owner, at, _bd_seq(message))
     else:
-        seq = message.seq if message.HasField("seq") else None
-        births.count(topic.node, owner, at, seq, is_nbirth=topic.type is MessageType.NBIRTH, bd_seq=_bd_seq(message))
+        seq = message.seq if message.HasField("seq") and is_new else None
+        births.count(topic.node, owner, at, seq, is_nbirth=is_new and topic.type is MessageType.NBIRTH, bd_seq=_bd_seq(message))
 
 
 def points(births: Births, topic: SparkplugTopic, message: Any, at: Place) -> Iterator[Point]:
@@ -68,6 +71,8 @@ def points(births: Births, topic: SparkplugTopic, message: Any, at: Place) -> It
 
 
 def _definitions(message: Any) -> tuple[Definition, ...]:
+    if len(message.metrics) > MAX_DEFINITIONS:
+        raise Rejection(Reason.TOO_MANY_VALUES, f"a birth of {len(message.metrics)} metrics; at most {MAX_DEFINITIONS} are taken")
     definitions = []
     for metric in message.metrics:
         if not metric.name:
