@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from iot_platform.audit.totals import Totals
+from iot_platform.diagnostics.trace import follow
 from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
@@ -63,6 +64,8 @@ def test_aliases_outlive_drains_and_change_with_births(settings: Settings, feed:
     ]  # fmt: skip
     assert quarantined(settings) == [("no_birth", 1)]
     check_books(settings)
+    traced = [(item["metric"], item["value"], item["state"]) for item in follow(settings, 0, 2).measurements]
+    assert traced == [("temp", 10.0, "present")]
     before = query(settings, "SELECT m::text FROM measurement m ORDER BY 1")
     assert Replay(settings, Selection()).run().measurements == 0  # each message by the births before it, in any order
     assert query(settings, "SELECT m::text FROM measurement m ORDER BY 1") == before
@@ -111,6 +114,30 @@ def test_data_before_its_birth_waits_and_a_replay_decodes_it(settings: Settings,
     tally = Replay(settings, Selection(quarantined=True, reasons=("no_birth",))).run()
     assert (tally.moved, tally.measurements) == (1, 1)
     assert values(settings) == [("node", "temp", 1.0), ("node", "temp", 2.0), ("node", "named", 3.0)]
+    check_books(settings)
+
+
+def test_a_codec_set_later_reads_births_and_data_in_their_order(settings: Settings, feed: Feed) -> None:
+    """Quarantined births define too, once they are read; and the drain goes on from them."""
+    for turn, names in enumerate((("x", "y"), ("y", "x"))):
+        born = [metric(float(turn), name=name, alias=alias) for alias, name in enumerate(names)]
+        feed.send(nbirth(*born, bd_seq=turn), topic=topic("NBIRTH"))
+        feed.send(payload(1, metric(10.0 + turn, alias=0)), topic=topic("NDATA"))
+    feed.flush()
+    drain(settings.model_copy(update={"topic_codecs": ()}))
+    assert quarantined(settings) == [("topic_mismatch", 4)]
+    one_by_one = settings.model_copy(update={"drain_batch_records": 1})
+    assert Replay(one_by_one, Selection(quarantined=True), dry_run=True).run().moved == 4
+    assert query(settings, "SELECT count(*) FROM sparkplug_birth") == [(0,)]
+    assert Replay(one_by_one, Selection(quarantined=True)).run().moved == 4
+    feed.send(payload(2, metric(20.0, alias=1)), topic=topic("NDATA"))
+    feed.flush()
+    drain(settings)
+    assert quarantined(settings) == []
+    assert values(settings) == [
+        ("node", "x", 0.0), ("node", "y", 0.0), ("node", "x", 10.0), ("node", "x", 1.0), ("node", "y", 1.0), ("node", "y", 11.0),
+        ("node", "x", 20.0),
+    ]  # fmt: skip
     check_books(settings)
 
 

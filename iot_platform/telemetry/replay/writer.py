@@ -7,6 +7,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.locks import lock_key
+from iot_platform.telemetry.decode.sparkplug.births import BatchBirths
 from iot_platform.telemetry.drain import sparkplug, stage
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.measurements import MeasurementWriter, note_latest
@@ -120,7 +121,7 @@ class ReplayWriter:
             _write_rows(cursor, work)
             note_unpunctual(cursor, values, work.result, None)
             note_connections(cursor, work.plan)
-            sparkplug.write(cursor, work.plan.decoded.births)
+            sparkplug.write(cursor, _births(work))
             keys = batch_counts.write(cursor, self._names, work)
         tally = work.tally()
         if not keys:
@@ -155,6 +156,13 @@ def _write_rows(cursor: Cursor, work: Work) -> None:
         copy(cursor, copy_messages, messages)
     if quarantine := quarantine_rows(plan, np.flatnonzero(work.restore & plan.is_bad).tolist()):
         copy(cursor, QUARANTINE, quarantine)
+
+
+def _births(work: Work) -> BatchBirths:
+    """Those of the records that are worked on: what went with its tenant does not come back."""
+    found = work.plan.decoded.births
+    places = set(work.places(work.leave | work.staying | work.restore | work.stored)) if found.born else set()
+    return found._replace(born=[birth for birth in found.born if (birth.at.partition, birth.at.place) in places])
 
 
 def _new_reasons(work: Work) -> dict[str, object]:
