@@ -30,16 +30,17 @@ def test_an_nbirth_ends_what_was_defined_before() -> None:
     births.take(birth(2, "x", device="d"))
     assert (name(births, 3, 1), name(births, 3, 0, "d"), name(births, 3, 0)) == ("b", "x", "a")
     births.take(birth(4, "c"))
-    assert (name(births, 5, 0), name(births, 5, 1), name(births, 5, 0, "d")) == ("c", None, "c")
+    assert (name(births, 5, 0), name(births, 5, 1), name(births, 5, 0, "d")) == ("c", None, None)
 
 
 def test_an_alias_of_another_device_counts_where_only_one_has_it() -> None:
     births = Births()
     births.take(birth(1, "a"))
     births.take(birth(2, "a", "b", device="d"))
-    assert (name(births, 3, 1, "e"), name(births, 3, 1)) == ("b", "b")
-    births.take(birth(4, "a", "c", device="f"))
-    assert (name(births, 5, 1, "e"), name(births, 5, 1, "d"), name(births, 5, 1, "f")) == (None, "b", "c")
+    births.take(birth(3, "z", device="e"))
+    assert (name(births, 4, 1, "e"), name(births, 4, 1), name(births, 4, 1, "unborn")) == ("b", "b", None)
+    births.take(birth(5, "a", "c", device="f"))
+    assert (name(births, 6, 1, "e"), name(births, 6, 1, "d"), name(births, 6, 1, "f")) == (None, "b", "c")
 
 
 def test_a_birth_that_is_delivered_again_changes_nothing() -> None:

@@ -124,14 +124,16 @@ class Session:
         return True
 
     def find(self, device: str, alias: int | None, name: str | None) -> Definition | None:
-        """By the device's own birth, else by that of the edge node or of the only other device that has the alias."""
+        """By the own birth, which must be there; an alias that is not in it may be that of the edge node or of one other device."""
         own = self.owners.get(device)
-        if alias is not None and name is None:
-            if own is not None and alias in own.by_alias:
-                return own.by_alias[alias]
-            found = {metrics.by_alias[alias] for metrics in self.owners.values() if alias in metrics.by_alias}
-            return found.pop() if len(found) == 1 else None
-        return own.by_name.get(name) if own is not None and name is not None else None
+        if own is None:
+            return None
+        if name is not None or alias is None:
+            return own.by_name.get(name or "")
+        if alias in own.by_alias:
+            return own.by_alias[alias]
+        found = {metrics.by_alias[alias] for metrics in self.owners.values() if alias in metrics.by_alias}
+        return found.pop() if len(found) == 1 else None
 
 
 class BatchBirths(NamedTuple):
