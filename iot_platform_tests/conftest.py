@@ -19,7 +19,7 @@ from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
 
-KEPT = ("IOT_CACHE_DIR", "IOT_TEST_EXAMPLES", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
+KEPT = ("IOT_CACHE_DIR", "IOT_TEST_EXAMPLES", "IOT_TEST_BROKERS_REPORT", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
 for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
