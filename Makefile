@@ -43,6 +43,10 @@ test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
 test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OUTAGE_SECONDS: long outages, 60 unless set; IOT_DRILL_ROUNDS: power cuts, 10; IOT_DRILL_SEED)
 	@$(PYTEST) iot_platform_tests/fault -m "fault or not fault" $(ARGS)
 
+.PHONY: test-brokers
+test-brokers: bootstrap ## The ingest daemon on every MQTT broker of docs/brokers.md, from packages; most of an hour (ARGS="-k hivemq"; IOT_TEST_BROKERS_REPORT=file)
+	@$(PYTEST) iot_platform_tests/brokers -m brokers $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed, one that stays away, rolling restart; about ten minutes
 	@$(IOT) drill run cluster

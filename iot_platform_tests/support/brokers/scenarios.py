@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.drills.rig.proxy import LOOPBACK, Proxy
 from iot_platform.settings import Settings
 from iot_platform_tests.support.brokers.observed import Observed
@@ -119,16 +118,15 @@ class Rig:
     def _daemon(self, name: str) -> Daemon:
         folder = self.folder / name
         folder.mkdir()
-        chosen = {"mqtt_protocol": self.protocol} if "mqtt_protocol" in IngestSettings.model_fields else {}
         settings: dict[str, object] = {
             "mqtt_url": f"mqtt://{LOOPBACK}:{self.proxy.port}",
             "mqtt_topic_filter": f"{self.topic}/#",
+            "mqtt_protocol": self.protocol,
             "kafka_bootstrap_servers": self.settings.kafka_bootstrap_servers,
             "kafka_topic": self.settings.kafka_topic,
             "kafka_dead_letter_topic": self.settings.kafka_dead_letter_topic,
             "ingest_client_id": f"{self.settings.kafka_topic}-{name}",
             "ingest_spool_after_seconds": 0.5,
-            **chosen,
         }
         return Daemon(folder, **settings)
 
