@@ -40,7 +40,7 @@ class Bridge:
         accounting: Accounting,
         receive_clock: ReceiveClock,
         *,
-        on_resent: Callable[[int], object],
+        on_resent: Callable[[int], object] = lambda _count: None,
         files: BrokerFiles | None = None,
         silence: Silence | None = None,
         probes: Probes | None = None,

@@ -314,8 +314,8 @@ def test_a_problem_says_what_is_known_and_names_the_setting(
         (only(V311, close), "3.1.1"),
         (close, "before CONNACK: is this an MQTT port, does it speak MQTT 5?"),
         (refuse_version, "does not speak MQTT 5 (IOT_MQTT_PROTOCOL"),
-        (connack(0x86), "(IOT_MQTT_URL: user and password)"),
-        (only(V311, close, connack(4)), "(IOT_MQTT_URL: user and password)"),
+        (connack(0x86), "(IOT_MQTT_URL: user and password"),
+        (only(V311, close, connack(4)), "(IOT_MQTT_URL: user and password"),
     ],
 )
 def test_iot_doctor_finds_out_the_version_or_says_the_same(script: Script, found: str) -> None:
