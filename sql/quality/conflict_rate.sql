@@ -19,7 +19,8 @@ WITH hour AS (
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
     kafka_partition, kafka_offset, severity, clear_seconds, hold_seconds)
 SELECT c.tenant_id, c.project_id, '', '', true, round(c.share::numeric, 4), s.threshold, c.hour, c.hour + interval '1 hour',
-       c.conflicts || ' of ' || c.measurements || ' measurements contradict another one of their series and time: one of the two is not stored'
+       c.conflicts || ' of ' || c.measurements
+           || ' measurements contradict another one of their series and time: one of the two is not stored'
            || coalesce(', such as ' || (c.example ->> 'stored') || ' and not ' || (c.example ->> 'said') || ' of '
                || (c.example ->> 'metric'), ''),
        c.example, (c.example ->> 'kafka_partition')::integer, (c.example ->> 'kafka_offset')::bigint,
