@@ -6,6 +6,7 @@ paho spends 15-20 µs on a PUBLISH, this 2. paho keeps the session: CONNECT, SUB
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 
 from ingest_daemon.errors import ProtocolError
@@ -20,7 +21,8 @@ PUBLISH, PUBREL = 0x30, 0x62
 
 DUP, QOS_2 = 0x08, 0x04
 """Bits of a PUBLISH packet's first byte."""
-BY_PUBREC = 0x1_0000
+PUBACK, PUBREC = 0x4002_0000, 0x5002_0000  # the whole packet as a number; the packet id is added
+BY_PUBREC = PUBREC - PUBACK
 """Added to the packet id of a QoS 2 message where it stands for the acknowledgement."""
 
 Message = tuple[int, bytes, int, bytes]
@@ -92,11 +94,7 @@ class FrameSocket:
     # -- what the daemon's loop calls --------------------------------------------------------------------------
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Queue a PUBACK for each, or a PUBREC where BY_PUBREC was added, in this order."""
-        packets = [
-            b"@\x02" + packet_id.to_bytes(2, "big") if packet_id < BY_PUBREC else b"P\x02" + (packet_id - BY_PUBREC).to_bytes(2, "big")
-            for packet_id in packet_ids
-        ]
-        self.send(b"".join(packets))
+        self.send(struct.pack(f"!{len(packet_ids)}I", *[PUBACK + packet_id for packet_id in packet_ids]))
 
     @property
     def want_write(self) -> bool:

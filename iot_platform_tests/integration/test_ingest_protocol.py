@@ -14,7 +14,7 @@ from ingest_daemon.errors import UnsafeBrokerError
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
-from ingest_daemon.transport import Message
+from ingest_daemon.transport import BY_PUBREC, Message
 from iot_platform.local import probes
 from iot_platform.settings import Settings as PlatformSettings
 from iot_platform_tests.support.servers.mqtt_script import (
@@ -67,7 +67,7 @@ class Driven:
         found = session.receive(100, readable=session.wait(0.01, 100))
         self.messages += found
         if self.acknowledging:
-            session.acknowledge([packet_id + (0x1_0000 if first & 4 else 0) for first, _, packet_id, _ in found])
+            session.acknowledge([packet_id + (BY_PUBREC if first & 4 else 0) for first, _, packet_id, _ in found])
         session.serve()
         if session.problem and session.problem not in self.problems:
             self.problems.append(session.problem)
