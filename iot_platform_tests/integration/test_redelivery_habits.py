@@ -112,14 +112,14 @@ def unmarked(settings: Settings, topic: str = "") -> Counter[tuple[str, bytes]]:
 def test_second_copies_and_only_they_are_marked(field: Field, killer: Killer) -> None:
     field.daemon.start()
     field.readings(200)
-    field.without_pubacks(60)
+    field.without_pubacks(90)
     field.daemon.kill()
     field.broker.cut()
     field.readings(20)
     field.daemon.start(ready=False)
     field.back()
     field.all_acknowledged()
-    field.without_pubacks(60)  # and once more, on a connection that breaks under a daemon that lives
+    field.without_pubacks(90)  # and once more, on a connection that breaks under a daemon that lives
     field.broker.cut()
     field.back()
     field.all_acknowledged()
@@ -140,7 +140,7 @@ def test_second_copies_and_only_they_are_marked(field: Field, killer: Killer) ->
     killer.kill(DRAIN, field.settings.model_copy(update={"drain_batch_records": 50}), "before_commit", CLAIM, 3)
     drain(field.settings)
     assert unmarked(field.settings) == field.published
-    assert query(field.settings, "SELECT count(duplicate_of) >= %s FROM message", 2 * min(60, field.broker.habit.window)) == [(True,)]
+    assert query(field.settings, "SELECT count(duplicate_of) >= %s FROM message", 2 * min(90, field.broker.habit.window)) == [(True,)]
     check_books(field.settings)
 
 
@@ -178,7 +178,9 @@ def test_what_comes_again_on_the_same_connection_is_marked(field: Field) -> None
     field.daemon.start()
     field.readings(10)
     field.without_pubacks(30)
+    eventually(lambda: field.daemon.metric("messages_in_flight") == 0)  # what is in flight still is left out
     field.broker.resend()
+    eventually(lambda: field.daemon.metric("messages_redelivered_total") == 30 and field.daemon.metric("messages_in_flight") == 0)
     field.broker.swallow = False
     field.broker.resend()
     field.all_acknowledged()
