@@ -108,6 +108,8 @@ class Accounting:
         self._problem: str | None = None
         self._unsynced = True
         self._totals = Totals()
+        self.recovered: dict[int, tuple[int, int]] = {}
+        """Of each connection that an earlier process left unfinished: up to which sequence it was settled, and the last one recorded."""
         self._file = AccountingFile(folder / file_name("accounting", client_id), _TOTALS.size + CAPACITY * _ENTRY.size)
         self._finished = ConnectionHistory(folder / f"{file_name('connections', client_id)}.sqlite")
         self._load()
@@ -130,6 +132,7 @@ class Accounting:
         for index in range(self._totals.entries):
             number, opened, received, settled, certain, _ = _ENTRY.unpack_from(body, _TOTALS.size + index * _ENTRY.size)
             self._entries[number] = _Entry(number, opened, received, settled, certain, open=False, final=True)
+            self.recovered[number] = (settled, received)
 
     def _recover(self, found: int) -> None:
         t = self._totals
@@ -206,7 +209,7 @@ class Accounting:
             return
         with self._lock:
             self._oldest = oldest_spooled
-            again = min(turn.redelivered, t.awaiting)
+            again = min(turn.resumed, t.awaiting)
             t.awaiting -= again
             t.received += turn.received - again
             t.redelivered += turn.redelivered

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from zlib import crc32
 
 import structlog
 
@@ -11,17 +12,20 @@ from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.inflight import Connection, InFlight, Pending, Settled
 from ingest_daemon.probe import PAYLOAD_BYTES, Probes
 from ingest_daemon.receive_clock import ReceiveClock
+from ingest_daemon.redelivery import Redelivery
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.silence import Silence
 from ingest_daemon.sink import Sink
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import BY_PUBREC, DUP, QOS_2, Message
+from ingest_daemon.unacknowledged import NO_ORIGIN, REPEATS_SAME, Receipt, Unacknowledged
 
 TURN_MESSAGES = 300  # without a bound per turn a fast broker starves acknowledgements and keepalive
 BUSY_SECONDS, STUCK_SECONDS, IDLE_SECONDS = 0.002, 0.05, 0.25
 GROWING_SECONDS = 0.0005  # so long after a message none has followed: the broker waits for our acknowledgement, or for devices
 STUCK_AFTER_SECONDS = 1.0
+SEEDS_BYTES = 8 * 1024 * 1024  # of topics whose checksums are kept
 CALM_SECONDS = 10.0  # so long, new certificates wait for what is in flight
 HEALTHY_SECONDS = 45.0  # longer than any blocking step: name look-up, TCP and TLS set-up, replacing a producer
 
@@ -62,7 +66,11 @@ class Bridge:
         self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
         self._connection: Connection | None = None
         self._in_flight = in_flight
-        self._received = self._redelivered = 0
+        self._unacknowledged = Unacknowledged(state.unacknowledged_file)
+        self._redelivery = Redelivery(state, self._unacknowledged, settings.ingest_in_flight_window, time.monotonic)
+        self._received = self._redelivered = self._resumed = 0
+        self._seeds: dict[bytes, int] = {}  # topic → what `digest_of` begins with
+        self._seeds_bytes = 0
         self._last_settled = time.monotonic()
         self._last_turn = time.monotonic()
 
@@ -106,6 +114,7 @@ class Bridge:
         left = len(self._in_flight)
         self._session.close()
         self._sink.close()
+        self._unacknowledged.close()
         return left
 
     def _drain(self, force: Callable[[], bool]) -> None:
@@ -129,7 +138,8 @@ class Bridge:
     def _room(self) -> int:
         if self._renew_by or self._in_flight.payload_bytes >= self._settings.ingest_in_flight_bytes:
             return 0
-        return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - len(self._in_flight))
+        taken = len(self._in_flight) + self._redelivery.held
+        return min(TURN_MESSAGES, self._settings.ingest_in_flight_window - taken)
 
     def _turn(self, limit: int) -> None:
         pause, reports = self._pause_seconds(), 0.0
@@ -140,15 +150,19 @@ class Bridge:
         messages, last_received_us = self._session.receive(limit, readable=readable), 0
         if messages:
             self._silence.heard()
-            last_received_us = self._accept(self._without_resent(messages))
         elif not self._session.subscribed:
             self._silence.deaf()
+        if admitted := self._redelivery.admit(messages):
+            last_received_us = self._accept(self._without_resent(admitted))
         self._grew = bool(messages)
         self._sink.poll(0.0 if messages else reports)
         settled = self._in_flight.settle(self._connection)
         # Before anything of it can be acknowledged or deleted: a kill must find it counted.
         self._record(last_received_us, settled)
-        self._session.acknowledge(settled.packet_ids)
+        if (connection := self._connection) is not None:
+            sequence = settled.last.get(connection.number, 0)
+            self._redelivery.passed(sequence, self._session.proven)
+            self._session.acknowledge(settled.packet_ids, sequence)
         self._sink.push()
         self._session.serve()
         self._last_turn = time.monotonic()
@@ -161,23 +175,66 @@ class Bridge:
         if connection is None or not messages:
             return 0  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
         received_at_us = self._receive_clock.take(len(messages))
-        number, client_id = connection.number, self._client_id
-        pack, add, send = envelope.pack, self._in_flight.add, self._sink.send
-        before = connection.sequence
+        number, client_id, known = connection.number, self._client_id, self._redelivery
+        pack, candidates, settled, ids = envelope.pack, known.candidates, known.settled, known.ids
+        before, seeds, first_us = connection.sequence, self._seeds, received_at_us
+        taken: list[Pending] = []
+        marks: list[int] = []
         for first, topic, packet_id, payload in messages:
             if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
                 self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, topic, payload)
                 continue
             connection.sequence = sequence = connection.sequence + 1
             header = pack(first, packet_id, received_at_us, number, sequence, client_id)
-            pending = Pending(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, sequence, topic, payload, header)
+            if (seed := seeds.get(topic)) is None:
+                seed = self._seed(topic)
+            digest, origin = crc32(payload, seed ^ first & 1), NO_ORIGIN  # `digest_of`: a call, and the topic anew, cost
+            if first & DUP or ids[packet_id] > settled or digest in candidates:
+                if ids[packet_id] > before:  # of the same turn
+                    self._unacknowledged.write(before + 1, marks, range(first_us, received_at_us))
+                header, origin = self._recognised(header, first, packet_id, digest)
+            if packet_id:
+                ids[packet_id] = sequence
+            marks.append(digest << 32 | packet_id << 16 | origin)
+            taken.append(Pending(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, sequence, topic, payload, header))
+            received_at_us += 1
+        if not taken:
+            return 0
+        # Before Kafka can have any of them: a kill must find them remembered.
+        self._unacknowledged.write(before + 1, marks, range(first_us, received_at_us))
+        add, send = self._in_flight.add, self._sink.send
+        for pending in taken:
             add(pending)
             send(pending)
-            received_at_us += 1
-            if first & DUP:
-                self._redelivered += 1
         self._received += connection.sequence - before
-        return received_at_us - 1 if connection.sequence > before else 0
+        return received_at_us - 1
+
+    def _seed(self, topic: bytes) -> int:
+        self._seeds_bytes += len(topic) + 100
+        if self._seeds_bytes > SEEDS_BYTES:
+            self._seeds.clear()
+            self._seeds_bytes = len(topic)
+        seed = self._seeds[topic] = crc32(topic)
+        return seed
+
+    def _recognised(self, header: bytes, first: int, packet_id: int, digest: int) -> tuple[bytes, int]:
+        """Header and origin of a message that may have come before."""
+        redelivery, sequence = self._redelivery, self._connection.sequence if self._connection is not None else 0
+        receipts: tuple[Receipt, ...] = redelivery.repeated(first, packet_id, digest, sequence - 1)
+        origin = REPEATS_SAME if receipts else NO_ORIGIN
+        candidate = None if receipts else redelivery.candidate(first, packet_id, digest)
+        if candidate is not None:
+            receipts, origin = candidate.receipts, candidate.index
+            self._resumed += candidate.awaited
+        if receipts:
+            redelivery.note(sequence, receipts)
+            self._redelivered += 1
+        elif first & DUP and redelivery.known is None:  # the books of the last connection are lost: the flag is all there is
+            self._redelivered += 1
+            self._resumed += 1
+        if receipts or (first & DUP and redelivery.known is not None):
+            header = envelope.with_receipts(header, redelivery.known or 0, receipts)
+        return header, origin
 
     def _without_resent(self, messages: list[Message]) -> list[Message]:
         """Leaves out what is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 10 s) send it again.
@@ -213,6 +270,7 @@ class Bridge:
         turn = Turn(
             received=self._received,
             redelivered=self._redelivered,
+            resumed=self._resumed,
             delivered=settled.delivered,
             dead_lettered=settled.dead_lettered,
             spooled=settled.spooled,
@@ -225,7 +283,9 @@ class Bridge:
         )
         received = (connection.number, connection.sequence) if connection is not None else None
         self._accounting.record(turn, received, settled.last, sink.level.first)
-        self._received = self._redelivered = 0
+        if self._redelivery.candidates:
+            self._redelivery.expire(newer=self._received > self._redelivered, idle=not len(self._in_flight))
+        self._received = self._redelivered = self._resumed = 0
 
     # -- the session's side ------------------------------------------------------------------------------------
     def _opened(self, session_present: bool) -> None:
@@ -233,6 +293,7 @@ class Bridge:
         session_lost = not session_present and self._state.last_connection is not None
         connection = Connection(self._state.next_connection(), self._sink)
         self._accounting.opened(connection.number, session_lost=session_lost)
+        self._redelivery.opened(connection.number, resumed=session_present, books=self._accounting.recovered)
         self._connection = connection
         log.info("connected", connection=connection.number, session_present=session_present, protocol=self._session.protocol)
         if session_lost:
@@ -245,4 +306,5 @@ class Bridge:
     def _closed(self) -> None:
         if self._connection is not None:
             self._accounting.closed(self._connection.number, self._connection.sequence)
+            self._redelivery.closed()
         self._connection = None

@@ -11,7 +11,8 @@ class Turn:
     """What one turn of the loop did since the last one."""
 
     received: int  # PUBLISH packets taken
-    redelivered: int  # those with DUP among them
+    redelivered: int  # those among them that came before
+    resumed: int  # those among these that an earlier process had in flight
     delivered: int  # settled directly: Kafka's delivery report
     dead_lettered: int  # settled directly: dead-letter topic
     spooled: int  # settled by the spool's fsync

@@ -15,7 +15,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Totals], int]], ...] = (
     ("messages_received", "PUBLISH packets received, redelivered ones included.", lambda t: t.received),
     ("messages_delivered", "Messages in the Kafka topic.", lambda t: t.delivered),
     ("messages_dead_lettered", "Messages in the dead-letter topic.", lambda t: t.dead_lettered),
-    ("messages_redelivered", "Received messages that the broker marked DUP.", lambda t: t.redelivered),
+    ("messages_redelivered", "Received messages that were recognised as sent again by the broker.", lambda t: t.redelivered),
     (
         "messages_given_up",
         "Messages that were unacknowledged when the daemon died and that the broker will not send again.",

@@ -24,7 +24,7 @@ from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.subscriptions import Subscriptions
 from ingest_daemon.tls_causes import tls_cause
-from ingest_daemon.transport import FrameSocket, Message
+from ingest_daemon.transport import PINGREQ, FrameSocket, Message
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.5, 30.0
 STABLE_SECONDS = 30.0  # a connection that lived this long resets the back-off
@@ -33,7 +33,8 @@ FIRST_ASK_SECONDS, LAST_ASK_SECONDS = 0.5, 30.0  # until a refused SUBSCRIBE goe
 # Some brokers (mochi 2.7) refuse a SUBSCRIBE whose packet identifier one of their own messages in flight has; they number these from 1.
 LOWEST_SUBSCRIBE_ID, LAST_ID = 0x8000, 0xFFFF
 MISC_INTERVAL_SECONDS = 0.25
-PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
+PROOF_INTERVAL_SECONDS = 1.0
+DISCONNECT = b"\xe0\x00"
 KEEPALIVE_TIMEOUT, PROTOCOL_ERROR = 0x8D, 0x82  # paho's own reasons, of a connection that ended without DISCONNECT
 
 log = structlog.get_logger("ingest.mqtt")
@@ -83,6 +84,11 @@ class Session:
         self._next_attempt = 0.0
         self._short_lives = 0  # connections in a row that subscribed and were lost before they were stable
         self._connected_at = self._next_misc = self._quiet_until = self._last_ping = 0.0
+        self._acknowledged = 0
+        self._proof: tuple[int, int] | None = None  # the PINGREQ whose answer proves, and up to which sequence
+        self._next_proof = 0.0
+        self.proven = 0
+        """Up to this sequence of the connection the broker has certainly read our acknowledgements."""
         self._stage = _Stage.NONE
         self._asked_at = 0.0
         self._ask_again_at: float | None = None  # when a refused SUBSCRIBE goes out again
@@ -194,10 +200,12 @@ class Session:
             self._give_up(f"protocol error: {error}")
             return []
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
-        """Queue one PUBACK per packet id (PUBREC: see `transport.BY_PUBREC`), in this order."""
+    def acknowledge(self, packet_ids: list[int], sequence: int) -> None:
+        """Queue one PUBACK per packet id (PUBREC: see `transport.BY_PUBREC`), in this order; the last one is that of the message with this
+        sequence."""
         if packet_ids and self._transport is not None and not self._transport.closed:
             self._transport.acknowledge(packet_ids)
+            self._acknowledged = sequence
 
     def serve(self) -> None:
         """Write what is queued, and keep the connection alive; call once per turn."""
@@ -207,12 +215,24 @@ class Session:
         now = time.monotonic()
         if not transport.closed and now >= self._next_misc:
             self._next_misc = now + MISC_INTERVAL_SECONDS
+            self._prove(transport, now)
             self._keep_alive(transport, now)
             self._follow_filters(now)
         if not transport.closed:
             if self._client.want_write():
                 self._client.loop_write()
             transport.flush()
+
+    def _prove(self, transport: FrameSocket, now: float) -> None:
+        """A broker reads what we send in order: the answer to a PINGREQ proves that it has the acknowledgements before that."""
+        if self._proof is not None and transport.pings_answered >= self._proof[0]:
+            self.proven, self._proof = self._proof[1], None
+        # Answers carry no number: only one that nothing else waits for is ours.
+        idle = self._proof is None and transport.pings_sent == transport.pings_answered
+        if idle and self._acknowledged > self.proven and now >= self._next_proof:
+            self._next_proof = now + PROOF_INTERVAL_SECONDS
+            transport.send(PINGREQ)
+            self._proof = transport.pings_sent, self._acknowledged
 
     def _keep_alive(self, transport: FrameSocket, now: float) -> None:
         if self._stage is _Stage.CONNECT_SENT:
@@ -275,6 +295,7 @@ class Session:
         self._choice.learn(Answer.CONNACK)
         self._remember_protocol()
         self._session_present = flags.session_present
+        self._acknowledged, self._proof, self.proven = 0, None, 0
         try:
             self._on_open(flags.session_present)
         except SettingsError as error:  # the disk is full, say: without a connection number nothing may be taken

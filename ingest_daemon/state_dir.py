@@ -1,4 +1,4 @@
-"""What the daemon remembers across restarts, per MQTT client id: the last connection number, its subscriptions, the MQTT version."""
+"""What the daemon remembers across restarts, per MQTT client id: the last connection number, its subscriptions, MQTT version, habit."""
 
 import contextlib
 import fcntl
@@ -42,6 +42,8 @@ class StateDir:
         self._subscription_file = folder / file_name("subscription", client_id)
         self.rhythm_file = folder / file_name("rhythm", client_id)
         self._protocol_file = folder / file_name("protocol", client_id)
+        self._habit_file = folder / file_name("habit", client_id)
+        self.unacknowledged_file = folder / file_name("unacknowledged", client_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.absolute().parents:
@@ -59,6 +61,7 @@ class StateDir:
         self.last_connection = self._read_number()
         self.subscriptions = _subscriptions(read(self._subscription_file))
         """All that the broker may hold for us; None before the first one."""
+        self.habit = read(self._habit_file) or None
 
     def _read_number(self) -> int | None:
         text = read(self._number_file)
@@ -102,6 +105,12 @@ class StateDir:
         """Note that this broker accepted us in this MQTT version. Raises SettingsError when the disk won't."""
         if read(self._protocol_file) != f"{version} {address}":
             write(self._protocol_file, f"{version} {address}")
+
+    def remember_habit(self, habit: str | None) -> None:
+        """Note what was learnt of the MQTT broker. Where the disk won't, it is known until the process ends."""
+        self.habit = habit
+        with contextlib.suppress(SettingsError):
+            write(self._habit_file, habit or "")
 
     def close(self) -> None:
         """Give up the lock."""

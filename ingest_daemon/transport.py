@@ -17,9 +17,10 @@ RECEIVE_BYTES = 256 * 1024
 PAUSED_BUFFER_BYTES = 64 * 1024
 CLOSE_TIMEOUT_SECONDS = 1.0
 GREETING_BYTES = 64  # kept of what the broker says first
-PUBLISH, PUBREL = 0x30, 0x62
+PUBLISH, PUBREL, PINGRESP = 0x30, 0x62, 0xD0
+PINGREQ = b"\xc0\x00"
 
-DUP, QOS_2 = 0x08, 0x04
+DUP, QOS_2, RETAIN = 0x08, 0x04, 0x01
 """Bits of a PUBLISH packet's first byte."""
 PUBACK, PUBREC = 0x4002_0000, 0x5002_0000  # the whole packet as a number; the packet id is added
 BY_PUBREC = PUBREC - PUBACK
@@ -51,6 +52,7 @@ class FrameSocket:
         self.blocked = False  # a PUBLISH waits at the head, and the last call was not allowed to take it
         self.failed_tls = False  # whether TLS ended it: `ending` says why
         self.heard = False  # bytes have come since the connection's watch set this back
+        self.pings_sent = self.pings_answered = 0
         self.greeting = b""  # the first bytes that came
         self.ending = "the broker closed the connection"  # what ended it, once it has ended
 
@@ -70,6 +72,7 @@ class FrameSocket:
         if self.closed:
             raise BrokenPipeError
         self._output += data
+        self.pings_sent += data == PINGREQ
         return len(data)
 
     def fileno(self) -> int:
@@ -225,6 +228,7 @@ class FrameSocket:
                         continue
                     if taken:
                         break
+                    self.pings_answered += first == PINGRESP
                     self._control += data[position:end]
                     position = end
                     self._on_control()

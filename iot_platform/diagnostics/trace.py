@@ -236,6 +236,8 @@ def describe(message: "Message") -> dict[str, Any]:
             "client_id": client, "connection_number": number, "sequence": int(envelope.sequence[0]),
             "packet_id": int(envelope.packet_id[0]), "dup": bool(flags & 1), "retain": bool(flags & 2), "qos": flags >> 2 & 3,
         }  # fmt: skip
+        if (named := envelope.receipts.get(0)) is not None and named.earlier:
+            record["header"]["earlier_receipts"] = ", ".join(f"{number}/{sequence}" for number, sequence, _ in named.earlier)
     return record
 
 

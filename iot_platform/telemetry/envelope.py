@@ -1,7 +1,8 @@
 """Reads the header `iot` that the ingest daemon puts on every Kafka record (ingest_daemon/envelope.py writes it)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -9,10 +10,13 @@ import numpy.typing as npt
 
 HEADER: Final = "iot"
 VERSION: Final = 1
+VERSION_WITH_RECEIPTS: Final = 2
 LAYOUT: Final = np.dtype(
     [("version", "u1"), ("flags", "u1"), ("packet_id", ">u2"), ("received_at", ">i8"), ("connection_number", ">i8"), ("sequence", ">u8")]
 )
 """`struct` format !BBHqqQ; the MQTT client id (UTF-8) follows."""
+_KNOWN: Final = struct.Struct("!qB")
+_RECEIPT: Final = struct.Struct("!qQq")
 DUP: Final = 1
 RETAIN: Final = 2
 MAX_CLIENT_ID_BYTES: Final = 1024
@@ -23,6 +27,15 @@ LATEST: Final = 4_102_444_800_000_000
 
 Connection = tuple[str, int]
 """MQTT client id and connection number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """What version 2 of a header says: the same message came before in these receipts, oldest first, each of which may be in Kafka
+    (connection number, sequence, receive time in µs); of its connections up to `known` the daemon can tell nothing more."""
+
+    known: int
+    earlier: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(slots=True)
@@ -36,6 +49,7 @@ class Envelopes:
     sequence: npt.NDArray[np.int64]
     connection: npt.NDArray[np.int32]  # index into connections, -1 where not readable
     connections: list[Connection]
+    receipts: Mapping[int, Receipts] = field(default_factory=dict)  # of the rows that have version 2
 
 
 def unpack(headers: Sequence[bytes | None], kafka_time: Callable[[int], int]) -> Envelopes:
@@ -46,9 +60,15 @@ def unpack(headers: Sequence[bytes | None], kafka_time: Callable[[int], int]) ->
     fixed = b"".join([header[:size] if header is not None and len(header) >= size else blank for header in headers])
     columns = np.frombuffer(fixed, LAYOUT)
     received_at = columns["received_at"].astype(np.int64)
-    readable = (columns["version"] == VERSION) & (received_at >= EARLIEST) & (received_at < LATEST)
-    readable &= (columns["sequence"] < 1 << 63) & (columns["connection_number"] >= 0)
     clients = [header[size:] if header is not None else b"" for header in headers]
+    receipts: dict[int, Receipts] = {}
+    readable = columns["version"] == VERSION
+    for row in np.flatnonzero(columns["version"] == VERSION_WITH_RECEIPTS).tolist():
+        if (split := _receipts(clients[row])) is not None:
+            receipts[row], clients[row] = split
+            readable[row] = True
+    readable &= (received_at >= EARLIEST) & (received_at < LATEST)
+    readable &= (columns["sequence"] < 1 << 63) & (columns["connection_number"] >= 0)
     if too_long := {client for client in set(clients) if len(client_text(client).encode()) > MAX_CLIENT_ID_BYTES}:
         readable &= np.fromiter((client not in too_long for client in clients), np.bool_, len(clients))
     connection, connections = _connections(clients, columns["connection_number"], readable)
@@ -62,7 +82,22 @@ def unpack(headers: Sequence[bytes | None], kafka_time: Callable[[int], int]) ->
         sequence=columns["sequence"].astype(np.int64),
         connection=connection,
         connections=connections,
+        receipts={row: found for row, found in receipts.items() if readable[row]},
     )
+
+
+def _receipts(rest: bytes) -> tuple[Receipts, bytes] | None:
+    """What version 2 has behind the fixed part, and the client id; None if it ends early or holds what we do not write."""
+    if len(rest) < _KNOWN.size:
+        return None
+    known, count = _KNOWN.unpack_from(rest)
+    end = _KNOWN.size + count * _RECEIPT.size
+    if len(rest) < end:
+        return None
+    earlier = tuple(_RECEIPT.iter_unpack(rest[_KNOWN.size : end]))
+    if any(number < 0 or sequence >= 1 << 63 or not EARLIEST <= received_at < LATEST for number, sequence, received_at in earlier):
+        return None
+    return Receipts(known, earlier), rest[end:]
 
 
 def _connections(

@@ -29,7 +29,32 @@ def test_both_sides_agree(*, first_byte: int, packet_id: int, received_at: int, 
     assert (written.HEADER, written.VERSION, written.DUP) == (read.HEADER, read.VERSION, read.DUP)
 
 
-@given(st.lists(st.none() | st.binary(max_size=60)))
+@given(
+    known=st.integers(0, 2**63 - 1),
+    receipts=st.lists(
+        st.tuples(st.integers(0, 2**63 - 1), st.integers(1, 2**63 - 1), st.integers(read.EARLIEST, read.LATEST - 1)), max_size=8
+    ),
+)
+def test_both_sides_agree_on_earlier_receipts(known: int, receipts: list[tuple[int, int, int]]) -> None:
+    plain = written.pack(0x3A, 7, read.EARLIEST, 5, 9, b"c")
+    header = written.with_receipts(plain, known, receipts)
+    found = read.unpack([plain, header, header[:-1], header[:30]], lambda row: row)
+    assert found.readable.tolist() == [True, True, True, False]
+    assert found.receipts[1] == read.Receipts(known, tuple(receipts))
+    assert 0 not in found.receipts
+    assert [found.connections[index] for index in found.connection[:3].tolist()] == [("c", 5), ("c", 5), ("", 5)]
+    assert (found.flags[1], found.packet_id[1], found.sequence[1], found.received_at[1]) == (found.flags[0], 7, 9, read.EARLIEST)
+
+
+def test_earlier_receipts_that_nobody_writes_make_a_header_unreadable() -> None:
+    plain = written.pack(0x3A, 7, read.EARLIEST, 5, 9, b"c")
+    wrong = [(1, 1, 2**62), (1, 1, -1), (-1, 1, read.EARLIEST), (1, 2**63, read.EARLIEST)]
+    found = read.unpack([written.with_receipts(plain, 0, [receipt]) for receipt in wrong], lambda row: row)
+    assert not found.readable.any()
+    assert not found.receipts
+
+
+@given(st.lists(st.none() | st.binary(max_size=60) | st.binary(max_size=90).map(lambda data: b"\x02" + data)))
 def test_any_bytes_are_read_or_not(headers: list[bytes | None]) -> None:
     found = read.unpack(headers, lambda row: 1000 + row)
     assert len(found.readable) == len(headers)

@@ -97,6 +97,30 @@ def test_repeats_and_redeliveries_point_to_the_same_first_copy(settings: Setting
 
 
 @pytest.mark.parametrize("batch", [1, 100])
+def test_records_point_to_the_earlier_receipts_that_their_headers_name(settings: Settings, feed: Feed, batch: int) -> None:
+    first = feed.send(b'{"n":0}', packet=1)  # 0
+    bad = feed.send(b"broken", packet=2)  # 1
+    lost = feed.send(b'{"n":0}', packet=3, lost=True)
+    feed.send(b'{"n":0}', packet=7, connection=2, earlier=[first])  # 2 → 0: neither DUP nor the packet id
+    feed.send(b"broken", packet=8, connection=2, earlier=[bad])  # 3 → 1
+    feed.send(b'{"n":5}', packet=9, connection=2, earlier=[first])  # 4: other bytes
+    feed.send(b'{"n":0}', topic=f"{TOPIC}/other", connection=2, earlier=[first])  # 5: another topic
+    twice = feed.send(b'{"n":0}', packet=1, connection=3, dup=True, earlier=[lost, first])  # 6 → 0
+    feed.send(b'{"n":0}', packet=1, connection=4, dup=True, earlier=[twice])  # 7 → 0, by way of 6
+    feed.send(b'{"n":0}', packet=1, connection=4, dup=True, earlier=[], known=3)  # 8: the daemon knows better than its flag
+    alone = feed.send(b'{"n":8}', packet=5, connection=4, earlier=[lost])  # 9: what came before never reached Kafka
+    feed.again(alone)  # 10 → 9
+    feed.send(b'{"n":0}', packet=1, connection=6, dup=True, earlier=[], known=3)  # 11 → 0: connection 4 is another daemon's
+    feed.send(b'{"n":0}', packet=1, connection=6, client="other", earlier=[first])  # 12: another client
+    feed.flush()
+    drain(settings.model_copy(update={"drain_batch_records": batch}))
+    expected = [(0, 2, 0), (0, 3, 1), (0, 6, 0), (0, 7, 0), (0, 10, 9), (0, 11, 0)]
+    assert marked(settings) == expected
+    assert measured(settings) == [0, 0, 0, 0, 5, 8]
+    check_books(settings)
+
+
+@pytest.mark.parametrize("batch", [1, 100])
 def test_what_only_looks_like_a_repeat_is_not_marked(settings: Settings, feed: Feed, batch: int) -> None:
     sent = {number: feed.send(b'{"n":%d}' % number, sequence=number) for number in (1, 2, 5, 6)}
     feed.send(b'{"n":3}', sequence=3)  # overtaken

@@ -40,7 +40,7 @@ while True:
         waiting.append((number, sequence))
         done, waiting = waiting[: (cut := chance.randrange(0, len(waiting) + 1))], waiting[cut:]
         settled = dict(done)
-        books.record(Turn(1, 0, len(done), 0, 0, 0, 0, len(waiting), 0, len(waiting), 1), (number, sequence), settled, None)
+        books.record(Turn(1, 0, 0, len(done), 0, 0, 0, 0, len(waiting), 0, len(waiting), 1), (number, sequence), settled, None)
         os.write(1, b"%d %d %d\\n" % (*(done[-1] if done else (0, 0)), len(done)))
     books.closed(number, sequence)
 """
@@ -250,8 +250,9 @@ class DaemonLife(RuleBasedStateMachine):
                 self.counted.append(message)
         self.books.record(
             plain(
-                received=self.received, redelivered=self.redelivered, **counts, unspooled=self.gone, last_received_us=1,
-                unspooled_dead_lettered=self.gone_dead, in_flight=len(self.queue), in_doubt=len(self.queue) + len(self.sent),
+                received=self.received, redelivered=self.redelivered, resumed=self.redelivered, **counts,
+                unspooled=self.gone, unspooled_dead_lettered=self.gone_dead, last_received_us=1,
+                in_flight=len(self.queue), in_doubt=len(self.queue) + len(self.sent),
             ),
             (self.number, self.sequence) if self.connected else None, settled, self.oldest,
         )  # fmt: skip

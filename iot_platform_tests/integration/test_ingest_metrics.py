@@ -46,7 +46,7 @@ def scrape(port: int) -> dict[str, tuple[str, float]]:
 def test_metrics_and_accounting_add_up(accounting: Accounting, port: int) -> None:
     assert scrape(port)["messages_received_total"] == ("counter", 0.0)
     accounting.opened(7, session_lost=True)
-    accounting.record(Turn(20, 3, 9, 1, 5, 1, 1, 5, 500, 5, 1_700_000_000_500_000), (7, 20), {7: 15}, (7, 11))
+    accounting.record(Turn(20, 3, 0, 9, 1, 5, 1, 1, 5, 500, 5, 1_700_000_000_500_000), (7, 20), {7: 15}, (7, 11))
     found = scrape(port)
     values = {name: value for name, (_, value) in found.items()}
     assert {name for name, (kind, _) in found.items() if kind == "counter"} == {

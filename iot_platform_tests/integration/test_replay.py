@@ -209,12 +209,14 @@ def test_lost_offsets_come_back_from_kafka(settings: Settings, feed: Feed, monke
     feed.again(first)
     feed.send(b'{"n": 3}', header=False)
     feed.send(b'{"n": 0}', packet=7, connection=2, dup=True)
-    for number in range(5, 30):
+    feed.send(b'{"n": 0}', packet=9, connection=3, earlier=[first])
+    for number in range(6, 30):
         feed.send(b'{"n": %d}' % number)
     feed.flush()
     drain(changed(settings, drain_batch_records=7))
+    assert query(settings, "SELECT kafka_offset, duplicate_of FROM message WHERE duplicate_of >= 0 ORDER BY 1") == [(2, 0), (4, 0), (5, 0)]
     before = contents(settings)[:6]
-    victims = "kafka_offset IN (0, 1, 2, 3, 4, 11, 29)"
+    victims = "kafka_offset IN (0, 1, 2, 3, 4, 5, 11, 29)"
     query(settings, f"DELETE FROM message WHERE {victims}")
     query(settings, f"DELETE FROM quarantine WHERE {victims}")
     query(settings, "DELETE FROM measurement WHERE value IN (0, 11)")
@@ -222,11 +224,11 @@ def test_lost_offsets_come_back_from_kafka(settings: Settings, feed: Feed, monke
     result = iot(settings, monkeypatch, "--partition", "0", "--offsets", "0:30", "--json")
     assert result.exit_code == 0, result.output
     output = json.loads(result.stdout)
-    assert (output["restored"], output["restored_bad"], output["measurements"], output["lost"]) == (7, 1, 2, 0)
+    assert (output["restored"], output["restored_bad"], output["measurements"], output["lost"]) == (8, 1, 2, 0)
     after = contents(settings)[:6]
     assert [after[index] for index in (0, 1, 2, 3, 5)] == [before[index] for index in (0, 1, 2, 3, 5)]
     noted = query(settings, "SELECT kind, messages, measurements, detail FROM ledger WHERE kind = 'replay'")
-    assert noted == [("replay", 0, 0, "restored 7")]
+    assert noted == [("replay", 0, 0, "restored 8")]
     check_books(settings)
     assert problems(settings) == []
     assert replay(settings, partition=0, first=0, last=30).restored == 0

@@ -88,10 +88,10 @@ def test_messages_in_flight_at_a_kill_are_awaited_and_redelivered_ones_take_thei
     second = books.open()
     assert answer(second)["awaiting_redelivery"] == 5
     second.opened(2, session_lost=False)
-    second.record(turn(4, received=4, redelivered=3), (2, 4), NOTHING, None)
+    second.record(turn(4, received=4, redelivered=3, resumed=3), (2, 4), NOTHING, None)
     found = answer(second)
     assert (found["received"], found["in_flight"], found["awaiting_redelivery"]) == (6, 6, 2)
-    second.record(turn(0, received=3, redelivered=3, delivered=7), (2, 7), {2: 7}, None)
+    second.record(turn(0, received=3, redelivered=3, resumed=3, delivered=7), (2, 7), {2: 7}, None)
     found = answer(second)
     assert (found["received"], found["delivered"], found["in_flight"]) == (7, 7, 0)
     assert [(c["number"], c["settled"]) for c in found["connections"]] == [(1, 0), (2, 7)]
@@ -119,7 +119,7 @@ def test_redeliveries_that_never_come_are_given_up_in_the_end(books: Books) -> N
     second.record(turn(), None, NOTHING, None)
     second.opened(2, session_lost=False)
     books.now += AWAIT_SECONDS / 2
-    second.record(turn(2, received=2, redelivered=2), (2, 2), NOTHING, None)
+    second.record(turn(2, received=2, redelivered=2, resumed=2), (2, 2), NOTHING, None)
     books.now += AWAIT_SECONDS + 1  # nothing more was read meanwhile: perhaps they are still on their way
     second.record(turn(2), None, NOTHING, None)
     assert answer(second)["awaiting_redelivery"] == 3

@@ -1,4 +1,4 @@
-"""Finds the first copy of messages that MQTT delivered again (DUP flag) after a broken connection, or that Kafka holds twice."""
+"""Finds the first copy of messages that MQTT delivered again after a broken connection, or that Kafka holds twice."""
 
 from collections.abc import Container
 from typing import Final
@@ -9,6 +9,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.duplicates.message_key import Key, key_of, stored_key
 from iot_platform.telemetry.duplicates.overtaken import Overtaken
+from iot_platform.telemetry.duplicates.receipts import EarlierReceipts
 from iot_platform.telemetry.duplicates.repeats import Repeats, Stream
 from iot_platform.telemetry.envelope import DUP, escaped
 from iot_platform.telemetry.envelope import Connection as MqttConnection
@@ -20,7 +21,7 @@ EARLIER_CONNECTIONS: Final = 16
 _CONNECTIONS: Final = """
 SELECT c.connection_number, c.connection_id, max(p.last_sequence), min(p.first_received_at), max(p.last_received_at)
 FROM mqtt_connection c JOIN mqtt_connection_partition p USING (connection_id)
-WHERE c.client_id = %s AND c.connection_number < %s
+WHERE c.client_id = %s AND c.connection_number < %s AND c.connection_number > %s
 GROUP BY c.connection_id ORDER BY c.connection_number DESC LIMIT %s"""
 _STORED: Final = """
 SELECT m.kafka_partition, m.packet_id, s.topic, NULL, sha256(m.payload),
@@ -37,25 +38,28 @@ WHERE q.received_at BETWEEN %(first)s AND %(last)s AND q.connection_id = %(conne
 
 
 class Redelivery:
-    """A DUP record repeats an earlier one if that has the same client id, packet id, topic and bytes,
-    lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have been
-    unacknowledged when it broke. A wrong guess costs a flag: both records are kept. Records that Kafka holds twice: see Repeats; first
-    copies that come after their redelivery: see Overtaken."""
+    """What the ingest daemon recognised is in the header: see EarlierReceipts. Of connections that it knows nothing of (another daemon
+    with its client id had them, or its state directory is lost) a DUP record repeats one that has the same client id, packet id, topic and
+    bytes, lies in the same Kafka partition, and is among the last `window` messages of an earlier connection, which is all that can have
+    been unacknowledged when it broke. A wrong guess costs a flag: both records are kept. Records that Kafka holds twice: see Repeats;
+    first copies that come after their redelivery: see Overtaken."""
 
     def __init__(self, connection: Connection, window: int) -> None:
         self._connection = connection
         self._window = window
         self._repeats = Repeats(connection)
         self._overtaken = Overtaken(connection, window)
+        self._receipts = EarlierReceipts(connection)
 
     def find(self, records: Records, batch: list[Stream]) -> npt.NDArray[np.int64]:
         """For each record the place (see records.place_of; same partition) of its first copy, or -1. Reads the database only if there are
-        DUP records, sequences or connection numbers that don't rise, and once for each new stream; everything earlier of the partition must
-        be committed."""
+        redelivered or DUP records, sequences or connection numbers that don't rise, and once for each new stream; everything earlier of the
+        partition must be committed."""
         found = np.full(len(records), -1, np.int64)
         repeated = self._repeats.find(records, batch)
         for row, offset in repeated.offset.items():
             found[row] = offset
+        self._receipts.find(records, found, repeated.row)
         self._find_redelivered(records, found, repeated.row)
         self._overtaken.find(records, batch, found, repeated.row)
         for row, first in repeated.row.items():
@@ -83,14 +87,14 @@ class Redelivery:
             client, number = envelope.connections[envelope.connection[row]]
             if (client, number) not in stored:
                 same = [other for other in rows if envelope.connections[envelope.connection[other]] == (client, number)]
-                stored[client, number] = self._in_database(records, same, client, number, last)
+                stored[client, number] = self._in_database(records, same, client, (_known(records, row), number), last)
             key = key_of(records, row)
             if (first := stored[client, number].get(key)) is not None:
                 found[row] = first
                 continue
             for other in candidates.get(key, ()):
                 earlier = envelope.connections[envelope.connection[other]]
-                if other < row and earlier[1] < number and envelope.sequence[other] > last[earlier] - self._window:
+                if other < row and _known(records, row) < earlier[1] < number and envelope.sequence[other] > last[earlier] - self._window:
                     found[row] = found[other] if found[other] >= 0 else records.place_at(other)
                     break
 
@@ -109,13 +113,16 @@ class Redelivery:
             candidates.setdefault(key_of(records, row), []).append(row)
         return candidates
 
-    def _in_database(self, records: Records, rows: list[int], client: str, number: int, last: dict[MqttConnection, int]) -> dict[Key, int]:
-        """First copies among what is committed, of any earlier connection of the client; also lifts `last` to what the database knows."""
+    def _in_database(
+        self, records: Records, rows: list[int], client: str, between: tuple[int, int], last: dict[MqttConnection, int]
+    ) -> dict[Key, int]:
+        """First copies among what is committed, of the client's connections between two numbers; also lifts `last` to what the database
+        knows."""
         partitions = sorted(set(records.partition[rows].tolist()))
         packets = sorted(set(records.envelope.packet_id[rows].tolist()))
         found: dict[Key, int] = {}
         with self._connection.cursor() as cursor:
-            cursor.execute(_CONNECTIONS, (client, number, EARLIER_CONNECTIONS))
+            cursor.execute(_CONNECTIONS, (client, *reversed(between), EARLIER_CONNECTIONS))
             for earlier, connection_id, last_sequence, first_at, last_at in cursor.fetchall():
                 last[client, earlier] = max(last.get((client, earlier), 0), last_sequence)
                 parameters = {
@@ -132,6 +139,12 @@ class Redelivery:
                     found[key] = min(offset, found.get(key, offset))
         self._connection.rollback()
         return found
+
+
+def _known(records: Records, row: int) -> int:
+    """The connection up to which the daemon has said all; one and the same for all records of a connection."""
+    receipts = records.envelope.receipts.get(row)
+    return receipts.known if receipts is not None else -1
 
 
 def topic_columns(topic: bytes | None) -> tuple[str, bytes | None]:

@@ -134,7 +134,8 @@ def take(records: Records, rows: npt.NDArray[np.intp]) -> Records:
     """Some of the records."""
     envelope = records.envelope
     names = ("readable", "received_at", "flags", "packet_id", "sequence", "connection")
-    chosen: Envelopes = replace(envelope, **{name: getattr(envelope, name)[rows] for name in names})
+    receipts = {new: envelope.receipts[row] for new, row in enumerate(rows.tolist()) if row in envelope.receipts}
+    chosen: Envelopes = replace(envelope, receipts=receipts, **{name: getattr(envelope, name)[rows] for name in names})
     return Records(
         topics=[records.topics[row] for row in rows.tolist()],
         payloads=[records.payloads[row] for row in rows.tolist()],

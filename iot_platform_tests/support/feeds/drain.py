@@ -1,7 +1,9 @@
 """Writes records into the Kafka topic as the ingest daemon does, and reads back what a drain made of them."""
 
 import itertools
+import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -10,7 +12,7 @@ import psycopg2
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from ingest_daemon.envelope import HEADER, pack
+from ingest_daemon.envelope import HEADER, pack, with_receipts
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 
@@ -38,6 +40,14 @@ class Sent:
     key: bytes | None
     partition: int
     headers: list[tuple[str, str | bytes | None]]
+
+    @property
+    def receipt(self) -> tuple[int, int, int]:
+        """Connection number, sequence and receive time of its header."""
+        value = self.headers[0][1]
+        assert isinstance(value, bytes)
+        received_at, number, sequence = struct.unpack_from("!qqQ", value, 4)
+        return number, sequence, received_at
 
 
 @dataclass
@@ -67,8 +77,12 @@ class Feed:
         age: timedelta = timedelta(0),
         at: int | None = None,
         retain: bool = False,
+        earlier: Sequence["Sent"] | None = None,
+        known: int = 0,
+        lost: bool = False,
     ) -> Sent:
-        """One record, as received now, or so long ago, or at a moment (µs)."""
+        """One record, as received now, or so long ago, or at a moment (µs). `earlier`: records that its header names as the same message,
+        also none; `known`: it is said to repeat nothing else of connections up to this. `lost`: the daemon dies before Kafka has it."""
         numbers = self._sequences.setdefault((client, connection), itertools.count(1))
         value = pack(
             QOS1 | DUP * dup | RETAIN * retain,
@@ -78,10 +92,13 @@ class Feed:
             sequence or next(numbers),
             client.encode(),
         )
+        if earlier is not None:
+            value = with_receipts(value, known, [sent.receipt for sent in earlier])
         headers: list[tuple[str, str | bytes | None]] = [(HEADER, value)] if header else []
         key = topic.encode() if isinstance(topic, str) else topic
         sent = Sent(payload, key, partition, headers)
-        self.again(sent)
+        if not lost:
+            self.again(sent)
         return sent
 
     def again(self, sent: Sent) -> None:

@@ -151,6 +151,7 @@ class Record:
     connection: int
     sequence: int
     client_id: str
+    earlier: tuple[tuple[int, int, int], ...] = ()  # connection, sequence and receive time of its earlier receipts
 
     @property
     def dup(self) -> bool:
@@ -194,7 +195,10 @@ def await_records(bootstrap_servers: str, topic: str, count: int) -> list[Record
 def _record(message: Any) -> Record:
     headers = dict(message.headers() or [])
     version, *fields = struct.unpack("!BBHqqQ", headers["iot"][:28])
-    assert version == 1
+    assert version in (1, 2)
     assert message.value() is not None
-    client_id = headers["iot"][28:].decode()
-    return Record(message.partition(), message.offset(), message.key().decode(), message.value(), headers, *fields, client_id)
+    rest = headers["iot"][28:]
+    receipts = struct.unpack_from("!qB", rest)[1] if version == 2 else 0
+    earlier = tuple(struct.iter_unpack("!qQq", rest[9 : 9 + 24 * receipts]))
+    client_id = rest[9 + 24 * receipts if version == 2 else 0 :].decode()
+    return Record(message.partition(), message.offset(), message.key().decode(), message.value(), headers, *fields, client_id, earlier)

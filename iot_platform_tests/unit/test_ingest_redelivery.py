@@ -1,0 +1,515 @@
+"""The daemon's recognition of what brokers send again: any habit, killed at any message, against what the broker knows."""
+
+import errno
+import os
+import random
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ingest_daemon.accounting import Accounting
+from ingest_daemon.bridge import Bridge
+from ingest_daemon.broker_habit import OMITS_DUP, SETS_DUP
+from ingest_daemon.inflight import InFlight, Pending, State
+from ingest_daemon.receive_clock import ReceiveClock
+from ingest_daemon.redelivery import EXPIRE_SECONDS
+from ingest_daemon.settings import Settings
+from ingest_daemon.state_dir import StateDir
+from ingest_daemon.transport import Message
+from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Unacknowledged
+
+WINDOW = 30
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+@dataclass
+class Script:
+    """What a broker does when it sends again."""
+
+    dup: bool = True
+    new_ids: bool = False
+    shuffled: bool = False
+    late: bool = False
+    false_dup: bool = False
+
+
+@dataclass
+class World:
+    """A broker, the daemon's loop without its sockets, and Kafka; kept in files as the daemon keeps it."""
+
+    folder: Path
+    script: Script
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    published: Counter[bytes] = field(default_factory=Counter)
+    kafka: list[tuple[bytes, bytes]] = field(default_factory=list)  # header, payload
+    queue: list[bytes] = field(default_factory=list)
+    in_flight: dict[int, bytes] = field(default_factory=dict)
+    last_id: int = 0
+    inbox: list[Message] = field(default_factory=list)
+    owed: list[Message] = field(default_factory=list)
+    pubacks: list[int] = field(default_factory=list)  # on their way
+    seen: bool = False
+    kill_after: int | None = None
+    die_before_write: bool = False
+    redelivered: int = 0
+
+    # -- the broker --------------------------------------------------------------------------------------------
+    def publish(self, payload: bytes) -> None:
+        self.published[payload] += 1
+        self.queue.append(payload)
+        self.pump()
+
+    def id(self) -> int:
+        while True:
+            self.last_id = self.last_id % 1000 + 1
+            if self.last_id not in self.in_flight:
+                return self.last_id
+
+    def pump(self, *, flagged: bool = False) -> None:
+        while self.queue and len(self.in_flight) < WINDOW:
+            payload = self.queue.pop(0)
+            packet_id = self.id()
+            self.in_flight[packet_id] = payload
+            self.inbox.append((0x3A if flagged else 0x32, b"t", packet_id, payload))
+
+    def resume(self) -> None:
+        again = list(self.in_flight.values())
+        if self.script.new_ids:
+            self.last_id, self.in_flight = 0, {}
+            for payload in again:
+                self.in_flight[self.id()] = payload
+        self.owed = [(0x3A if self.script.dup else 0x32, b"t", packet_id, payload) for packet_id, payload in self.in_flight.items()]
+        if self.script.shuffled:
+            self.chance.shuffle(self.owed)
+        self.inbox = []
+        if not self.script.late:
+            self.resend()
+        self.pump(flagged=self.script.false_dup)
+
+    def resend(self) -> None:
+        self.redelivered += len(self.owed)
+        self.inbox += [message for message in self.owed if message[2] in self.in_flight]
+        self.owed = []
+
+    def acknowledged(self, count: int | None = None) -> None:
+        """So many PUBACKs arrive."""
+        arrived, self.pubacks = self.pubacks[:count], self.pubacks[len(self.pubacks) if count is None else count :]
+        for packet_id in arrived:
+            self.in_flight.pop(packet_id, None)
+        self.pump()
+
+    # -- the daemon --------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        settings = Settings(mqtt_topic_filter="t", ingest_state_dir=self.folder, ingest_client_id="c", ingest_in_flight_window=WINDOW)
+        self.state = StateDir(self.folder, "c")
+        self.books = Accounting(self.folder, "c", 0, None, keep_seconds=0, clock=lambda: 0.0)
+        self.sent: list[Pending] = []
+        sink: Any = SimpleNamespace(
+            send=self.send, poll=lambda _seconds: None, push=lambda: None, take_left=lambda: (0, 0), in_doubt=0, working=False,
+            awaits_reports=False, level=SimpleNamespace(first=None), problems=[], unfinished=False,
+        )  # fmt: skip
+        self.stamps = ReceiveClock(self.folder, "c")
+        self.bridge = Bridge(settings, self.state, InFlight(), sink, self.books, self.stamps, on_resent=lambda _count: None)
+        session: Any = SimpleNamespace(
+            wait=lambda _seconds, _limit: True, receive=self.receive, acknowledge=self.acknowledge, serve=lambda: None, proven=0,
+            subscribed=True, problem=None, close=lambda: None, protocol="5",
+        )  # fmt: skip
+        self.bridge._session = session
+        write = self.bridge._unacknowledged.write
+
+        def write_or_die(*arguments: Any) -> None:
+            if self.die_before_write:
+                raise KilledError
+            write(*arguments)
+
+        self.bridge._unacknowledged.write = write_or_die  # type: ignore[method-assign,assignment]
+
+    def connect(self) -> None:
+        self.pubacks = []
+        self.bridge._opened(self.seen)
+        self.seen = True
+        self.resume()
+
+    def receive(self, limit: int, *, readable: bool) -> list[Message]:
+        assert readable
+        taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
+        return taken
+
+    def send(self, pending: Pending) -> None:
+        if self.kill_after is not None:
+            if self.kill_after <= 0:
+                raise KilledError
+            self.kill_after -= 1
+        self.sent.append(pending)
+
+    def acknowledge(self, packet_ids: list[int], sequence: int) -> None:
+        del sequence
+        self.pubacks += packet_ids
+
+    def delivered(self, count: int | None = None) -> None:
+        """Kafka takes so many, and says so."""
+        taken, self.sent = self.sent[:count], self.sent[len(self.sent) if count is None else count :]
+        for pending in taken:
+            self.kafka.append((pending.header, pending.value))
+            pending.state = State.DELIVERED
+
+    def turn(self) -> None:
+        self.bridge._turn(self.bridge._room())
+
+    def kill(self) -> None:
+        """kill -9: what librdkafka had may be in Kafka or not."""
+        self.delivered(self.chance.randrange(len(self.sent) + 1))
+        self.kill_after, self.die_before_write = None, False
+        self.state.close()
+        self.stamps.close()
+        self.books._finished.close()
+        self.books._file.close()
+
+    def lost_connection(self) -> None:
+        self.bridge._closed()
+
+    def settle(self) -> None:
+        """Everything gets through."""
+        for _ in range(1000):
+            self.turn()
+            self.delivered()
+            self.turn()
+            self.acknowledged()
+            self.resend()
+            if not (self.queue or self.in_flight or self.inbox or self.owed or self.bridge._redelivery.held):
+                return
+            self.bridge._redelivery._hold_until = 0.0 if self.bridge._redelivery.held else None  # the moment is over
+        pytest.fail("something is never acknowledged")
+
+    # -- the drain ---------------------------------------------------------------------------------------------
+    def unmarked(self) -> Counter[bytes]:
+        """What the drain would not mark: it looks the named receipts up among what lies before."""
+        known: dict[tuple[int, int], bytes] = {}
+        found: Counter[bytes] = Counter()
+        for header, payload in self.kafka:
+            version, _, _, _, number, sequence = struct.unpack_from("!BBHqqQ", header)
+            count = struct.unpack_from("!qB", header, 28)[1] if version == 2 else 0
+            earlier = struct.iter_unpack("!qQq", header[37 : 37 + 24 * count])
+            found[payload] += not any(known.get((one[0], one[1])) == payload for one in earlier)
+            known[number, sequence] = payload
+        return found
+
+    def answer(self) -> dict[str, int]:
+        totals = self.books.totals()
+        assert totals.difference() == 0
+        return {name: getattr(totals, name) for name in ("received", "delivered", "in_flight", "awaiting", "given_up", "redelivered")}
+
+
+SCRIPTS = {
+    "mosquitto": Script(),
+    "rabbitmq": Script(new_ids=True, false_dup=True),
+    "artemis": Script(dup=False, new_ids=True, shuffled=True),
+    "rumqttd": Script(dup=False, new_ids=True),
+    "aedes": Script(dup=False),
+    "mochi": Script(shuffled=True),
+    "nats": Script(late=True),
+}
+
+
+def learn(world: World) -> None:
+    """A connection breaks while messages are in flight that were never acknowledged: what the broker does with them shows its habit."""
+    for number in range(5):
+        world.publish(b"settled %d" % number)
+    world.turn()
+    world.delivered()
+    world.turn()
+    world.acknowledged()
+    for number in range(5):
+        world.publish(b"in flight %d" % number)
+    world.turn()
+    world.lost_connection()
+    world.connect()
+    world.settle()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_with_kills_marks_second_copies_and_only_them(tmp_path: Path, name: str, seed: int) -> None:
+    """Payloads that differ. The first fault tells the habit: something is in flight that was never acknowledged."""
+    world = World(tmp_path, SCRIPTS[name], random.Random(seed))
+    chance = world.chance
+    numbers = iter(range(100_000))
+    world.start()
+    world.connect()
+    learn(world)
+    for _ in range(60):
+        for _ in range(chance.randrange(12)):
+            world.publish(b"%d" % next(numbers))
+        if chance.random() < 0.2:
+            world.kill_after = chance.randrange(12)
+        world.die_before_write = chance.random() < 0.05
+        try:
+            world.turn()
+            world.delivered(chance.randrange(20))
+            world.turn()
+        except KilledError:
+            world.kill()
+            world.start()
+            world.connect()
+            continue
+        world.acknowledged(chance.randrange(20))
+        if chance.random() < 0.2:
+            world.resend()
+        if chance.random() < 0.1:
+            world.lost_connection()
+            world.connect()
+        world.answer()
+    world.kill_after, world.die_before_write = None, False
+    world.settle()
+    assert world.unmarked() == world.published
+    found = world.answer()
+    assert found["in_flight"] == 0
+    assert found["redelivered"] <= world.redelivered
+
+
+def test_the_books_hold_without_dup(tmp_path: Path) -> None:
+    world = World(tmp_path, SCRIPTS["rumqttd"])
+    world.start()
+    world.connect()
+    for number in range(20):
+        world.publish(b"%d" % number)
+    world.turn()
+    world.kill()
+    world.start()
+    assert world.answer()["awaiting"] == 20
+    world.connect()
+    world.settle()
+    assert world.answer() == {"received": 20, "delivered": 20, "in_flight": 0, "awaiting": 0, "given_up": 0, "redelivered": 20}
+
+
+def test_false_dups_are_no_redeliveries(tmp_path: Path) -> None:
+    world = World(tmp_path, SCRIPTS["rabbitmq"])
+    world.start()
+    world.connect()
+    for number in range(20):
+        world.publish(b"%d" % number)
+    world.turn()
+    world.lost_connection()
+    for number in range(100):
+        world.publish(b"later %d" % number)
+    world.connect()
+    world.settle()
+    assert world.answer()["redelivered"] == 20
+    assert world.unmarked() == world.published
+
+
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_an_equal_message_after_a_reconnect_is_new_on_a_broker_that_behaves(tmp_path: Path, known: bool, kill: bool) -> None:
+    """Constant states and heartbeats of many devices, once each, whose PUBACKs have arrived, although nothing proves it."""
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    if known:
+        world.state.remember_habit(SETS_DUP)
+    world.connect()
+    for round_ in range(4):
+        for number in range(15):
+            world.publish(b"state %d" % number)
+        world.turn()
+        world.turn()
+        world.delivered()
+        world.turn()
+        world.acknowledged()
+        if kill and round_ < 3:
+            world.kill()
+            world.start()
+        else:
+            world.lost_connection()
+        world.connect()
+    world.settle()
+    assert world.unmarked() == world.published
+    assert world.state.habit == (SETS_DUP if known else None)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_equal_messages_in_flight_are_counted_right(tmp_path: Path, name: str) -> None:
+    """Heartbeats that were never acknowledged come again among new ones: as many are marked as came again."""
+    world = World(tmp_path, SCRIPTS[name])
+    world.start()
+    world.connect()
+    learn(world)
+    for _ in range(12):
+        world.publish(b"{}")
+    world.turn()
+    world.delivered()
+    world.lost_connection()
+    for _ in range(7):
+        world.publish(b"{}")
+    world.connect()
+    world.turn()
+    world.publish(b"{}")
+    world.settle()
+    assert world.unmarked() == world.published
+
+
+def test_habits_are_learnt_kept_and_given_up(tmp_path: Path) -> None:
+    world = World(tmp_path, SCRIPTS["rumqttd"])
+    world.start()
+    world.connect()
+    for number in range(20):
+        world.publish(b"%d" % number)
+    world.turn()
+    world.kill()
+    world.start()
+    world.connect()
+    world.settle()
+    assert world.state.habit == OMITS_DUP
+    world.kill()
+    world.script = SCRIPTS["mosquitto"]
+    world.start()
+    assert world.state.habit == OMITS_DUP
+    world.connect()
+    for number in range(20):
+        world.publish(b"again %d" % number)
+    world.turn()
+    world.lost_connection()
+    world.connect()
+    world.settle()
+    assert world.state.habit == SETS_DUP  # the broker was changed, or updated
+    assert world.unmarked() == world.published
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_message_sent_again_on_the_same_connection(tmp_path: Path, acknowledged: bool) -> None:
+    world = World(tmp_path, SCRIPTS["nats"])
+    world.start()
+    world.connect()
+    for number in range(10):
+        world.publish(b"%d" % number)
+    world.turn()
+    if acknowledged:
+        world.delivered()
+        world.turn()  # the PUBACKs are on their way when the broker loses patience
+    world.owed = [(0x3A, b"t", packet_id, payload) for packet_id, payload in world.in_flight.items()]
+    world.resend()
+    world.settle()
+    assert world.answer()["redelivered"] == (10 if acknowledged else 0)  # one record and one acknowledgement for those in flight
+    assert world.unmarked() == world.published
+
+
+def test_a_packet_id_that_is_free_again_carries_a_new_message(tmp_path: Path) -> None:
+    """The least free packet id for each, and equal payloads."""
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    for _ in range(5):
+        world.last_id = 0
+        world.publish(b"{}")
+        world.turn()
+        world.delivered()
+        world.turn()
+        world.acknowledged()
+    assert world.unmarked() == world.published
+    assert world.answer()["redelivered"] == 0
+
+
+def lose_in_flight(world: World, *, kill: bool) -> None:
+    for number in range(20):
+        world.publish(b"lost %d" % number)
+    world.turn()
+    if kill:
+        world.kill()
+        world.start()
+    else:
+        world.delivered()
+        world.lost_connection()
+    world.connect()
+    world.settle()
+
+
+def test_a_full_disk_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reconnect is as ever; after a kill the DUP flag is all there is, for the drain and for the books."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    learn(world)
+    monkeypatch.setattr("ingest_daemon.unacknowledged.os.posix_fallocate", full)
+    lose_in_flight(world, kill=False)
+    assert world.unmarked() == world.published
+    before = len(world.kafka)
+    lose_in_flight(world, kill=True)
+    assert world.answer()["awaiting"] == 0
+    assert {header[0] for header, _ in world.kafka[before:]} == {1}
+    assert world.answer()["redelivered"] == 5 + 20 + 20
+
+
+def test_what_a_power_cut_left_counts_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    learn(world)
+    world.publish(b"1")
+    world.turn()
+    world.kill()
+    monkeypatch.setattr("ingest_daemon.unacknowledged.boot", lambda: 12345)
+    world.start()
+    assert world.bridge._unacknowledged.left is None
+    world.kill()
+    monkeypatch.undo()
+    world.start()
+    assert world.bridge._unacknowledged.left is not None
+
+
+def test_a_clean_stop_outlives_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    world.publish(b"1")
+    world.turn()
+    world.bridge._unacknowledged.close()
+    monkeypatch.setattr("ingest_daemon.unacknowledged.boot", lambda: 12345)
+    left = Unacknowledged(world.state.unacknowledged_file).left
+    assert left is not None
+    assert [(sequence, packet_id) for sequence, _, packet_id, _, _ in left.slots] == [(1, 1)]
+
+
+def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None:
+    """And are not found again by the next process."""
+    world = World(tmp_path, SCRIPTS["rumqttd"])
+    now = 1000.0
+    world.start()
+    world.bridge._redelivery._clock = lambda: now
+    world.connect()
+    learn(world)
+    assert world.bridge._redelivery.candidates
+    now += EXPIRE_SECONDS + 1
+    world.publish(b"in flight 1")  # the same again, long after
+    world.settle()
+    assert not world.bridge._redelivery.candidates
+    world.kill()
+    left = Unacknowledged(world.state.unacknowledged_file).left
+    assert left is not None
+    assert all(one.used for one in left.carried)
+    assert world.unmarked() == world.published
+
+
+def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
+    kept = Unacknowledged(tmp_path / "unacknowledged-c")
+    kept.opened(7, [])
+    for first in range(1, SLOTS + 1000, 250):
+        numbers = list(range(first, first + 250))
+        kept.write(first, [number << 32 | 9 << 16 | NO_ORIGIN for number in numbers], numbers)
+    left = kept.look()
+    assert left is not None
+    assert len(left.slots) == SLOTS
+    assert all(sequence == digest == time for sequence, digest, _, _, time in left.slots)
+    assert left.slots[-1][0] == first + 249
+    assert kept.digest_of(left.slots[0][0] - 1, first + 249) is None
+    assert kept.digest_of(first, first + 249) == first
