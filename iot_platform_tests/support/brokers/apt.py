@@ -66,7 +66,6 @@ class _Debian(BrokerServer):
 class _RabbitMq(_Debian):
     PACKAGES = ("rabbitmq-server",)
     SHARED = False
-    LEAVES_DOUBT = frozenset({"held", "restart", "broker_kill"})  # new ids, and too few in flight to show that
     LINES: ClassVar[str]
 
     def configure(self) -> None:
@@ -102,6 +101,7 @@ class RabbitMq3(_RabbitMq):
 
     NAME, VERSION, SOURCE, RELEASE = "rabbitmq-3", "3.10.8", "Debian 12", "bookworm"
     PROTOCOLS = ("3.1.1",)
+    LEAVES_DOUBT = frozenset({"held", "restart", "broker_kill"})  # new ids, and too few in flight to show that
     LINES = "mqtt.subscription_ttl = 1209600000"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from paho.mqtt.client import Client, MQTTMessageInfo
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from iot_platform_tests.support.brokers.server import PAHO, Protocol
 
@@ -77,7 +77,7 @@ class Publisher:
     def _collect(self) -> None:
         still = []
         for payload, info in self._open:
-            if info.is_published():
+            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS and info.is_published():
                 self.acknowledged.add(payload)
             else:
                 still.append((payload, info))
