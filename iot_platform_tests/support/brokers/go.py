@@ -19,6 +19,7 @@ class Nats(BrokerServer):
 
     NAME, VERSION, SOURCE = "nats", "2.15.2", "Go"
     PROTOCOLS = ("3.1.1",)
+    LEAVES_DOUBT = frozenset({"restart", "broker_kill"})  # what was acknowledged comes again half a minute later
     PAUSE_SECONDS = PATIENCE_SECONDS = 35.0  # what was not acknowledged comes again after 30
 
     def install(self, note: Note) -> Path:
