@@ -31,6 +31,7 @@ class Publisher:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self.sent = 0
+        self.silent = False
 
     def start(self) -> "Publisher":
         """Begin."""
@@ -43,8 +44,10 @@ class Publisher:
             time.sleep(0.01)
 
     def finish(self, seconds: float) -> None:
-        """Wait for its end."""
+        """Wait for its end. A broker that does not answer for so long is `silent`, and publishing ends."""
         self._thread.join(seconds)
+        self.silent = self._thread.is_alive()
+        self._thread.join(_ANSWER_SECONDS)
         assert not self._thread.is_alive(), f"the publisher hangs after {self.sent} of {self._count}"
         if self._failure is not None:
             raise self._failure
@@ -53,7 +56,7 @@ class Publisher:
         try:
             client = self._connect()
             begin, first = time.monotonic(), self.sent
-            while self.sent < self._count or self._open:
+            while not self.silent and (self.sent < self._count or self._open):
                 self._collect()
                 if not client.is_connected():
                     self._give_up()
@@ -66,6 +69,7 @@ class Publisher:
                     self.sent += 1
                 else:
                     time.sleep(0.002)
+            self._give_up()
             client.disconnect()
             client.loop_stop()
         except BaseException as error:

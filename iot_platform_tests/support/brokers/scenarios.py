@@ -57,6 +57,8 @@ class Verdict:
     with_dup: int
     """Of the second copies, those that came with DUP."""
     sessions_lost: int
+    silent: bool
+    """The broker answers the publisher, or lets the daemon in, no more."""
     seconds: float
     remark: str = ""
 
@@ -68,6 +70,7 @@ class Verdict:
             assert self.marked == self.second_copies, self
         if self.scenario not in broker.LOSES:
             assert self.lost_by_broker == 0, self
+            assert not self.silent, self
 
 
 @dataclass
@@ -242,13 +245,12 @@ def judge(name: str, rig: Rig) -> Verdict:
     try:
         begin = time.monotonic()
         remark = SCENARIOS[name](rig)
-        if not _await_all(rig):
-            remark += "; the daemon is not connected any more"
+        silent = not _await_all(rig) or rig.published.silent
         lost_sessions = sum(int(daemon.metric("mqtt_sessions_lost_total")) for daemon in rig.daemons)
         for daemon in rig.daemons:
             daemon.stop()
         drain(rig.settings)
-        return _verdict(rig, name, sessions_lost=lost_sessions, seconds=time.monotonic() - begin, remark=remark)
+        return _verdict(rig, name, sessions_lost=lost_sessions, silent=silent, seconds=time.monotonic() - begin, remark=remark)
     finally:
         rig.close()
 
@@ -276,7 +278,7 @@ def _still(rig: Rig, seconds: float) -> bool:
     return time.monotonic() - rig.observed.last_delivery > seconds
 
 
-def _verdict(rig: Rig, name: str, *, sessions_lost: int, seconds: float, remark: str) -> Verdict:
+def _verdict(rig: Rig, name: str, *, sessions_lost: int, silent: bool, seconds: float, remark: str) -> Verdict:
     publisher = rig.published
     records = sorted(rig.records(), key=lambda record: (record.partition, record.offset))
     copies = Counter(record.value for record in records)
@@ -300,6 +302,7 @@ def _verdict(rig: Rig, name: str, *, sessions_lost: int, seconds: float, remark:
         out_of_order=_behind(records),
         with_dup=sum(min(dups[payload], count - 1) for payload, count in copies.items()),
         sessions_lost=sessions_lost,
+        silent=silent,
         seconds=round(seconds, 1),
         remark=remark,
     )
