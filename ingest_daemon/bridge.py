@@ -182,6 +182,8 @@ class Bridge:
         marks: list[int] = []
         for first, topic, packet_id, payload in messages:
             if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
+                self._hand_on(before + 1, marks, range(first_us, received_at_us), taken)  # it stands behind them
+                taken.clear()
                 self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, topic, payload)
                 continue
             connection.sequence = sequence = connection.sequence + 1
@@ -198,16 +200,19 @@ class Bridge:
             marks.append(digest << 32 | packet_id << 16 | origin)
             taken.append(Pending(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, sequence, topic, payload, header))
             received_at_us += 1
+        self._hand_on(before + 1, marks, range(first_us, received_at_us), taken)
+        self._received += connection.sequence - before
+        return received_at_us - 1 if marks else 0
+
+    def _hand_on(self, first: int, marks: list[int], times: range, taken: list[Pending]) -> None:
+        """Give to Kafka what was taken; before it can have any of them, a kill must find all of the turn remembered."""
         if not taken:
-            return 0
-        # Before Kafka can have any of them: a kill must find them remembered.
-        self._unacknowledged.write(before + 1, marks, range(first_us, received_at_us))
+            return
+        self._unacknowledged.write(first, marks, times)
         add, send = self._in_flight.add, self._sink.send
         for pending in taken:
             add(pending)
             send(pending)
-        self._received += connection.sequence - before
-        return received_at_us - 1
 
     def _seed(self, topic: bytes) -> int:
         self._seeds_bytes += len(topic) + 100

@@ -64,4 +64,5 @@ HABITS: Final[dict[tuple[str, Protocol], Habits]] = {
     ("aedes", "3.1.1"): replace(_WELL_BEHAVED, dup=False, restart=False, kill=False, retained_again=True),
     ("moquette", "3.1.1"): replace(_WELL_BEHAVED, small_window=True, comes_after_seconds=5, kill=False, retained_again=True),
 }
-"""What `Probe.habits` finds. Not of aedes-level and amqtt, which behave differently from run to run."""
+"""What `Probe.habits` finds. Not of aedes-level and amqtt, which behave differently from run to run, nor of
+rumqttd, which stops answering."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -19,7 +19,7 @@ from iot_platform_tests.support.brokers.server import PAHO, Protocol
 
 MESSAGES: Final = 300
 _BEFORE: Final = 20
-_FEW: Final = 50
+_FEW: Final = 100
 _ROOM: Final = 2000  # receive maximum
 _WEEK_SECONDS: Final = 7 * 86400
 _ANSWER_SECONDS: Final = 15.0
@@ -32,7 +32,7 @@ class Habits:
     """What is seen of a broker by a subscriber with QoS 1 and a session that is kept."""
 
     small_window: bool
-    """It keeps few messages (1 to 50) unacknowledged at once, of 300 with room for 2,000; otherwise all."""
+    """It keeps few messages (1 to 100) unacknowledged at once, of 300 with room for 2,000; otherwise all."""
     dup: bool
     """What comes again after a broken connection has DUP."""
     same_ids: bool
@@ -225,7 +225,7 @@ class Probe:
                     raise
 
     def _publish(self, topic: str, count: int, *, retain: bool = False) -> None:
-        client = Client(CallbackAPIVersion.VERSION2, f"publisher-{self._number}", protocol=MQTTProtocolVersion.MQTTv311)
+        client = Client(CallbackAPIVersion.VERSION2, f"publisher-{self._number}", protocol=PAHO[self._protocol])
         client.connect(LOOPBACK, self._broker.server.port)
         client.loop_start()
         last = [client.publish(topic, b"%d" % number, qos=1, retain=retain) for number in range(count)]
