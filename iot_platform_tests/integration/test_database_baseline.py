@@ -32,6 +32,11 @@ from iot_platform_tests.support.servers.stack import Servers
 RENAMED: Final = {name: f"value_{name}" for name in ("count", "min", "max", "sum", "avg", "first", "last")}
 """Columns of measurement_1h and measurement_1d, and of what stores them."""
 ROLLUPS: Final = ("measurement_1h", "measurement_1d")
+ADDED_COLUMNS: Final = {
+    "accounting_1h": ["conflict_example"], "message": ["time_shift_us"], "measurement": ["flags"], "series_latest": ["flags"],
+}  # fmt: skip
+ADDED_TABLES: Final = ("project_option", "sparkplug_birth", "sparkplug_node")
+"""By migrations after the baseline."""
 TABLES: Final = """
 SELECT oid::regclass::text FROM pg_class
 WHERE relkind = 'r' AND relname <> 'schema_migration' AND relnamespace::regnamespace::text IN ('public', 'simulation')
@@ -53,14 +58,19 @@ def _rows(settings: Settings, table: str) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True) for (row,) in query(settings, f"SELECT to_jsonb(t) FROM {table} t"))
 
 
-def expected(before: dict[str, list[str]]) -> dict[str, list[str]]:
-    """What the new schema makes of these rows."""
+def expected(before: dict[str, list[str]], after: Settings) -> dict[str, list[str]]:
+    """What the new schema makes of these rows: the baseline, then the migrations after it, which may add quality rules."""
     rows: dict[str, list[dict[str, Any]]] = {table: [json.loads(row) for row in found] for table, found in before.items()}
     for row in rows["quality_cadence"]:
         del row["pause_seconds"]
     for table in rows.keys() & {*ROLLUPS, *(f"{name}_stored" for name in ROLLUPS)}:
         rows[table] = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows[table]]
     rows["simulation.history"] = rows.pop("simulated_history")
+    for table, columns in ADDED_COLUMNS.items():
+        rows[table] = [row | dict.fromkeys(columns) for row in rows[table]]
+    rows |= {table: [] for table in ADDED_TABLES}
+    known = {row["rule"] for row in rows["quality_rule"]}
+    rows["quality_rule"] += [rule for rule in map(json.loads, _rows(after, "quality_rule")) if rule["rule"] not in known]
     return {table: sorted(json.dumps(row, sort_keys=True) for row in found) for table, found in rows.items()}
 
 
@@ -81,8 +91,11 @@ def test_nothing_is_lost_and_the_schema_is_that_of_a_fresh_database(first_chain:
     applied = migrate(first_chain)
 
     assert applied[0] == FILE
-    assert not [name for name in applied if name.startswith("migrations/")]
-    assert contents(first_chain) == expected(before)
+    numbered = [name for name in applied if name.startswith("migrations/")]
+    assert numbered == [
+        f"migrations/{path.name}" for path in sorted((SQL / "migrations").iterdir()) if path.name[:4] > FILE.split("/")[1][:4]
+    ]
+    assert contents(first_chain) == expected(before, first_chain)
     assert schema(first_chain) == schema(settings)
     assert migrate(first_chain) == pending(first_chain) == []
     require_migrated(connect(first_chain))
@@ -141,7 +154,7 @@ def test_killed_in_the_middle_it_completes(first_chain: Settings, settings: Sett
     else:
         assert query(first_chain, files) != recorded
     migrate(first_chain)
-    assert contents(first_chain) == expected(before)
+    assert contents(first_chain) == expected(before, first_chain)
     assert schema(first_chain) == schema(settings)
 
 
