@@ -53,6 +53,7 @@ class Driven:
         self.opened: list[bool] = []
         self.messages: list[Message] = []
         self.acknowledging = True
+        self.sequence = 0  # of the last message of this connection
         self.problems: list[str] = []
         made = Settings(mqtt_url=broker.url, mqtt_topic_filter="f/#", ingest_client_id=CLIENT_ID, **settings)
         self.session = Session(made, self.state, self._open, lambda: None)
@@ -60,6 +61,7 @@ class Driven:
     def _open(self, present: bool) -> None:
         self.state.next_connection()
         self.opened.append(present)
+        self.sequence = 0
 
     def turn(self) -> None:
         session = self.session
@@ -67,7 +69,8 @@ class Driven:
         found = session.receive(100, readable=session.wait(0.01, 100))
         self.messages += found
         if self.acknowledging:
-            session.acknowledge([packet_id + (BY_PUBREC if first & 4 else 0) for first, _, packet_id, _ in found])
+            self.sequence += len(found)
+            session.acknowledge([packet_id + (BY_PUBREC if first & 4 else 0) for first, _, packet_id, _ in found], self.sequence)
         session.serve()
         if session.problem and session.problem not in self.problems:
             self.problems.append(session.problem)
