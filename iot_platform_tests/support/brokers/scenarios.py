@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,6 @@ from iot_platform_tests.support.feeds.drain import drain, query
 from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, read_all
 from iot_platform_tests.support.servers.stack import Servers
 
-RECOGNISES: Final = find_spec("ingest_daemon.redelivery") is not None  # else DUP and an equal packet id are conditions
 ROOT: Final = "mtic/msg/client/realtime"
 _PER_SECOND: Final = 1000.0
 _WAIT_SECONDS: Final = 90.0
@@ -66,7 +64,7 @@ class Verdict:
         """Fail unless the daemon kept its promises, and the broker lost nothing; but for the broker's known exceptions."""
         assert self.lost_by_us == 0, self
         assert self.wrongly_marked == 0, self
-        if RECOGNISES and self.scenario not in broker.LEAVES_DOUBT:
+        if self.scenario not in broker.LEAVES_DOUBT:
             assert self.marked == self.second_copies, self
         if self.scenario not in broker.LOSES:
             assert self.lost_by_broker == 0, self
