@@ -89,7 +89,10 @@ class Programs:
 
     def kill(self, name: str) -> int:
         """kill -9; returns the process id that was. The supervisor restarts the program if it was started with restart=True."""
-        pid = self.pid(name)
+        deadline = time.monotonic() + 30
+        while not (pid := self.pid(name)):  # it is being restarted; and 0 would be our own process group
+            assert time.monotonic() < deadline, f"{name} does not run: {self._supervisor.state(name)}"
+            time.sleep(0.02)
         os.kill(pid, signal.SIGKILL)
         while self.pid(name) == pid:
             time.sleep(0.02)
