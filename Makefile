@@ -32,8 +32,8 @@ clean-data: bootstrap ## Stop everything, ask, then remove the local data and lo
 	@$(IOT) clean-data
 
 .PHONY: test
-test: bootstrap ## Unit, contract and integration tests on real servers of their own, two files at a time (ARGS="-k name" passes options to pytest)
-	@$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+test: bootstrap ## Unit, contract and integration tests on real servers of their own, three files at a time (ARGS="-k name" passes options to pytest)
+	@$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 .PHONY: test-unit
 test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
