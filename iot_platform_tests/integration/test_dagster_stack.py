@@ -75,8 +75,10 @@ def test_a_message_appears_with_its_project_and_survives_kills(settings: Setting
     check_books(settings)
 
 
+@pytest.mark.timeout(400)
 def test_runs_of_users_do_not_hold_up_shifts(settings: Settings, dagster: Dagster) -> None:
-    """The only place for runs is taken by one that waits for a shard, more wait in the queue. The other shard is drained all the same."""
+    """The only place for runs is taken by one that waits for a shard (a run by hand, or that shard's shift), others wait in the queue. The
+    other shard is drained all the same."""
     dagster.settings = settings = settings.model_copy(update={"drain_shards": 2})
     with closing(connect(settings)) as connection, shard_lock(connection, 1, 5):
         feed = Feed(settings)
@@ -84,12 +86,13 @@ def test_runs_of_users_do_not_hold_up_shifts(settings: Settings, dagster: Dagste
         feed.flush()
         dagster.start(concurrent_runs=1)
         by_hand = [launch(dagster, "1") for _ in range(3)]
-        await_true(lambda: "STARTED" in [status(dagster, run) for run in by_hand], 60, "no run by hand began")
+        queued = lambda: [status(dagster, run) for run in by_hand].count("QUEUED")  # noqa: E731
+        await_true(lambda: queued() >= 2, 60, "the runs by hand do not wait")
         feed.send(GOOD, partition=0)
         feed.flush()
         await_true(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)], 60, dagster.log("dagster-daemon")[-3000:])
-        assert sorted(status(dagster, run) for run in by_hand) == ["QUEUED", "QUEUED", "STARTED"]
-    await_true(lambda: {status(dagster, run) for run in by_hand} == {"SUCCESS"}, 120, "the runs by hand did not end")
+        assert queued() >= 2
+    await_true(lambda: {status(dagster, run) for run in by_hand} == {"SUCCESS"}, 200, "the runs by hand did not end")
     check_books(settings)
 
 
