@@ -149,3 +149,16 @@ def test_what_is_surely_stored_makes_room(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_topics(topic: str, expected: SparkplugTopic | None) -> None:
     assert parse_topic(topic) == expected
+
+
+def test_a_replay_takes_a_birth_again_whose_batch_was_rolled_back() -> None:
+    """Until the database has it: the batch is decoded once more, and its births are to be written then."""
+    stored: list[Birth] = []
+    births = Births(lambda *_: History(tuple(stored)), replays=True)
+    for _ in range(2):
+        assert births.take(birth(1, "a"))
+        assert [found.at for found in births.taken().born] == [at(1)]
+        assert name(births, 2, 0) == "a"
+    stored.append(birth(1, "a"))
+    assert not births.take(birth(1, "a"))
+    assert births.taken().born == []

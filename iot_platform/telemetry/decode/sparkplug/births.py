@@ -204,13 +204,16 @@ class Births:
 
     def take(self, birth: Birth) -> bool:
         """A birth that comes by; whether it is new (see Session.take)."""
+        key = (birth.node, birth.at.partition)
+        if self._replays:  # one that was met before was so in a batch that was rolled back, unless the database has it
+            self._seen[key] = [other for other in self._seen.get(key, ()) if other.at != birth.at]
+            self._sessions.pop(key, None)
         session = self.session(birth.node, birth.at)
         if not session.take(birth):
             return False
         self._found.born.append(birth)
         if self._replays:
-            key = (birth.node, birth.at.partition)
-            self._seen.setdefault(key, []).append(birth)
+            self._seen[key].append(birth)
             del self._sessions[key]
         else:
             session.start, session.until = birth.at.place, NEVER
