@@ -18,7 +18,7 @@ from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
 from iot_platform_tests.support.children.drain import CLAIM
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
-from iot_platform_tests.support.servers.ingest import await_records, eventually, publish, read_all
+from iot_platform_tests.support.servers.ingest import eventually, publish, read_all, records_held
 from iot_platform_tests.support.servers.stack import Ingest
 
 DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
@@ -210,26 +210,26 @@ def test_a_burst_of_one_series_with_kills(settings: Settings, ingest: Ingest, ki
     ingest.settings = settings
     ingest.start()
     kills = {count // 3, 2 * count // 3}
-    broker, topic = settings.mqtt_url.get_secret_value(), f"{root}/t/p"
+    broker, source = settings.mqtt_url.get_secret_value(), f"{root}/t/p"
 
     def burst(numbers: range) -> Iterator[tuple[str, bytes]]:
         for number in numbers:
             if number in kills:
                 ingest.kill()
-            yield topic, b'{"count":%d}' % number
+            yield source, b'{"count":%d}' % number
 
     for begin in range(0, count, 20_000):  # a publisher holds so many that are not acknowledged
         publish(broker, burst(range(begin, min(begin + 20_000, count))))
     ingest.await_ready()
-    servers = settings.kafka_bootstrap_servers
-    records = await_records(servers, settings.kafka_topic, count)
-    eventually(lambda: {json.loads(record.value)["count"] for record in read_all(servers, settings.kafka_topic)} >= set(range(count)), 90)
-    records = read_all(servers, settings.kafka_topic)
+    servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic
+    eventually(lambda: records_held(servers, topic) >= count, 60)
+    eventually(lambda: {json.loads(record.value)["count"] for record in read_all(servers, topic)} >= set(range(count)), 90)
+    ingest.stop()  # no further copy comes
+    records = read_all(servers, topic)
     stamps = [record.received_at_us for record in sorted(records, key=lambda record: (record.connection, record.sequence))]
     assert all(later > earlier for earlier, later in pairwise(stamps))
     killer.kill(DRAIN, small(settings, max(30, count // 20)), "before_commit", CLAIM, 2)
     drain(settings)
-    ingest.stop()
     messages, copies = query(settings, "SELECT count(*), count(duplicate_of) FROM message")[0]
     assert messages == len(records)
     assert query(settings, "SELECT count(*), count(DISTINCT value) FROM measurement") == [(messages - copies, count)]

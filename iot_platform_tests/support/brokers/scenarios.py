@@ -20,7 +20,7 @@ from iot_platform_tests.support.brokers.publisher import Publisher
 from iot_platform_tests.support.brokers.run import RunningBroker
 from iot_platform_tests.support.brokers.server import BrokerServer, Protocol
 from iot_platform_tests.support.feeds.drain import drain, query
-from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, read_all, records_held
 from iot_platform_tests.support.servers.stack import Servers
 
 ROOT: Final = "mtic/msg/client/realtime"
@@ -109,6 +109,12 @@ class Rig:
     def records(self) -> list[Record]:
         """All that Kafka holds."""
         return read_all(self.settings.kafka_bootstrap_servers, self.settings.kafka_topic)
+
+    def complete(self) -> bool:
+        """Whether Kafka holds all that the broker has acknowledged to the publisher."""
+        wanted = self.published.acknowledged
+        enough = records_held(self.settings.kafka_bootstrap_servers, self.settings.kafka_topic) >= len(wanted)
+        return enough and wanted <= {record.value for record in self.records()}
 
     def close(self) -> None:
         """End the daemons; the broker is somebody else's."""
@@ -264,7 +270,7 @@ def _await_all(rig: Rig) -> bool:
     rig.observed.last_delivery = time.monotonic()
     deadline = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < deadline:
-        complete = _still(rig, _SHORT_SECONDS) and rig.published.acknowledged <= {record.value for record in rig.records()}
+        complete = _still(rig, _SHORT_SECONDS) and rig.complete()
         nothing_more = _still(rig, rig.broker.server.PAUSE_SECONDS if complete else rig.broker.server.PATIENCE_SECONDS)
         if nothing_more and all(daemon.metric("messages_in_flight") == 0 for daemon in rig.daemons):
             break

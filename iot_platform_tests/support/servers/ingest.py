@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -159,23 +160,35 @@ class Record:
         return bool(self.flags & 1)
 
 
+def records_held(bootstrap_servers: str, topic: str) -> int:
+    """How many records a topic holds now, by its watermarks.
+
+    Raises:
+        KafkaException: Kafka does not answer within 10 s.
+    """
+    with _reader(bootstrap_servers) as consumer:
+        return sum(high - low for low, high in _watermarks(consumer, topic).values())
+
+
 def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
-    """Every record of a topic, by partition and offset."""
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False})
-    try:
-        records: list[Record] = []
-        for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            consumer.assign([TopicPartition(topic, partition, low)])
-            position = low
-            while position < high:
-                for message in consumer.consume(1000, timeout=0.3):
-                    assert message.error() is None, message.error()
+    """Every record that a topic holds now, by partition and offset.
+
+    Raises:
+        KafkaException: Kafka does not answer within 10 s.
+    """
+    records: list[Record] = []
+    with _reader(bootstrap_servers) as consumer:
+        watermarks = _watermarks(consumer, topic)
+        # All at once: the first fetch after a change of the assignment waits for the one before it, which waits for records.
+        consumer.assign([TopicPartition(topic, partition, low) for partition, (low, _) in watermarks.items()])
+        missing = sum(high - low for low, high in watermarks.values())
+        while missing:
+            for message in consumer.consume(min(1000, missing), timeout=10):  # it waits until it has so many
+                assert message.error() is None, message.error()
+                if message.offset() < watermarks[message.partition()][1]:
                     records.append(_record(message))
-                    position = message.offset() + 1
-        return records
-    finally:
-        consumer.close()
+                    missing -= 1
+    return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
 def await_records(bootstrap_servers: str, topic: str, count: int) -> list[Record]:
@@ -183,13 +196,26 @@ def await_records(bootstrap_servers: str, topic: str, count: int) -> list[Record
 
     def look() -> list[Record] | None:
         try:
-            found = read_all(bootstrap_servers, topic)
+            return read_all(bootstrap_servers, topic) if records_held(bootstrap_servers, topic) >= count else None
         except KafkaException:
             return None
-        return found if len(found) >= count else None
 
     records: list[Record] = eventually(look, 60, f"fewer than {count} records in {topic}")
     return records
+
+
+@contextmanager
+def _reader(bootstrap_servers: str) -> Iterator[Consumer]:
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    return {number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in sorted(partitions)}
 
 
 def _record(message: Any) -> Record:

@@ -65,6 +65,12 @@ class ScriptedBroker:
         return not self._queue and not self._in_flight
 
     @property
+    def only_owed(self) -> bool:
+        """Whether nothing is on its way but what a late broker owes; that may fill the window, and then nothing new comes before it."""
+        with self._lock:
+            return self._client is not None and len(self._in_flight) == len(self._owed)
+
+    @property
     def waiting(self) -> int:
         """Messages that were not sent yet."""
         return len(self._queue)
