@@ -242,7 +242,7 @@ class Bridge:
         return header, origin
 
     def _without_resent(self, messages: list[Message]) -> list[Message]:
-        """Leaves out what is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 10 s) send it again.
+        """Leaves out what is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 5 s) send it again.
 
         It is nothing new, and one acknowledgement answers all copies. Only what has the same packet id, topic and bytes, and DUP: anything
         else could be another message.

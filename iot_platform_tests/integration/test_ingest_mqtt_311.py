@@ -160,7 +160,7 @@ def hold(daemon: Daemon, kafka: OwnKafka) -> None:
 
 
 def test_what_comes_again_while_it_is_in_flight_is_neither_stored_nor_counted_twice(own_kafka: OwnKafka, daemon: Daemon) -> None:
-    """NATS sends what is unacknowledged again every 30 s, Moquette every 10 s, on the same connection."""
+    """NATS sends what is unacknowledged again every 30 s, Moquette every 5 s, on the same connection."""
     acknowledged: list[int] = []
     go_on = threading.Event()
 
