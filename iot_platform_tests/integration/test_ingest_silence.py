@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest_daemon import probe
+from iot_platform.diagnostics import ingest_probe
 from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.settings import Settings
@@ -34,7 +35,7 @@ def found(passage: Passage, what: str, mqtt_url: str | None = None) -> list[Find
     return [finding for finding in ingest_findings(settings) if finding.what == what]
 
 
-def test_a_granted_filter_that_the_acl_forbids(passage: Passage, secured_broker: SecuredBroker) -> None:
+def test_a_granted_filter_that_the_acl_forbids(passage: Passage, secured_broker: SecuredBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     secured_broker.allow(f"user {passage.user}", "topic write f/#")
     daemon = passage.start()
     passage.publish(50)
@@ -42,7 +43,9 @@ def test_a_granted_filter_that_the_acl_forbids(passage: Passage, secured_broker:
     assert daemon.probe("readyz")[0] == 503
     assert daemon.metric("mqtt_connected") == 1
     assert daemon.metric("silent_seconds") > daemon.metric("silent_after_seconds") == 2
-    (finding,) = found(passage, "probe")
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest_probe, "BACK_SECONDS", 1.0)
+        (finding,) = found(passage, "probe")
     assert finding.state == "bad"
     assert "f/iot-probe" in finding.text
     secured_broker.allow(f"user {passage.user}", "topic readwrite f/#")
