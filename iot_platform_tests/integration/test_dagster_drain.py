@@ -1,6 +1,5 @@
 """The code location on real Kafka and PostgreSQL, in this process: drains by hand, shifts, the sensor, and errors that say what to do."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from iot_platform.orchestration.drain_run import next_in_line_lock, pool_storage
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, forget_tenant, sync_projects
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.lifecycle import ROOT
@@ -181,7 +180,7 @@ def test_what_a_killed_run_left_untold_is_healed(settings: Settings, instance: d
     feed = Feed(settings)
     feed.send(GOOD)
     feed.flush()
-    killer.kill([sys.executable, "-m", "iot_platform_tests.support.children.drain"], settings, "answer_lost", CLAIM)
+    killer.kill(COMMAND, settings, "answer_lost", CLAIM)
     assert query(settings, "SELECT count(*) FROM message") == [(1,)]
     assert materialize(settings, instance).success
     assert latest(instance, "project", KEY)["total_messages"] == 1

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +20,12 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import batch_counts, stage
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform.telemetry.errors import DataGoneError, TopicRecreatedError
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, kafka_admin, query
 from iot_platform_tests.support.servers.stack import Servers
 
 COUNT = 6000
-DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def small_batches(settings: Settings) -> Settings:
 def test_kill_at_any_point(settings: Settings, feed: Feed, killer: Killer, point: Point) -> None:
     fill(feed)
     for number in (1, 4, 9):
-        killer.kill(DRAIN, small_batches(settings), point, CLAIM, number)
+        killer.kill(COMMAND, small_batches(settings), point, CLAIM, number)
     drain(settings)
     check_complete(settings)
 

@@ -3,7 +3,6 @@
 import os
 import random
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -15,11 +14,9 @@ from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.errors import TransientError
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, Sent, check_books, drain, query
-
-DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_repeats_of_what_is_committed(settings: Settings, feed: Feed, other_proc
     sent = [feed.send(payload) for payload in (b'{"n":0}', b"broken", b'{"n":2}')]
     feed.flush()
     if other_process:
-        subprocess.run(DRAIN, env={**os.environ, **exports(settings)}, timeout=60, check=True)
+        subprocess.run(COMMAND, env={**os.environ, **exports(settings)}, timeout=60, check=True)
         for record in sent:
             feed.again(record)
     else:  # the same writer, one record in a batch
@@ -196,7 +193,7 @@ def test_any_history_with_kills(settings: Settings, feed: Feed, killer: Killer, 
     expected = history(feed, seed)
     small = settings.model_copy(update={"drain_batch_records": 50})
     for number in (2, 7):
-        killer.kill(DRAIN, small, point, CLAIM, number)
+        killer.kill(COMMAND, small, point, CLAIM, number)
     drain(small)
     assert marked(settings) == expected
     check_books(settings)

@@ -21,16 +21,9 @@ def proxy(servers: Servers) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def daemon(servers: Servers, settings: Settings, proxy: Proxy, tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(
-        tmp_path,
-        mqtt_url=f"mqtt://127.0.0.1:{proxy.port}",
-        kafka_bootstrap_servers=servers.kafka_bootstrap_servers,
-        kafka_topic=settings.kafka_topic,
-        kafka_dead_letter_topic=settings.kafka_dead_letter_topic,
-        mqtt_topic_filter=f"{TOPIC}/#",
-        ingest_keepalive_seconds=5,
-    ).start()
+def daemon(settings: Settings, proxy: Proxy, tmp_path: Path) -> Iterator[Daemon]:
+    own = {"mqtt_url": f"mqtt://127.0.0.1:{proxy.port}", "mqtt_topic_filter": f"{TOPIC}/#", "ingest_keepalive_seconds": 5}
+    made = Daemon.on(settings, tmp_path, **own).start()
     yield made
     made.close()
 

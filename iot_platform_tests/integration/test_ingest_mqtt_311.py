@@ -10,7 +10,8 @@ import pytest
 
 from iot_platform.local.ports import free_ports
 from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish, read_all
-from iot_platform_tests.support.servers.mqtt_script import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE, Link, Script, publish_packet, scripted
+from iot_platform_tests.support.servers.mqtt_packets import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE, publish_packet
+from iot_platform_tests.support.servers.mqtt_script import V311, Link, Script, only, refuse_version, scripted
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 
 
@@ -138,7 +139,7 @@ def test_a_shared_group_needs_5(own_daemon: Daemon) -> None:
     assert own_daemon.process.wait(20) == 2
     assert "IOT_INGEST_SHARED_GROUP" in own_daemon.log.read_text()
     own_daemon.environment["IOT_MQTT_PROTOCOL"] = "auto"
-    with scripted(lambda link: link.serve() if link.level == 4 else link.send(b"\x20\x02\x00\x01")) as broker:
+    with scripted(only(V311, refuse_version)) as broker:
         own_daemon.environment["IOT_MQTT_URL"] = broker.url
         own_daemon.start(ready=False)
         assert own_daemon.process.wait(20) == 3
@@ -146,11 +147,6 @@ def test_a_shared_group_needs_5(own_daemon: Daemon) -> None:
 
 
 # -- what brokers do that Mosquitto does not --------------------------------------------------------------------
-
-
-def begin(link: Link, *, present: bool = False) -> None:
-    link.connack(present=present)
-    link.suback(link.packet_id(SUBSCRIBE))
 
 
 def hold(daemon: Daemon, kafka: OwnKafka) -> None:
@@ -165,7 +161,7 @@ def test_what_comes_again_while_it_is_in_flight_is_neither_stored_nor_counted_tw
     go_on = threading.Event()
 
     def script(link: Link) -> None:
-        begin(link)
+        link.begin()
         for first in (0x32, 0x3A, 0x3A):
             link.send(b"".join(publish_packet("f/x", number, b"%d" % number, first=first) for number in range(1, 201)))
         link.publish("f/x", 7, b"another", first=0x3A)  # not the same: kept
@@ -230,16 +226,16 @@ def qos_2(link: Link, *, dup: bool = False) -> None:
 
 def test_qos_2_killed_before_pubrec_comes_again(own_kafka: OwnKafka, daemon: Daemon) -> None:
     def first(link: Link) -> None:
-        begin(link)
+        link.begin()
         qos_2(link)
         eventually(lambda: daemon.metric("messages_in_flight") == 1)
 
     def second(link: Link) -> None:
-        begin(link, present=True)
+        link.begin(present=True)
         qos_2(link, dup=True)
         own_kafka.resume()
         assert link.packet_id(PUBREC) == 5
-        link.send(b"\x62\x02\x00\x05")
+        link.pubrel(5)
         assert link.packet_id(PUBCOMP) == 5
 
     hold(daemon, own_kafka)
@@ -249,13 +245,13 @@ def test_qos_2_killed_before_pubrec_comes_again(own_kafka: OwnKafka, daemon: Dae
 
 def test_qos_2_killed_between_pubrec_and_pubrel_is_in_kafka_and_is_answered_to_its_end(own_kafka: OwnKafka, daemon: Daemon) -> None:
     def first(link: Link) -> None:
-        begin(link)
+        link.begin()
         qos_2(link)
         assert link.packet_id(PUBREC) == 5
 
     def second(link: Link) -> None:
         link.connack(present=True)
-        link.send(b"\x62\x02\x00\x05")
+        link.pubrel(5)
         packets = dict(link.packet() for _ in range(2))
         assert packets[PUBCOMP] == b"\0\x05"
         link.suback(int.from_bytes(packets[SUBSCRIBE][:2], "big"))
@@ -268,15 +264,15 @@ def test_qos_2_killed_between_pubrec_and_pubrel_is_in_kafka_and_is_answered_to_i
 
 def test_qos_2_whose_pubrec_is_lost_is_flagged_when_it_comes_again(own_kafka: OwnKafka, daemon: Daemon) -> None:
     def first(link: Link) -> None:
-        begin(link)
+        link.begin()
         qos_2(link)
         assert link.packet_id(PUBREC) == 5  # and the broker dies, say, before it has noted it
 
     def second(link: Link) -> None:
-        begin(link, present=True)
+        link.begin(present=True)
         qos_2(link, dup=True)
         assert link.packet_id(PUBREC) == 5
-        link.send(b"\x62\x02\x00\x05")
+        link.pubrel(5)
         assert link.packet_id(PUBCOMP) == 5
 
     records = after_kill(daemon, own_kafka, first, second)
@@ -287,7 +283,7 @@ def test_a_window_of_qos_2_never_stands_still(own_kafka: OwnKafka, daemon: Daemo
     """Ten in flight, as brokers allow: the next comes only after PUBCOMP."""
 
     def script(link: Link) -> None:
-        begin(link)
+        link.begin()
         for start in range(0, 200, 10):
             for number in range(start, start + 10):
                 link.publish("f/x", number % 20 + 1, b"%d" % number, first=0x34)
@@ -295,7 +291,7 @@ def test_a_window_of_qos_2_never_stands_still(own_kafka: OwnKafka, daemon: Daemo
             while completed < 10:
                 kind, packet_id = link.packet(PUBREC, PUBCOMP)
                 if kind == PUBREC:
-                    link.send(b"\x62\x02" + packet_id)
+                    link.pubrel(int.from_bytes(packet_id))
                 completed += kind == PUBCOMP
 
     records = after_kill(daemon, own_kafka, script)

@@ -17,11 +17,8 @@ from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import BY_PUBREC, Message
 from iot_platform.local import probes
 from iot_platform.settings import Settings as PlatformSettings
+from iot_platform_tests.support.servers.mqtt_packets import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE
 from iot_platform_tests.support.servers.mqtt_script import (
-    PUBACK,
-    PUBCOMP,
-    PUBREC,
-    SUBSCRIBE,
     V5,
     V311,
     Link,
@@ -233,15 +230,9 @@ def no_suback(link: Link) -> None:
     link.rest()
 
 
-def after_suback(link: Link) -> None:
-    link.connack()
-    link.suback(link.packet_id(SUBSCRIBE))
-
-
 def disconnect(code: int) -> Script:
     def script(link: Link) -> None:
-        link.connack()
-        link.suback(link.packet_id(SUBSCRIBE))
+        link.begin()
         link.send(bytes([0xE0, 2, code, 0]))
 
     return script
@@ -278,7 +269,7 @@ def malformed(link: Link) -> None:
         ("5", after_connack, ["after CONNACK, before SUBACK", "IOT_MQTT_TOPIC_FILTER"]),
         ("3.1.1", after_connack, ["after CONNACK, before SUBACK", "IOT_MQTT_TOPIC_FILTER"]),
         ("5", no_suback, ["no answer to SUBSCRIBE within", "before SUBACK", "IOT_MQTT_TOPIC_FILTER"]),
-        ("5", after_suback, ["the broker closed the connection", "IOT_MQTT_URL"]),
+        ("5", Link.begin, ["the broker closed the connection", "IOT_MQTT_URL"]),
         ("5", connack(0x80), ["refuses the connection", "without a reason", "IOT_MQTT_URL"]),
         ("5", connack(0x85), ["refuses the connection", "IOT_INGEST_CLIENT_ID"]),
         ("5", connack(0x86), ["refuses the connection", "IOT_MQTT_URL: user and password"]),
@@ -379,15 +370,14 @@ def test_a_refused_filter_of_a_new_session_is_tried_with_a_new_connection(tmp_pa
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_qos_2_is_answered_to_its_end_also_on_the_next_connection(version: str, tmp_path: Path) -> None:
     def first(link: Link) -> None:
-        link.connack()
-        link.suback(link.packet_id(SUBSCRIBE))
+        link.begin()
         link.publish("f/1", 7, b"exactly", first=0x34)
         link.publish("f/2", 8, b"at least")
         assert (link.packet(), link.packet()) == ((PUBREC, b"\0\x07"), (PUBACK, b"\0\x08"))
 
     def second(link: Link) -> None:
         link.connack(present=True)
-        link.send(b"\x62\x02\x00\x07")
+        link.pubrel(7)
         packets = dict(link.packet() for _ in range(2))
         assert packets[PUBCOMP] == b"\0\x07"
         link.suback(int.from_bytes(packets[SUBSCRIBE][:2], "big"))

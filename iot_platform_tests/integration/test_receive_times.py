@@ -15,13 +15,12 @@ import pytest
 from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.servers.ingest import eventually, publish, read_all, records_held
 from iot_platform_tests.support.servers.stack import Ingest
 
-DRAIN = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
 READINGS = """
 SELECT metric, device_id, (extract(epoch FROM time) * 1000000)::bigint, value, value_text, flags FROM measurement_named ORDER BY 1, 2, 3"""
 SHIFTS = "SELECT kafka_partition, kafka_offset, time_shift_us FROM message ORDER BY 1, 2"
@@ -134,7 +133,7 @@ def test_a_killed_drain_leaves_no_second_reading(settings: Settings, feed: Feed,
     for number in range(300):
         feed.send(b'{"n":%d}' % (number % 5), partition=number % 2, client="ab"[number % 2], at=begin + number // 50)
     feed.flush()
-    killer.kill(DRAIN, small(settings), point, "COPY measurement" if point == "in_copy" else CLAIM, 3)
+    killer.kill(COMMAND, small(settings), point, "COPY measurement" if point == "in_copy" else CLAIM, 3)
     drain(small(settings))
     check_each_has_one(settings, 300)
 
@@ -228,7 +227,7 @@ def test_a_burst_of_one_series_with_kills(settings: Settings, ingest: Ingest, ki
     records = read_all(servers, topic)
     stamps = [record.received_at_us for record in sorted(records, key=lambda record: (record.connection, record.sequence))]
     assert all(later > earlier for earlier, later in pairwise(stamps))
-    killer.kill(DRAIN, small(settings, max(30, count // 20)), "before_commit", CLAIM, 2)
+    killer.kill(COMMAND, small(settings, max(30, count // 20)), "before_commit", CLAIM, 2)
     drain(settings)
     messages, copies = query(settings, "SELECT count(*), count(duplicate_of) FROM message")[0]
     assert messages == len(records)

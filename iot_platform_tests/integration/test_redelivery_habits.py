@@ -11,23 +11,12 @@ from typing import Any
 import pytest
 
 from iot_platform.settings import Settings
-from iot_platform_tests.integration.test_drain_repeats import DRAIN
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, check_books, drain, query
+from iot_platform_tests.support.servers.habit_broker import HABITS, Habit, HabitBroker
 from iot_platform_tests.support.servers.ingest import Daemon, eventually, publish, records_held
 from iot_platform_tests.support.servers.own_servers import Broker
-from iot_platform_tests.support.servers.scripted_broker import Habit, ScriptedBroker
-
-HABITS = {
-    "mosquitto": Habit(),
-    "rabbitmq": Habit(new_ids=True, false_dup=True, window=10),
-    "artemis": Habit(dup=False, new_ids=True, order="shuffled", window=1000),
-    "rumqttd": Habit(dup=False, new_ids=True),
-    "aedes": Habit(dup=False, window=5000),
-    "mochi": Habit(order="shuffled"),
-    "nats": Habit(order="late"),
-}
 
 
 class Field:
@@ -35,16 +24,10 @@ class Field:
 
     def __init__(self, habit: Habit, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        self.broker = ScriptedBroker(habit)
+        self.broker = HabitBroker(habit)
         self.published: Counter[tuple[str, bytes]] = Counter()
         self.numbers = itertools.count()
-        self.daemon = Daemon(
-            folder,
-            mqtt_url=self.broker.url,
-            kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
-            kafka_topic=settings.kafka_topic,
-            kafka_dead_letter_topic=settings.kafka_dead_letter_topic,
-        )
+        self.daemon = Daemon.on(settings, folder, mqtt_url=self.broker.url)
 
     def publish(self, topic: str, payload: bytes) -> None:
         self.published[topic, payload] += 1
@@ -138,7 +121,7 @@ def test_second_copies_and_only_they_are_marked(field: Field, killer: Killer) ->
     assert (found["awaiting_redelivery"], found["given_up"], found["missing"]) == (0, 0, 0)
     assert field.daemon.metric("messages_redelivered_total") <= field.broker.redelivered
     assert field.daemon.stop() == 0
-    killer.kill(DRAIN, field.settings.model_copy(update={"drain_batch_records": 50}), "before_commit", CLAIM, 3)
+    killer.kill(COMMAND, field.settings.model_copy(update={"drain_batch_records": 50}), "before_commit", CLAIM, 3)
     drain(field.settings)
     assert unmarked(field.settings) == field.published
     assert query(field.settings, "SELECT count(duplicate_of) >= %s FROM message", 2 * min(90, field.broker.habit.window)) == [(True,)]
@@ -195,13 +178,7 @@ def test_what_comes_again_on_the_same_connection_is_marked(field: Field) -> None
 @pytest.mark.parametrize("kill", [False, True], ids=["connection_lost", "daemon_killed"])
 def test_a_heartbeat_after_a_reconnect_to_mosquitto_is_new(own_broker: Broker, settings: Settings, tmp_path: Path, *, kill: bool) -> None:
     """The first reconnect in this daemon's life, a moment after acknowledgements that nothing has confirmed yet."""
-    daemon = Daemon(
-        tmp_path,
-        mqtt_url=own_broker.url,
-        kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
-        kafka_topic=settings.kafka_topic,
-        kafka_dead_letter_topic=settings.kafka_dead_letter_topic,
-    ).start()
+    daemon = Daemon.on(settings, tmp_path, mqtt_url=own_broker.url).start()
     try:
         heartbeats = [(f"{TOPIC}/device-{number}", b'{"state":"on"}') for number in range(40)]
         for round_ in range(3):

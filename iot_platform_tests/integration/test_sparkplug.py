@@ -1,6 +1,5 @@
 """Sparkplug B on real servers: aliases outlive drain runs, an alias changes its meaning with a birth only, nothing is guessed or lost."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from iot_platform.diagnostics.trace import follow
 from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
-from iot_platform_tests.support.children.drain import CLAIM
+from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.sparkplug import CODECS, INT64, metric, nbirth, ndeath, payload
@@ -157,9 +156,8 @@ def test_births_and_sequences_are_counted_once_whatever_kills_the_drain(
                 expected.append((node, names[0], float(100 * turn + seq)))
     feed.flush()
     small = settings.model_copy(update={"drain_batch_records": 20})
-    command = [sys.executable, "-m", "iot_platform_tests.support.children.drain"]
     for number in (1, 2, 3):
-        killer.kill(command, small, point, CLAIM, number)
+        killer.kill(COMMAND, small, point, CLAIM, number)
     drain(small)
     assert quarantined(settings) == []
     assert sorted(row for row in values(settings) if row[2]) == sorted(expected)
@@ -189,15 +187,7 @@ def test_historical_values_are_no_latest_ones(settings: Settings, feed: Feed) ->
 
 @pytest.fixture
 def daemon(servers: Servers, settings: Settings, tmp_path: Path) -> Iterator[Daemon]:
-    group = settings.kafka_topic
-    made = Daemon(
-        tmp_path,
-        mqtt_url=servers.mqtt_url,
-        mqtt_topic_filter=f"spBv1.0/{group}/#",
-        kafka_bootstrap_servers=servers.kafka_bootstrap_servers,
-        kafka_topic=settings.kafka_topic,
-        kafka_dead_letter_topic=settings.kafka_dead_letter_topic,
-    )
+    made = Daemon.on(settings, tmp_path, mqtt_topic_filter=f"spBv1.0/{settings.kafka_topic}/#")
     yield made
     made.close()
     forget(servers.mqtt_url, made.environment["IOT_INGEST_CLIENT_ID"])

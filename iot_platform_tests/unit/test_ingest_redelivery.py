@@ -22,6 +22,7 @@ from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
 from ingest_daemon.transport import Message
 from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Unacknowledged
+from iot_platform_tests.support.servers.habit_broker import HABITS, Habit
 
 WINDOW = 30
 
@@ -31,22 +32,11 @@ class KilledError(Exception):
 
 
 @dataclass
-class Script:
-    """What a broker does when it sends again."""
-
-    dup: bool = True
-    new_ids: bool = False
-    shuffled: bool = False
-    late: bool = False
-    false_dup: bool = False
-
-
-@dataclass
 class World:
     """A broker, the daemon's loop without its sockets, and Kafka; kept in files as the daemon keeps it."""
 
     folder: Path
-    script: Script
+    habit: Habit
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     published: Counter[bytes] = field(default_factory=Counter)
     kafka: list[tuple[bytes, bytes]] = field(default_factory=list)  # header, payload
@@ -67,6 +57,11 @@ class World:
         self.queue.append(payload)
         self.pump()
 
+    def readings(self, count: int, prefix: bytes = b"") -> None:
+        """Payloads that differ."""
+        for number in range(count):
+            self.publish(prefix + b"%d" % number)
+
     def id(self) -> int:
         while True:
             self.last_id = self.last_id % 1000 + 1
@@ -82,17 +77,17 @@ class World:
 
     def resume(self) -> None:
         again = list(self.in_flight.values())
-        if self.script.new_ids:
+        if self.habit.new_ids:
             self.last_id, self.in_flight = 0, {}
             for payload in again:
                 self.in_flight[self.id()] = payload
-        self.owed = [(0x3A if self.script.dup else 0x32, b"t", packet_id, payload) for packet_id, payload in self.in_flight.items()]
-        if self.script.shuffled:
+        self.owed = [(0x3A if self.habit.dup else 0x32, b"t", packet_id, payload) for packet_id, payload in self.in_flight.items()]
+        if self.habit.order == "shuffled":
             self.chance.shuffle(self.owed)
         self.inbox = []
-        if not self.script.late:
+        if self.habit.order != "late":
             self.resend()
-        self.pump(flagged=self.script.false_dup)
+        self.pump(flagged=self.habit.false_dup)
 
     def resend(self) -> None:
         self.redelivered += len(self.owed)
@@ -164,6 +159,24 @@ class World:
     def turn(self) -> None:
         self.bridge._turn(self.bridge._room())
 
+    def through(self) -> None:
+        """All that the daemon has taken gets into Kafka, and the broker hears of it."""
+        self.turn()
+        self.delivered()
+        self.turn()
+        self.acknowledged()
+
+    def restart(self) -> None:
+        """kill -9, and another process on a new connection."""
+        self.kill()
+        self.start()
+        self.connect()
+
+    def reconnect(self) -> None:
+        """The connection breaks, and there is another."""
+        self.lost_connection()
+        self.connect()
+
     def kill(self) -> None:
         """kill -9: what librdkafka had may be in Kafka or not."""
         self.delivered(self.chance.randrange(len(self.sent) + 1))
@@ -179,10 +192,7 @@ class World:
     def settle(self) -> None:
         """Everything gets through."""
         for _ in range(1000):
-            self.turn()
-            self.delivered()
-            self.turn()
-            self.acknowledged()
+            self.through()
             self.resend()
             if not (self.queue or self.in_flight or self.inbox or self.owed or self.bridge._redelivery.held):
                 return
@@ -208,42 +218,31 @@ class World:
         return {name: getattr(totals, name) for name in ("received", "delivered", "in_flight", "awaiting", "given_up", "redelivered")}
 
 
-SCRIPTS = {
-    "mosquitto": Script(),
-    "rabbitmq": Script(new_ids=True, false_dup=True),
-    "artemis": Script(dup=False, new_ids=True, shuffled=True),
-    "rumqttd": Script(dup=False, new_ids=True),
-    "aedes": Script(dup=False),
-    "mochi": Script(shuffled=True),
-    "nats": Script(late=True),
-}
+def opened(folder: Path, name: str, chance: random.Random | None = None) -> World:
+    """A daemon on its first connection to a broker of that habit."""
+    world = World(folder, HABITS[name], chance or random.Random(1))
+    world.start()
+    world.connect()
+    return world
 
 
 def learn(world: World) -> None:
     """A connection breaks while messages are in flight that were never acknowledged: what the broker does with them shows its habit."""
-    for number in range(5):
-        world.publish(b"settled %d" % number)
+    world.readings(5, b"settled ")
+    world.through()
+    world.readings(5, b"in flight ")
     world.turn()
-    world.delivered()
-    world.turn()
-    world.acknowledged()
-    for number in range(5):
-        world.publish(b"in flight %d" % number)
-    world.turn()
-    world.lost_connection()
-    world.connect()
+    world.reconnect()
     world.settle()
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", HABITS)
 @pytest.mark.parametrize("seed", range(6))
 def test_any_history_with_kills_marks_second_copies_and_only_them(tmp_path: Path, name: str, seed: int) -> None:
     """Payloads that differ. The first fault tells the habit: something is in flight that was never acknowledged."""
-    world = World(tmp_path, SCRIPTS[name], random.Random(seed))
+    world = opened(tmp_path, name, random.Random(seed))
     chance = world.chance
     numbers = iter(range(100_000))
-    world.start()
-    world.connect()
     learn(world)
     for _ in range(60):
         for _ in range(chance.randrange(12)):
@@ -256,16 +255,13 @@ def test_any_history_with_kills_marks_second_copies_and_only_them(tmp_path: Path
             world.delivered(chance.randrange(20))
             world.turn()
         except KilledError:
-            world.kill()
-            world.start()
-            world.connect()
+            world.restart()
             continue
         world.acknowledged(chance.randrange(20))
         if chance.random() < 0.2:
             world.resend()
         if chance.random() < 0.1:
-            world.lost_connection()
-            world.connect()
+            world.reconnect()
         world.answer()
     world.kill_after, world.die_before_write = None, False
     world.settle()
@@ -276,11 +272,8 @@ def test_any_history_with_kills_marks_second_copies_and_only_them(tmp_path: Path
 
 
 def test_the_books_hold_without_dup(tmp_path: Path) -> None:
-    world = World(tmp_path, SCRIPTS["rumqttd"])
-    world.start()
-    world.connect()
-    for number in range(20):
-        world.publish(b"%d" % number)
+    world = opened(tmp_path, "rumqttd")
+    world.readings(20)
     world.turn()
     world.kill()
     world.start()
@@ -291,15 +284,11 @@ def test_the_books_hold_without_dup(tmp_path: Path) -> None:
 
 
 def test_false_dups_are_no_redeliveries(tmp_path: Path) -> None:
-    world = World(tmp_path, SCRIPTS["rabbitmq"])
-    world.start()
-    world.connect()
-    for number in range(20):
-        world.publish(b"%d" % number)
+    world = opened(tmp_path, "rabbitmq")
+    world.readings(20)
     world.turn()
     world.lost_connection()
-    for number in range(100):
-        world.publish(b"later %d" % number)
+    world.readings(100, b"later ")
     world.connect()
     world.settle()
     assert world.answer()["redelivered"] == 20
@@ -310,36 +299,28 @@ def test_false_dups_are_no_redeliveries(tmp_path: Path) -> None:
 @pytest.mark.parametrize("known", [False, True])
 def test_an_equal_message_after_a_reconnect_is_new_on_a_broker_that_behaves(tmp_path: Path, known: bool, kill: bool) -> None:
     """Constant states and heartbeats of many devices, once each, whose PUBACKs have arrived, although nothing proves it."""
-    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world = World(tmp_path, HABITS["mosquitto"])
     world.start()
     if known:
         world.state.remember_habit(SETS_DUP)
     world.connect()
     for round_ in range(4):
-        for number in range(15):
-            world.publish(b"state %d" % number)
+        world.readings(15, b"state ")
         world.turn()
-        world.turn()
-        world.delivered()
-        world.turn()
-        world.acknowledged()
+        world.through()
         if kill and round_ < 3:
-            world.kill()
-            world.start()
+            world.restart()
         else:
-            world.lost_connection()
-        world.connect()
+            world.reconnect()
     world.settle()
     assert world.unmarked() == world.published
     assert world.state.habit == (SETS_DUP if known else None)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", HABITS)
 def test_equal_messages_in_flight_are_counted_right(tmp_path: Path, name: str) -> None:
     """Heartbeats that were never acknowledged come again among new ones: as many are marked as came again."""
-    world = World(tmp_path, SCRIPTS[name])
-    world.start()
-    world.connect()
+    world = opened(tmp_path, name)
     learn(world)
     for _ in range(12):
         world.publish(b"{}")
@@ -356,27 +337,20 @@ def test_equal_messages_in_flight_are_counted_right(tmp_path: Path, name: str) -
 
 
 def test_habits_are_learnt_kept_and_given_up(tmp_path: Path) -> None:
-    world = World(tmp_path, SCRIPTS["rumqttd"])
-    world.start()
-    world.connect()
-    for number in range(20):
-        world.publish(b"%d" % number)
+    world = opened(tmp_path, "rumqttd")
+    world.readings(20)
     world.turn()
-    world.kill()
-    world.start()
-    world.connect()
+    world.restart()
     world.settle()
     assert world.state.habit == OMITS_DUP
     world.kill()
-    world.script = SCRIPTS["mosquitto"]
+    world.habit = HABITS["mosquitto"]
     world.start()
     assert world.state.habit == OMITS_DUP
     world.connect()
-    for number in range(20):
-        world.publish(b"again %d" % number)
+    world.readings(20, b"again ")
     world.turn()
-    world.lost_connection()
-    world.connect()
+    world.reconnect()
     world.settle()
     assert world.state.habit == SETS_DUP  # the broker was changed, or updated
     assert world.unmarked() == world.published
@@ -384,11 +358,8 @@ def test_habits_are_learnt_kept_and_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("acknowledged", [False, True])
 def test_a_message_sent_again_on_the_same_connection(tmp_path: Path, acknowledged: bool) -> None:
-    world = World(tmp_path, SCRIPTS["nats"])
-    world.start()
-    world.connect()
-    for number in range(10):
-        world.publish(b"%d" % number)
+    world = opened(tmp_path, "nats")
+    world.readings(10)
     world.turn()
     if acknowledged:
         world.delivered()
@@ -402,31 +373,23 @@ def test_a_message_sent_again_on_the_same_connection(tmp_path: Path, acknowledge
 
 def test_a_packet_id_that_is_free_again_carries_a_new_message(tmp_path: Path) -> None:
     """The least free packet id for each, and equal payloads."""
-    world = World(tmp_path, SCRIPTS["mosquitto"])
-    world.start()
-    world.connect()
+    world = opened(tmp_path, "mosquitto")
     for _ in range(5):
         world.last_id = 0
         world.publish(b"{}")
-        world.turn()
-        world.delivered()
-        world.turn()
-        world.acknowledged()
+        world.through()
     assert world.unmarked() == world.published
     assert world.answer()["redelivered"] == 0
 
 
 def lose_in_flight(world: World, *, kill: bool) -> None:
-    for number in range(20):
-        world.publish(b"lost %d" % number)
+    world.readings(20, b"lost ")
     world.turn()
     if kill:
-        world.kill()
-        world.start()
+        world.restart()
     else:
         world.delivered()
-        world.lost_connection()
-    world.connect()
+        world.reconnect()
     world.settle()
 
 
@@ -436,9 +399,7 @@ def test_a_full_disk_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    world = World(tmp_path, SCRIPTS["mosquitto"])
-    world.start()
-    world.connect()
+    world = opened(tmp_path, "mosquitto")
     learn(world)
     monkeypatch.setattr("ingest_daemon.unacknowledged.os.posix_fallocate", full)
     lose_in_flight(world, kill=False)
@@ -451,9 +412,7 @@ def test_a_full_disk_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_a_power_cut_left_counts_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(tmp_path, SCRIPTS["mosquitto"])
-    world.start()
-    world.connect()
+    world = opened(tmp_path, "mosquitto")
     learn(world)
     world.publish(b"1")
     world.turn()
@@ -468,9 +427,7 @@ def test_what_a_power_cut_left_counts_as_nothing(tmp_path: Path, monkeypatch: py
 
 
 def test_a_clean_stop_outlives_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(tmp_path, SCRIPTS["mosquitto"])
-    world.start()
-    world.connect()
+    world = opened(tmp_path, "mosquitto")
     world.publish(b"1")
     world.turn()
     world.bridge._unacknowledged.close()
@@ -482,7 +439,7 @@ def test_a_clean_stop_outlives_the_host(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None:
     """And are not found again by the next process."""
-    world = World(tmp_path, SCRIPTS["rumqttd"])
+    world = World(tmp_path, HABITS["rumqttd"])
     now = 1000.0
     world.start()
     world.bridge._redelivery._clock = lambda: now

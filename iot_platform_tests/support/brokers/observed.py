@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from iot_platform.drills.rig.proxy import Link
 from iot_platform.drills.rig.wire import mqtt_frames
-
-_CONNECT, _PUBLISH, _PUBACK = 1, 3, 4
+from iot_platform_tests.support.servers.mqtt_packets import CONNECT, PUBACK, PUBLISH, body_of, variable
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,14 @@ class _Filter:
         for frame in mqtt_frames(self._up):
             kind = frame[0] >> 4
             if self._observed.hold:
-                self._observed.held += kind == _PUBACK
+                self._observed.held += kind == PUBACK
                 continue
-            if kind == _CONNECT:
-                body = _body(frame)
+            if kind == CONNECT:
+                body = body_of(frame)
                 name = int.from_bytes(body[:2])
                 self._properties = body[2 + name] >= 5
-            elif kind == _PUBACK:
-                payload = self._open.pop(int.from_bytes(_body(frame)[:2]), None)
+            elif kind == PUBACK:
+                payload = self._open.pop(int.from_bytes(body_of(frame)[:2]), None)
                 if payload is not None:
                     self._observed.acknowledged.add(payload)
             passed.append(frame)
@@ -78,36 +77,20 @@ class _Filter:
     async def down(self, chunk: bytes) -> bytes:
         self._down += chunk
         for frame in mqtt_frames(self._down):
-            if frame[0] >> 4 == _PUBLISH:
+            if frame[0] >> 4 == PUBLISH:
                 self._published(frame)
         return chunk
 
     def _published(self, frame: bytes) -> None:
-        body = _body(frame)
+        body = body_of(frame)
         position = 2 + int.from_bytes(body[:2])
         packet_id = 0
         if frame[0] & 6:
             packet_id = int.from_bytes(body[position : position + 2])
             position += 2
         if self._properties:
-            length, size = _variable(body, position)
+            length, size = variable(body, position)
             position += size + length
         payload = body[position:]
         self._open[packet_id] = payload
         self._observed.delivered(Delivery(self._number, packet_id, bool(frame[0] & 8), payload))
-
-
-def _body(frame: bytes) -> bytes:
-    _, size = _variable(frame, 1)
-    return frame[1 + size :]
-
-
-def _variable(data: bytes, position: int) -> tuple[int, int]:
-    """A variable byte integer and its size."""
-    value = size = 0
-    while True:
-        digit = data[position + size]
-        value |= (digit & 0x7F) << 7 * size
-        size += 1
-        if digit < 0x80:
-            return value, size

@@ -125,17 +125,14 @@ class Rig:
     def _daemon(self, name: str) -> Daemon:
         folder = self.folder / name
         folder.mkdir()
-        settings: dict[str, object] = {
+        own: dict[str, object] = {
             "mqtt_url": f"mqtt://{LOOPBACK}:{self.proxy.port}",
             "mqtt_topic_filter": f"{self.topic}/#",
             "mqtt_protocol": self.protocol,
-            "kafka_bootstrap_servers": self.settings.kafka_bootstrap_servers,
-            "kafka_topic": self.settings.kafka_topic,
-            "kafka_dead_letter_topic": self.settings.kafka_dead_letter_topic,
             "ingest_client_id": f"{self.settings.kafka_topic}-{name}",
             "ingest_spool_after_seconds": 0.5,
         }
-        return Daemon(folder, **settings)
+        return Daemon.on(self.settings, folder, **own)
 
 
 Scenario = Callable[[Rig], str]

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 import pytest
@@ -39,7 +39,7 @@ class Killer:
         }
         return exports(settings.model_copy(update=urls))
 
-    def kill(self, command: list[str], settings: Settings, point: Point, text: str, number: int = 1) -> None:
+    def kill(self, command: Sequence[str], settings: Settings, point: Point, text: str, number: int = 1) -> None:
         """Run the command, and kill it at the point. Fails if it ends by itself, or does not come there."""
         fault = self.arm(point, text, number)
         environment = {**os.environ, **self.environment(settings)}

@@ -1,4 +1,4 @@
-"""An MQTT 5 broker for one session that sends again as a script says: with DUP or without, under old or new packet ids, in any order."""
+"""An MQTT 5 broker for one session that sends again as its habit is: with DUP or without, under old or new packet ids, in any order."""
 
 import contextlib
 import random
@@ -8,9 +8,20 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
-CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 4, 8, 10, 12, 14
+from iot_platform.drills.rig.wire import mqtt_frames
+from iot_platform_tests.support.servers.mqtt_packets import (
+    CONNECT,
+    DISCONNECT,
+    PINGREQ,
+    PINGRESP,
+    PUBACK,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    body_of,
+    publish_packet,
+)
 
 
 @dataclass(frozen=True)
@@ -24,16 +35,28 @@ class Habit:
     window: int = 100
 
 
+HABITS: Final = {
+    "mosquitto": Habit(),
+    "rabbitmq": Habit(new_ids=True, false_dup=True, window=10),
+    "artemis": Habit(dup=False, new_ids=True, order="shuffled", window=1000),
+    "rumqttd": Habit(dup=False, new_ids=True),
+    "aedes": Habit(dup=False, window=5000),
+    "mochi": Habit(order="shuffled"),
+    "nats": Habit(order="late"),
+}
+"""By a broker that has it."""
+
+
 @dataclass
 class Waiting:
     """A message that the client has not acknowledged."""
 
-    topic: bytes
+    topic: str
     payload: bytes
     flagged: bool = False
 
 
-class ScriptedBroker:
+class HabitBroker:
     """Listens on a free port of 127.0.0.1. What is published is held until it is acknowledged, also while nobody is connected."""
 
     def __init__(self, habit: Habit) -> None:
@@ -56,7 +79,7 @@ class ScriptedBroker:
     def publish(self, topic: str, payload: bytes) -> None:
         """Take a message from a device."""
         with self._lock:
-            self._queue.append(Waiting(topic.encode(), payload, self.habit.false_dup and self._client is None))
+            self._queue.append(Waiting(topic, payload, self.habit.false_dup and self._client is None))
             self._pump()
 
     @property
@@ -136,7 +159,7 @@ class ScriptedBroker:
                     elif kind == UNSUBSCRIBE:
                         client.sendall(bytes((0xB0, 4)) + body[:2] + bytes((0, 0)))
                     elif kind == PINGREQ:
-                        client.sendall(b"\xd0\x00")
+                        client.sendall(PINGRESP)
                     elif kind == PUBACK and not self.swallow:
                         self._in_flight.pop(int.from_bytes(body[:2], "big"), None)
                         self._pump()
@@ -176,19 +199,9 @@ class ScriptedBroker:
             self._send(number, waiting, dup=waiting.flagged)
 
     def _send(self, number: int, waiting: Waiting, *, dup: bool) -> None:
-        body = len(waiting.topic).to_bytes(2, "big") + waiting.topic + number.to_bytes(2, "big") + b"\0" + waiting.payload
         if self._client is not None:
             with contextlib.suppress(OSError):
-                self._client.sendall(bytes((0x32 | dup << 3,)) + _length(len(body)) + body)
-
-
-def _length(size: int) -> bytes:
-    result = bytearray()
-    while True:
-        size, byte = size >> 7, size & 0x7F
-        result.append(byte | (0x80 if size else 0))
-        if not size:
-            return bytes(result)
+                self._client.sendall(publish_packet(waiting.topic, number, waiting.payload, first=0x32 | dup << 3, v5=True))
 
 
 def _packets(client: socket.socket) -> Iterator[tuple[int, bytes]]:
@@ -196,20 +209,5 @@ def _packets(client: socket.socket) -> Iterator[tuple[int, bytes]]:
     buffer = bytearray()
     while data := client.recv(65536):
         buffer += data
-        while len(buffer) >= 2:
-            size = shift = 0
-            start = 1
-            while start < len(buffer):
-                byte = buffer[start]
-                start += 1
-                size |= (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            else:
-                break
-            if len(buffer) < start + size:
-                break
-            kind, body = buffer[0] >> 4, bytes(buffer[start : start + size])
-            del buffer[: start + size]
-            yield kind, body
+        for packet in mqtt_frames(buffer):
+            yield packet[0] >> 4, body_of(packet)

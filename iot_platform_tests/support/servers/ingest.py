@@ -22,6 +22,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from iot_platform.local.ports import free_ports
+from iot_platform.settings import Settings
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
@@ -47,6 +48,17 @@ class Daemon:
         }
         self.environment = {f"IOT_{name.upper()}": str(value) for name, value in {**own, **settings}.items()}
         self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def on(cls, platform: Settings, folder: Path, **settings: object) -> Self:
+        """From a platform's broker to its topics; further settings, or others than these, by keyword."""
+        of_platform = {
+            "mqtt_url": platform.mqtt_url.get_secret_value(),
+            "kafka_bootstrap_servers": platform.kafka_bootstrap_servers,
+            "kafka_topic": platform.kafka_topic,
+            "kafka_dead_letter_topic": platform.kafka_dead_letter_topic,
+        }
+        return cls(folder, **{**of_platform, **settings})
 
     def start(self, *, ready: bool = True) -> Self:
         """Run it; wait for readiness unless told otherwise."""

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-CONNECT, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 4, 5, 6, 7, 8, 12, 14
+from iot_platform.drills.rig.wire import mqtt_frames
+from iot_platform_tests.support.servers.mqtt_packets import CONNECT, PINGREQ, PINGRESP, SUBSCRIBE, body_of, publish_packet
+
 V5, V311 = 5, 4
 """Protocol levels, as in CONNECT."""
 
@@ -28,26 +30,30 @@ class Link:
     seen: list[tuple[int, bytes]] = field(default_factory=list)
     """Type and body of every packet that came, but CONNECT and PINGREQ."""
 
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            try:
-                chunk = self.sock.recv(size - len(data))
-            except OSError as error:
-                raise GoneError from error
-            if not chunk:
-                raise GoneError
-            data += chunk
+    def __post_init__(self) -> None:
+        self._packets = self._incoming()
+
+    def _incoming(self) -> Iterator[bytes]:
+        buffer = bytearray()
+        while True:
+            yield from mqtt_frames(buffer)
+            buffer += self.read()
+
+    def read(self) -> bytes:
+        """Some bytes as they come."""
+        try:
+            data = self.sock.recv(65536)
+        except OSError as error:
+            raise GoneError from error
+        if not data:
+            raise GoneError
         return data
 
     def _raw(self) -> tuple[int, bytes]:
-        first, length = self._exactly(1)[0], 0
-        for shift in itertools.count(0, 7):
-            byte = self._exactly(1)[0]
-            length |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-        return first >> 4, self._exactly(length)
+        packet = next(self._packets, None)
+        if packet is None:  # the iterator has ended with the connection
+            raise GoneError
+        return packet[0] >> 4, body_of(packet)
 
     def read_connect(self) -> None:
         """Who it is, and which version it speaks."""
@@ -63,7 +69,7 @@ class Link:
         while True:
             kind, body = self._raw()
             if kind == PINGREQ:
-                self.send(b"\xd0\x00")
+                self.send(PINGRESP)
                 continue
             self.seen.append((kind, body))
             if not kinds or kind in kinds:
@@ -93,10 +99,18 @@ class Link:
         """`first`: type and flags."""
         self.send(publish_packet(topic, packet_id, payload, first=first, v5=self.level == V5))
 
+    def pubrel(self, packet_id: int) -> None:
+        """The broker's second word on a message of QoS 2."""
+        self.send(struct.pack("!BBH", 0x62, 2, packet_id))
+
+    def begin(self, *, present: bool = False) -> None:
+        """CONNACK, and SUBACK to the SUBSCRIBE that follows."""
+        self.connack(present=present)
+        self.suback(self.packet_id(SUBSCRIBE))
+
     def serve(self) -> None:
         """CONNACK, SUBACK, and then nothing but answers to pings, until the client goes."""
-        self.connack()
-        self.suback(self.packet_id(SUBSCRIBE))
+        self.begin()
         self.rest()
 
     def rest(self) -> None:
@@ -104,18 +118,6 @@ class Link:
         with contextlib.suppress(GoneError):
             while True:
                 self.packet()
-
-
-def publish_packet(topic: str, packet_id: int, payload: bytes, *, first: int = 0x32, v5: bool = False) -> bytes:
-    """A PUBLISH with QoS 1 unless `first` says otherwise."""
-    name = topic.encode()
-    body = struct.pack("!H", len(name)) + name + struct.pack("!H", packet_id) + (b"\0" if v5 else b"") + payload
-    length, out = len(body), bytearray([first])
-    while True:
-        length, low = divmod(length, 128)
-        out.append(low | (0x80 if length else 0))
-        if not length:
-            return bytes(out) + body
 
 
 Script = Callable[[Link], None]
@@ -181,7 +183,7 @@ class ScriptedBroker:
                 link.sock.shutdown(socket.SHUT_WR)
             with contextlib.suppress(GoneError):
                 while True:
-                    link._exactly(1)
+                    link.read()
             link.sock.close()
 
     def close(self) -> None:
