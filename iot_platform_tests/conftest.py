@@ -23,6 +23,9 @@ KEPT = ("IOT_CACHE_DIR", "IOT_TEST_EXAMPLES", "IOT_TEST_BROKERS_REPORT", "IOT_DR
 for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
+# Servers that live for seconds or minutes: what the second compiler spends on them never comes back. Half of Kafka's processor time.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is no fault
 hypothesis.settings.load_profile("any machine")
 

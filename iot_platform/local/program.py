@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARKER = "IOT_LOCAL_STACK"
-_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "JAVA_HOME", "KAFKA_HOME")
+_PASSED_ON = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
+    *("JAVA_HOME", "JAVA_TOOL_OPTIONS", "KAFKA_HOME"),
+)
 _PASSED_ON_PREFIXES = ("IOT_", "LC_", "DAGSTER_", "SSL_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 

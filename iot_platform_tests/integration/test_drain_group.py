@@ -140,7 +140,8 @@ def test_a_group_with_members_is_told_once(own: Settings) -> None:
     assert "subscribed under this name" in logs[0]["reason"]
 
 
-def test_no_kafka_is_told_once_and_holds_nobody_up(own: Settings) -> None:
+def test_no_kafka_is_told_once_and_holds_nobody_up(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iot_platform.kafka.group_offsets.REQUEST_SECONDS", 2.0)
     logs = told_over(own.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"}), minutes=2)
     assert len(logs) == 1
     assert "Connection refused" in logs[0]["reason"]

@@ -73,7 +73,7 @@ def test_a_password_changed_while_messages_flow(passage: Passage, password_file:
         password_file.write_text("secret-3")  # in time this time
         eventually(lambda: daemon.log.read_text().count("credentials_changed") == 2)
         passage.kafka.set_password(passage.user, "secret-3")
-        passage.await_progress(1500)  # beyond the next authentication
+        passage.await_progress(1000)  # beyond the next authentication
     passage.check()
     assert "secret-" not in daemon.log.read_text()
 

@@ -129,7 +129,8 @@ def test_the_cause_and_its_setting_are_named(
     assert PASSWORD not in str(failure.value)
 
 
-def test_every_call_names_it(kafka: SecuredKafka) -> None:
+def test_every_call_names_it(kafka: SecuredKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iot_platform.kafka.topics.TIMEOUT_SECONDS", 2)
     settings = Settings(**wrong_password(kafka))
     said: list[str] = []
     with pytest.raises(TopicError) as topics:

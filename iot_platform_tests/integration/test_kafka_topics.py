@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
 from iot_platform.diagnostics.doctor_kafka import topic_findings
+from iot_platform.kafka import topic_state
 from iot_platform.kafka.topic_state import TopicState
 from iot_platform.kafka.topics import TopicError, check_topics, ensure_topics
 from iot_platform.orchestration.partition_checks import evaluate_topics
@@ -174,7 +175,8 @@ def test_impossible_topics_are_refused_in_words(mine: Settings) -> None:
         ensure_topics(mine.model_copy(update={"kafka_replication_factor": 3}))
 
 
-def test_no_kafka_is_said_with_its_setting(cli: Cli) -> None:
+def test_no_kafka_is_said_with_its_setting(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic_state, "TIMEOUT_SECONDS", 2)
     result = cli("check", kafka_bootstrap_servers="127.0.0.1:1")
     assert isinstance(result.exception, CliError)
     assert result.exception.exit_code == 2
