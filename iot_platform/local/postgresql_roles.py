@@ -48,7 +48,8 @@ def create_database(superuser_url: str, name: str, template: str | None = None) 
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
         if cursor.fetchone() is None:
             statement = sql.SQL("CREATE DATABASE {} OWNER iot_migrator {}").format(
-                sql.Identifier(name), sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
+                sql.Identifier(name),
+                sql.SQL("TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template)) if template else sql.SQL(""),
             )
             cursor.execute(statement)
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
