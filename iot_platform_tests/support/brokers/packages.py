@@ -16,17 +16,6 @@ def needs(command: str) -> str:
     return found
 
 
-def npm(source: Path, target: Path, log: Path, note: Note) -> Path:
-    """What `source`/package-lock.json pins, in `target`/node_modules."""
-    with cached(target, note) as new:
-        if new is not None:
-            for name in ("package.json", "package-lock.json"):
-                (new / name).write_bytes((source / name).read_bytes())
-            command = [needs("npm"), "ci", "--prefix", str(new), "--ignore-scripts", "--no-audit", "--no-fund"]
-            run_logged(command, log, note, what="npm ci", hint=NETWORK)
-    return target
-
-
 def maven(pom: Path, target: Path, log: Path, note: Note) -> Path:
     """The jars that a pom names, and what they need, in `target`."""
     with cached(target, note) as new:

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from iot_platform.local.install import Note, which
+from iot_platform.local.install import Note
 from iot_platform.local.ports import LOOPBACK
+from iot_platform_tests.support import npm
 from iot_platform_tests.support.brokers import packages
 from iot_platform_tests.support.brokers.server import FOLDER, BrokerServer
 
@@ -25,12 +26,12 @@ class Aedes(BrokerServer):
 
     def missing_packages(self) -> dict[str, str]:
         """See Server."""
-        wanted = {} if which("node") else {"nodejs": "runs Aedes"}
-        return wanted if which("npm") or self._modules.exists() else wanted | {"npm": "fetches Aedes"}
+        return npm.missing(self._modules, "runs Aedes")
 
     def install(self, note: Note) -> Path:
         """See BrokerServer."""
-        return packages.npm(FOLDER / "aedes", self._modules, self.install_log, note)
+        sources = [FOLDER / "aedes" / name for name in ("package.json", "package-lock.json")]
+        return npm.installed(sources, self._modules, self.install_log, note)
 
     def command(self) -> tuple[str, ...]:
         """See BrokerServer."""

