@@ -28,7 +28,7 @@ from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.server import Server
 from iot_platform.settings import Settings
-from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "can mount"), pytest.mark.timeout(600)]
 CUTS = 3

@@ -21,6 +21,7 @@ from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import QOS1, TOPIC, Feed, backdate_ledger, drain, query
+from iot_platform_tests.support.waiting import eventually
 
 RECEIVED_AT = 1_790_000_000_000_000
 CLEAN = {
@@ -349,9 +350,7 @@ def test_a_topic_made_anew_and_an_accepted_loss(reported: Settings, accountant: 
     assert audit(reported).ok
     with AdminClient(reported.kafka_config()) as admin:
         admin.delete_topics([reported.kafka_topic])[reported.kafka_topic].result(30)
-        deadline = threading.Event()
-        while reported.kafka_topic in admin.list_topics(timeout=10).topics:
-            deadline.wait(0.1)
+        eventually(lambda: reported.kafka_topic not in admin.list_topics(timeout=10).topics, pause=0.1)
     ensure_topics(reported)
     result = audit(reported)
     assert result.ok

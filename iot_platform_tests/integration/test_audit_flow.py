@@ -5,9 +5,9 @@ from contextlib import suppress
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import TOPIC, drain, query
-from iot_platform_tests.support.feeds.simulation import await_condition
 from iot_platform_tests.support.servers.ingest import publish
 from iot_platform_tests.support.servers.stack import Ingest
+from iot_platform_tests.support.waiting import eventually
 
 
 def settled_audit(settings: Settings, messages: int) -> AuditResult:
@@ -21,7 +21,7 @@ def settled_audit(settings: Settings, messages: int) -> AuditResult:
         settled = sums["stored"] + sums["dead_lettered"] >= messages and sums["in_flight"] == 0
         return settled and bool(found[0].daemons) and found[0].daemons[0].in_flight == 0  # the daemon is asked before Kafka is read
 
-    await_condition(f"{messages} messages", complete, 90, lambda: found[0].as_json() if found else "")
+    eventually(complete, 90, lambda: (f"{messages} messages", found[0].as_json() if found else ""), pause=0.1)
     return found[0]
 
 

@@ -134,6 +134,15 @@ def on_a_terminal(settings: Settings, *arguments: str) -> str:
     return shown.decode()
 
 
+def test_log_lines_are_visible_and_stay_out_of_the_output() -> None:
+    odd = "\x1b]0;title\x07 \x9b31m \x7f \u202egnp.exe \u2066x\u2069"
+    code = f"from iot_platform.logs import get_logger; get_logger('x').warning('odd', topic={odd!r}, other='\\x1b')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == ""
+    assert "title" in done.stderr
+    assert done.stderr.strip() == visible(done.stderr.strip())
+
+
 # -- iot trace ---------------------------------------------------------------------------------------------------
 def test_trace_follows_a_message_to_its_run(settings: Settings) -> None:
     feed = Feed(settings)

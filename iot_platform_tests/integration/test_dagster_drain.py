@@ -26,6 +26,7 @@ from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.lifecycle import ROOT
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic
@@ -111,10 +112,7 @@ def test_by_hand_it_makes_room_for_a_shift(settings: Settings, instance: dg.Dags
     by_hand = threading.Thread(target=lambda: results.append(materialize(settings, instance)))
     by_hand.start()
     with closing(connect(settings)) as connection:
-        deadline = time.monotonic() + 60
-        while not is_locked(connection, "drain-shard-0"):
-            assert time.monotonic() < deadline, "the drain by hand never began"
-            time.sleep(0.02)
+        eventually(lambda: is_locked(connection, "drain-shard-0"), 60, "the drain by hand never began")
         with advisory_lock(connection, next_in_line_lock(0), 5):
             with shard_lock(connection, 0, 30):
                 there = query(settings, "SELECT count(*) FROM message")[0][0]

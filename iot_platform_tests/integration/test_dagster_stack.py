@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from iot_platform.database.locks import shard_lock
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, check_books, query
 from iot_platform_tests.support.servers.stack import Dagster
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,20 +46,12 @@ def materialization(dagster: Dagster, asset: str, partition: str) -> dict[str, A
     return {entry["label"]: entry.get("intValue", entry.get("text")) for entry in found[0]["metadataEntries"]}
 
 
-def await_true(what: Callable[[], object], seconds: float, why: str) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.2)
-
-
 def test_a_message_appears_with_its_project_and_survives_kills(settings: Settings, dagster: Dagster) -> None:
     dagster.start()
     feed = Feed(settings)
     feed.send(GOOD)
     feed.flush()
-    await_true(lambda: materialization(dagster, "project", KEY), 60, dagster.log("dagster-daemon")[-3000:])
+    eventually(lambda: materialization(dagster, "project", KEY), 60, lambda: dagster.log("dagster-daemon")[-3000:], pause=0.2)
     figures = materialization(dagster, "project", KEY)
     assert figures is not None
     assert (figures["messages"], figures["measurements"], figures["kafka_offsets"]) == (1, 2, "0: 0…0")
@@ -87,12 +78,14 @@ def test_runs_of_users_do_not_hold_up_shifts(settings: Settings, dagster: Dagste
         dagster.start(concurrent_runs=1)
         by_hand = [launch(dagster, "1") for _ in range(3)]
         queued = lambda: [status(dagster, run) for run in by_hand].count("QUEUED")  # noqa: E731
-        await_true(lambda: queued() >= 2, 60, "the runs by hand do not wait")
+        eventually(lambda: queued() >= 2, 60, "the runs by hand do not wait", pause=0.2)
         feed.send(GOOD, partition=0)
         feed.flush()
-        await_true(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)], 60, dagster.log("dagster-daemon")[-3000:])
+        eventually(
+            lambda: query(settings, "SELECT count(*) FROM message") == [(1,)], 60, lambda: dagster.log("dagster-daemon")[-3000:], pause=0.2
+        )
         assert queued() >= 2
-    await_true(lambda: {status(dagster, run) for run in by_hand} == {"SUCCESS"}, 200, "the runs by hand did not end")
+    eventually(lambda: {status(dagster, run) for run in by_hand} == {"SUCCESS"}, 200, "the runs by hand did not end", pause=0.2)
     check_books(settings)
 
 
@@ -116,7 +109,7 @@ def _send_and_await(settings: Settings, feed: Feed, count: int) -> None:
     for number in range(count):
         feed.send(GOOD, partition=number % 2)
     feed.flush()
-    await_true(lambda: query(settings, "SELECT count(*) FROM message")[0][0] == before + count, 90, "messages were not drained")
+    eventually(lambda: query(settings, "SELECT count(*) FROM message")[0][0] == before + count, 90, "messages were not drained", pause=0.2)
 
 
 def _drain_process(settings: Settings) -> int:

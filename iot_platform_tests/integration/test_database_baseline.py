@@ -26,8 +26,8 @@ from iot_platform.tenants.deletion import delete_tenant
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 from iot_platform_tests.support.servers.first_chain import FIRST_CHAIN
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 RENAMED: Final = {name: f"value_{name}" for name in ("count", "min", "max", "sum", "avg", "first", "last")}
 """Columns of measurement_1h and measurement_1d, and of what stores them."""

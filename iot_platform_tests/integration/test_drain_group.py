@@ -18,9 +18,9 @@ from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.source import KafkaSource, Start
 from iot_platform_tests.support.feeds.drain import Feed, drain
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),  # Dagster's own, with newer pydantic

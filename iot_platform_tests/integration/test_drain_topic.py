@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.drain import Drain, Progress, Shift
 from iot_platform_tests.support.feeds.drain import Feed, query
-from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.waiting import eventually
 
 
 def test_a_shift_ends_when_the_topic_gets_partitions_that_it_is_not_made_for(settings: Settings) -> None:

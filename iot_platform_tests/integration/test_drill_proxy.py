@@ -3,11 +3,12 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from iot_platform.drills.rig.proxy import CutLinkError, Link, Proxy
+from iot_platform_tests.support.waiting import eventually
 
 
 class Echo:
@@ -93,13 +94,6 @@ def refused(proxy: Proxy) -> bool:
             return broken(link)
     except ConnectionResetError:  # before connect() had returned
         return True
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_forwards_everything_and_the_end_of_each_direction(proxy: Proxy, echo: Echo) -> None:

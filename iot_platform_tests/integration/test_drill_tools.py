@@ -12,7 +12,7 @@ import pytest
 from ingest_daemon.state_dir import StateDir
 from iot_platform.drills.rig import fake_clock, small_disk
 from iot_platform.drills.rig.fake_clock import FakeClock
-from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.waiting import eventually
 
 CHILD = """
 import sys

@@ -22,8 +22,9 @@ from iot_platform.ingest_pages import counters
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope, compare, read
 from iot_platform.simulator.record import Published
-from iot_platform_tests.support.feeds.simulation import Simulation, await_condition, await_everything_stored, count, stored_messages
+from iot_platform_tests.support.feeds.simulation import Simulation, await_everything_stored, count, stored_messages
 from iot_platform_tests.support.servers.stack import Dagster, Ingest
+from iot_platform_tests.support.waiting import eventually
 
 MESSAGES = 20_000
 MIX = (
@@ -73,7 +74,9 @@ def test_nothing_is_lost_or_doubled_when_ingest_and_drain_are_killed(
         simulation.start(*MIX, f"--count={messages}", f"--seed={100 + phase}", f"--rate={rate}")
         if phase in (2, 3):
             kill_ingest(ingest, simulation)
-        await_condition("the drain gets on", lambda least=total + 300: stored_messages(database) >= least, 90, lambda: _runs(platform))
+        eventually(
+            lambda least=total + 300: stored_messages(database) >= least, 90, lambda: ("the drain gets on", _runs(platform)), pause=0.1
+        )
         total += messages
         if phase in (1, 2):
             kill_drain_run(platform)
@@ -98,7 +101,7 @@ def kill_ingest(ingest: Ingest, simulation: Simulation) -> None:
     def busy() -> bool:
         return counters(ingest.settings.ingest_http_urls)["iot_ingest_messages_in_flight"] >= 5 or not simulation.running
 
-    await_condition("messages in flight", busy, 60)
+    eventually(busy, 60, "messages in flight", pause=0.1)
     ingest.kill()
 
 
@@ -149,7 +152,7 @@ def kill_drain_run(settings: Settings) -> None:
         pids[:] = _run_processes(settings)
         return bool(pids)
 
-    await_condition("a drain run in progress", found, 60)
+    eventually(found, 60, "a drain run in progress", pause=0.1)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
 

@@ -8,9 +8,9 @@ import pytest
 
 from iot_platform_tests.support.feeds.secured_flow import Passage
 from iot_platform_tests.support.servers.certificates import Authority, Pair
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.own_servers import Broker
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture

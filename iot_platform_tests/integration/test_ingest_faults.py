@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 from iot_platform.local.ports import free_ports
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, publish
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 def numbered(count: int, start: int = 0) -> list[tuple[str, bytes]]:

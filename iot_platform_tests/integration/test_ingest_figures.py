@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from iot_platform_tests.support.servers.ingest import Daemon, create_topics, eventually, forget, publish, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, create_topics, forget, publish, read_all
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 TOPIC = "accounting"
 KILLS = 4

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, create_topics, eventually, forget, publish, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, create_topics, forget, publish, read_all
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture

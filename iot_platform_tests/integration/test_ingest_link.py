@@ -8,8 +8,9 @@ import pytest
 
 from iot_platform.drills.rig.proxy import Proxy
 from iot_platform.settings import Settings
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, publish
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 TOPIC = "mtic/msg/client/realtime/1968193631353446400/1968193691042586624/link"
 

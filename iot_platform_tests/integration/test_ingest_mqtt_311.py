@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from iot_platform.local.ports import free_ports
-from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, publish, read_all
 from iot_platform_tests.support.servers.mqtt_packets import PUBACK, PUBCOMP, PUBREC, SUBSCRIBE, publish_packet
 from iot_platform_tests.support.servers.mqtt_script import V311, Link, Script, only, refuse_version, scripted
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 def records_of(kafka: OwnKafka, daemon: Daemon, count: int) -> list[Record]:

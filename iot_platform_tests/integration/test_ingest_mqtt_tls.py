@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ingest_daemon.broker_access import BrokerFiles
+from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.secured_flow import Passage
 from iot_platform_tests.support.servers.certificates import Authority, Pair
-from iot_platform_tests.support.servers.ingest import Daemon, eventually
+from iot_platform_tests.support.servers.ingest import Daemon
 from iot_platform_tests.support.servers.own_servers import OwnKafka
 from iot_platform_tests.support.servers.secured_broker import SecuredBroker
+from iot_platform_tests.support.waiting import eventually
 
 EXPIRY = "certificate_expiry_timestamp_seconds"
 
@@ -151,3 +155,22 @@ def test_a_password_from_a_file_changed_at_both_ends(passage: Passage, secured_b
     passage.check()
     assert daemon.metric("mqtt_sessions_lost_total") == 0
     assert "secret-" not in daemon.log.read_text()
+
+
+def test_half_of_a_pair_of_certificates(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    pair = authority.issue(tmp_path, "me")
+    shown: Any = {"mqtt_tls_ca_file": authority.ca_file, "mqtt_tls_cert_file": pair.cert_file, "mqtt_tls_key_file": pair.key_file}
+    files = BrokerFiles(IngestSettings(mqtt_url="mqtts://broker", **shown))
+    first, old_key = files.current, pair.key_file.read_bytes()
+    authority.issue(tmp_path, "me")
+    new_key = pair.key_file.read_bytes()
+    pair.key_file.write_bytes(old_key)
+    files.look()
+    assert files.current is first
+    assert "IOT_MQTT_TLS_KEY_FILE" in " ".join(files.problems)
+    pair.key_file.write_bytes(new_key)
+    files.look()
+    assert files.problems == []
+    assert files.current.certificates != first.certificates
+    assert files.current.tls is not first.tls

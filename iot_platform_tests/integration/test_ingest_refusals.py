@@ -12,8 +12,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, publish, read_all
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 class Topic:

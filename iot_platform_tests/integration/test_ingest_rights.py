@@ -11,9 +11,10 @@ from confluent_kafka import KafkaException
 from ingest_daemon.kafka import Channel
 from ingest_daemon.settings import Settings
 from iot_platform_tests.support.feeds.secured_flow import Passage
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, publish
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, publish
 from iot_platform_tests.support.servers.own_servers import Broker
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.secured_flow import Passage
-from iot_platform_tests.support.servers.ingest import eventually, publish, read_all
+from iot_platform_tests.support.servers.ingest import publish, read_all
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 from iot_platform_tests.support.servers.secured_broker import SecuredBroker
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture

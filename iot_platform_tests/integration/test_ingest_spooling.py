@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from iot_platform.drills.rig.small_disk import SmallDisk, obstacle, small_disk
-from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, eventually, publish
+from iot_platform_tests.support.servers.ingest import Daemon, Record, await_records, publish
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
+from iot_platform_tests.support.waiting import eventually
 
 
 def numbered(first: int, last: int, size: int = 0) -> list[tuple[str, bytes]]:

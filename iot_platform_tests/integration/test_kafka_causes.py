@@ -17,8 +17,8 @@ from iot_platform.local.errors import NotReadyError
 from iot_platform.local.ports import free_ports, is_free
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.certificates import Authority, Pair
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
+from iot_platform_tests.support.waiting import eventually
 
 USER, PASSWORD = "causes", "the right one"
 

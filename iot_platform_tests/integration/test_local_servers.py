@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psycopg2
@@ -11,6 +10,7 @@ import psycopg2
 from iot_platform.local import leftovers, probes
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 
 def test_settings_name_a_migrated_database_and_fresh_topics(settings: Settings) -> None:
@@ -23,6 +23,15 @@ def test_settings_name_a_migrated_database_and_fresh_topics(settings: Settings) 
     connection.close()
 
 
+def serves(settings: Settings) -> bool:
+    """Whether PostgreSQL lets us in."""
+    try:
+        probes.postgresql(settings.admin_url)
+    except probes.NotReadyError:
+        return False
+    return True
+
+
 def test_killed_server_comes_back_with_its_data(servers: Servers, settings: Settings) -> None:
     admin = psycopg2.connect(settings.admin_url)
     with admin, admin.cursor() as cursor:
@@ -30,14 +39,7 @@ def test_killed_server_comes_back_with_its_data(servers: Servers, settings: Sett
     admin.close()
     pid = servers.supervisor.state("postgresql").pid
     subprocess.run(["kill", "-9", str(pid)], check=True)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            probes.postgresql(settings.admin_url)
-            break
-        except probes.NotReadyError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    eventually(lambda: serves(settings), 60)
     assert servers.supervisor.state("postgresql").pid != pid
     admin = psycopg2.connect(settings.admin_url)
     with admin.cursor() as cursor:
@@ -62,7 +64,4 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     """)
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == -9
-    deadline = time.monotonic() + 20
-    while leftovers.find(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: not leftovers.find(tmp_path))

@@ -112,3 +112,12 @@ def test_invalid_setting_is_named(iot: Iot) -> None:
     up = iot("up", IOT_KAFKA_PARTITIONS="none")
     assert up.returncode == 2
     assert "IOT_KAFKA_PARTITIONS: " in up.stderr
+
+
+@pytest.mark.parametrize("command", [["iot_platform.cli.main", "env"], ["ingest_daemon", "--check"]])
+def test_a_misspelt_name_ends_the_process_with_2(tmp_path: Path, command: list[str]) -> None:
+    environment = {"IOT_KAFKA_BOOTSTRAP_SERVER": "kafka:9092", "IOT_LOCAL_DIR": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "IOT_KAFKA_BOOTSTRAP_SERVER is not a setting; did you mean IOT_KAFKA_BOOTSTRAP_SERVERS?" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -19,9 +19,9 @@ from iot_platform.telemetry.drain.drain import Drain, Shift
 from iot_platform.telemetry.drain.partition_state import Problem, look
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain, query
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.kafka_log_damage import KafkaDisk
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 LEDGER = "SELECT kafka_partition, log_generation, from_offset, to_offset, leader_epoch FROM ledger WHERE kind = 'log_cut' ORDER BY 1, 2"
 NUMBERS = (

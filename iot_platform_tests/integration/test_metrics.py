@@ -11,7 +11,7 @@ from iot_platform.audit.exporter import Exporter, serve
 from iot_platform.local import probes
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
-from iot_platform_tests.support.feeds.simulation import await_condition
+from iot_platform_tests.support.waiting import eventually
 
 Samples = dict[tuple[str, ...], float]
 
@@ -47,7 +47,7 @@ def quarantined(samples: Samples) -> float:
 
 def test_totals_lag_and_differences(reported: Settings) -> None:
     with exporting(reported) as scrape:
-        await_condition("a first audit", lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60)
+        eventually(lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60, "a first audit", pause=0.1)
         seen = scrape()
         assert seen["iot_stored_messages_total",] == 36
         assert quarantined(seen) == 4
@@ -58,18 +58,18 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         feed.send(b'{"n":1}', sequence=41)
         feed.send(b"broken", sequence=42)
         feed.flush()
-        await_condition("the lag", lambda: scrape()["iot_drain_lag_messages", "0"] == 2, 60)
+        eventually(lambda: scrape()["iot_drain_lag_messages", "0"] == 2, 60, "the lag", pause=0.1)
         drain(reported)
-        await_condition("one more stored", lambda: scrape()["iot_stored_messages_total",] == 37, 60)
+        eventually(lambda: scrape()["iot_stored_messages_total",] == 37, 60, "one more stored", pause=0.1)
         assert quarantined(scrape()) == 5
         query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
-        await_condition("the loss", lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60)
+        eventually(lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60, "the loss", pause=0.1)
         assert scrape()["iot_stored_messages_total",] == 37
 
 
 def test_servers_away(reported: Settings) -> None:
     with exporting(reported.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})) as scrape:
-        await_condition("Kafka is missed", lambda: scrape().get(("iot_server_up", "kafka")) == 0, 60)
+        eventually(lambda: scrape().get(("iot_server_up", "kafka")) == 0, 60, "Kafka is missed", pause=0.1)
         assert scrape()["iot_server_up", "database"] == 1
     with exporting(reported.model_copy(update={"database_url": type(reported.database_url)("postgresql://x@127.0.0.1:1/x")})) as scrape:
-        await_condition("the database is missed", lambda: scrape().get(("iot_server_up", "database")) == 0, 60)
+        eventually(lambda: scrape().get(("iot_server_up", "database")) == 0, 60, "the database is missed", pause=0.1)

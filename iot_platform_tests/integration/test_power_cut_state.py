@@ -13,7 +13,7 @@ from ingest_daemon.accounting_file import HEAD_BYTES, AccountingFile
 from ingest_daemon.spool_store import SpoolStore
 from ingest_daemon.state_dir import StateDir
 from iot_platform.drills.rig.power_disk import Names, PowerDisk, obstacle, power_disk
-from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "can mount")
 ROUNDS = 5

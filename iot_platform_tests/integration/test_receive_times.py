@@ -18,8 +18,9 @@ from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
 from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
-from iot_platform_tests.support.servers.ingest import eventually, publish, read_all, records_held
+from iot_platform_tests.support.servers.ingest import publish, read_all, records_held
 from iot_platform_tests.support.servers.stack import Ingest
+from iot_platform_tests.support.waiting import eventually
 
 READINGS = """
 SELECT metric, device_id, (extract(epoch FROM time) * 1000000)::bigint, value, value_text, flags FROM measurement_named ORDER BY 1, 2, 3"""

@@ -15,8 +15,9 @@ from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, check_books, drain, query
 from iot_platform_tests.support.servers.habit_broker import HABITS, Habit, HabitBroker
-from iot_platform_tests.support.servers.ingest import Daemon, eventually, publish, records_held
+from iot_platform_tests.support.servers.ingest import Daemon, publish, records_held
 from iot_platform_tests.support.servers.own_servers import Broker
+from iot_platform_tests.support.waiting import eventually
 
 
 class Field:

@@ -18,7 +18,7 @@ from iot_platform.telemetry.replay.replay import Replay, Selection, Tally
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.children.replay import LOOK, TAKE
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
-from iot_platform_tests.support.feeds.simulation import await_condition
+from iot_platform_tests.support.waiting import eventually
 
 COUNT = 1200
 REPLAY = [sys.executable, "-m", "iot_platform_tests.support.children.replay"]
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_it_cleanly(plant: Settings) -> None:
     command = [sys.executable, "-m", "iot_platform.cli.main", "replay", "--reason", "topic_mismatch", "--json"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        await_condition("a first batch", lambda: bool(query(plant, "SELECT FROM ledger WHERE kind = 'replay' LIMIT 1")), 60)
+        eventually(lambda: bool(query(plant, "SELECT FROM ledger WHERE kind = 'replay' LIMIT 1")), 60, "a first batch", pause=0.1)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     finally:

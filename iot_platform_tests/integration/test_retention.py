@@ -22,6 +22,7 @@ from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.feeds.lifecycle import DAYS, ROOT, audit, cutoff, fill, keep, marks, problems
 from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = pytest.mark.both_editions
 
@@ -165,12 +166,8 @@ def test_a_late_row_in_flight_is_waited_for(aged: Settings, query_text: str) -> 
         computed = dict(query(aged, hours_text, *hour))
         cursor.execute("INSERT INTO rollup_change (bucket, series_id) SELECT %s, min(series_id) FROM series", (begin,))
         removing.start()
-        deadline = time.monotonic() + 20
-        while not query(
-            aged, "SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        ):
-            assert time.monotonic() < deadline, "nobody waits for the row in flight"
-            time.sleep(0.01)
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        eventually(lambda: query(aged, waiting), what="nobody waits for the row in flight")
         late.commit()
     removing.join(30)
     assert answer == [([],)]

@@ -22,6 +22,7 @@ from iot_platform.telemetry.drain import rollup_notes
 from iot_platform.telemetry.drain.stage import copy
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.rollups import DAY, HOUR, RollupFeed, Row, days, hours
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = pytest.mark.both_editions
 
@@ -197,10 +198,7 @@ def test_a_drain_that_waited_for_the_boundary_notes(feed: RollupFeed, settings: 
 def await_lock(settings: Settings) -> None:
     """Until a session waits for an advisory lock."""
     waiting = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND NOT granted"
-    deadline = time.monotonic() + 30
-    while query(settings, waiting + " AND datname = current_database()") != [(1,)]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: query(settings, waiting + " AND datname = current_database()") == [(1,)])
 
 
 def test_nothing_older_than_retention_is_computed_again(feed: RollupFeed, settings: Settings) -> None:

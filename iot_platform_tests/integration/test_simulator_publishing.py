@@ -22,8 +22,8 @@ from iot_platform.simulator.generator import Generator
 from iot_platform.simulator.message import Message
 from iot_platform.simulator.publisher import Publisher, Summary
 from iot_platform.simulator.record import read_record
-from iot_platform_tests.support.feeds.simulation import await_condition
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_the_broker_delivers_what_the_record_says(own: Settings, received: list[
     assert process.returncode == 0, output
     assert "published 3,000" in output
     published = list(read_record(record))
-    await_condition("3000 messages", lambda: len(received) >= 3000, 20, lambda: len(received))
+    eventually(lambda: len(received) >= 3000, 20, lambda: ("3000 messages", len(received)), pause=0.1)
     assert all(item.acked and item.sends == 1 for item in published)
     assert sorted((item.message.topic, item.message.payload) for item in published) == sorted(received)
     options = FleetOptions(malformed=0.1, duplicate=0.05)
@@ -78,7 +78,7 @@ def test_the_broker_delivers_what_the_record_says(own: Settings, received: list[
 def test_a_device_keeps_its_order(own: Settings, received: list[tuple[str, bytes]]) -> None:
     plan = list(itertools.islice(Generator(FleetOptions(), own.topic_pattern, 0, 0).messages(), 2000))
     publish(own, plan)
-    await_condition("2000 messages", lambda: len(received) >= 2000, 20)
+    eventually(lambda: len(received) >= 2000, 20, "2000 messages", pause=0.1)
     for device in {message.device for message in plan}:
         own_payloads = [message.payload for message in plan if message.device == device and len(message.payload) > 20]
         others = {message.payload for message in plan if message.device != device}
@@ -104,7 +104,7 @@ def test_a_lost_broker_costs_no_message(servers: Servers, own: Settings, receive
     settled: list[Delivery] = []
     worker = threading.Thread(target=publish, args=(own, plan, settled))
     worker.start()
-    await_condition("500 acknowledged", lambda: len(settled) >= 500, 30)
+    eventually(lambda: len(settled) >= 500, 30, "500 acknowledged", pause=0.1)
     os.kill(servers.supervisor.state("mosquitto").pid, signal.SIGKILL)  # the supervisor starts it again
     worker.join(60)
     assert not worker.is_alive()
@@ -118,7 +118,7 @@ def test_a_lost_broker_costs_no_message(servers: Servers, own: Settings, receive
 def test_a_signal_ends_it_cleanly(own: Settings, tmp_path: Path, number: signal.Signals) -> None:
     record = tmp_path / "published.jsonl"
     process = simulate(own, "--rate=200", "--duration=0", f"--record={record}")
-    await_condition("publishing", lambda: record.exists() and record.stat().st_size > 20_000, 20)
+    eventually(lambda: record.exists() and record.stat().st_size > 20_000, 20, "publishing", pause=0.1)
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0, output
@@ -158,4 +158,4 @@ def test_a_full_broker_window_is_respected(own: Settings, received: list[tuple[s
     summary = publish(own, plan)
     assert (summary.acknowledged, summary.reconnects) == (4000, 0)
     assert time.monotonic() - began < 30
-    await_condition("4000 messages", lambda: len(received) >= 4000, 20)
+    eventually(lambda: len(received) >= 4000, 20, "4000 messages", pause=0.1)

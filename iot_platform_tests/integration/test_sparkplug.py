@@ -14,8 +14,9 @@ from iot_platform_tests.support.children.drain import CLAIM, COMMAND
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import Feed, check_books, drain, query
 from iot_platform_tests.support.feeds.sparkplug import CODECS, INT64, metric, nbirth, ndeath, payload
-from iot_platform_tests.support.servers.ingest import Daemon, await_records, eventually, forget, publish
+from iot_platform_tests.support.servers.ingest import Daemon, await_records, forget, publish
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from iot_platform_tests.support.feeds.direct import DirectFeed
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import drop_roles, open_login
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 TOPIC = "mtic/msg/client/realtime/acme/plant"
 END = "SELECT role_name, reason FROM end_tenant_sessions(%s, %s)"
@@ -71,14 +72,6 @@ def is_open(connection: Connection) -> bool:
     return True
 
 
-def await_true(what: Callable[[], object], why: str, seconds: float = 30) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def login(settings: Settings, servers: Servers) -> Iterator[Login]:
     """See Login. Tenant acme has a few rows."""
@@ -108,12 +101,12 @@ def test_a_transaction_ends_whatever_the_login_sets(login: Login, settings: Sett
     sleeper.start()
     assert login.end() == [], "nothing is a minute old"
     seen: list[str] = []
-    await_true(lambda: seen.extend(login.end(patience="300 ms")) or len(seen) == 2, "two transactions are too old")
+    eventually(lambda: seen.extend(login.end(patience="300 ms")) or len(seen) == 2, what="two transactions are too old")
     assert set(seen) == {"idle in a transaction", "in a transaction for longer than its statements may take"}
     sleeper.join(10)
     assert (is_open(idle), len(failed), is_open(free)) == (False, 1, True)
     run(free, "BEGIN", "SELECT 1")
-    await_true(lambda: login.end(in_the_way="100 ms") == ["in the way of maintenance or a migration"], "it is in the way")
+    eventually(lambda: login.end(in_the_way="100 ms") == ["in the way of maintenance or a migration"], what="it is in the way")
     for role in ("iot_reader", "iot_tenant"):
         assert query(settings, "SELECT has_function_privilege(%s, 'end_tenant_sessions(interval, interval)', 'EXECUTE')", role) == [
             (False,)
@@ -145,8 +138,8 @@ def test_notifications_do_not_pile_up(login: Login, settings: Settings, monkeypa
     while query(settings, usage)[0][0] <= 0.012:
         run(sender, "SELECT pg_notify('run_events', i || repeat('y', 7900)) FROM generate_series(1, 1000) i")
     monkeypatch.setattr(tenant_session_watch, "TICK_SECONDS", 2.5)
-    await_true(
-        lambda: tenant_session_watch.watch_tenant_sessions(settings) and query(settings, usage)[0][0] < 0.001, "the queue is not freed"
+    eventually(
+        lambda: tenant_session_watch.watch_tenant_sessions(settings) and query(settings, usage)[0][0] < 0.001, what="the queue is not freed"
     )
     assert (is_open(sender), is_open(listener)) == (True, False)
 
@@ -156,7 +149,7 @@ def test_who_waits_for_a_tenants_lock_gets_it(login: Login, settings: Settings) 
     blocking, other = login.open("BEGIN", "SELECT count(*) FROM tenant.measurement"), login.open("BEGIN", "SELECT 1")
     waiter = threading.Thread(target=query, args=(settings, "ALTER TABLE series ADD COLUMN zz integer"))
     waiter.start()
-    await_true(lambda: login.end() == ["in the way of maintenance or a migration"], "the waiting statement stays behind it")
+    eventually(lambda: login.end() == ["in the way of maintenance or a migration"], what="the waiting statement stays behind it")
     waiter.join(10)
     assert not waiter.is_alive()
     assert (is_open(blocking), is_open(other)) == (False, True)
@@ -198,10 +191,10 @@ def folder(tmp_path: Path) -> Path:
 def test_a_migration_ends_the_tenant_in_its_way(login: Login, settings: Settings, folder: Path) -> None:
     idle = login.open("BEGIN", "SELECT count(*) FROM tenant.measurement")
     with Drainer(settings) as drainer:
-        await_true(lambda: drainer.seconds, "the drain does not begin")
+        eventually(lambda: drainer.seconds, what="the drain does not begin")
         applied = migrate(settings, sql_dir=folder)
         done = len(drainer.seconds)
-        await_true(lambda: len(drainer.seconds) > done + 1, "the drain does not go on")
+        eventually(lambda: len(drainer.seconds) > done + 1, what="the drain does not go on")
     assert "migrations/9001_pre_add_series_column.sql" in applied
     assert not is_open(idle)
     assert max(drainer.seconds) < 8, "a drain waits for one try, 2.5 s"

@@ -9,7 +9,6 @@ import pytest
 from ingest_daemon.broker_access import AccessInUse, BrokerFiles
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.settings import Settings
-from iot_platform_tests.support.servers.certificates import Authority
 
 
 @pytest.fixture
@@ -56,25 +55,6 @@ def test_an_unreadable_file_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "filters").write_text("a/#/b")
     with pytest.raises(SettingsError, match=r"IOT_MQTT_TOPIC_FILTER_FILE.*last level"):
         BrokerFiles(Settings(mqtt_topic_filter_file=tmp_path / "filters"))
-
-
-def test_half_of_a_pair_of_certificates(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "ca")
-    pair = authority.issue(tmp_path, "me")
-    shown: Any = {"mqtt_tls_ca_file": authority.ca_file, "mqtt_tls_cert_file": pair.cert_file, "mqtt_tls_key_file": pair.key_file}
-    files = BrokerFiles(Settings(mqtt_url="mqtts://broker", **shown))
-    first, old_key = files.current, pair.key_file.read_bytes()
-    authority.issue(tmp_path, "me")
-    new_key = pair.key_file.read_bytes()
-    pair.key_file.write_bytes(old_key)
-    files.look()
-    assert files.current is first
-    assert "IOT_MQTT_TLS_KEY_FILE" in " ".join(files.problems)
-    pair.key_file.write_bytes(new_key)
-    files.look()
-    assert files.problems == []
-    assert files.current.certificates != first.certificates
-    assert files.current.tls is not first.tls
 
 
 class Clock:

@@ -3,8 +3,6 @@
 import ast
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,11 +70,3 @@ def test_commands_print_only_by_the_terminal_module() -> None:
         if path.name != "terminal.py" and isinstance(node, ast.Call) and ast.unparse(node.func) in ways_out
     ]
     assert found == []
-
-
-def test_log_lines_are_visible_and_stay_out_of_the_output() -> None:
-    code = f"from iot_platform.logs import get_logger; get_logger('x').warning('odd', topic={STEERING[:-12]!r}, other='\\x1b')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == ""
-    assert "title" in done.stderr
-    assert done.stderr.strip() == visible(done.stderr.strip())

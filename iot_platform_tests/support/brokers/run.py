@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from threading import Event
 from typing import Self
@@ -15,6 +14,7 @@ from iot_platform.local.server import await_ready, start
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings
 from iot_platform_tests.support.brokers.server import BrokerServer
+from iot_platform_tests.support.waiting import eventually
 
 
 class RunningBroker:
@@ -66,8 +66,7 @@ class RunningBroker:
         if not pid:
             raise LocalStackError(f"{self.server.name} does not run, so it cannot be killed")
         os.killpg(pid, signal.SIGKILL)
-        while self.pid == pid:
-            time.sleep(0.02)
+        eventually(lambda: self.pid != pid, what=f"{self.server.name} outlives SIGKILL")
 
     def start(self) -> None:
         """Start it again and wait until it answers."""

@@ -20,8 +20,9 @@ from iot_platform_tests.support.brokers.publisher import Publisher
 from iot_platform_tests.support.brokers.run import RunningBroker
 from iot_platform_tests.support.brokers.server import BrokerServer, Protocol
 from iot_platform_tests.support.feeds.drain import drain, query
-from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, read_all, records_held
+from iot_platform_tests.support.servers.ingest import Daemon, Record, read_all, records_held
 from iot_platform_tests.support.servers.stack import Servers
+from iot_platform_tests.support.waiting import eventually
 
 ROOT: Final = "mtic/msg/client/realtime"
 _PER_SECOND: Final = 1000.0

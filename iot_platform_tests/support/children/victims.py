@@ -15,7 +15,7 @@ from iot_platform.drills.rig.wire import Point
 from iot_platform.settings import Settings
 from iot_platform_tests.support.children.killer import SECONDS, Killer
 from iot_platform_tests.support.feeds.drain import query
-from iot_platform_tests.support.servers.ingest import eventually
+from iot_platform_tests.support.waiting import eventually
 
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^(iot-|rollup)'"

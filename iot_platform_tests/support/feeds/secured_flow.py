@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iot_platform_tests.support.servers.ingest import Daemon, Record, eventually, publish, read_all
+from iot_platform_tests.support.servers.ingest import Daemon, Record, publish, read_all
 from iot_platform_tests.support.servers.own_servers import Broker, OwnKafka
 from iot_platform_tests.support.servers.secured_kafka import SecuredKafka
+from iot_platform_tests.support.waiting import eventually
 
 _names = itertools.count(1)
 

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -14,15 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.diagnostics.status import Status, collect
 from iot_platform.settings import Settings, exports
 from iot_platform.simulator.record import Published, read_record
-
-
-def await_condition(what: str, condition: Callable[[], bool], seconds: float, facts: Callable[[], object] = lambda: "") -> None:
-    """Ask until it is true; fails with what was awaited and the facts."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            pytest.fail(f"not within {seconds:.0f} s: {what} {facts()}")
-        time.sleep(0.1)
+from iot_platform_tests.support.waiting import eventually
 
 
 class Simulation:
@@ -97,11 +88,11 @@ def stored_messages(connection: Connection) -> int:
 
 def await_everything_stored(settings: Settings, connection: Connection, messages: int, seconds: float = 90) -> Status:
     """Until at least so many messages are stored, no lag is left and the daemon has nothing in flight."""
-    await_condition(
-        f"{messages} messages stored",
+    eventually(
         lambda: stored_messages(connection) >= messages,
         seconds,
-        lambda: f"stored: {stored_messages(connection)}",
+        lambda: (f"{messages} messages stored", f"stored: {stored_messages(connection)}"),
+        pause=0.1,
     )
     found: list[Status] = []
 
@@ -109,5 +100,5 @@ def await_everything_stored(settings: Settings, connection: Connection, messages
         found[:] = [collect(settings)]
         return bool(found[0].lag) and not any((found[0].lag or {0: 1}).values()) and found[0].in_flight == 0
 
-    await_condition("no lag and nothing in flight", quiet, 30, lambda: found)
+    eventually(quiet, 30, lambda: ("no lag and nothing in flight", found), pause=0.1)
     return found[0]

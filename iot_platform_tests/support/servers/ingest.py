@@ -23,15 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    """The condition's first true value. Fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what or "not in time"
-        time.sleep(0.02)
-    return value
+from iot_platform_tests.support.waiting import eventually
 
 
 class Daemon:

@@ -13,7 +13,8 @@ from iot_platform.local import probes
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
-from iot_platform_tests.support.servers.ingest import Daemon, create_topics, eventually
+from iot_platform_tests.support.servers.ingest import Daemon, create_topics
+from iot_platform_tests.support.waiting import eventually
 
 
 class Broker:

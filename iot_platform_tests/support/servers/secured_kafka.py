@@ -32,8 +32,8 @@ from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.certificates import Authority, Pair
-from iot_platform_tests.support.servers.ingest import eventually
 from iot_platform_tests.support.servers.own_servers import OwnKafka
+from iot_platform_tests.support.waiting import eventually
 
 REAUTHENTICATE_SECONDS = 4
 """So long after a SCRAM connection was authenticated it has to be once more: a changed password shows."""

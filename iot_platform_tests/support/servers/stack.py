@@ -37,6 +37,7 @@ from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
+from iot_platform_tests.support.waiting import eventually
 
 TEMPLATE = "iot_template"
 _numbers = itertools.count(1)
@@ -89,13 +90,10 @@ class Programs:
 
     def kill(self, name: str) -> int:
         """kill -9; returns the process id that was. The supervisor restarts the program if it was started with restart=True."""
-        deadline = time.monotonic() + 30
-        while not (pid := self.pid(name)):  # it is being restarted; and 0 would be our own process group
-            assert time.monotonic() < deadline, f"{name} does not run: {self._supervisor.state(name)}"
-            time.sleep(0.02)
+        # It may just be being restarted; and 0 would be our own process group.
+        pid: int = eventually(lambda: self.pid(name), what=lambda: f"{name} does not run: {self._supervisor.state(name)}")
         os.kill(pid, signal.SIGKILL)
-        while self.pid(name) == pid:
-            time.sleep(0.02)
+        eventually(lambda: self.pid(name) != pid)
         return pid
 
     def stop(self, name: str) -> None:
@@ -112,8 +110,9 @@ class Programs:
         return self._supervisor.log_file(name).read_text("utf-8", "replace")
 
     def close(self) -> None:
-        """Stop and forget all of them."""
-        for name in reversed(self._started):
+        """Stop all of them together, and forget them."""
+        self._supervisor.stop(*self._started)
+        for name in self._started:
             self._supervisor.remove(name)
 
 
