@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import dagster as dg
 import psycopg2
@@ -195,7 +194,7 @@ def test_apache_says_what_is_missing(settings: Settings, monkeypatch: pytest.Mon
     assert query(settings, ROWS) == before
 
 
-def test_the_disk_is_looked_ahead_at(settings: Settings, tmp_path: Path) -> None:
+def test_the_disk_is_looked_ahead_at(settings: Settings) -> None:
     """Unlimited, enough for a month, and not: the limit decides, the rate is that of the last week."""
     fill(settings, days_ago(3), series=5, count=4320, step=MINUTE)
     query(

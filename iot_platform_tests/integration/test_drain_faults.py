@@ -184,7 +184,7 @@ def test_a_server_that_dies_and_comes_back(settings: Settings, servers: Servers,
     check_complete(settings, 2 * COUNT)
 
 
-def test_gaps_that_kafka_keeps_for_itself(settings: Settings, feed: Feed) -> None:
+def test_gaps_that_kafka_keeps_for_itself(settings: Settings) -> None:
     """Markers of Kafka transactions take offsets and are no messages: the drain passes them, at the end of the log too."""
     producer = Producer({**settings.kafka_config(), "transactional.id": "gaps", "log_level": 0})
     producer.init_transactions(30)

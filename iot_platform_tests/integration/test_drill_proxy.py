@@ -96,7 +96,7 @@ def refused(proxy: Proxy) -> bool:
         return True
 
 
-def test_forwards_everything_and_the_end_of_each_direction(proxy: Proxy, echo: Echo) -> None:
+def test_forwards_everything_and_the_end_of_each_direction(proxy: Proxy) -> None:
     big = bytes(range(256)) * 8192
     with dial(proxy) as link:
         eventually(lambda: proxy.count == 1)

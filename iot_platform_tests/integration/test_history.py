@@ -109,7 +109,7 @@ def test_a_plausible_fleet_that_the_audit_accepts(settings: Settings) -> None:
     assert query(settings, "SELECT count(*) FROM measurement_named WHERE metric = 'temperature' AND NOT value BETWEEN -40 AND 85") == [(0,)]
 
 
-def test_twice_beside_a_drain_and_after_kill(settings: Settings, tmp_path: Any) -> None:
+def test_twice_beside_a_drain_and_after_kill(settings: Settings) -> None:
     """Killed in the third slice, then stopped by hand, then finished: the same as in one go, beside messages of others."""
     environment = {**os.environ, **exports(settings)}
     killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True, check=False, timeout=120)

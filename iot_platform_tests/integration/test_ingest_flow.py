@@ -14,7 +14,7 @@ from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture
-def topics(servers: Servers, request: pytest.FixtureRequest) -> tuple[str, str]:
+def topics(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A topic of the test's own and its dead-letter topic, not created yet."""
     name = request.node.name.replace("[", "-").replace("]", "")
     return name, f"{name}-dead"

@@ -124,7 +124,7 @@ def test_a_changed_topic_filter_replaces_the_former_one(own_broker: Broker, own_
     assert sorted(record.topic for record in records_of(own_kafka, daemon, 2)) == ["f/new/3", "f/old/1"]
 
 
-def test_auto_stays_with_5_where_it_is_spoken(own_broker: Broker, own_kafka: OwnKafka, own_daemon: Daemon) -> None:
+def test_auto_stays_with_5_where_it_is_spoken(own_broker: Broker, own_daemon: Daemon) -> None:
     own_daemon.start()
     own_broker.stop()
     eventually(lambda: own_daemon.probe("readyz")[0] == 503)

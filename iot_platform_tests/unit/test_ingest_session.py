@@ -92,7 +92,7 @@ def test_one_refused_filter_of_several_keeps_the_others_and_what_was_before(stat
     assert set(state.subscriptions or ()) == {"old/#", "a/#", "b/#"}
 
 
-def test_a_death_at_any_step_leaves_all_that_the_broker_may_hold_on_disk(state: StateDir, tmp_path: Path) -> None:
+def test_a_death_at_any_step_leaves_all_that_the_broker_may_hold_on_disk(state: StateDir) -> None:
     state.remember_subscriptions(["old/#"])
     answered(state, session_present=True)  # dies before SUBACK: the broker may have both
     assert set(state.subscriptions or ()) == {"old/#", "new/#"}

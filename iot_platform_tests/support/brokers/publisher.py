@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from paho.mqtt.client import Client, MQTTMessageInfo
@@ -38,9 +37,9 @@ class Publisher:
         self._thread.start()
         return self
 
-    def await_sent(self, number: int, while_true: Callable[[], bool] = lambda: True) -> None:
-        """Until so many were sent."""
-        while self.sent < number and self._thread.is_alive() and while_true():
+    def await_sent(self, number: int) -> None:
+        """Until so many were sent, or publishing has ended."""
+        while self.sent < number and self._thread.is_alive():
             time.sleep(0.01)
 
     def finish(self, seconds: float) -> None:

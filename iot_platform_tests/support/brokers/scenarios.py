@@ -158,9 +158,7 @@ def basic(rig: Rig) -> str:
 @scenario
 def kill(rig: Rig) -> str:
     """kill -9 of the daemon while messages flow."""
-    _start(rig.daemon)
-    publisher = rig.publish()
-    publisher.await_sent(rig.count * 4 // 10)
+    publisher = _flowing(rig, 4)
     rig.daemon.kill()
     rig.daemon.start(ready=False)
     publisher.finish(_WAIT_SECONDS)
@@ -170,9 +168,7 @@ def kill(rig: Rig) -> str:
 @scenario
 def held(rig: Rig) -> str:
     """The daemon's PUBACKs are lost on the wire while Kafka takes everything, then the daemon is killed."""
-    _start(rig.daemon)
-    publisher = rig.publish()
-    publisher.await_sent(rig.count * 3 // 10)
+    publisher = _flowing(rig, 3)
     rig.observed.hold = True
     publisher.finish(_WAIT_SECONDS)
     eventually(lambda: rig.observed.held > 0 and _still(rig, 1.0), _WAIT_SECONDS, "no PUBACK was held")
@@ -186,9 +182,7 @@ def held(rig: Rig) -> str:
 @scenario
 def restart(rig: Rig) -> str:
     """The broker is stopped and started while messages flow."""
-    _start(rig.daemon)
-    publisher = rig.publish()
-    publisher.await_sent(rig.count * 4 // 10)
+    publisher = _flowing(rig, 4)
     rig.broker.stop()
     rig.broker.start()
     publisher.finish(_WAIT_SECONDS)
@@ -198,9 +192,7 @@ def restart(rig: Rig) -> str:
 @scenario
 def broker_kill(rig: Rig) -> str:
     """kill -9 of the broker while messages flow."""
-    _start(rig.daemon)
-    publisher = rig.publish()
-    publisher.await_sent(rig.count * 4 // 10)
+    publisher = _flowing(rig, 4)
     rig.broker.kill()
     rig.broker.start()
     publisher.finish(_WAIT_SECONDS)
@@ -210,9 +202,7 @@ def broker_kill(rig: Rig) -> str:
 @scenario
 def kafka_away(rig: Rig) -> str:
     """Kafka stands still for three seconds: the daemon acknowledges from its spool."""
-    _start(rig.daemon)
-    publisher = rig.publish()
-    publisher.await_sent(rig.count * 2 // 10)
+    publisher = _flowing(rig, 2)
     with _frozen(rig.servers.supervisor.state("kafka").pid):
         before = rig.daemon.metric("spool_messages")
         eventually(lambda: rig.daemon.metric("spool_messages") > before, 30, "nothing was spooled")
@@ -240,6 +230,14 @@ def shared(rig: Rig) -> str:
 def _start(daemon: Daemon) -> None:
     daemon.start(ready=False)
     eventually(lambda: daemon.probe("readyz")[0] == 200, _WAIT_SECONDS, f"not ready: {daemon.log}")
+
+
+def _flowing(rig: Rig, tenths: int) -> Publisher:
+    """The daemon has started, and so much was published."""
+    _start(rig.daemon)
+    publisher = rig.publish()
+    publisher.await_sent(rig.count * tenths // 10)
+    return publisher
 
 
 def judge(name: str, rig: Rig) -> Verdict:
