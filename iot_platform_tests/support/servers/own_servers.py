@@ -1,20 +1,25 @@
 """A Mosquitto and a Kafka that the ingest tests may stop, hang and kill, and the daemon between them."""
 
 import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from iot_platform.local import probes
+from iot_platform.local.install import install_packages, which
 from iot_platform.local.kafka import KafkaServer
+from iot_platform.local.mosquitto import MosquittoServer
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.ingest import Daemon, create_topics
 from iot_platform_tests.support.waiting import eventually
+
+_Server = TypeVar("_Server", bound=KafkaServer)
+_Running = TypeVar("_Running", bound="OwnKafka")
 
 
 class Broker:
@@ -33,7 +38,11 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Broker":
-        command = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        install_packages(
+            MosquittoServer(self.config.parent, self.port).missing_packages(), self.config.parent / "install.log", lambda _: None
+        )
+        command = which("mosquitto")
+        assert command is not None
         self.process = subprocess.Popen([command, "-c", str(self.config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(self._listens)
         return self
@@ -108,21 +117,27 @@ class OwnKafka:
 
 @pytest.fixture(scope="session")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnKafka]:
-    folder = tmp_path_factory.mktemp("kafka")
-    for name in ("logs", "run"):
-        (folder / name).mkdir()
-    defaults = Settings()
+    """See OwnKafka; starts with the first test that asks for it."""
+    folder, defaults = tmp_path_factory.mktemp("kafka"), Settings()
+    yield from kafka_on_free_ports(lambda: KafkaServer(folder, defaults.cache_dir, free_ports(1)[0], defaults), OwnKafka)
+
+
+def kafka_on_free_ports(make: Callable[[], _Server], run: Callable[[_Server], _Running]) -> Iterator[_Running]:
+    """Run a Kafka until the generator is closed; once more on other ports where somebody takes one meanwhile."""
     for _ in range(3):
-        server = KafkaServer(folder, defaults.cache_dir, free_ports(1)[0], defaults)
+        server = make()
+        for folder in (server.log_dir, server.local_dir / "run"):
+            folder.mkdir(exist_ok=True)
+        install_packages(server.missing_packages(), server.log_dir / "install.log", lambda _: None)
         server.prepare(lambda _: None)
-        made = OwnKafka(server)
+        made = run(server)
         try:
             if made.await_ready():
                 yield made
                 return
         finally:
             made.close()
-    pytest.fail(f"Kafka does not start: {folder}")
+    pytest.fail(f"Kafka does not start: {server.local_dir}")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A Mosquitto with users for tests: mutual TLS, where the user is the CN of the client's certificate, passwords, and ACLs."""
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from iot_platform.local.install import which
 from iot_platform.local.ports import free_ports
 from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.own_servers import Broker
@@ -64,7 +64,7 @@ password_file {self._passwords}"""
 
     def set_password(self, user: str, password: str) -> None:
         """Make the user, or change the password. Mosquitto ends connections that showed another one."""
-        command = shutil.which("mosquitto_passwd") or "/usr/bin/mosquitto_passwd"
+        command = which("mosquitto_passwd") or "mosquitto_passwd"
         subprocess.run([command, "-b", str(self._passwords), user, password], check=True, capture_output=True)
         self.reload()
 

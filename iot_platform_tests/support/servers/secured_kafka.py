@@ -32,7 +32,7 @@ from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.certificates import Authority, Pair
-from iot_platform_tests.support.servers.own_servers import OwnKafka
+from iot_platform_tests.support.servers.own_servers import OwnKafka, kafka_on_free_ports
 from iot_platform_tests.support.waiting import eventually
 
 REAUTHENTICATE_SECONDS = 4
@@ -214,21 +214,13 @@ def _all(futures: dict[Any, Future[Any]]) -> None:
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """See SecuredKafka; starts with the first test that asks for it."""
-    folder = tmp_path_factory.mktemp("secured-kafka")
-    for name in ("logs", "run", "tls"):
-        (folder / name).mkdir()
+    folder, defaults = tmp_path_factory.mktemp("secured-kafka"), Settings()
+    (folder / "tls").mkdir()
     authority = Authority(folder / "tls" / "authority")
     write_keystore(authority, folder / "tls")
-    defaults = Settings()
-    for _ in range(3):
+
+    def make() -> _SecuredServer:
         plain, sasl, mutual = free_ports(3)
-        server = _SecuredServer(folder, defaults.cache_dir, plain, defaults, sasl_port=sasl, mutual_port=mutual)
-        server.prepare(lambda _: None)
-        made = SecuredKafka(server, authority)
-        try:
-            if made.await_ready():
-                yield made
-                return
-        finally:
-            made.close()
-    pytest.fail(f"Kafka does not start: {folder}")
+        return _SecuredServer(folder, defaults.cache_dir, plain, defaults, sasl_port=sasl, mutual_port=mutual)
+
+    yield from kafka_on_free_ports(make, lambda server: SecuredKafka(server, authority))
