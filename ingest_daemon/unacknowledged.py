@@ -12,7 +12,7 @@ from zlib import crc32
 
 import structlog
 
-from ingest_daemon.state_dir import boot
+from ingest_daemon.state_dir import boot, sync
 
 SLOTS = 65_536  # messages of the open connection that are remembered: as many as MQTT has packet ids
 CARRIED = 65_000  # candidates of earlier connections
@@ -166,8 +166,9 @@ class Unacknowledged:
     def close(self) -> None:
         """Keep it over a restart of the host, too."""
         if isinstance(self._map, mmap.mmap):
-            self._store(_BOOT, 0)
             try:
+                self._map.flush()  # first: pages reach the disk in any order, and the mark below vouches for all of them
+                self._store(_BOOT, 0)
                 self._map.flush()
             except OSError as error:
                 log.warning("unacknowledged_not_kept", reason=error.strerror, file=str(self._path))
@@ -193,11 +194,13 @@ class Unacknowledged:
             finally:
                 os.close(fd)
             partial.replace(self._path)
+            sync(self._path.parent)  # else a power cut could bring back the file before, which may say that it is whole
         except OSError as error:
             log.warning("unacknowledged_in_memory_only", reason=error.strerror, file=str(self._path), setting="IOT_INGEST_STATE_DIR")
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
                 self._path.unlink(missing_ok=True)  # it knows nothing of this connection
+                sync(self._path.parent)
             return bytearray(body.ljust(size, b"\0"))
         return mapped
 

@@ -1,6 +1,7 @@
 """The daemon's recognition of what brokers send again: any habit, killed at any message, against what the broker knows."""
 
 import errno
+import mmap
 import os
 import random
 import struct
@@ -8,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,7 +20,7 @@ from ingest_daemon.inflight import InFlight, Pending, State
 from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.redelivery import EXPIRE_SECONDS
 from ingest_daemon.settings import Settings
-from ingest_daemon.state_dir import StateDir
+from ingest_daemon.state_dir import StateDir, boot
 from ingest_daemon.transport import Message
 from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Unacknowledged
 
@@ -478,6 +479,32 @@ def test_a_clean_stop_outlives_the_host(tmp_path: Path, monkeypatch: pytest.Monk
     left = Unacknowledged(world.state.unacknowledged_file).left
     assert left is not None
     assert [(sequence, packet_id) for sequence, _, packet_id, _, _ in left.slots] == [(1, 1)]
+
+
+class SeenMap(mmap.mmap):
+    """Notes for which host the file vouches at each flush; the first so many flushes fail."""
+
+    hosts: ClassVar[list[int]] = []
+    failing = 0
+
+    def flush(self, *arguments: Any) -> None:
+        self.hosts.append(int.from_bytes(self[48:56], "little"))
+        if len(self.hosts) <= self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().flush(*arguments)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_file_says_that_it_is_whole_only_once_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    monkeypatch.setattr("ingest_daemon.unacknowledged.mmap.mmap", SeenMap)
+    monkeypatch.setattr(SeenMap, "hosts", [])
+    monkeypatch.setattr(SeenMap, "failing", failing)
+    kept = Unacknowledged(tmp_path / "unacknowledged-c")
+    kept.opened(7, [])
+    kept.close()
+    assert SeenMap.hosts == [boot(), 0][: 2 - failing]
+    monkeypatch.setattr("ingest_daemon.unacknowledged.boot", lambda: 12345)
+    assert (Unacknowledged(tmp_path / "unacknowledged-c").left is None) == bool(failing)
 
 
 def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None:
