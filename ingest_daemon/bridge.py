@@ -232,7 +232,7 @@ class Bridge:
             receipts, origin = candidate.receipts, candidate.index
             self._resumed += candidate.awaited
         if receipts:
-            redelivery.note(sequence, receipts)
+            redelivery.note(packet_id, sequence, receipts)
             self._redelivered += 1
         elif first & DUP and redelivery.known is None:  # the books of the last connection are lost: the flag is all there is
             self._redelivered += 1

@@ -76,7 +76,7 @@ class Unacknowledged:
     """
 
     def __init__(self, path: Path) -> None:
-        """`left` is what an earlier process left behind; None: nothing that can be trusted."""
+        """`left` is what an earlier process left behind, until the first connection; None: nothing that can be trusted."""
         self._path = path
         self._map: mmap.mmap | bytearray = bytearray()
         self._base = 0
@@ -99,6 +99,7 @@ class Unacknowledged:
         head = _HEAD.pack(_MAGIC, _VERSION, len(self._carried), number, 0, 0, 0, boot())
         body = head + b"".join(map(_packed, self._carried))
         self._release()
+        self.left = None
         self._map = self._allocated(self._base + 16 * SLOTS, body)
         return self._carried
 

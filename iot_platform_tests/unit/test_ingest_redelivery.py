@@ -15,14 +15,14 @@ import pytest
 
 from ingest_daemon.accounting import Accounting
 from ingest_daemon.bridge import Bridge
-from ingest_daemon.broker_habit import OMITS_DUP, SETS_DUP
+from ingest_daemon.broker_habit import OMITS_DUP, RENUMBERS, SETS_DUP, BrokerHabit
 from ingest_daemon.inflight import InFlight, Pending, State
 from ingest_daemon.receive_clock import ReceiveClock
-from ingest_daemon.redelivery import EXPIRE_SECONDS
+from ingest_daemon.redelivery import EXPIRE_SECONDS, Redelivery
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir, boot
 from ingest_daemon.transport import Message
-from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Unacknowledged
+from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Candidate, Unacknowledged
 
 WINDOW = 30
 
@@ -525,6 +525,109 @@ def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None
     assert left is not None
     assert all(one.used for one in left.carried)
     assert world.unmarked() == world.published
+
+
+def looking_at_all(redelivery: Redelivery, first: int, packet_id: int, digest: int) -> Candidate | None:
+    """What `Redelivery.candidate` promises, without any order among the candidates that spares looking at them."""
+    alike = [one for one in redelivery._kept._carried if one.digest == digest and not one.used]
+    allowed = [one for one in alike if redelivery._habit.allows(one, first, packet_id)] if packet_id else []
+    if not allowed:
+        return None
+    chosen = next((one for one in allowed if one.packet_id == packet_id), allowed[0])
+    redelivery._kept.use(chosen)
+    redelivery._habit.matched(chosen, first, packet_id)
+    return chosen
+
+
+def left_behind(folder: Path, chance: random.Random, habit: str | None) -> Redelivery:
+    """Two connections brought few different messages, over and over, and some PUBACKs were sent; the next one begins."""
+    folder.mkdir()
+    kept = Unacknowledged(folder / "unacknowledged-c")
+    state: Any = SimpleNamespace(habit=habit, remember_habit=lambda _habit: None)
+    redelivery = Redelivery(state, kept, WINDOW, lambda: 0.0)
+    for number in (1, 2):
+        redelivery.opened(number, resumed=True, books={})
+        marks = [chance.randrange(6) << 32 | chance.randrange(9) << 16 | NO_ORIGIN for _ in range(40)]
+        kept.write(1, marks, range(40))
+        kept.settled(chance.randrange(40))
+    redelivery.opened(3, resumed=True, books={})
+    return redelivery
+
+
+@pytest.mark.parametrize("habit", [None, SETS_DUP, OMITS_DUP, f"{SETS_DUP} {RENUMBERS}", f"{OMITS_DUP} {RENUMBERS}"])
+def test_few_looks_find_the_candidate_that_looking_at_all_would(tmp_path: Path, habit: str | None) -> None:
+    for seed in range(20):
+        short, whole = (left_behind(tmp_path / f"{seed}{name}", random.Random(seed), habit) for name in ("short", "whole"))
+        chance, found = random.Random(seed), 0
+        for _ in range(200):
+            message = chance.choice((0x32, 0x32, 0x3A, 0x33, 0x3B)), chance.randrange(10), chance.randrange(7)
+            one, other = short.candidate(*message), looking_at_all(whole, *message)
+            assert one == other
+            found += one is not None
+        assert found
+        assert set(short.candidates) == {one.digest for one in whole._kept._carried if not one.used}
+
+
+def test_a_message_costs_a_few_looks_however_many_candidates_are_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats of a fleet, which a broker that keeps packet ids does not send again, and new ones."""
+    kept = Unacknowledged(tmp_path / "unacknowledged-c")
+    state: Any = SimpleNamespace(habit=SETS_DUP, remember_habit=lambda _habit: None)
+    redelivery = Redelivery(state, kept, 5000, lambda: 0.0)
+    redelivery.opened(1, resumed=True, books={})
+    kept.write(1, [7 << 32 | sequence << 16 | NO_ORIGIN for sequence in range(1, 5001)], range(5000))
+    redelivery.opened(2, resumed=True, books={})
+    allows, looks = BrokerHabit.allows, 0
+
+    def seen(*arguments: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return allows(*arguments)
+
+    monkeypatch.setattr(BrokerHabit, "allows", seen)
+    assert [redelivery.candidate(0x32, 1, 7) for _ in range(1000)] == [None] * 1000
+    assert looks <= 2000
+    assert all(redelivery.candidate(0x3A, packet_id, 7) for packet_id in range(5000, 0, -1))
+    assert looks <= 2000 + 5000
+    assert not redelivery.candidates
+
+
+def test_what_an_earlier_process_left_is_given_up_once_it_is_taken_over(tmp_path: Path) -> None:
+    """Some ten megabytes, for as long as the daemon runs."""
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    world.publish(b"1")
+    world.turn()
+    world.kill()
+    world.start()
+    assert world.bridge._unacknowledged.left is not None
+    world.connect()
+    assert world.bridge._unacknowledged.left is None
+    world.settle()
+    assert world.unmarked() == world.published
+
+
+def test_repetitions_on_a_connection_are_remembered_by_packet_id(tmp_path: Path) -> None:
+    """However long it lasts: a broker without patience, the least free packet ids, and equal messages."""
+    world = World(tmp_path, SCRIPTS["nats"])
+    world.start()
+    world.connect()
+    for _ in range(200):
+        world.last_id = 0
+        for _ in range(3):
+            world.publish(b"{}")
+        world.turn()
+        world.delivered()
+        world.turn()  # the PUBACKs are on their way when the broker loses patience, twice
+        for _ in range(2):
+            world.owed = [(0x3A, b"t", packet_id, payload) for packet_id, payload in world.in_flight.items()]
+            world.resend()
+            world.turn()
+            world.delivered()
+            world.turn()
+        world.acknowledged()
+    assert world.unmarked() == world.published
+    assert len(world.bridge._redelivery._same) == 3
 
 
 def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
