@@ -52,6 +52,7 @@ class Redelivery:
         self._same: dict[int, tuple[int, tuple[Receipt, ...]]] = {}  # packet id → sequence and earlier arrivals of its last message
         self._connection = self.settled = 0
         self.ids: list[int] = []
+        """By packet id: sequence of its last message on this connection, 0 for none; in flight if behind `settled`."""
         self.known: int | None = None
         """About this connection of ours and earlier ones we have said all; None: nothing is known of the last one."""
         self.candidates: dict[int, list[Candidate]] = {}

@@ -103,24 +103,26 @@ class Unacknowledged:
         self._map = self._allocated(self._base + 16 * SLOTS, body)
         return self._carried
 
-    def write(self, first: int, marks: list[int], times: Sequence[int]) -> None:
-        """Messages of a turn, the first one's sequence being `first`; before Kafka can have them.
+    def write(self, first: int, marks: list[int], first_us: int) -> None:
+        """Messages of a turn, the first one's sequence being `first`, received in consecutive microseconds; before Kafka can have them.
 
-        A mark is digest << 32 | packet id << 16 | origin: the index of the candidate that the message repeats, NO_ORIGIN or REPEATS_SAME.
+        Two marks for each: packet id << 16 | origin, and the digest. The origin is the index of the candidate that the message repeats,
+        NO_ORIGIN or REPEATS_SAME.
         """
-        self._write(first, marks, times)
-        self._store(_RECEIVED, first + len(marks) - 1)
+        count = len(marks) // 2
+        self._write(first, marks, range(first_us, first_us + count))
+        self._store(_RECEIVED, first + count - 1)
         self._store_used()  # only now: until then the broker would send again what nobody remembers
 
-    def _write(self, first: int, marks: list[int], times: Sequence[int]) -> None:
+    def _write(self, first: int, marks: list[int], times: range) -> None:
         slot = (first - 1) % SLOTS
         room = SLOTS - slot
-        if len(marks) > room:
-            self._write(first + room, marks[room:], times[room:])
-            marks, times = marks[:room], times[:room]
-        count = len(marks)
+        if len(times) > room:
+            self._write(first + room, marks[2 * room :], times[room:])
+            marks, times = marks[: 2 * room], times[:room]
+        count = len(times)
         at = self._base + 8 * slot
-        self._map[at : at + 8 * count] = struct.pack(f"<{count}Q", *marks)
+        self._map[at : at + 8 * count] = struct.pack(f"<{2 * count}I", *marks)
         at += 8 * SLOTS
         self._map[at : at + 8 * count] = struct.pack(f"<{count}q", *times)
 

@@ -70,7 +70,7 @@ for number in itertools.count(int(sys.argv[2])):
     kept = Unacknowledged(path)
     kept.opened(number, [])
     print(f"opened {number}", flush=True)
-    kept.write(1, [number << 32 | 1 << 16 | 0xFFFF] * SLOTS, [number] * SLOTS)
+    kept.write(1, [1 << 16 | 0xFFFF, number] * SLOTS, number)
     kept.close()
     print(f"closed {number}", flush=True)
 """
@@ -152,6 +152,6 @@ def test_what_the_broker_may_send_again_is_whole_and_of_the_last_connection_or_c
             continue
         number = int(last)
         assert left.number in ((number,) if what == "opened" else (number, number + 1))
-        assert {(digest, time) for _, digest, _, _, time in left.slots} == {(left.number, left.number)}
+        assert {(digest, time - sequence) for sequence, digest, _, _, time in left.slots} == {(left.number, left.number - 1)}
         assert len(left.slots) == unacknowledged.SLOTS
         number = left.number

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from ingest_daemon import probe
 from ingest_daemon.accounting import Accounting
 from ingest_daemon.bridge import Bridge
 from ingest_daemon.broker_habit import OMITS_DUP, RENUMBERS, SETS_DUP, BrokerHabit
-from ingest_daemon.inflight import InFlight, Pending, State
+from ingest_daemon.inflight import Connection, InFlight, Pending, State
 from ingest_daemon.receive_clock import ReceiveClock
 from ingest_daemon.redelivery import EXPIRE_SECONDS, Redelivery
 from ingest_daemon.settings import Settings
@@ -61,6 +62,7 @@ class World:
     kill_after: int | None = None
     die_before_write: bool = False
     redelivered: int = 0
+    resent: int = 0
 
     # -- the broker --------------------------------------------------------------------------------------------
     def publish(self, payload: bytes) -> None:
@@ -114,11 +116,12 @@ class World:
         self.books = Accounting(self.folder, "c", 0, None, keep_seconds=0, clock=lambda: 0.0)
         self.sent: list[Pending] = []
         sink: Any = SimpleNamespace(
-            send=self.send, poll=lambda _seconds: None, push=lambda: None, take_left=lambda: (0, 0), in_doubt=0, working=False,
+            take=self.take, poll=lambda _seconds: None, push=lambda: None, take_left=lambda: (0, 0), in_doubt=0, working=False,
             awaits_reports=False, level=SimpleNamespace(first=None), problems=[], unfinished=False,
         )  # fmt: skip
         self.stamps = ReceiveClock(self.folder, "c")
-        self.bridge = Bridge(settings, self.state, InFlight(), sink, self.books, self.stamps, on_resent=lambda _count: None)
+        self.window = InFlight()
+        self.bridge = Bridge(settings, self.state, self.window, sink, self.books, self.stamps, on_resent=self.came_again)
         session: Any = SimpleNamespace(
             wait=lambda _seconds, _limit: True, receive=self.receive, acknowledge=self.acknowledge, serve=lambda: None, proven=0,
             subscribed=True, problem=None, close=lambda: None, protocol="5",
@@ -144,12 +147,17 @@ class World:
         taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
         return taken
 
-    def send(self, pending: Pending) -> None:
-        if self.kill_after is not None:
-            if self.kill_after <= 0:
-                raise KilledError
-            self.kill_after -= 1
-        self.sent.append(pending)
+    def take(self, messages: list[Pending]) -> None:
+        for pending in messages:
+            self.window.add(pending)
+            if self.kill_after is not None:
+                if self.kill_after <= 0:
+                    raise KilledError
+                self.kill_after -= 1
+            self.sent.append(pending)
+
+    def came_again(self, count: int) -> None:
+        self.resent += count
 
     def acknowledge(self, packet_ids: list[int], sequence: int) -> None:
         del sequence
@@ -401,6 +409,59 @@ def test_a_message_sent_again_on_the_same_connection(tmp_path: Path, acknowledge
     assert world.unmarked() == world.published
 
 
+def test_what_is_in_flight_is_looked_up_only_for_what_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for all that comes again after a reconnection, thousands in each turn."""
+    looks: list[Connection] = []
+
+    def seen(window: InFlight, connection: Connection) -> dict[int, tuple[bytes, bytes]]:
+        looks.append(connection)
+        return look(window, connection)
+
+    look = InFlight.of
+    monkeypatch.setattr(InFlight, "of", seen)
+    world = World(tmp_path, SCRIPTS["mosquitto"])
+    world.start()
+    world.connect()
+    learn(world)
+    for number in range(20):
+        world.publish(b"again %d" % number)
+    world.turn()
+    world.delivered()
+    world.lost_connection()
+    world.connect()
+    world.turn()
+    world.turn()
+    assert not looks
+    assert world.answer()["redelivered"] == 5 + 20
+    world.inbox = [(0x3A, b"t", packet_id, payload) for packet_id, payload in world.in_flight.items()]
+    world.turn()
+    world.turn()
+    assert len(looks) == 2  # once a turn
+    assert world.resent == 20
+    world.settle()
+    assert world.unmarked() == world.published
+
+
+def test_copies_within_a_turn_of_a_message_and_of_a_probe(tmp_path: Path) -> None:
+    world = World(tmp_path, SCRIPTS["nats"])
+    world.start()
+    world.bridge._probes.follow(["t"])
+    world.connect()
+    asked = probe.payload("5" * 32)
+    for packet_id, content in ((1, b"{}"), (2, asked)):
+        world.inbox += [(first, b"t", packet_id, content) for first in (0x32, 0x3A, 0x3A)]
+    world.inbox.append((0x3A, b"t", 3, b"{}"))  # another message
+    world.turn()
+    world.inbox.append((0x3A, b"t", 2, asked))
+    world.turn()
+    world.delivered()
+    world.turn()
+    assert world.pubacks == [1, 2, 3]
+    assert world.resent == 5
+    assert [value for _, value in world.kafka] == [b"{}", b"{}"]
+    assert world.answer()["received"] == 2
+
+
 def test_a_packet_id_that_is_free_again_carries_a_new_message(tmp_path: Path) -> None:
     """The least free packet id for each, and equal payloads."""
     world = World(tmp_path, SCRIPTS["mosquitto"])
@@ -547,8 +608,8 @@ def left_behind(folder: Path, chance: random.Random, habit: str | None) -> Redel
     redelivery = Redelivery(state, kept, WINDOW, lambda: 0.0)
     for number in (1, 2):
         redelivery.opened(number, resumed=True, books={})
-        marks = [chance.randrange(6) << 32 | chance.randrange(9) << 16 | NO_ORIGIN for _ in range(40)]
-        kept.write(1, marks, range(40))
+        marks = [mark for _ in range(40) for mark in (chance.randrange(9) << 16 | NO_ORIGIN, chance.randrange(6))]
+        kept.write(1, marks, 0)
         kept.settled(chance.randrange(40))
     redelivery.opened(3, resumed=True, books={})
     return redelivery
@@ -574,7 +635,7 @@ def test_a_message_costs_a_few_looks_however_many_candidates_are_alike(tmp_path:
     state: Any = SimpleNamespace(habit=SETS_DUP, remember_habit=lambda _habit: None)
     redelivery = Redelivery(state, kept, 5000, lambda: 0.0)
     redelivery.opened(1, resumed=True, books={})
-    kept.write(1, [7 << 32 | sequence << 16 | NO_ORIGIN for sequence in range(1, 5001)], range(5000))
+    kept.write(1, [mark for sequence in range(1, 5001) for mark in (sequence << 16 | NO_ORIGIN, 7)], 0)
     redelivery.opened(2, resumed=True, books={})
     allows, looks = BrokerHabit.allows, 0
 
@@ -634,8 +695,7 @@ def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
     kept = Unacknowledged(tmp_path / "unacknowledged-c")
     kept.opened(7, [])
     for first in range(1, SLOTS + 1000, 250):
-        numbers = list(range(first, first + 250))
-        kept.write(first, [number << 32 | 9 << 16 | NO_ORIGIN for number in numbers], numbers)
+        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], first)
     left = kept.look()
     assert left is not None
     assert len(left.slots) == SLOTS
