@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from ingest_daemon.errors import SettingsError
+from ingest_daemon.state_dir import sync
 
 PAGE_BYTES = 4096
 _TITLE = struct.Struct("<8sII")  # magic, version, bytes per slot
@@ -66,11 +67,7 @@ class AccountingFile:
         os.fsync(self._fd)
         os.pwrite(self._fd, wanted, 0)
         os.fsync(self._fd)
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(self.path.parent)
 
     def _offset(self, slot: int) -> int:
         return PAGE_BYTES + slot * self._slot_bytes

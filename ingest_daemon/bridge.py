@@ -27,6 +27,7 @@ GROWING_SECONDS = 0.0005  # so long after a message none has followed: the broke
 STUCK_AFTER_SECONDS = 1.0
 SEEDS_BYTES = 8 * 1024 * 1024  # of topics whose checksums are kept
 CALM_SECONDS = 10.0  # so long, new certificates wait for what is in flight
+DUP_OR_QOS_2 = DUP | QOS_2
 HEALTHY_SECONDS = 45.0  # longer than any blocking step: name look-up, TCP and TLS set-up, replacing a producer
 
 log = structlog.get_logger("ingest.bridge")
@@ -69,6 +70,7 @@ class Bridge:
         self._unacknowledged = Unacknowledged(state.unacknowledged_file)
         self._redelivery = Redelivery(state, self._unacknowledged, settings.ingest_in_flight_window, time.monotonic)
         self._received = self._redelivered = self._resumed = 0
+        self._held: dict[int, tuple[bytes, bytes]] | None = None  # what is in flight on the connection, once a turn has to know
         self._seeds: dict[bytes, int] = {}  # topic → what `digest_of` begins with
         self._seeds_bytes = 0
         self._last_settled = time.monotonic()
@@ -153,7 +155,7 @@ class Bridge:
         elif not self._session.subscribed:
             self._silence.deaf()
         if admitted := self._redelivery.admit(messages):
-            last_received_us = self._accept(self._without_resent(admitted))
+            last_received_us = self._accept(admitted)
         self._grew = bool(messages)
         self._sink.poll(0.0 if messages else reports)
         settled = self._in_flight.settle(self._connection)
@@ -170,49 +172,65 @@ class Bridge:
             self._last_settled = self._last_turn
 
     def _accept(self, messages: list[Message]) -> int:
-        """Number, stamp and send them; the last receive time, 0 without any."""
+        """Number, stamp and send those that are not in flight already; the last receive time, 0 without any."""
         connection = self._connection
         if connection is None or not messages:
             return 0  # before CONNACK: nothing that we subscribed to; unacknowledged, so redelivered
-        received_at_us = self._receive_clock.take(len(messages))
+        before = sequence = connection.sequence
+        stamp_us = self._receive_clock.take(len(messages)) - before - 1  # and the sequence: the receive time
         number, client_id, known = connection.number, self._client_id, self._redelivery
-        pack, candidates, settled, ids = envelope.pack, known.candidates, known.settled, known.ids
-        before, seeds, first_us = connection.sequence, self._seeds, received_at_us
+        pack, candidates, settled, ids, seeds = envelope.pack, known.candidates, known.settled, known.ids, self._seeds
         taken: list[Pending] = []
         marks: list[int] = []
+        resent, self._held = 0, None
         for first, topic, packet_id, payload in messages:
             if len(payload) == PAYLOAD_BYTES and self._probes.take(topic, payload):
-                self._hand_on(before + 1, marks, range(first_us, received_at_us), taken)  # it stands behind them
+                answered = packet_id + BY_PUBREC if first & QOS_2 else packet_id
+                if first & DUP and self._is_resent(connection, taken, answered, topic, payload):
+                    resent += 1
+                    continue
+                connection.sequence = sequence
+                self._hand_on(before + 1, marks, stamp_us, taken)  # it stands behind them
                 taken.clear()
-                self._in_flight.add_probe(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, topic, payload)
+                self._in_flight.add_probe(connection, answered, topic, payload)
+                self._held = None
                 continue
-            connection.sequence = sequence = connection.sequence + 1
-            header = pack(first, packet_id, received_at_us, number, sequence, client_id)
-            if (seed := seeds.get(topic)) is None:
+            sequence += 1
+            header = pack(first, packet_id, stamp_us + sequence, number, sequence, client_id)
+            try:
+                seed = seeds[topic]
+            except KeyError:
                 seed = self._seed(topic)
-            digest, origin = crc32(payload, seed ^ first & 1), NO_ORIGIN  # `digest_of`: a call, and the topic anew, cost
-            if first & DUP or ids[packet_id] > settled or digest in candidates:
+            # `digest_of` anew for each message: a call, and the topic, cost.
+            digest, mark, answered = crc32(payload, seed ^ first & 1), packet_id << 16 | NO_ORIGIN, packet_id
+            if first & DUP_OR_QOS_2 or ids[packet_id] > settled or digest in candidates:  # few: what follows costs more
+                if first & QOS_2:
+                    answered += BY_PUBREC
+                if first & DUP and ids[packet_id] > settled and self._is_resent(connection, taken, answered, topic, payload):
+                    resent += 1
+                    sequence -= 1
+                    continue
                 if ids[packet_id] > before:  # of the same turn
-                    self._unacknowledged.write(before + 1, marks, range(first_us, received_at_us))
-                header, origin = self._recognised(header, first, packet_id, digest)
+                    self._unacknowledged.write(before + 1, marks, stamp_us + before + 1)
+                header, origin = self._recognised(header, first, packet_id, digest, sequence)
+                mark = packet_id << 16 | origin
             if packet_id:
                 ids[packet_id] = sequence
-            marks.append(digest << 32 | packet_id << 16 | origin)
-            taken.append(Pending(connection, packet_id + BY_PUBREC if first & QOS_2 else packet_id, sequence, topic, payload, header))
-            received_at_us += 1
-        self._hand_on(before + 1, marks, range(first_us, received_at_us), taken)
-        self._received += connection.sequence - before
-        return received_at_us - 1 if marks else 0
+            marks.append(mark)
+            marks.append(digest)
+            taken.append(Pending(connection, answered, sequence, topic, payload, header))
+        connection.sequence = sequence
+        self._hand_on(before + 1, marks, stamp_us, taken)
+        self._received += sequence - before
+        if resent:
+            self._on_resent(resent)
+        return stamp_us + sequence if marks else 0
 
-    def _hand_on(self, first: int, marks: list[int], times: range, taken: list[Pending]) -> None:
+    def _hand_on(self, first: int, marks: list[int], stamp_us: int, taken: list[Pending]) -> None:
         """Give to Kafka what was taken; before it can have any of them, a kill must find all of the turn remembered."""
-        if not taken:
-            return
-        self._unacknowledged.write(first, marks, times)
-        add, send = self._in_flight.add, self._sink.send
-        for pending in taken:
-            add(pending)
-            send(pending)
+        if taken:
+            self._unacknowledged.write(first, marks, stamp_us + first)
+            self._sink.take(taken)
 
     def _seed(self, topic: bytes) -> int:
         self._seeds_bytes += len(topic) + 100
@@ -222,9 +240,9 @@ class Bridge:
         seed = self._seeds[topic] = crc32(topic)
         return seed
 
-    def _recognised(self, header: bytes, first: int, packet_id: int, digest: int) -> tuple[bytes, int]:
+    def _recognised(self, header: bytes, first: int, packet_id: int, digest: int, sequence: int) -> tuple[bytes, int]:
         """Header and origin of a message that may have come before."""
-        redelivery, sequence = self._redelivery, self._connection.sequence if self._connection is not None else 0
+        redelivery = self._redelivery
         receipts: tuple[Receipt, ...] = redelivery.repeated(first, packet_id, digest, sequence - 1)
         origin = REPEATS_SAME if receipts else NO_ORIGIN
         candidate = None if receipts else redelivery.candidate(first, packet_id, digest)
@@ -232,7 +250,7 @@ class Bridge:
             receipts, origin = candidate.receipts, candidate.index
             self._resumed += candidate.awaited
         if receipts:
-            redelivery.note(sequence, receipts)
+            redelivery.note(packet_id, sequence, receipts)
             self._redelivered += 1
         elif first & DUP and redelivery.known is None:  # the books of the last connection are lost: the flag is all there is
             self._redelivered += 1
@@ -241,27 +259,16 @@ class Bridge:
             header = envelope.with_receipts(header, redelivery.known or 0, receipts)
         return header, origin
 
-    def _without_resent(self, messages: list[Message]) -> list[Message]:
-        """Leaves out what is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 5 s) send it again.
+    def _is_resent(self, connection: Connection, taken: list[Pending], answered: int, topic: bytes, payload: bytes) -> bool:
+        """Whether a message with DUP is in flight on this connection already: brokers without patience (NATS 30 s, Moquette 5 s) send it
+        again. It is nothing new then, and one acknowledgement answers all copies.
 
-        It is nothing new, and one acknowledgement answers all copies. Only what has the same packet id, topic and bytes, and DUP: anything
-        else could be another message.
+        Only what has the same packet id, topic and bytes: anything else could be another message.
         """
-        connection = self._connection
-        if connection is None or not any([message[0] & DUP for message in messages]):  # noqa: C419  faster than a generator
-            return messages
-        held = {answered: (pending.key, pending.value) for answered, pending in self._in_flight.of(connection).items()}
-        kept = []
-        for message in messages:
-            first, topic, packet_id, payload = message
-            answered = packet_id + BY_PUBREC if first & QOS_2 else packet_id
-            if first & DUP and held.get(answered) == (topic, payload):
-                continue
-            kept.append(message)
-            if packet_id:
-                held[answered] = topic, payload
-        self._on_resent(len(messages) - len(kept))
-        return kept
+        if self._held is None:
+            self._held = self._in_flight.of(connection)
+        same = next((one for one in reversed(taken) if one.packet_id == answered), None)
+        return (self._held.get(answered) if same is None else (same.key, same.value)) == (topic, payload)
 
     def _pause_seconds(self) -> float:
         """Neither librdkafka's reports nor the disk wake us: look often while some are due, seldom while both are stuck."""

@@ -77,7 +77,7 @@ class BrokerHabit:
         ids_seen = 0
         for first, topic, packet_id, payload in held:
             digest = digest_of(first, topic, payload)
-            several = [one for one in candidates.get(digest, ()) if not one.used]
+            several = candidates.get(digest)
             flagged = first & DUP > 0
             if not packet_id or (first & RETAIN and not flagged):
                 continue
@@ -91,12 +91,13 @@ class BrokerHabit:
             if self._renumbers and flagged:
                 return True
             if several[0].repeated:
-                continue
-            if any(one.owed or one.recent for one in several):
+                continue  # beyond this it is the only one
+            if several[0].owed or several[0].recent:
                 alike[flagged].add(digest)
-                seen = flagged or any(one.packet_id == packet_id for one in several) or self._is_renumbered(packet_id, digest)
+                seen = flagged or several[0].packet_id == packet_id or self._is_renumbered(packet_id, digest)
                 ids_seen += seen
-            owed[flagged].update(one.digest for one in several if one.owed)
+            if several[0].owed:
+                owed[flagged].add(digest)
             enough = 1 if self._sets_dup is None and not flagged else DOUBTS
             evidence = EVIDENCE if flagged or ids_seen >= EVIDENCE else MUCH_EVIDENCE
             if len(owed[flagged]) >= enough or len(alike[flagged]) >= evidence:

@@ -45,7 +45,10 @@ class Certificates:
             if file is not None and (end := self._end_of(file, latest=latest)) is not None:
                 found[key] = end
         if (shown := self._broker_shows()) is not None:
-            found["mqtt", "server"] = _end(x509.load_der_x509_certificate(shown))
+            if (end := _end_of_shown(shown)) is not None:
+                found["mqtt", "server"] = end
+            else:
+                found.pop(("mqtt", "server"), None)  # what it showed before is not in use any more
         if s.kafka_security_protocol.endswith("SSL") and self._clock() >= self._ask_at:
             self._ask_at = self._clock() + ASK_SECONDS
             ends = [end for address in s.kafka_bootstrap_servers.split(",") if (end := self._ask(address.strip())) is not None]
@@ -74,14 +77,22 @@ class Certificates:
         context.verify_mode = ssl.CERT_NONE
         with suppress(OSError, ValueError):
             if self._settings.kafka_ssl_cert_file and self._settings.kafka_ssl_key_file:
-                context.load_cert_chain(self._settings.kafka_ssl_cert_file, self._settings.kafka_ssl_key_file)
+                password = str(self._settings.ingest_kafka_options.get("ssl.key.password", ""))  # without one OpenSSL asks on the terminal
+                context.load_cert_chain(self._settings.kafka_ssl_cert_file, self._settings.kafka_ssl_key_file, password)
             with (
                 socket.create_connection((parts.hostname or "", parts.port or 9092), ANSWER_SECONDS) as plain,
                 context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
             ):
                 if shown := secured.getpeercert(binary_form=True):
-                    return _end(x509.load_der_x509_certificate(shown))
+                    return _end_of_shown(shown)
         return None
+
+
+def _end_of_shown(der: bytes) -> float | None:
+    """None: unknown. TLS takes certificates that this parser refuses, such as one with a negative serial number."""
+    with suppress(ValueError):
+        return _end(x509.load_der_x509_certificate(der))
+    return None
 
 
 def _end(certificate: x509.Certificate) -> float:

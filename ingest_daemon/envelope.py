@@ -12,6 +12,7 @@ DUP, RETAIN, QOS_SHIFT = 0b0001, 0b0010, 2
 # version, flags, MQTT packet id, received at (µs since the epoch), connection number (grows; µs since the epoch unless the clock was set
 # back), sequence within the connection from 1; the MQTT client id (UTF-8) follows.
 _FIXED = struct.Struct("!BBHqqQ")
+_pack = _FIXED.pack
 # Version 2 has more before the client id: the connection up to which the sender knows what the broker may send again (0: none), the number
 # of earlier receipts of the same message, and of each its connection number, sequence and receive time.
 _KNOWN, _RECEIPT = struct.Struct("!qB"), struct.Struct("!qQq")
@@ -28,7 +29,7 @@ def pack(  # noqa: PLR0917  hot path: keywords cost
     first_byte: int, packet_id: int, received_at_us: int, connection_number: int, sequence: int, client_id: bytes
 ) -> bytes:
     """The header's value for a PUBLISH packet that begins with `first_byte`; `packet_id` is 0 for QoS 0."""
-    return _FIXED.pack(VERSION, _FLAGS_OF_FIRST_BYTE[first_byte & 15], packet_id, received_at_us, connection_number, sequence) + client_id
+    return _pack(VERSION, _FLAGS_OF_FIRST_BYTE[first_byte & 15], packet_id, received_at_us, connection_number, sequence) + client_id
 
 
 def with_receipts(header: bytes, known: int, receipts: Iterable[tuple[int, int, int]]) -> bytes:

@@ -4,7 +4,7 @@ What this costs where it is wrong, and what it cannot see, is in docs/guarantees
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -49,13 +49,15 @@ class Redelivery:
         self._newer = False
         self._claimed_at = 0.0
         self._certain: list[tuple[float, int]] = []
-        self._same: dict[int, tuple[Receipt, ...]] = {}
+        self._same: dict[int, tuple[int, tuple[Receipt, ...]]] = {}  # packet id → sequence and earlier arrivals of its last message
         self._connection = self.settled = 0
         self.ids: list[int] = []
+        """By packet id: sequence of its last message on this connection, 0 for none; in flight if behind `settled`."""
         self.known: int | None = None
         """About this connection of ours and earlier ones we have said all; None: nothing is known of the last one."""
         self.candidates: dict[int, list[Candidate]] = {}
-        """By digest; empty when nothing more is expected."""
+        """By digest, those never acknowledged before the others; the first one is unused. Empty when nothing more is expected."""
+        self._with_id: dict[tuple[int, int], list[Candidate]] = {}  # unused, by digest and packet id, where several have the digest
 
     # -- a connection's course ---------------------------------------------------------------------------------
     def opened(self, number: int, *, resumed: bool, books: Mapping[int, tuple[int, int]]) -> None:
@@ -64,9 +66,7 @@ class Redelivery:
         self.known = left.number if left is not None else None
         self._habit.opened(_ids(left), resumed=resumed)
         carried = self._kept.opened(number, self._gather(left, books) if resumed and left is not None else [])
-        self.candidates = {}
-        for candidate in carried:
-            self.candidates.setdefault(candidate.digest, []).append(candidate)
+        self._expect(carried)
         self._holding = bool(carried) and not self._habit.known
         self._hold_until = None
         self._held, self._newer, self._claimed_at = [], False, self._clock()
@@ -75,6 +75,16 @@ class Redelivery:
         self.ids = [0] * SLOTS
         if carried:
             log.info("redelivery_possible", messages=len(carried), unacknowledged=sum(one.owed for one in carried))
+
+    def _expect(self, carried: Iterable[Candidate]) -> None:
+        self.candidates, self._with_id = {}, {}
+        for candidate in carried:
+            self.candidates.setdefault(candidate.digest, []).append(candidate)
+        for digest, several in self.candidates.items():
+            if len(several) > 1:
+                for one in several:
+                    self._with_id.setdefault((digest, one.packet_id), []).append(one)
+                several.sort(key=lambda one: not one.owed)
 
     def _gather(self, left: Left, books: Mapping[int, tuple[int, int]]) -> list[Candidate]:
         """What the broker may send again, oldest first."""
@@ -124,7 +134,7 @@ class Redelivery:
         self._newer = self._newer or newer
         if self._clock() - self._claimed_at > EXPIRE_SECONDS and (self._newer or idle):
             self._kept.forget()
-            self.candidates = {}
+            self._expect(())
 
     # -- messages ----------------------------------------------------------------------------------------------
     @property
@@ -149,15 +159,26 @@ class Redelivery:
 
     def candidate(self, first: int, packet_id: int, digest: int) -> Candidate | None:
         """The candidate that this message repeats, used up by it; None for a new message. Persistent on return."""
-        several = self.candidates.get(digest, ()) if packet_id else ()
-        allowed = [one for one in several if not one.used and self._habit.allows(one, first, packet_id)]
-        if not allowed:
+        several = self.candidates.get(digest) if packet_id else None
+        if several is None:
             return None
-        chosen = next((one for one in allowed if one.packet_id == packet_id), allowed[0])
-        self._habit.matched(chosen, first, packet_id)
-        self._kept.use(chosen)
+        # Of several none is alone with its topic and bytes, so it is the first one with another packet id that may have come, or none.
+        for one in [*self._with_id.get((digest, packet_id), []), several[0]]:
+            if self._habit.allows(one, first, packet_id):
+                self._take(one, several)
+                self._habit.matched(one, first, packet_id)
+                return one
+        return None
+
+    def _take(self, one: Candidate, several: list[Candidate]) -> None:
+        self._kept.use(one)
         self._claimed_at, self._newer = self._clock(), False
-        return chosen
+        if same := self._with_id.get((one.digest, one.packet_id)):
+            same.remove(one)
+        while several and several[0].used:
+            del several[0]
+        if not several:
+            del self.candidates[one.digest]
 
     def repeated(self, first: int, packet_id: int, digest: int, received: int) -> tuple[Receipt, ...]:
         """The earlier arrivals of a message that came on this connection before, with the same packet id: the broker may use it again only
@@ -167,11 +188,12 @@ class Redelivery:
             return ()
         if self._kept.digest_of(earlier, received) != digest:
             return ()
-        return _chain(self._same.get(earlier, ()), self._kept.receipt_of(earlier))
+        sequence, receipts = self._same.get(packet_id, (0, ()))
+        return _chain(receipts if sequence == earlier else (), self._kept.receipt_of(earlier))
 
-    def note(self, sequence: int, receipts: tuple[Receipt, ...]) -> None:
+    def note(self, packet_id: int, sequence: int, receipts: tuple[Receipt, ...]) -> None:
         """This message of the connection has these earlier arrivals."""
-        self._same[sequence] = receipts
+        self._same[packet_id] = sequence, receipts
 
 
 def _ids(left: Left | None) -> Iterator[tuple[int, int]]:

@@ -460,7 +460,8 @@ class Session:
                 transport = self._transport
                 why = transport.ending if transport.failed_tls else mqtt_causes.no_mqtt(transport.greeting)
             self._choice.learn(answer)
-            self._access.failed(why)
+            if not self._attempt.probe and answer is not Answer.UNSUPPORTED:  # those ask about the version, or were told about it
+                self._access.failed(why)
         elif self._stage is _Stage.NONE:
             self._choice.learn(Answer.UNREACHABLE)
         self._transport = None

@@ -1,9 +1,8 @@
 """The ingest daemon's settings: read once from environment and `.env`, validated, frozen; unsafe ones are refused by name."""
 
-import ssl
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +11,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from ingest_daemon import topic_filters
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
+from ingest_daemon.server_settings import ServerSettings, text
 from ingest_daemon.variables import is_service_address, misspelt
 
 DAY_SECONDS = 86_400
@@ -40,7 +40,7 @@ GUARANTEED_BY_US = frozenset(
 )
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings, BaseSettings):
     """Everything that can be set from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
@@ -267,23 +267,6 @@ class Settings(BaseSettings):
         parts = urlsplit(self.mqtt_url.get_secret_value())
         return parts.hostname or "", parts.port or (8883 if self.mqtt_tls else 1883)
 
-    @property
-    def mqtt_user(self) -> str | None:
-        """User name for the broker, from the URL, percent-decoded."""
-        name = urlsplit(self.mqtt_url.get_secret_value()).username
-        return unquote(name) if name is not None else None
-
-    def mqtt_password(self) -> str | None:
-        """The password for the broker as it is now: read from IOT_MQTT_PASSWORD_FILE at each call if that is set, else the URL's.
-
-        Raises:
-            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
-        """
-        if self.mqtt_password_file is not None:
-            return _password(self.mqtt_password_file, "IOT_MQTT_PASSWORD_FILE")
-        password = urlsplit(self.mqtt_url.get_secret_value()).password
-        return unquote(password) if password is not None else None
-
     def topic_filters(self) -> tuple[str, ...]:
         """The topic filters as they are now, without the shared group: read from IOT_MQTT_TOPIC_FILTER_FILE at each call if that is set.
 
@@ -294,70 +277,13 @@ class Settings(BaseSettings):
         if file is None:
             return topic_filters.parse(self.mqtt_topic_filter)
         try:
-            return topic_filters.parse_lines(_text(file, "IOT_MQTT_TOPIC_FILTER_FILE"))
+            return topic_filters.parse_lines(text(file, "IOT_MQTT_TOPIC_FILTER_FILE"))
         except ValueError as error:
             raise SettingsError(f"IOT_MQTT_TOPIC_FILTER_FILE: {file}: {error}") from error
 
     def subscription(self, topic_filter: str) -> str:
         """A topic filter as sent to the broker."""
         return f"$share/{self.ingest_shared_group}/{topic_filter}" if self.ingest_shared_group else topic_filter
-
-    def mqtt_tls_context(self) -> ssl.SSLContext:
-        """A verifying TLS context. Raises SettingsError when a certificate can't be loaded."""
-        try:
-            context = ssl.create_default_context(cafile=self.mqtt_tls_ca_file)
-            if self.mqtt_tls_cert_file and self.mqtt_tls_key_file:
-                context.load_cert_chain(self.mqtt_tls_cert_file, self.mqtt_tls_key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"IOT_MQTT_TLS_CA_FILE, IOT_MQTT_TLS_CERT_FILE or IOT_MQTT_TLS_KEY_FILE: {error}") from error
-        return context
-
-    def kafka_password(self) -> str | None:
-        """The SASL password as it is now: read from IOT_KAFKA_SASL_PASSWORD_FILE at each call if that is set. None without SASL.
-
-        Raises:
-            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
-        """
-        if not self.kafka_security_protocol.startswith("SASL"):
-            return None
-        if self.kafka_sasl_password_file is None:
-            return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
-        return _password(self.kafka_sasl_password_file, "IOT_KAFKA_SASL_PASSWORD_FILE")
-
-    def kafka_config(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration of the connection: brokers, security, credentials. Raises SettingsError: see `kafka_password`."""
-        config: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": self.kafka_bootstrap_servers,
-            "security.protocol": self.kafka_security_protocol,
-        }
-        optional = {
-            "sasl.mechanism": self.kafka_sasl_mechanism,
-            "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_password(),
-            "ssl.ca.location": self.kafka_ssl_ca_file,
-            "ssl.certificate.location": self.kafka_ssl_cert_file,
-            "ssl.key.location": self.kafka_ssl_key_file,
-        }
-        config.update({key: str(value) for key, value in optional.items() if value is not None})
-        return config
-
-
-def _text(file: Path, variable: str) -> str:
-    """A file's text. Raises SettingsError."""
-    try:
-        return file.read_text("utf-8")
-    except OSError as error:
-        raise SettingsError(f"{variable}: can't read {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise SettingsError(f"{variable}: {file} is not UTF-8") from None
-
-
-def _password(file: Path, variable: str) -> str:
-    """A password and nothing else but the end of its line. Raises SettingsError."""
-    password = _text(file, variable).rstrip("\r\n")
-    if not password:
-        raise SettingsError(f"{variable}: {file} is empty")
-    return password
 
 
 def explain(error: ValidationError) -> str:

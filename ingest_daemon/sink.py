@@ -13,7 +13,7 @@ from ingest_daemon.credentials import Credentials
 from ingest_daemon.dead_letter import ABOUT_THE_BATCH, ABOUT_THE_MESSAGE, Refused
 from ingest_daemon.envelope import HEADER
 from ingest_daemon.gate import Gate
-from ingest_daemon.inflight import Connection, InFlight, OldestAge, Pending, Place, State
+from ingest_daemon.inflight import IN_KAFKA, Connection, InFlight, OldestAge, Pending, Place, State
 from ingest_daemon.kafka import Channel, KafkaStuckError
 from ingest_daemon.settings import Settings
 from ingest_daemon.sink_state import SinkState
@@ -24,6 +24,7 @@ from ingest_daemon.together import NAMESPACE, partition_of
 PROBE_ROWS = 100
 
 DIRECT = SinkState.DIRECT  # once: looked up for each message
+ANY_PARTITION = -1  # librdkafka's: the key decides
 
 log = structlog.get_logger("ingest.kafka")
 
@@ -112,25 +113,30 @@ class Sink:
         return self._spool.take_left()
 
     # -- messages ----------------------------------------------------------------------------------------------
-    def send(self, pending: Pending) -> None:
-        """Take a message that was just added to the in-flight window."""
-        if self._gate.state is DIRECT:
-            self._produce(pending)
-        else:
-            pending.place = Place.NOWHERE
-            self._spool.wait(pending)
+    def take(self, messages: list[Pending]) -> None:
+        """Take messages at their arrival, in order, into the in-flight window, too."""
+        window, gate, produce = self._in_flight, self._gate, self._produce
+        append = window.queue.append
+        window.payload_bytes += sum([len(pending.value) for pending in messages])
+        for pending in messages:
+            append(pending)  # one by one: what fails has all before it to the spool
+            if gate.state is DIRECT:
+                produce(pending)
+            else:
+                pending.place = Place.NOWHERE
+                self._spool.wait(pending)
 
     def _produce(self, pending: Pending) -> bool:
         """Whether librdkafka took it, or Kafka's refusal is known already."""
-        pending.place = Place.KAFKA
+        pending.place = IN_KAFKA
         report: Callable[[Any, Any], None] = pending
         if self._sampling is not None:
             report, self._sampling = self._sampling.compared(pending, self._clock), None
-        place: dict[str, int] = {}
-        if NAMESPACE in pending.key and self._together and (partition := partition_of(pending.key, self._together)) is not None:
-            place["partition"] = partition
+        key, partition = pending.key, ANY_PARTITION
+        if NAMESPACE in key and self._together and (found := partition_of(key, self._together)) is not None:
+            partition = found
         try:
-            self._channel.produce(self._topic, pending.value, pending.key, on_delivery=report, headers=[(HEADER, pending.header)], **place)
+            self._channel.produce(self._topic, pending.value, key, partition, on_delivery=report, headers=[(HEADER, pending.header)])
         except BufferError:
             pending.place = Place.NOWHERE
             if self._gate.state is DIRECT:

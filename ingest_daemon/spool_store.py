@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest_daemon.errors import SettingsError, SpoolError
+from ingest_daemon.state_dir import sync
 
 APPLICATION_ID = 0x494F5453  # "IOTS"
 VERSION = 1
@@ -93,11 +94,7 @@ class SpoolStore:
         """The files hold payloads: SQLite gives its -wal and -shm the mode of the main file."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            directory = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(self.path.parent)
 
     def _prepare(self) -> None:
         execute = self._connection.execute

@@ -48,7 +48,7 @@ class StateDir:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in folder.absolute().parents:
                 with contextlib.suppress(OSError):  # where we may not, somebody else made what is in it
-                    _sync(parent)  # else a power cut could take the new folder away, with all that was synced in it
+                    sync(parent)  # else a power cut could take the new folder away, with all that was synced in it
             self._lock = os.open(folder / file_name("lock", client_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -161,13 +161,13 @@ def write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise SettingsError(f"IOT_INGEST_STATE_DIR: can't write {path}: {error.strerror}") from error
 
 
-def _sync(folder: Path) -> None:
-    """The names in it survive a power cut."""
+def sync(folder: Path) -> None:
+    """The names in it survive a power cut from now on. Blocks. Raises OSError."""
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import structlog
 
-from ingest_daemon.state_dir import boot
+from ingest_daemon.state_dir import boot, sync
 
 SLOTS = 65_536  # messages of the open connection that are remembered: as many as MQTT has packet ids
 CARRIED = 65_000  # candidates of earlier connections
@@ -76,7 +76,7 @@ class Unacknowledged:
     """
 
     def __init__(self, path: Path) -> None:
-        """`left` is what an earlier process left behind; None: nothing that can be trusted."""
+        """`left` is what an earlier process left behind, until the first connection; None: nothing that can be trusted."""
         self._path = path
         self._map: mmap.mmap | bytearray = bytearray()
         self._base = 0
@@ -99,27 +99,30 @@ class Unacknowledged:
         head = _HEAD.pack(_MAGIC, _VERSION, len(self._carried), number, 0, 0, 0, boot())
         body = head + b"".join(map(_packed, self._carried))
         self._release()
+        self.left = None
         self._map = self._allocated(self._base + 16 * SLOTS, body)
         return self._carried
 
-    def write(self, first: int, marks: list[int], times: Sequence[int]) -> None:
-        """Messages of a turn, the first one's sequence being `first`; before Kafka can have them.
+    def write(self, first: int, marks: list[int], first_us: int) -> None:
+        """Messages of a turn, the first one's sequence being `first`, received in consecutive microseconds; before Kafka can have them.
 
-        A mark is digest << 32 | packet id << 16 | origin: the index of the candidate that the message repeats, NO_ORIGIN or REPEATS_SAME.
+        Two marks for each: packet id << 16 | origin, and the digest. The origin is the index of the candidate that the message repeats,
+        NO_ORIGIN or REPEATS_SAME.
         """
-        self._write(first, marks, times)
-        self._store(_RECEIVED, first + len(marks) - 1)
+        count = len(marks) // 2
+        self._write(first, marks, range(first_us, first_us + count))
+        self._store(_RECEIVED, first + count - 1)
         self._store_used()  # only now: until then the broker would send again what nobody remembers
 
-    def _write(self, first: int, marks: list[int], times: Sequence[int]) -> None:
+    def _write(self, first: int, marks: list[int], times: range) -> None:
         slot = (first - 1) % SLOTS
         room = SLOTS - slot
-        if len(marks) > room:
-            self._write(first + room, marks[room:], times[room:])
-            marks, times = marks[:room], times[:room]
-        count = len(marks)
+        if len(times) > room:
+            self._write(first + room, marks[2 * room :], times[room:])
+            marks, times = marks[: 2 * room], times[:room]
+        count = len(times)
         at = self._base + 8 * slot
-        self._map[at : at + 8 * count] = struct.pack(f"<{count}Q", *marks)
+        self._map[at : at + 8 * count] = struct.pack(f"<{2 * count}I", *marks)
         at += 8 * SLOTS
         self._map[at : at + 8 * count] = struct.pack(f"<{count}q", *times)
 
@@ -166,8 +169,9 @@ class Unacknowledged:
     def close(self) -> None:
         """Keep it over a restart of the host, too."""
         if isinstance(self._map, mmap.mmap):
-            self._store(_BOOT, 0)
             try:
+                self._map.flush()  # first: pages reach the disk in any order, and the mark below vouches for all of them
+                self._store(_BOOT, 0)
                 self._map.flush()
             except OSError as error:
                 log.warning("unacknowledged_not_kept", reason=error.strerror, file=str(self._path))
@@ -193,11 +197,13 @@ class Unacknowledged:
             finally:
                 os.close(fd)
             partial.replace(self._path)
+            sync(self._path.parent)  # else a power cut could bring back the file before, which may say that it is whole
         except OSError as error:
             log.warning("unacknowledged_in_memory_only", reason=error.strerror, file=str(self._path), setting="IOT_INGEST_STATE_DIR")
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
                 self._path.unlink(missing_ok=True)  # it knows nothing of this connection
+                sync(self._path.parent)
             return bytearray(body.ljust(size, b"\0"))
         return mapped
 

@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -14,17 +14,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from ingest_daemon import home
+from ingest_daemon.errors import SettingsError as SettingsError  # noqa: PLC0414  ours, too
+from ingest_daemon.server_settings import ServerSettings
 from ingest_daemon.variables import is_service_address, misspelt
 
 RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
 """What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
 
 
-class SettingsError(Exception):
-    """A setting is missing or invalid; the message names the variable and the rule. Never retry."""
-
-
-class Settings(BaseSettings):
+class Settings(ServerSettings, BaseSettings):
     """Everything that can be set from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
@@ -295,58 +293,12 @@ class Settings(BaseSettings):
             raise ValueError("IOT_MQTT_PASSWORD_FILE and a password in IOT_MQTT_URL exclude each other: leave one out")
         return self
 
-    @property
-    def mqtt_user(self) -> str | None:
-        """User name for the broker, from the URL, percent-decoded."""
-        name = urlsplit(self.mqtt_url.get_secret_value()).username
-        return unquote(name) if name is not None else None
-
-    def mqtt_password(self) -> str | None:
-        """The password for the broker as it is now: read from IOT_MQTT_PASSWORD_FILE at each call if that is set, else the URL's.
-
-        Raises:
-            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
-        """
-        if self.mqtt_password_file is not None:
-            return _password(self.mqtt_password_file, "IOT_MQTT_PASSWORD_FILE")
-        password = urlsplit(self.mqtt_url.get_secret_value()).password
-        return unquote(password) if password is not None else None
-
     @model_validator(mode="after")
     def _identity_has_a_source(self) -> Self:
         for name in ("tenant", "project"):
             if f"{{{name}}}" not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
                 raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
         return self
-
-    def kafka_password(self) -> str | None:
-        """The SASL password as it is now: read from IOT_KAFKA_SASL_PASSWORD_FILE at each call if that is set. None without SASL.
-
-        Raises:
-            SettingsError: the file can't be read, or is empty. Retry: it may be being replaced.
-        """
-        if not self.kafka_security_protocol.startswith("SASL"):
-            return None
-        if self.kafka_sasl_password_file is None:
-            return self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
-        return _password(self.kafka_sasl_password_file, "IOT_KAFKA_SASL_PASSWORD_FILE")
-
-    def kafka_config(self) -> dict[str, str | int | float | bool]:
-        """librdkafka configuration of the connection: brokers, security, credentials. SettingsError: see `kafka_password`."""
-        config: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": self.kafka_bootstrap_servers,
-            "security.protocol": self.kafka_security_protocol,
-        }
-        optional = {
-            "sasl.mechanism": self.kafka_sasl_mechanism,
-            "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_password(),
-            "ssl.ca.location": self.kafka_ssl_ca_file,
-            "ssl.certificate.location": self.kafka_ssl_cert_file,
-            "ssl.key.location": self.kafka_ssl_key_file,
-        }
-        config.update({key: str(value) for key, value in optional.items() if value is not None})
-        return config
 
     @property
     def ingest_http_urls(self) -> tuple[str, ...]:
@@ -370,19 +322,6 @@ class Settings(BaseSettings):
         parts = urlsplit(own or self.writer_url)
         query = parts.query if own else "&".join(filter(None, (parts.query, "options=-csearch_path%3Ddagster")))
         return parts._replace(scheme="postgresql+psycopg2", query=query).geturl()
-
-
-def _password(file: Path, variable: str) -> str:
-    """A password and nothing else but the end of its line. Raises SettingsError."""
-    try:
-        password = file.read_text("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise SettingsError(f"{variable}: can't read {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise SettingsError(f"{variable}: {file} is not UTF-8") from None
-    if not password:
-        raise SettingsError(f"{variable}: {file} is empty")
-    return password
 
 
 def explain(error: ValidationError) -> str:

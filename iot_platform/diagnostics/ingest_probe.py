@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from ingest_daemon import probe
 from iot_platform import ingest_pages
-from iot_platform.settings import Settings
-from iot_platform.simulator.connection import Broker, BrokerError
+from iot_platform.settings import Settings, SettingsError
+from iot_platform.simulator.connection import Broker
 
 BACK_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 5.0
@@ -63,7 +63,9 @@ def _publish(settings: Settings, messages: Sequence[tuple[str, bytes]]) -> list[
     try:
         broker = Broker.from_settings(settings)
         answers = _speak(broker, messages, MQTTProtocolVersion.MQTTv5) or _speak(broker, messages, MQTTProtocolVersion.MQTTv311)
-    except (BrokerError, OSError, ValueError) as error:
+    except SettingsError as error:
+        raise ProbeError(str(error)) from error
+    except (OSError, ValueError) as error:
         raise ProbeError(f"no connection to the broker: {error} (IOT_MQTT_URL)") from error
     if not answers:
         raise ProbeError("the broker speaks neither MQTT 5 nor 3.1.1 (IOT_MQTT_URL)")

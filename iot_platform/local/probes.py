@@ -1,7 +1,6 @@
 """Readiness of servers, asked in their own protocols. Each probe returns, or raises NotReadyError with what it saw."""
 
 import json
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -52,7 +51,7 @@ def _connect(settings: Settings, protocol: Protocol) -> None:
         if settings.mqtt_user:
             client.username_pw_set(settings.mqtt_user, settings.mqtt_password() or "")
         if tls:
-            client.tls_set_context(_tls(settings))
+            client.tls_set_context(settings.mqtt_tls_context())
         client.connect_timeout = _TIMEOUT_SECONDS
         client.connect(url.hostname or "", url.port or (8883 if tls else 1883), keepalive=10)
         deadline = time.monotonic() + _TIMEOUT_SECONDS
@@ -187,13 +186,6 @@ def _why(error: Exception) -> str:
     """The operating system's message about a failed connection, without Python's wrapping."""
     reason = getattr(error, "reason", error)
     return str(getattr(reason, "strerror", None) or reason)
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.mqtt_tls_ca_file) if settings.mqtt_tls_ca_file else None)
-    if settings.mqtt_tls_cert_file:
-        context.load_cert_chain(settings.mqtt_tls_cert_file, settings.mqtt_tls_key_file)
-    return context
 
 
 def _silent() -> Any:

@@ -50,16 +50,9 @@ class Broker:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Broker":
-        """Broker of IOT_MQTT_URL and IOT_MQTT_TLS_*."""
+        """Broker of IOT_MQTT_URL and IOT_MQTT_TLS_*. Raises SettingsError."""
         parts = urlsplit(settings.mqtt_url.get_secret_value())
-        tls = None
-        if parts.scheme == "mqtts":
-            try:
-                tls = ssl.create_default_context(cafile=str(settings.mqtt_tls_ca_file) if settings.mqtt_tls_ca_file else None)
-                if settings.mqtt_tls_cert_file:
-                    tls.load_cert_chain(settings.mqtt_tls_cert_file, settings.mqtt_tls_key_file)
-            except OSError as error:
-                raise BrokerError(f"cannot read the certificates of IOT_MQTT_TLS_*: {error}") from error
+        tls = settings.mqtt_tls_context() if parts.scheme == "mqtts" else None
         port = parts.port or (8883 if tls else 1883)
         return cls(parts.hostname or "", port, settings.mqtt_user, settings.mqtt_password(), tls)
 

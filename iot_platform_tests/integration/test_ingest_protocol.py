@@ -1,5 +1,6 @@
 """Which MQTT version is spoken, and what is said when none is: the daemon's session against a broker that follows a script."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,8 @@ class Driven:
         self.acknowledging = True
         self.sequence = 0  # of the last message of this connection
         self.problems: list[str] = []
-        made = Settings(mqtt_url=broker.url, mqtt_topic_filter="f/#", ingest_client_id=CLIENT_ID, **settings)
+        url = broker.url.replace("://", "://me@") if "mqtt_password_file" in settings else broker.url
+        made = Settings(mqtt_url=url, mqtt_topic_filter="f/#", ingest_client_id=CLIENT_ID, **settings)
         self.session = Session(made, self.state, self._open, lambda: None)
 
     def _open(self, present: bool) -> None:
@@ -139,6 +141,34 @@ def test_a_probe_that_is_refused_is_answered_all_the_same(tmp_path: Path) -> Non
         driven.until_subscribed()
         driven.close()
         assert attempts(broker) == FOUND_OUT
+
+
+@pytest.mark.parametrize("unanswered", [close, refuse_version])
+def test_what_tells_about_the_version_says_nothing_of_a_new_password(unanswered: Script, tmp_path: Path) -> None:
+    """A broker that takes the new password, too, comes back with MQTT 3.1.1 only."""
+    updated = threading.Event()
+
+    def until_the_update(link: Link) -> None:
+        link.connack()
+        link.suback(link.packet_id(SUBSCRIBE))
+        updated.wait(10)
+
+    password = tmp_path / "password"
+    password.write_text("one")
+    with scripted(until_the_update, refuse_version, close, only(V311, unanswered)) as broker:
+        driven = Driven(broker, tmp_path, mqtt_password_file=password)
+        driven.until_subscribed()
+        password.write_text("two")
+        driven.session._access._files.look()
+        updated.set()
+        driven.until(lambda: not driven.session.subscribed)
+        driven.until_subscribed()
+        driven.close()
+        assert attempts(broker)[0] == OWN_5
+        assert attempts(broker)[-1] == OWN_311
+        shown = [(link.client_id == CLIENT_ID, link.password) for link in broker.links]
+    assert shown[:3] == [(True, "one"), (True, "two"), (True, "two")]
+    assert len({word for own, word in shown if not own}) == (unanswered is close)
 
 
 def test_a_broker_that_is_in_trouble_at_first_is_not_taken_for_one_of_311(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest_daemon import unacknowledged
 from ingest_daemon.accounting_file import HEAD_BYTES, AccountingFile
 from ingest_daemon.spool_store import SpoolStore
 from ingest_daemon.state_dir import StateDir
@@ -53,6 +54,27 @@ for number in itertools.count(number + 1):
         print(number, flush=True)
 """
 
+UNACKNOWLEDGED = """
+import itertools, sys
+from pathlib import Path
+import structlog
+from ingest_daemon.state_dir import StateDir
+from ingest_daemon.unacknowledged import SLOTS, Unacknowledged
+def end_at_warnings(_log, level, _event):
+    if level == "warning":
+        sys.exit()  # the disk won't: what it goes on to say holds for the memory only
+    raise structlog.DropEvent
+structlog.configure(processors=[end_at_warnings])
+path = StateDir(Path(sys.argv[1]), "daemon").unacknowledged_file
+for number in itertools.count(int(sys.argv[2])):
+    kept = Unacknowledged(path)
+    kept.opened(number, [])
+    print(f"opened {number}", flush=True)
+    kept.write(1, [1 << 16 | 0xFFFF, number] * SLOTS, number)
+    kept.close()
+    print(f"closed {number}", flush=True)
+"""
+
 
 @pytest.fixture(params=["journal", "strict"])
 def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PowerDisk]:
@@ -63,17 +85,24 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PowerDisk]:
 
 def cut_while(program: str, disk: PowerDisk, seed: int) -> int:
     """Run it on the disk until the power goes; the last number that it printed."""
+    return int(printed_until_cut(program, disk, seed)[-1])
+
+
+def printed_until_cut(program: str, disk: PowerDisk, seed: int, *arguments: object) -> list[str]:
+    """Run it on the disk until the power goes; the lines that it printed."""
     rng = random.Random(seed)
     output = disk.folder.with_name("printed")
     with output.open("w") as out:
-        child = subprocess.Popen([sys.executable, "-c", program, str(disk.folder / "below" / "state")], stdout=out, stderr=subprocess.PIPE)
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, str(disk.folder / "below" / "state"), *map(str, arguments)], stdout=out, stderr=subprocess.PIPE
+        )
     wanted = rng.randrange(1, 30)
     eventually(lambda: child.poll() is not None or output.read_text().count("\n") >= wanted)
     disk.cut()
     child.kill()
     child.communicate(timeout=20)
     disk.back(seed, 50)
-    return int(output.read_text().splitlines()[-1])
+    return output.read_text().splitlines()
 
 
 def test_the_spool_keeps_what_it_has_written(disk: PowerDisk) -> None:
@@ -109,3 +138,20 @@ def test_the_books_are_as_old_as_their_last_sync_or_newer(disk: PowerDisk) -> No
             assert file.body == number.to_bytes(8) * 2500
             assert synced <= number
             assert len(file.buffer) == HEAD_BYTES + 20_000
+
+
+def test_what_the_broker_may_send_again_is_whole_and_of_the_last_connection_or_counts_as_none(
+    disk: PowerDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unacknowledged, "boot", lambda: 12345)  # the host has started anew
+    number = 0
+    for seed in range(2 * ROUNDS):
+        what, last = printed_until_cut(UNACKNOWLEDGED, disk, seed, number + 1)[-1].split()
+        left = unacknowledged.Unacknowledged(disk.folder / "below" / "state" / "unacknowledged-daemon").left
+        if left is None:
+            continue
+        number = int(last)
+        assert left.number in ((number,) if what == "opened" else (number, number + 1))
+        assert {(digest, time - sequence) for sequence, digest, _, _, time in left.slots} == {(left.number, left.number - 1)}
+        assert len(left.slots) == unacknowledged.SLOTS
+        number = left.number

@@ -1,6 +1,7 @@
 """The daemon's recognition of what brokers send again: any habit, killed at any message, against what the broker knows."""
 
 import errno
+import mmap
 import os
 import random
 import struct
@@ -8,20 +9,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from ingest_daemon import probe
 from ingest_daemon.accounting import Accounting
 from ingest_daemon.bridge import Bridge
-from ingest_daemon.broker_habit import OMITS_DUP, SETS_DUP
-from ingest_daemon.inflight import InFlight, Pending, State
+from ingest_daemon.broker_habit import OMITS_DUP, RENUMBERS, SETS_DUP, BrokerHabit
+from ingest_daemon.inflight import Connection, InFlight, Pending, State
 from ingest_daemon.receive_clock import ReceiveClock
-from ingest_daemon.redelivery import EXPIRE_SECONDS
+from ingest_daemon.redelivery import EXPIRE_SECONDS, Redelivery
 from ingest_daemon.settings import Settings
-from ingest_daemon.state_dir import StateDir
+from ingest_daemon.state_dir import StateDir, boot
 from ingest_daemon.transport import Message
-from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Unacknowledged
+from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Candidate, Unacknowledged
 from iot_platform_tests.support.servers.habit_broker import HABITS, Habit
 
 WINDOW = 30
@@ -50,6 +52,7 @@ class World:
     kill_after: int | None = None
     die_before_write: bool = False
     redelivered: int = 0
+    resent: int = 0
 
     # -- the broker --------------------------------------------------------------------------------------------
     def publish(self, payload: bytes) -> None:
@@ -108,11 +111,12 @@ class World:
         self.books = Accounting(self.folder, "c", 0, None, keep_seconds=0, clock=lambda: 0.0)
         self.sent: list[Pending] = []
         sink: Any = SimpleNamespace(
-            send=self.send, poll=lambda _seconds: None, push=lambda: None, take_left=lambda: (0, 0), in_doubt=0, working=False,
+            take=self.take, poll=lambda _seconds: None, push=lambda: None, take_left=lambda: (0, 0), in_doubt=0, working=False,
             awaits_reports=False, level=SimpleNamespace(first=None), problems=[], unfinished=False,
         )  # fmt: skip
         self.stamps = ReceiveClock(self.folder, "c")
-        self.bridge = Bridge(settings, self.state, InFlight(), sink, self.books, self.stamps, on_resent=lambda _count: None)
+        self.window = InFlight()
+        self.bridge = Bridge(settings, self.state, self.window, sink, self.books, self.stamps, on_resent=self.came_again)
         session: Any = SimpleNamespace(
             wait=lambda _seconds, _limit: True, receive=self.receive, acknowledge=self.acknowledge, serve=lambda: None, proven=0,
             subscribed=True, problem=None, close=lambda: None, protocol="5",
@@ -138,12 +142,17 @@ class World:
         taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
         return taken
 
-    def send(self, pending: Pending) -> None:
-        if self.kill_after is not None:
-            if self.kill_after <= 0:
-                raise KilledError
-            self.kill_after -= 1
-        self.sent.append(pending)
+    def take(self, messages: list[Pending]) -> None:
+        for pending in messages:
+            self.window.add(pending)
+            if self.kill_after is not None:
+                if self.kill_after <= 0:
+                    raise KilledError
+                self.kill_after -= 1
+            self.sent.append(pending)
+
+    def came_again(self, count: int) -> None:
+        self.resent += count
 
     def acknowledge(self, packet_ids: list[int], sequence: int) -> None:
         del sequence
@@ -371,6 +380,59 @@ def test_a_message_sent_again_on_the_same_connection(tmp_path: Path, acknowledge
     assert world.unmarked() == world.published
 
 
+def test_what_is_in_flight_is_looked_up_only_for_what_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for all that comes again after a reconnection, thousands in each turn."""
+    looks: list[Connection] = []
+
+    def seen(window: InFlight, connection: Connection) -> dict[int, tuple[bytes, bytes]]:
+        looks.append(connection)
+        return look(window, connection)
+
+    look = InFlight.of
+    monkeypatch.setattr(InFlight, "of", seen)
+    world = World(tmp_path, HABITS["mosquitto"])
+    world.start()
+    world.connect()
+    learn(world)
+    for number in range(20):
+        world.publish(b"again %d" % number)
+    world.turn()
+    world.delivered()
+    world.lost_connection()
+    world.connect()
+    world.turn()
+    world.turn()
+    assert not looks
+    assert world.answer()["redelivered"] == 5 + 20
+    world.inbox = [(0x3A, b"t", packet_id, payload) for packet_id, payload in world.in_flight.items()]
+    world.turn()
+    world.turn()
+    assert len(looks) == 2  # once a turn
+    assert world.resent == 20
+    world.settle()
+    assert world.unmarked() == world.published
+
+
+def test_copies_within_a_turn_of_a_message_and_of_a_probe(tmp_path: Path) -> None:
+    world = World(tmp_path, HABITS["nats"])
+    world.start()
+    world.bridge._probes.follow(["t"])
+    world.connect()
+    asked = probe.payload("5" * 32)
+    for packet_id, content in ((1, b"{}"), (2, asked)):
+        world.inbox += [(first, b"t", packet_id, content) for first in (0x32, 0x3A, 0x3A)]
+    world.inbox.append((0x3A, b"t", 3, b"{}"))  # another message
+    world.turn()
+    world.inbox.append((0x3A, b"t", 2, asked))
+    world.turn()
+    world.delivered()
+    world.turn()
+    assert world.pubacks == [1, 2, 3]
+    assert world.resent == 5
+    assert [value for _, value in world.kafka] == [b"{}", b"{}"]
+    assert world.answer()["received"] == 2
+
+
 def test_a_packet_id_that_is_free_again_carries_a_new_message(tmp_path: Path) -> None:
     """The least free packet id for each, and equal payloads."""
     world = opened(tmp_path, "mosquitto")
@@ -437,6 +499,32 @@ def test_a_clean_stop_outlives_the_host(tmp_path: Path, monkeypatch: pytest.Monk
     assert [(sequence, packet_id) for sequence, _, packet_id, _, _ in left.slots] == [(1, 1)]
 
 
+class SeenMap(mmap.mmap):
+    """Notes for which host the file vouches at each flush; the first so many flushes fail."""
+
+    hosts: ClassVar[list[int]] = []
+    failing = 0
+
+    def flush(self, *arguments: Any) -> None:
+        self.hosts.append(int.from_bytes(self[48:56], "little"))
+        if len(self.hosts) <= self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().flush(*arguments)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_file_says_that_it_is_whole_only_once_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    monkeypatch.setattr("ingest_daemon.unacknowledged.mmap.mmap", SeenMap)
+    monkeypatch.setattr(SeenMap, "hosts", [])
+    monkeypatch.setattr(SeenMap, "failing", failing)
+    kept = Unacknowledged(tmp_path / "unacknowledged-c")
+    kept.opened(7, [])
+    kept.close()
+    assert SeenMap.hosts == [boot(), 0][: 2 - failing]
+    monkeypatch.setattr("ingest_daemon.unacknowledged.boot", lambda: 12345)
+    assert (Unacknowledged(tmp_path / "unacknowledged-c").left is None) == bool(failing)
+
+
 def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None:
     """And are not found again by the next process."""
     world = World(tmp_path, HABITS["rumqttd"])
@@ -457,12 +545,114 @@ def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None
     assert world.unmarked() == world.published
 
 
+def looking_at_all(redelivery: Redelivery, first: int, packet_id: int, digest: int) -> Candidate | None:
+    """What `Redelivery.candidate` promises, without any order among the candidates that spares looking at them."""
+    alike = [one for one in redelivery._kept._carried if one.digest == digest and not one.used]
+    allowed = [one for one in alike if redelivery._habit.allows(one, first, packet_id)] if packet_id else []
+    if not allowed:
+        return None
+    chosen = next((one for one in allowed if one.packet_id == packet_id), allowed[0])
+    redelivery._kept.use(chosen)
+    redelivery._habit.matched(chosen, first, packet_id)
+    return chosen
+
+
+def left_behind(folder: Path, chance: random.Random, habit: str | None) -> Redelivery:
+    """Two connections brought few different messages, over and over, and some PUBACKs were sent; the next one begins."""
+    folder.mkdir()
+    kept = Unacknowledged(folder / "unacknowledged-c")
+    state: Any = SimpleNamespace(habit=habit, remember_habit=lambda _habit: None)
+    redelivery = Redelivery(state, kept, WINDOW, lambda: 0.0)
+    for number in (1, 2):
+        redelivery.opened(number, resumed=True, books={})
+        marks = [mark for _ in range(40) for mark in (chance.randrange(9) << 16 | NO_ORIGIN, chance.randrange(6))]
+        kept.write(1, marks, 0)
+        kept.settled(chance.randrange(40))
+    redelivery.opened(3, resumed=True, books={})
+    return redelivery
+
+
+@pytest.mark.parametrize("habit", [None, SETS_DUP, OMITS_DUP, f"{SETS_DUP} {RENUMBERS}", f"{OMITS_DUP} {RENUMBERS}"])
+def test_few_looks_find_the_candidate_that_looking_at_all_would(tmp_path: Path, habit: str | None) -> None:
+    for seed in range(20):
+        short, whole = (left_behind(tmp_path / f"{seed}{name}", random.Random(seed), habit) for name in ("short", "whole"))
+        chance, found = random.Random(seed), 0
+        for _ in range(200):
+            message = chance.choice((0x32, 0x32, 0x3A, 0x33, 0x3B)), chance.randrange(10), chance.randrange(7)
+            one, other = short.candidate(*message), looking_at_all(whole, *message)
+            assert one == other
+            found += one is not None
+        assert found
+        assert set(short.candidates) == {one.digest for one in whole._kept._carried if not one.used}
+
+
+def test_a_message_costs_a_few_looks_however_many_candidates_are_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats of a fleet, which a broker that keeps packet ids does not send again, and new ones."""
+    kept = Unacknowledged(tmp_path / "unacknowledged-c")
+    state: Any = SimpleNamespace(habit=SETS_DUP, remember_habit=lambda _habit: None)
+    redelivery = Redelivery(state, kept, 5000, lambda: 0.0)
+    redelivery.opened(1, resumed=True, books={})
+    kept.write(1, [mark for sequence in range(1, 5001) for mark in (sequence << 16 | NO_ORIGIN, 7)], 0)
+    redelivery.opened(2, resumed=True, books={})
+    allows, looks = BrokerHabit.allows, 0
+
+    def seen(*arguments: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return allows(*arguments)
+
+    monkeypatch.setattr(BrokerHabit, "allows", seen)
+    assert [redelivery.candidate(0x32, 1, 7) for _ in range(1000)] == [None] * 1000
+    assert looks <= 2000
+    assert all(redelivery.candidate(0x3A, packet_id, 7) for packet_id in range(5000, 0, -1))
+    assert looks <= 2000 + 5000
+    assert not redelivery.candidates
+
+
+def test_what_an_earlier_process_left_is_given_up_once_it_is_taken_over(tmp_path: Path) -> None:
+    """Some ten megabytes, for as long as the daemon runs."""
+    world = World(tmp_path, HABITS["mosquitto"])
+    world.start()
+    world.connect()
+    world.publish(b"1")
+    world.turn()
+    world.kill()
+    world.start()
+    assert world.bridge._unacknowledged.left is not None
+    world.connect()
+    assert world.bridge._unacknowledged.left is None
+    world.settle()
+    assert world.unmarked() == world.published
+
+
+def test_repetitions_on_a_connection_are_remembered_by_packet_id(tmp_path: Path) -> None:
+    """However long it lasts: a broker without patience, the least free packet ids, and equal messages."""
+    world = World(tmp_path, HABITS["nats"])
+    world.start()
+    world.connect()
+    for _ in range(200):
+        world.last_id = 0
+        for _ in range(3):
+            world.publish(b"{}")
+        world.turn()
+        world.delivered()
+        world.turn()  # the PUBACKs are on their way when the broker loses patience, twice
+        for _ in range(2):
+            world.owed = [(0x3A, b"t", packet_id, payload) for packet_id, payload in world.in_flight.items()]
+            world.resend()
+            world.turn()
+            world.delivered()
+            world.turn()
+        world.acknowledged()
+    assert world.unmarked() == world.published
+    assert len(world.bridge._redelivery._same) == 3
+
+
 def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
     kept = Unacknowledged(tmp_path / "unacknowledged-c")
     kept.opened(7, [])
     for first in range(1, SLOTS + 1000, 250):
-        numbers = list(range(first, first + 250))
-        kept.write(first, [number << 32 | 9 << 16 | NO_ORIGIN for number in numbers], numbers)
+        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], first)
     left = kept.look()
     assert left is not None
     assert len(left.slots) == SLOTS

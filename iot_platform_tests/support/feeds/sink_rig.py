@@ -58,7 +58,10 @@ class ScriptedProducer:
         self.fatal = KafkaError(code, fatal=True)
         self.purged = True
 
-    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any, headers: list[tuple[str, bytes]]) -> None:
+    def produce(
+        self, topic: str, value: bytes, key: bytes, partition: int = -1, *, on_delivery: Any, headers: list[tuple[str, bytes]]
+    ) -> None:
+        assert partition == -1
         if self.fatal is not None:
             raise KafkaException(KafkaError(KafkaError._FATAL))
         if self.script.full:
@@ -143,8 +146,7 @@ class Rig:
             self.connection.sequence += 1
             sequence = self.connection.sequence
             message = Pending(self.connection, sequence, sequence, key, value, (b"%d/%d" % (self.connection.number, sequence)).ljust(28))
-            self.in_flight.add(message)
-            self.sink.send(message)
+            self.sink.take([message])
             made.append(message)
         return made
 

@@ -26,6 +26,7 @@ class Link:
     sock: socket.socket
     level: int = 0
     client_id: str = ""
+    password: str | None = None
     clean: bool = False
     seen: list[tuple[int, bytes]] = field(default_factory=list)
     """Type and body of every packet that came, but CONNECT and PINGREQ."""
@@ -56,13 +57,17 @@ class Link:
         return packet[0] >> 4, body_of(packet)
 
     def read_connect(self) -> None:
-        """Who it is, and which version it speaks."""
+        """Who it is, and which version it speaks. It has no will."""
         kind, body = self._raw()
         assert kind == CONNECT, kind
         self.level, self.clean = body[6], bool(body[7] & 2)
         position = 10 + (1 + body[10] if self.level == V5 else 0)
-        size = int.from_bytes(body[position : position + 2], "big")
-        self.client_id = body[position + 2 : position + 2 + size].decode()
+        texts = []
+        while position < len(body):
+            size = int.from_bytes(body[position : position + 2], "big")
+            position += 2 + size
+            texts.append(body[position - size : position].decode())
+        self.client_id, self.password = texts[0], texts[-1] if body[7] & 0x40 else None
 
     def packet(self, *kinds: int) -> tuple[int, bytes]:
         """The next packet of one of these types, of any if none is named."""
