@@ -97,11 +97,6 @@ class ProjectOptions:
         """Of an option that is on or off: what was chosen, by tenant and project."""
         return {(tenant, project): value == "on" for (option, tenant, project), value in self._chosen.items() if option == name}
 
-    def is_default(self, name: str) -> bool:
-        """Whether nobody chose anything else than the default."""
-        default = OPTIONS[name].default
-        return all(value == default for (option, _, _), value in self._chosen.items() if option == name)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ProjectOptions) and self._chosen == other._chosen
 

@@ -87,26 +87,33 @@ class Decoder:
         """Decode what has a common shape; mark the rest as plain."""
         clocks = frozenset(self.rules.time_pointers)
         groupings = {False: Grouping(clocks), True: Grouping(clocks)}
-        kinds = {None if topic is None else topic.device is not None for topic in set(topics)}
+        different = set(topics)
+        kinds = {topic.device is not None for topic in different if topic is not None}
         uniform = next(iter(kinds)) if len(kinds) == 1 else None
+        known: Sequence[int] = range(len(topics))
         plain: list[int] = []
-        for start in range(0, len(payloads), _CHUNK):
-            chunk = payloads[start : start + _CHUNK]
+        if None in different:  # their payloads may be of another codec: not to be parsed here
+            plain = [row for row in known if topics[row] is None]
+            known = [row for row in known if topics[row] is not None]
+        for start in range(0, len(known), _CHUNK):
+            rows = known[start : start + _CHUNK]
+            chunk = payloads[rows.start : rows.stop] if isinstance(rows, range) else [payloads[row] for row in rows]
             documents = parse_all(chunk)
             hidden = suspicious(chunk)
             if uniform is not None and not hidden and set(map(type, documents)) <= _CONTAINERS:
-                groupings[uniform].add(range(start, start + len(chunk)), documents)
+                groupings[uniform].add(rows, documents)
                 continue
             chosen: dict[bool, tuple[list[int], list[Any]]] = {False: ([], []), True: ([], [])}
-            for at, (topic, document) in enumerate(zip(topics[start : start + _CHUNK], documents, strict=True)):
+            for at, (row, document) in enumerate(zip(rows, documents, strict=True)):
+                topic = topics[row]
                 if topic is None or type(document) not in _CONTAINERS or at in hidden:
-                    plain.append(start + at)
+                    plain.append(row)
                 else:
-                    rows, found = chosen[topic.device is not None]
-                    rows.append(start + at)
+                    of_kind, found = chosen[topic.device is not None]
+                    of_kind.append(row)
                     found.append(document)
-            for device_in_topic, (rows, found) in chosen.items():
-                groupings[device_in_topic].add(rows, found)
+            for device_in_topic, (of_kind, found) in chosen.items():
+                groupings[device_in_topic].add(of_kind, found)
         for device_in_topic, grouping in groupings.items():
             shapes, rare = grouping.shapes()
             plain += rare

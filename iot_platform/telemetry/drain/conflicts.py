@@ -46,9 +46,9 @@ class Conflicts:
         self._values = values
         self._outcome = outcome
         positions = np.flatnonzero(outcome == CONFLICT)
-        chosen = [] if options.is_default(CONFLICTS) else catalog.chosen(options, CONFLICTS, values.local[positions])
-        self._last = [at for at, value in zip(positions.tolist(), chosen, strict=False) if value == "last"]
-        self._keep = [at for at, value in zip(positions.tolist(), chosen, strict=False) if value == "keep"]
+        chosen = catalog.chosen(options, CONFLICTS, values.local[positions]) if len(positions) else []
+        self._last = [at for at, value in zip(positions.tolist(), chosen, strict=True) if value == "last"]
+        self._keep = [at for at, value in zip(positions.tolist(), chosen, strict=True) if value == "keep"]
         self._windows: dict[tuple[int, int], dict[int, Stored]] = {}
 
     def settle(self, *, everything: bool) -> None:

@@ -93,16 +93,13 @@ class Writer:
         """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
         values = select(plan, plan.measured, catalog)
-        good = np.flatnonzero(~plan.is_bad)
-        copy_messages, messages = message_rows(plan, catalog, good)
         quarantine = quarantine_rows(plan, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
             if not catalog.hold(cursor):
                 return None
             result, latest = self._measurements.write(values, catalog)
-            if values.shifts:
-                copy_messages, messages = message_rows(plan, catalog, good, values.shifts)
+            copy_messages, messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad), values.shifts)
             if messages:
                 copy(cursor, copy_messages, messages)
             if quarantine:
