@@ -1,13 +1,14 @@
 """Reads single measurements that are stored, for the few keys at which more than one claims to stand."""
 
-import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from iot_platform.telemetry.drain.values import Positions, Value, Values
+from iot_platform.telemetry.drain.values import Positions, Value, Values, value_key
 
+WINDOW_US: Final = 4_096
+"""How much of a series one look at the table takes."""
 _US: Final = "(extract(epoch FROM {}) * 1000000)::bigint"
 # In all: the times as a range of constants, too, or TimescaleDB would look into every chunk.
 _AT: Final = """
@@ -58,6 +59,12 @@ def stored_between(cursor: Cursor, series: int, begin: int, end: int) -> dict[in
     return {time: _stored(time, row) for time, *row in cursor.fetchall()}
 
 
+def stored_around(cursor: Cursor, series: int, time: int) -> dict[int, Stored]:
+    """What a series has in the WINDOW_US around a time (µs), by time: for those that look at one microsecond after the other."""
+    begin = time // WINDOW_US * WINDOW_US
+    return stored_between(cursor, series, begin, begin + WINDOW_US)
+
+
 def latest_of(cursor: Cursor, series: Iterable[int]) -> dict[int, Stored]:
     """The latest measurement of each series that has one."""
     cursor.execute(_LATEST, (list(series),))
@@ -73,11 +80,9 @@ def stored_before(cursor: Cursor, values: Values, positions: list[int]) -> dict[
     return {at: _stored(time, row) for at, time, *row in cursor.fetchall()}
 
 
-def _stored(time: int, row: "list[object]") -> Stored:
+def _stored(time: int, row: "list[Any]") -> Stored:
     value, value_int, value_text, flags = row
-    bits = None if value is None else struct.pack(">d", value)
-    text = None if value_text is None else str(value_text).encode()
-    return Stored(time, (bits, value_int, text), int(str(flags or 0)))  # type: ignore[arg-type]  # as the columns are
+    return Stored(time, value_key(value, value_int, value_text), flags or 0)
 
 
 def _interval(microseconds: int) -> str:

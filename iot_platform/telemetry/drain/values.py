@@ -18,6 +18,12 @@ Positions = npt.NDArray[np.intp]
 Value = tuple[bytes | None, int | None, bytes | None]
 """The double's bits, value_int and value_text: what makes two values the same."""
 
+
+def value_key(value: float | None, value_int: int | None, value_text: str | None) -> Value:
+    """A value as it is stored, so that equal ones are the same: 0 and -0 differ."""
+    return None if value is None else struct.pack(">d", value), value_int, None if value_text is None else value_text.encode()
+
+
 INSERTED, DUPLICATE, CONFLICT, KEPT, REPLACED = range(5)
 """What becomes of a measurement: a row of its own; nothing, the value is there; nothing, another value is there; a row of its own beside
 the other value; the other value's place."""
