@@ -45,7 +45,7 @@ def _content(rules: DecodeRules, topic: str, named: TopicNames, payload: bytes |
     if not payload:
         raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
     codec = rules.topic_codec(topic)
-    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, at, rules.births))
+    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, at, rules.births, codec.max_bytes))
 
 
 def _mismatch(rules: DecodeRules, topic: bytes | None) -> str:
