@@ -1,7 +1,7 @@
 """The decoder of the drain: columns in, columns out, with names interned to dense ids that live as long as the decoder."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ MAX_NAMES: Final = 1_000_000
 """A decoder with more names than this is replaced: a flood of new names must not fill the memory."""
 _CHUNK = 1_000  # parsed objects alive at once: they stay in the CPU's cache
 _CONTAINERS = frozenset({dict, list})
+_Item = TypeVar("_Item")
 
 
 class Decoder:
@@ -97,15 +98,14 @@ class Decoder:
             known = [row for row in known if topics[row] is not None]
         for start in range(0, len(known), _CHUNK):
             rows = known[start : start + _CHUNK]
-            chunk = payloads[rows.start : rows.stop] if isinstance(rows, range) else [payloads[row] for row in rows]
+            chunk = _taken(payloads, rows)
             documents = parse_all(chunk)
             hidden = suspicious(chunk)
             if uniform is not None and not hidden and set(map(type, documents)) <= _CONTAINERS:
                 groupings[uniform].add(rows, documents)
                 continue
             chosen: dict[bool, tuple[list[int], list[Any]]] = {False: ([], []), True: ([], [])}
-            for at, (row, document) in enumerate(zip(rows, documents, strict=True)):
-                topic = topics[row]
+            for at, (row, topic, document) in enumerate(zip(rows, _taken(topics, rows), documents, strict=True)):
                 if topic is None or type(document) not in _CONTAINERS or at in hidden:
                     plain.append(row)
                 else:
@@ -176,6 +176,10 @@ class Decoder:
             m_historical=historical,
             births=self.rules.births.taken(),
         )
+
+
+def _taken(items: Sequence[_Item], rows: Sequence[int]) -> Sequence[_Item]:
+    return items[rows.start : rows.stop] if isinstance(rows, range) else [items[row] for row in rows]
 
 
 def _in_order(columns: Columns) -> tuple[Measurements, npt.NDArray[np.int64]]:

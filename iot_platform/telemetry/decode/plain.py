@@ -158,7 +158,6 @@ class _Walk:
         """The message of points that their codec has named. Raises Rejection from topic_mismatch on."""
         owner = self._owner(self.topic_names.tenant, self.topic_names.project)
         self.device = (self.topic_names.device or "") if points.device is None else points.device
-        self.clock = _clock(points.time)
         tree = Tree()
         for reading in points.readings:
             device = self.device if reading.device is None else reading.device

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.drain.values import Positions, Value, Values, value_key
 
 WINDOW_US: Final = 4_096
@@ -48,14 +49,14 @@ def stored_at(cursor: Cursor, values: Values, positions: Positions) -> dict[int,
     if not len(positions):
         return {}
     series, times = values.series[positions], values.time[positions]
-    edges = _interval(int(times.min())), _interval(int(times.max()))
+    edges = interval(times.min()), interval(times.max())
     cursor.execute(_AT, (positions.tolist(), series.tolist(), times.tolist(), *edges))
     return {at: _stored(int(values.time[at]), row) for at, *row in cursor.fetchall()}
 
 
 def stored_between(cursor: Cursor, series: int, begin: int, end: int) -> dict[int, Stored]:
     """What a series has at begin ≤ time < end (µs), by time."""
-    cursor.execute(_BETWEEN, (series, _interval(begin), _interval(end)))
+    cursor.execute(_BETWEEN, (series, interval(begin), interval(end)))
     return {time: _stored(time, row) for time, *row in cursor.fetchall()}
 
 
@@ -76,14 +77,10 @@ def stored_before(cursor: Cursor, values: Values, positions: list[int]) -> dict[
     if not positions:
         return {}
     series, times = values.series[positions].tolist(), values.time[positions].tolist()
-    cursor.execute(_BEFORE, (positions, series, times, _interval(max(times))))
+    cursor.execute(_BEFORE, (positions, series, times, interval(max(times))))
     return {at: _stored(time, row) for at, time, *row in cursor.fetchall()}
 
 
 def _stored(time: int, row: "list[Any]") -> Stored:
     value, value_int, value_text, flags = row
     return Stored(time, value_key(value, value_int, value_text), flags or 0)
-
-
-def _interval(microseconds: int) -> str:
-    return f"{microseconds} microseconds"

@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.drain import batch_counts, sparkplug, stage
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
@@ -64,7 +65,7 @@ class Writer:
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
         self._redelivery = Redelivery(connection, rules.in_flight_window)
-        self._measurements = MeasurementWriter(connection, rules.options)
+        self._measurements = MeasurementWriter(connection, rules.options, is_drain=True)
         self._conflict_examples = ConflictExamples()
         self.in_doubt: Outcome | None = None
         """The batch whose COMMIT was sent and not answered."""
@@ -173,7 +174,7 @@ def note_connections(cursor: Cursor, plan: Plan) -> None:
     rows = []
     for stream in plan.copies.streams:
         times = envelope.received_at[stream.rows]
-        edges = (f"{int(times.min())} microseconds", f"{int(times.max())} microseconds")
+        edges = (interval(times.min()), interval(times.max()))
         rows.append((stream.connection_id, stream.partition, int(envelope.sequence[stream.rows].max()), *edges))
     if rows:
         execute_values(cursor, _CONNECTION, sorted(rows), template=_CONNECTION_ROW, page_size=1000)

@@ -49,7 +49,6 @@ class Points:
 
     readings: Sequence[Reading]
     device: str | None = None  # instead of the topic's; None: the topic's
-    time: int | None = None  # µs since the epoch; None: receive time
 
 
 class Codec(BaseModel, ABC):
