@@ -4,7 +4,8 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from typing import Any, Final
+from http.client import HTTPException
+from typing import IO, Any, Final
 
 READY_SECONDS: Final = 3.0
 ACCOUNTING_SECONDS: Final = 5.0
@@ -28,28 +29,32 @@ def problems(url: str) -> list[str]:
     """What keeps messages from flowing, as the daemon says; empty while they flow.
 
     Raises:
-        IngestPageError: it does not answer.
+        IngestPageError: see there.
     """
-    return list(_readyz(url)["problems"])
+    return _readyz(url)["problems"]
 
 
 def notices(url: str) -> list[str]:
     """What the daemon has to say besides, whether messages flow or not.
 
     Raises:
-        IngestPageError: it does not answer.
+        IngestPageError: see there.
     """
-    return list(_readyz(url).get("notices", []))
+    return _readyz(url)["notices"]
 
 
-def _readyz(url: str) -> dict[str, Any]:
+def _readyz(url: str) -> dict[str, list[str]]:
     try:
         body = _read(url, "readyz", READY_SECONDS)
     except IngestPageError as error:
         if not isinstance(error.__cause__, urllib.error.HTTPError):
             raise
-        body = error.__cause__.read(MAX_BYTES)  # it is not ready, and says why
-    return dict(json.loads(body))
+        body = _body(error.__cause__, f"{url}/readyz")  # it is not ready, and says why
+    try:
+        document = dict(json.loads(body))
+        return {"problems": list(document["problems"]), "notices": list(document.get("notices", []))}
+    except (ValueError, TypeError, KeyError) as error:
+        raise IngestPageError(f"what answers at {url}/readyz (IOT_INGEST_HTTP_URL) is no ingest daemon: {error!r}") from error
 
 
 def samples(url: str) -> Iterable[tuple[str, float]]:
@@ -69,8 +74,12 @@ def labelled(url: str) -> list[tuple[str, dict[str, str], float]]:
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    text = _read(url, "metrics", READY_SECONDS).decode()
-    return [(sample.name, sample.labels, sample.value) for family in text_string_to_metric_families(text) for sample in family.samples]
+    body = _read(url, "metrics", READY_SECONDS)
+    try:
+        families = list(text_string_to_metric_families(body.decode()))
+    except ValueError as error:
+        raise IngestPageError(f"what answers at {url}/metrics (IOT_INGEST_HTTP_URL) gives no metrics: {error}") from error
+    return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
 
 
 def counters(urls: Iterable[str]) -> dict[str, float]:
@@ -110,8 +119,20 @@ def accounting(url: str) -> dict[str, Any]:
 def _read(url: str, page: str, seconds: float) -> bytes:
     address = f"{url}/{page}"
     try:
-        with urllib.request.urlopen(address, timeout=seconds) as answer:  # noqa: S310 - our own setting
+        answer = urllib.request.urlopen(address, timeout=seconds)  # noqa: S310 - our own setting
+    except (OSError, ValueError, HTTPException) as error:
+        raise _no_answer(address, error) from error
+    return _body(answer, address)
+
+
+def _body(answer: IO[bytes], address: str) -> bytes:
+    try:
+        with answer:
             return bytes(answer.read(MAX_BYTES))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise IngestPageError(f"the ingest daemon at {address} (IOT_INGEST_HTTP_URL) does not answer: {reason}") from error
+    except (OSError, HTTPException) as error:
+        raise _no_answer(address, error) from error
+
+
+def _no_answer(address: str, error: Exception) -> IngestPageError:
+    reason = getattr(error, "reason", error)
+    return IngestPageError(f"the ingest daemon at {address} (IOT_INGEST_HTTP_URL) does not answer: {reason}")

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.interval import interval
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicIdentity, TopicOffsets, Watermarks
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
@@ -141,7 +142,7 @@ def _columns(message: Message) -> tuple[Any, ...]:
         client, number = envelope.connections[0]
         sequence = int(envelope.sequence[0])
     topic, reason = escaped(_bytes(message.key())), escaped(_bytes(headers.get(ERROR_HEADER)))
-    received = f"{int(envelope.received_at[0])} microseconds"
+    received = interval(envelope.received_at[0])
     return (message.offset(), received, client, number, sequence, topic, reason, *_part(_bytes(headers.get(PART_HEADER))), len(message))
 
 

@@ -46,7 +46,7 @@ def audit(
     with _progress() as note:
         result = _run(start, tenant, wait, note)
     if as_json:
-        terminal.echo_json(result.as_json(), _text)
+        terminal.echo_json(result.as_json())
     else:
         from iot_platform.cli.audit_screen import show
 
@@ -80,7 +80,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     with terminal.console(stderr=True).status("auditing …") as status:
         yield lambda text: status.update(f"{text} …")
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

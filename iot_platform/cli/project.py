@@ -1,13 +1,13 @@
 """`iot project`: options of how a project's messages become measurements."""
 
-from contextlib import closing
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iot_platform.cli import terminal
+from iot_platform.cli.database import migrated
 from iot_platform.cli.errors import CliError
+from iot_platform.cli.whose import named, whose
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,18 +35,18 @@ def options_command(
     """What can be chosen, what was, and with --tenant (and --project) what counts there."""
     from iot_platform.telemetry.project_options import OPTIONS, ProjectOptions, choices
 
-    whose = _whose(tenant, project)
-    with _database() as connection:
+    scope = whose(tenant, project, "option")
+    with migrated("writer", "iot-project") as connection:
         chosen = choices(connection)
         counting = ProjectOptions.load(connection)
-    in_force = {name: counting.value(name, *whose) for name in OPTIONS}
+    in_force = {name: counting.value(name, *scope) for name in OPTIONS}
     if as_json:
         options = {option.name: {"default": option.default, "values": option.values} for option in OPTIONS.values()}
         document = {"in_force": in_force, "chosen": [vars(item) for item in chosen], "options": options}
-        terminal.echo_json(document, _text)
+        terminal.echo_json(document)
         return
     out = terminal.console(highlight=False)
-    _show_options(in_force, _named(*whose), out)
+    _show_options(in_force, named(*scope), out)
     _show_choices(chosen, out)
 
 
@@ -69,17 +69,17 @@ def set_command(
     from iot_platform.telemetry.errors import OptionError
     from iot_platform.telemetry.project_options import is_known, set_option
 
-    whose = _whose(tenant, project)
+    scope = whose(tenant, project, "option")
     try:
-        with _database() as connection:
+        with migrated("writer", "iot-project") as connection:
             by = f"iot project set ({getpass.getuser()})"
-            changed = set_option(connection, name, value, tenant=whose[0], project=whose[1], changed_by=by)
-            known = not whose[0] or is_known(connection, *whose)
+            changed = set_option(connection, name, value, tenant=scope[0], project=scope[1], changed_by=by)
+            known = not scope[0] or is_known(connection, *scope)
     except OptionError as error:
         raise CliError(str(error)) from error
-    terminal.echo(f"{name} {_named(*whose)} is {value}" + ("; running drains take it with their next shift" if changed else " already"))
+    terminal.echo(f"{name} {named(*scope)} is {value}" + ("; running drains take it with their next shift" if changed else " already"))
     if not known:
-        terminal.echo(f"note: nothing was drained yet of {'project' if whose[1] else 'tenant'} {'/'.join(filter(None, whose))}")
+        terminal.echo(f"note: nothing was drained yet of {'project' if scope[1] else 'tenant'} {'/'.join(filter(None, scope))}")
 
 
 @project_app.command("reset")
@@ -88,47 +88,23 @@ def reset_command(name: Name, *, tenant: Tenant = None, project: Project = None)
     from iot_platform.telemetry.errors import OptionError
     from iot_platform.telemetry.project_options import ProjectOptions, reset_option
 
-    whose = _whose(tenant, project)
+    scope = whose(tenant, project, "option")
     try:
-        with _database() as connection:
-            removed = reset_option(connection, name, tenant=whose[0], project=whose[1])
-            value = ProjectOptions.load(connection).value(name, *whose)
+        with migrated("writer", "iot-project") as connection:
+            removed = reset_option(connection, name, tenant=scope[0], project=scope[1])
+            value = ProjectOptions.load(connection).value(name, *scope)
     except OptionError as error:
         raise CliError(str(error)) from error
-    what = f"{name} {_named(*whose)} is {value}"
+    what = f"{name} {named(*scope)} is {value}"
     terminal.echo(f"{what} again; running drains take it with their next shift" if removed else f"there was no such choice: {what}")
 
 
-def _whose(tenant: str | None, project: str | None) -> tuple[str, str]:
-    if tenant == "" or project == "":  # an unset variable of a script must not change what counts for everybody
-        raise CliError("--tenant and --project need a name; without them the option is everybody's")
-    return tenant or "", project or ""
-
-
-def _named(tenant: str, project: str) -> str:
-    return f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
-
-
-def _database() -> Any:
-    from iot_platform.database import connect
-    from iot_platform.database.errors import DatabaseError
-    from iot_platform.database.migrate import require_migrated
-    from iot_platform.settings import get_settings
-
-    try:
-        connection = connect(get_settings(), "writer", "iot-project")
-        require_migrated(connection)
-    except DatabaseError as error:
-        raise CliError(str(error), 2) from error
-    return closing(connection)
-
-
-def _show_options(in_force: dict[str, str], whose: str, out: "Console") -> None:
+def _show_options(in_force: dict[str, str], scope: str, out: "Console") -> None:
     from rich.table import Table
 
     from iot_platform.telemetry.project_options import OPTIONS
 
-    table = Table(title=f"what counts {terminal.escape(whose)}", title_justify="left")
+    table = Table(title=f"what counts {terminal.escape(scope)}", title_justify="left")
     for name in ("option", "value", "what it does"):
         table.add_column(name, overflow="fold")
     for option in OPTIONS.values():
@@ -153,7 +129,3 @@ def _show_choices(chosen: "list[Choice]", out: "Console") -> None:
         whose = terminal.escape("/".join(filter(None, (item.tenant, item.project)))) or "[dim]everybody's[/dim]"
         table.add_row(item.name, whose, item.value, f"{item.changed_at:%Y-%m-%d %H:%M}Z")
     out.print(table)
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

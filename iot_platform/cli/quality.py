@@ -1,18 +1,16 @@
 """`iot quality`: incidents of the quality rules, evaluating them by hand, and the rules' settings."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from iot_platform.cli import terminal
+from iot_platform.cli.database import migrated
 from iot_platform.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection  # noqa: N812
-
     from iot_platform.quality.rules import RuleSetting
 
 T = TypeVar("T")
@@ -47,7 +45,7 @@ def show_command(
     from iot_platform.quality.report import read_incidents, read_states
 
     _check_rules([rule] if rule is not None else [])
-    with _database("reader") as connection:
+    with migrated("reader", "iot-quality", 1) as connection:
         found = read_incidents(connection, tenant=tenant, rule=rule, only_open=only_open, days=days)
         states = read_states(connection)
     if as_json:
@@ -96,7 +94,7 @@ def forget_command(
     from iot_platform.quality import QualityError
     from iot_platform.quality.forget import forget
 
-    with _database("writer") as connection:
+    with migrated("writer", "iot-quality", 1) as connection:
         try:
             devices, incidents = forget(connection, tenant, project, device)
         except QualityError as error:
@@ -111,7 +109,7 @@ def list_command() -> None:
     from iot_platform.cli.quality_screen import show_rules
     from iot_platform.quality.rules import read_rules
 
-    with _database("reader") as connection:
+    with migrated("reader", "iot-quality", 1) as connection:
         show_rules(read_rules(connection), terminal.console(highlight=False))
 
 
@@ -155,7 +153,7 @@ def export_command() -> None:
     from iot_platform.quality.rules import read_rules
     from iot_platform.quality.rules_file import write_text
 
-    with _database("reader") as connection:
+    with migrated("reader", "iot-quality", 1) as connection:
         terminal.echo(write_text(setting for setting, _ in read_rules(connection)), nl=False)
 
 
@@ -202,7 +200,7 @@ def _write(settings: "list[RuleSetting]", *, strict: bool = False) -> None:
     from iot_platform.quality import RulesError
     from iot_platform.quality.rules import unknown_scopes, write_rules
 
-    with _database("writer") as connection:
+    with migrated("writer", "iot-quality", 1) as connection:
         unknown = unknown_scopes(connection, [item for item in settings if not item.remove])
         if unknown and strict:
             raise CliError(f"{unknown[0]} (rules for those that come later: `iot quality rules import`)")
@@ -218,20 +216,6 @@ def _write(settings: "list[RuleSetting]", *, strict: bool = False) -> None:
         terminal.echo(f"{'removed' if item.remove else 'set'} {item.rule} for {item.scope}")
     if len(settings) > 20:
         terminal.echo(f"… and {len(settings) - 20} more")
-
-
-@contextmanager
-def _database(role: Any) -> "Iterator[Connection]":
-    from iot_platform.database import DatabaseError, connect
-    from iot_platform.database.migrate import require_migrated
-    from iot_platform.settings import get_settings
-
-    try:
-        with closing(connect(get_settings(), role, "iot-quality")) as connection:
-            require_migrated(connection)
-            yield connection
-    except DatabaseError as error:
-        raise CliError(str(error)) from error
 
 
 def register(app: typer.Typer) -> None:

@@ -1,14 +1,16 @@
 """`iot retention`: how long rows are kept, and removing those that are older."""
 
 import sys
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from iot_platform.cli import terminal
+from iot_platform.cli.database import migrated
 from iot_platform.cli.errors import CliError
+from iot_platform.cli.whose import named, whose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,10 +36,10 @@ def show_command(*, as_json: Annotated[bool, typer.Option("--json", help="One JS
     """Every policy: how long rows are kept, what may go now, and what retention took so far."""
     from iot_platform.retention import policies
 
-    with _database() as connection:
+    with migrated("writer", "iot-retention") as connection:
         found = policies(connection)
     if as_json:
-        terminal.echo_json([vars(item) for item in found], _text)
+        terminal.echo_json([vars(item) for item in found])
     else:
         _show_policies(found, terminal.console(highlight=False))
 
@@ -61,13 +63,11 @@ def set_command(
 
     from iot_platform.retention import RetentionError, behind_mark, loses_rollups, remove_policy, set_policy
 
-    if tenant == "" or project == "":  # an unset variable of a script must not change everybody's policy
-        raise CliError("--tenant and --project need a name; without them the policy is everybody's")
-    tenant, project = tenant or "", project or ""
+    tenant, project = whose(tenant, project, "policy")
     if default == (keep is not None):
         raise CliError("say either how long (iot retention set measurement 30d) or --default")
     try:
-        with _database() as connection:
+        with migrated("writer", "iot-retention") as connection:
             if default:
                 found = remove_policy(connection, table, tenant=tenant, project=project)
             else:
@@ -77,11 +77,10 @@ def set_command(
             lost, gone = not default and loses_rollups(connection, table, tenant), behind_mark(connection, table, tenant, project)
     except RetentionError as error:
         raise CliError(str(error)) from error
-    whose = f"of project {tenant}/{project}" if project else f"of tenant {tenant}" if tenant else "of everybody"
     if default:
         terminal.echo("the broader policy counts again" if found else "there was no such policy: nothing changed")
     else:
-        terminal.echo(f"{table} {whose} is kept for {keep}; `iot retention run --dry-run` shows what would go")
+        terminal.echo(f"{table} {named(tenant, project)} is kept for {keep}; `iot retention run --dry-run` shows what would go")
     if gone is not None:
         rest = ", but are never in measurement_1h and measurement_1d" if table == "measurement" else ""
         terminal.echo(f"note: retention took rows before {_utc_text(gone)} already; those that still come late are kept now{rest}")
@@ -114,7 +113,7 @@ def run_command(
     try:
         with status as shown:
             if dry_run:
-                with _database() as connection:
+                with migrated("writer", "iot-retention") as connection:
                     found = plan(connection)
                 gone, refused = [item for item in found if not item.refused], [item for item in found if item.refused]
                 document = {"would_remove": gone, "refused": refused}
@@ -140,7 +139,7 @@ def run_command(
     except DatabaseError as error:
         raise CliError(str(error), 2) from error
     if as_json:
-        terminal.echo_json({name: _plain(value) for name, value in document.items()}, _text)
+        terminal.echo_json({name: _plain(value) for name, value in document.items()})
     else:
         _show_removals(gone, "would go" if dry_run else "went", out)
         out.print(line)
@@ -148,20 +147,6 @@ def run_command(
         _show_reasons("postponed", postponed, out)
     if refused:
         raise typer.Exit(1)
-
-
-def _database() -> Any:
-    from iot_platform.database import connect
-    from iot_platform.database.errors import DatabaseError
-    from iot_platform.database.migrate import require_migrated
-    from iot_platform.settings import get_settings
-
-    try:
-        connection = connect(get_settings(), "writer", "iot-retention")
-        require_migrated(connection)
-    except DatabaseError as error:
-        raise CliError(str(error), 2) from error
-    return closing(connection)
 
 
 def _show_policies(found: "Iterable[Policy]", out: "Console") -> None:
@@ -173,8 +158,12 @@ def _show_policies(found: "Iterable[Policy]", out: "Console") -> None:
         table.add_column(name, overflow="fold")
     for item in found:
         keep = f"{item.keep} [dim](a broader policy is shorter)[/dim]" if item.shadowed else item.keep
-        whose = _whose(item) or "[dim]everybody's[/dim]"
-        cells = [item.table, whose, keep, *(f"{value:%Y-%m-%d}" if value else "–" for value in (item.cutoff, item.removed_before))]
+        cells = [
+            item.table,
+            _whose(item) or "[dim]everybody's[/dim]",
+            keep,
+            *(f"{value:%Y-%m-%d}" if value else "–" for value in (item.cutoff, item.removed_before)),
+        ]
         table.add_row(*cells, *([f"{item.removed_rows:,}"] if wide else []))
     out.print(table)
 
@@ -220,7 +209,3 @@ def _size(count: float) -> str:
 
 def _plain(value: Any) -> Any:
     return [vars(item) for item in value] if isinstance(value, list) else value
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iot_platform.cli import terminal
+from iot_platform.cli.database import migrated
 from iot_platform.cli.errors import CliError
 from iot_platform.compression.formats import size
 
@@ -35,10 +36,10 @@ def list_command(*, as_json: _Json = False) -> None:
     """Every tenant: projects, devices, series, messages and measurements so far, first and last message, bytes (estimated)."""
     from iot_platform.tenants.listing import tenants
 
-    with _reader() as connection:
+    with migrated("reader", "iot-tenant") as connection:
         found = tenants(connection)
     if as_json:
-        terminal.echo_json([vars(item) for item in found], _text)
+        terminal.echo_json([vars(item) for item in found])
         return
     columns = ("projects", "devices", "series", "messages", "quarantined", "measurements")
     rows = [(terminal.escape(item.tenant) + (" [red](being deleted)[/red]" if item.deleting else ""), item) for item in found]
@@ -51,12 +52,12 @@ def show_command(tenant: Annotated[str, typer.Argument(help="Id of the tenant.")
     from iot_platform.tenants.listing import projects, require
 
     try:
-        with _reader() as connection:
+        with migrated("reader", "iot-tenant") as connection:
             whole, parts = require(connection, tenant), projects(connection, tenant)
     except TenantError as error:
         raise CliError(str(error)) from error
     if as_json:
-        terminal.echo_json({**vars(whole), "by_project": [vars(item) for item in parts]}, _text)
+        terminal.echo_json({**vars(whole), "by_project": [vars(item) for item in parts]})
         return
     columns = ("devices", "series", "messages", "quarantined", "measurements")
     _print_table(
@@ -151,7 +152,7 @@ def delete_command(
     from iot_platform.tenants.errors import TenantError
     from iot_platform.tenants.listing import tenants
 
-    with _reader() as connection:
+    with migrated("reader", "iot-tenant") as connection:
         found = tenants(connection, tenant)
     if found:
         item = found[0]
@@ -207,21 +208,6 @@ def _status() -> "Iterator[Any]":
         yield show
 
 
-@contextmanager
-def _reader() -> Iterator[Any]:
-    from iot_platform.database import connect
-    from iot_platform.database.errors import DatabaseError
-    from iot_platform.database.migrate import require_migrated
-    from iot_platform.settings import get_settings
-
-    try:
-        with closing(connect(get_settings(), "reader", "iot-tenant")) as connection:
-            require_migrated(connection)
-            yield connection
-    except DatabaseError as error:
-        raise CliError(str(error), 2) from error
-
-
 def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any]]) -> None:
     from rich.table import Table
 
@@ -242,7 +228,3 @@ def _print_table(first: str, columns: tuple[str, ...], rows: list[tuple[str, Any
 
 def _day(value: datetime | None) -> str:
     return f"{value:%Y-%m-%d %H:%M}" if value else "–"
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

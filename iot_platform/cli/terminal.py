@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
@@ -18,9 +19,14 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     typer.echo(visible(text), err=err, nl=nl)
 
 
-def echo_json(document: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Print one JSON document on one line."""
-    typer.echo(visible_json(json.dumps(document, ensure_ascii=False, default=default)))
+def echo_json(document: Any, default: Callable[[Any], str] | None = None) -> None:
+    """Print one JSON document on one line. What JSON has no form for is what `default` says; unless told otherwise, times are ISO 8601 and
+    all else is text."""
+    typer.echo(visible_json(json.dumps(document, ensure_ascii=False, default=default or _text)))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def console(*, stderr: bool = False, highlight: bool = True, soft_wrap: bool = False) -> "Console":

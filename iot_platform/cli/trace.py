@@ -46,6 +46,7 @@ def trace(
     from iot_platform.database.errors import DatabaseError
     from iot_platform.diagnostics.trace import find_last, follow
     from iot_platform.settings import get_settings
+    from iot_platform.telemetry.errors import DrainError
 
     by_place = partition is not None and offset is not None and topic is None and not last
     if not by_place and not (topic is not None and partition is None and offset is None):
@@ -56,7 +57,7 @@ def trace(
         if place is None or place[0] is None or place[1] is None:
             raise CliError(f"no message of topic {topic}, neither stored nor in flight; it must be the full MQTT topic")
         found = follow(settings, place[0], place[1], generation)
-    except DatabaseError as error:
+    except (DatabaseError, DrainError) as error:
         raise CliError(str(error)) from error
     except Error as error:
         raise CliError(f"the database could not answer: {' '.join(str(error).split())}") from error

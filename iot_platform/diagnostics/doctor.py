@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -124,7 +125,7 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: f"accepts our CONNECT by MQTT {probes.mqtt(settings)}"),
         ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
         ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
-        ("ingest", "IOT_INGEST_HTTP_URL", True, lambda: _said(probes.http, f"{settings.ingest_http_url}/readyz", "ready")),
+        *(("ingest", "IOT_INGEST_HTTP_URL", plan.local_ingest, partial(_ingest, url)) for url in settings.ingest_http_urls),
         ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
     ]
     for what, variable, local, check in checks:
@@ -174,6 +175,11 @@ def _tenants(settings: Settings) -> Iterator[Finding]:
         yield Finding("tenants' logins", "bad", text, "repeat `iot tenant grant`, or let a superuser GRANT these roles to the owner")
     elif logins:
         yield Finding("tenants' logins", "ok", f"{len(logins):,}; transactions that take too long are ended")
+
+
+def _ingest(url: str) -> str:
+    probes.http(f"{url}/readyz")
+    return f"{url}: ready"
 
 
 def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from iot_platform import ingest_pages
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.diagnostics.ingest_probe import DeafError, ProbeError, probe_daemon
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, SettingsError
 
 SOON_SECONDS: Final = 21 * 86_400
 """Certificates that end within three weeks are worth a remark: as in deploy/prometheus/rules/ingest.yaml."""
@@ -38,6 +38,8 @@ def _probe(settings: Settings, url: str) -> Finding:
         return Finding("probe", "bad", f"{url}: {error}", remedy)
     except ProbeError as error:
         return Finding("probe", "note", f"not tried with {url}: {error}")
+    except SettingsError as error:
+        return Finding("probe", "bad", f"not tried with {url}: {error}", "correct the setting that it names")
 
 
 def _certificates(url: str, labelled: list[tuple[str, dict[str, str], float]]) -> Iterator[Finding]:

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ingest_daemon import probe
+from ingest_daemon.protocol import Protocol
 from iot_platform import ingest_pages
-from iot_platform.settings import Settings, SettingsError
-from iot_platform.simulator.connection import Broker
+from iot_platform.local import probes
+from iot_platform.local.errors import NotReadyError
+from iot_platform.settings import Settings
+from iot_platform.simulator.connection import Broker, BrokerError
 
 BACK_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 5.0
 _EXPIRY_SECONDS: Final = 60
 _NO_SUBSCRIBER: Final = 0x10
-_UNSUPPORTED_VERSION: Final = 0x84
 
 
 class ProbeError(Exception):
@@ -28,6 +30,7 @@ def probe_daemon(settings: Settings, url: str) -> str:
     Raises:
         ProbeError: no probe could be published, or the daemon does not answer.
         DeafError: the broker took the probes, and not all came back within BACK_SECONDS.
+        SettingsError: the broker's password can not be read.
     """
     topics = _page(url)["topics"]
     sent = {uuid.uuid4().hex: topic for topic in topics}
@@ -57,36 +60,34 @@ def _page(url: str) -> dict[str, Any]:
 
 
 def _publish(settings: Settings, messages: Sequence[tuple[str, bytes]]) -> list[int]:
-    """Publish at QoS 1; the broker's reason codes, which are 0 under MQTT 3.1.1. Raises ProbeError."""
-    from paho.mqtt.enums import MQTTProtocolVersion
-
+    """Publish at QoS 1, in the MQTT version of IOT_MQTT_PROTOCOL; the broker's reason codes, which are 0 under 3.1.1. Raises ProbeError and
+    SettingsError."""
     try:
         broker = Broker.from_settings(settings)
-        answers = _speak(broker, messages, MQTTProtocolVersion.MQTTv5) or _speak(broker, messages, MQTTProtocolVersion.MQTTv311)
-    except SettingsError as error:
+        answers = _speak(broker, messages, Protocol(probes.mqtt(settings)))
+    except NotReadyError as error:
         raise ProbeError(str(error)) from error
-    except (OSError, ValueError) as error:
+    except (BrokerError, OSError, ValueError) as error:
         raise ProbeError(f"no connection to the broker: {error} (IOT_MQTT_URL)") from error
-    if not answers:
-        raise ProbeError("the broker speaks neither MQTT 5 nor 3.1.1 (IOT_MQTT_URL)")
     if refused := [f"{topic}: {answer}" for answer, (topic, _) in zip(answers, messages, strict=True) if answer.is_failure]:
         raise ProbeError(f"the user in IOT_MQTT_URL may not publish a probe to {'; '.join(refused)}")
     return [answer.value for answer in answers]
 
 
-def _speak(broker: Broker, messages: Sequence[tuple[str, bytes]], protocol: Any) -> list[Any]:
-    """The broker's answers to what was published; none if it does not speak this version. Raises OSError."""
+def _speak(broker: Broker, messages: Sequence[tuple[str, bytes]], protocol: Protocol) -> list[Any]:
+    """The broker's answers to what was published. Raises OSError."""
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
     answers: dict[int, Any] = {}
-    client = Client(CallbackAPIVersion.VERSION2, protocol=protocol)
+    is_v5 = protocol is Protocol.V5
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if is_v5 else MQTTProtocolVersion.MQTTv311)
     client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.setdefault(0, reason)
     client.on_publish = lambda _client, _data, number, reason, _properties: answers.setdefault(number, reason)
     properties = None
-    if protocol == MQTTProtocolVersion.MQTTv5:
+    if is_v5:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = _EXPIRY_SECONDS
     if broker.username is not None:
@@ -97,8 +98,6 @@ def _speak(broker: Broker, messages: Sequence[tuple[str, bytes]], protocol: Any)
     client.connect(broker.host, broker.port)
     try:
         _loop(client, lambda: 0 in answers)
-        if answers[0].value == _UNSUPPORTED_VERSION:
-            return []
         if answers[0].is_failure:
             raise OSError(f"refused, {answers[0]}")
         numbers = [client.publish(topic, payload, qos=1, properties=properties).mid for topic, payload in messages]

@@ -188,6 +188,7 @@ def _drain(settings: Settings, status: Status, found: "_Found") -> None:
             cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT,))
             cursor.execute(_LAST_COMMIT, (settings.kafka_topic,))
             (found.last_commit_seconds,) = cursor.fetchone() or (None,)
+        connection.commit()  # or a rollback of what follows takes the timeout back
         found.drain = look(settings, connection)
         found.cuts = cuts_since(connection, settings.kafka_topic, CUT_PERIOD)
     status.lag = {partition: state.lag for partition, state in found.drain.partitions.items()}

@@ -3,25 +3,21 @@
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from iot_platform.diagnostics.trace_values import Place, compare, every, one
 from iot_platform.settings import Settings
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
-    from iot_platform.telemetry.decode import DecodeRules
-    from iot_platform.telemetry.decode import Message as Decoded
-
 KAFKA_SECONDS: Final = 5.0
-CANDIDATES: Final = 5000  # messages that are decoded to find the one whose value is stored
+STATEMENT_SECONDS: Final = 30
 SCAN_RECORDS: Final = 5000  # how far `--last` looks among the records that no batch holds yet, per partition
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_VALUES: Final = ("value", "value_int", "value_text")
 
 _BATCH: Final = """
 SELECT batch_id, kind, from_offset, to_offset, messages, duplicates, quarantined, measurements, measurement_duplicates,
@@ -42,25 +38,6 @@ SELECT received_at, topic, tenant_id, project_id, reason, detail, duplicate_of, 
        sequence, packet_id, dup, retain, qos, payload, topic_bytes
 FROM quarantine_named
 WHERE kafka_partition = %s AND kafka_offset = %s AND received_at BETWEEN %s AND %s AND log_generation = %s ORDER BY received_at DESC LIMIT 1
-"""
-_STORED: Final = """
-SELECT m.value, m.value_int, m.value_text
-FROM series s JOIN measurement m USING (series_id)
-WHERE s.tenant_id = %s AND s.project_id = %s AND s.device_id = %s AND s.metric = %s AND m.time = %s
-"""
-_EARLIER: Final = """
-SELECT kafka_offset FROM message
-WHERE source_id = %s AND payload = %s AND duplicate_of IS NULL AND received_at BETWEEN %s AND %s
-      AND kafka_partition = %s AND record_place(log_generation, kafka_offset) < record_place(%s, %s)
-ORDER BY record_place(log_generation, kafka_offset) LIMIT 1
-"""
-# Messages have an index by time only: looked at are those received shortly before this one, and around the measurements' own times.
-_CANDIDATES: Final = """
-SELECT received_at, kafka_partition, kafka_offset, log_generation, topic, payload
-FROM message_named
-WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND duplicate_of IS NULL
-      AND (received_at BETWEEN %(since)s AND %(until)s OR received_at BETWEEN %(first)s AND %(last)s)
-ORDER BY source_id = %(source_id)s DESC, received_at LIMIT %(most)s
 """
 _LAST: Final = """
 SELECT kafka_partition, kafka_offset FROM (
@@ -251,11 +228,12 @@ def _from_database(settings: Settings, trace: Trace) -> None:
     connection = connect(settings, "reader", "iot trace")
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '30s'")
+            cursor.execute("SET statement_timeout = %s", (f"{STATEMENT_SECONDS}s",))
+        connection.commit()  # or the next rollback takes it back
         place = (settings.kafka_topic, trace.partition, trace.offset, trace.offset)
-        others = _all(connection, _GENERATIONS, place)
-        waiting = trace.generation is None and trace.record is not None and _one(connection, _WAITS, place[:3]) is not None
-        trace.batch = None if waiting else _one(connection, _BATCH, (*place, trace.generation, trace.generation))
+        others = [tuple(row.values()) for row in every(connection, _GENERATIONS, place)]
+        waiting = trace.generation is None and trace.record is not None and one(connection, _WAITS, place[:3]) is not None
+        trace.batch = None if waiting else one(connection, _BATCH, (*place, trace.generation, trace.generation))
         if waiting:
             for number, first, last in others:
                 trace.notes.append(_other(number, first, last))
@@ -266,7 +244,7 @@ def _from_database(settings: Settings, trace: Trace) -> None:
         for number, first, last in others:
             if number != generation:
                 trace.notes.append(_other(number, first, last))
-        if _one(
+        if one(
             connection,
             _REPLACED,
             {"topic": settings.kafka_topic, "partition": trace.partition, "generation": generation, "offset": trace.offset},
@@ -279,12 +257,13 @@ def _from_database(settings: Settings, trace: Trace) -> None:
             trace.where = "accepted loss"
             return
         window = (trace.partition, trace.offset, trace.batch["first_received_at"], trace.batch["last_received_at"], generation)
-        trace.row = _one(connection, _MESSAGE, window)
+        trace.row = one(connection, _MESSAGE, window)
         if trace.row is not None:
             trace.where = "stored"
-            _measurements(connection, settings, trace)
+            trace.measurements, notes = compare(connection, settings, Place(trace.partition, generation, trace.offset), trace.row)
+            trace.notes += notes
             return
-        trace.row = _one(connection, _QUARANTINE, window)
+        trace.row = one(connection, _QUARANTINE, window)
         trace.where = "quarantined" if trace.row is not None else "expired"
         if trace.row is None:
             trace.notes.append("its batch is in the ledger, its row is not: deleted by retention, or an offset without a message")
@@ -301,7 +280,7 @@ def _other(generation: int, first: datetime, last: datetime) -> str:
 
 def _not_committed(connection: "Connection", settings: Settings, trace: Trace) -> None:
     query = "SELECT next_offset, first_offset FROM kafka_offset WHERE topic = %s AND kafka_partition = %s"
-    row = _one(connection, query, (settings.kafka_topic, trace.partition))
+    row = one(connection, query, (settings.kafka_topic, trace.partition))
     if row is not None and trace.offset < row["first_offset"]:
         trace.notes.append(f"draining of this partition began at offset {row['first_offset']}: earlier messages were gone by then")
     elif row is not None and trace.offset < row["next_offset"]:
@@ -310,106 +289,6 @@ def _not_committed(connection: "Connection", settings: Settings, trace: Trace) -
         trace.where = "in flight"
         waiting = "this partition was never drained" if row is None else f"next_offset of the partition is {row['next_offset']}"
         trace.notes.append(f"in flight: no transaction holds it yet ({waiting})")
-
-
-def _measurements(connection: "Connection", settings: Settings, trace: Trace) -> None:
-    """What the message decodes to, beside what the table holds at that series and time."""
-    from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
-    from iot_platform.telemetry.decode.sparkplug.births import Births, Place
-    from iot_platform.telemetry.drain.sparkplug import BirthHistory
-    from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
-    from iot_platform.telemetry.records import place_of
-
-    row = trace.row or {}
-    received_us = round((row["received_at"] - _EPOCH) / timedelta(microseconds=1)) + (row["time_shift_us"] or 0)
-    payload = bytes(row["payload"])
-    place = Place(trace.partition, place_of(trace.generation or 0, trace.offset), received_us)
-    chosen = ProjectOptions.load(connection).switches(NUMBERS_IN_STRINGS)
-    with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
-        rules = replace(DecodeRules.from_settings(settings, chosen), births=Births(history.load, replays=True))
-        outcome = decode_one(rules, row["topic"].encode(), payload, received_us, place)
-        if isinstance(outcome, Message):
-            _compare(connection, rules, trace, outcome)
-        else:
-            trace.notes.append(f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}")
-
-
-def _compare(connection: "Connection", rules: "DecodeRules", trace: Trace, outcome: "Decoded") -> None:
-    """The decoded measurements, beside what is stored."""
-    row = trace.row or {}
-    if row["duplicate_of"] is not None:
-        other = "" if row["duplicate_of_generation"] == trace.generation else f" of generation {row['duplicate_of_generation']}"
-        trace.notes.append(f"it came a second time: the first copy is offset {row['duplicate_of']}{other}, and has the measurements")
-    since = row["received_at"] - timedelta(hours=1)
-    search = (row["source_id"], bytes(row["payload"]), since, row["received_at"], trace.partition, trace.generation, trace.offset)
-    earlier = _one(connection, _EARLIER, search) if outcome.time_from_payload else None
-    conflicts: list[dict[str, Any]] = []
-    for item in outcome.measurements:
-        names = (outcome.tenant, outcome.project, item.device, item.metric)
-        stored = _one(connection, _STORED, (*names, _utc_time(item.time)))
-        want = {"value": item.value, "value_int": item.value_int, "value_text": item.value_text}
-        if stored is None:
-            state = "not written (redelivery)" if row["duplicate_of"] is not None else "missing (retention, or a fault)"
-        elif _same(stored, want):
-            state = "present" if earlier is None else f"duplicate of offset {earlier['kafka_offset']}"
-        else:
-            state = "conflict: another value came first"
-        trace.measurements.append(
-            {"device": item.device, "metric": item.metric, "time": _utc_time(item.time), **want, "state": state, "stored": stored}
-        )
-        if stored is not None and not _same(stored, want):
-            conflicts.append(trace.measurements[-1])
-    if conflicts:
-        _find_first(connection, rules, trace, (outcome.tenant, outcome.project), conflicts)
-
-
-def _find_first(
-    connection: "Connection", rules: "DecodeRules", trace: Trace, project: tuple[str, str], conflicts: list[dict[str, Any]]
-) -> None:
-    """Add `stored_by` to each conflict: the first message, among those near enough to be looked at, that says what is stored; or None."""
-    from psycopg2.errors import QueryCanceled
-
-    from iot_platform.telemetry.decode import Message, decode_one
-
-    wanted = {(item["device"], item["metric"], item["time"]): item for item in conflicts}
-    for item in conflicts:
-        item["stored_by"] = None
-    row, times = trace.row or {}, [item["time"] for item in conflicts]
-    search = {
-        "tenant": project[0], "project": project[1], "source_id": row["source_id"], "most": CANDIDATES,
-        "since": row["received_at"] - timedelta(hours=1), "until": row["received_at"] + timedelta(minutes=1),
-        "first": min(times) - timedelta(minutes=5), "last": max(times) + timedelta(minutes=5),
-    }  # fmt: skip
-    try:
-        candidates = _all(connection, _CANDIDATES, search)
-    except QueryCanceled:
-        connection.rollback()
-        trace.notes.append("which message the stored value is from was not found in time: too many were received around this one")
-        return
-    for received_at, partition, offset, generation, topic, payload in candidates:
-        other = decode_one(rules, topic.encode(), bytes(payload), round((received_at - _EPOCH) / timedelta(microseconds=1)))
-        for said in other.measurements if isinstance(other, Message) else ():
-            told = wanted.get((said.device, said.metric, _utc_time(said.time)))
-            if told and told["stored_by"] is None and _same(told["stored"], {name: getattr(said, name) for name in _VALUES}):
-                told["stored_by"] = {"partition": partition, "offset": offset, "generation": generation, "received_at": received_at}
-
-
-def _same(stored: dict[str, Any], want: dict[str, Any]) -> bool:
-    """Bit for bit, as the drain compares: 0 and -0 differ."""
-    return all(repr(stored[name]) == repr(want[name]) for name in _VALUES)
-
-
-def _one(connection: "Connection", query: str, values: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any] | None:
-    with connection.cursor() as cursor:
-        cursor.execute(query, values)
-        row = cursor.fetchone()
-        return None if row is None else dict(zip((column.name for column in cursor.description or ()), row, strict=True))
-
-
-def _all(connection: "Connection", query: str, values: tuple[Any, ...] | dict[str, Any]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, values)
-        return cursor.fetchall()
 
 
 def _is_run(text: str) -> bool:

@@ -27,6 +27,8 @@ class Plan:
     kafka: KafkaServer | None
     postgresql: PostgresqlServer | None
     local_dagster: bool
+    local_ingest: bool
+    """Whether IOT_INGEST_HTTP_URL means the daemon of this stack, which runs in any case: the user's own may be elsewhere."""
 
     @property
     def servers(self) -> list[Server]:
@@ -70,9 +72,11 @@ def make_plan(user: Settings) -> Plan:
         notes["dagster_url"] = f"http://{LOOPBACK}:{user.dagster_port}"
     notes["ingest_http_url"] = f"http://{LOOPBACK}:{user.ingest_http_port}"
     notes["metrics_port"] = str(user.metrics_port)
+    local_ingest = not _is_users("ingest_http_url", user)
     said = user.model_dump(include=user.model_fields_set)
-    settings = Settings(**{**said, **notes})
-    return Plan(settings, notes, mosquitto, kafka, postgresql, local_dagster)
+    own = {} if local_ingest else {"ingest_http_url": user.ingest_http_url}
+    settings = Settings(**{**said, **notes, **own})
+    return Plan(settings, notes, mosquitto, kafka, postgresql, local_dagster, local_ingest)
 
 
 def write_notes(plan: Plan, path: Path) -> None:

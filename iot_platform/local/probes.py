@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,7 +115,7 @@ def http(url: str) -> None:
             response.read()
     except urllib.error.HTTPError as error:
         raise NotReadyError(f"{url} answers {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}") from error
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise NotReadyError(f"{url} does not answer: {_why(error)}") from error
 
 
@@ -171,7 +172,7 @@ def _dagster_data(url: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             answer = json.load(response)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise NotReadyError(f"{url} does not answer: {_why(error)}") from error
     if not answer.get("data"):
         raise NotReadyError(f"{url} answers, but not as Dagster does")

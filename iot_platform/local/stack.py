@@ -131,8 +131,8 @@ class Stack:
 
     def _ingest(self, *needed: Future[None]) -> None:
         _all(needed)
-        url = f"{self._settings.ingest_http_url}/readyz"
-        self._run(applications.ingest(self._settings), partial(probes.http, url), f"ready, {self._settings.ingest_http_url}/metrics")
+        url = self._plan.notes["ingest_http_url"]
+        self._run(applications.ingest(self._settings), partial(probes.http, f"{url}/readyz"), f"ready, {url}/metrics")
 
     def _metrics(self, *needed: Future[None]) -> None:
         _all(needed)

@@ -1,12 +1,15 @@
 """How a project's messages become measurements, where projects may differ: reads and changes project_option."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.errors import OptionError
+
+_Choice = TypeVar("_Choice")
 
 CONFLICTS: Final = "conflicts"
 RETAINED: Final = "retained"
@@ -74,39 +77,41 @@ class Choice:
     changed_by: str
 
 
+def narrowest(chosen: Mapping[tuple[str, str], _Choice], tenant: str, project: str) -> _Choice | None:
+    """Of what was chosen by (tenant, project), what counts for a project: its own choice, else its tenant's (project ""), else everybody's
+    (both ""), else None."""
+    for whose in ((tenant, project), (tenant, ""), ("", "")):
+        if (found := chosen.get(whose)) is not None:
+            return found
+    return None
+
+
 class ProjectOptions:
     """What was chosen, as of one moment. A drain loads it anew with each shift and after each error."""
 
-    def __init__(self, chosen: dict[tuple[str, str, str], str] | None = None) -> None:
-        """`chosen`: (option, tenant, project) → value."""
-        self._chosen = chosen or {}
+    def __init__(self, chosen: Iterable["Choice"] = ()) -> None:
+        self._chosen: dict[str, dict[tuple[str, str], str]] = {}
+        for item in chosen:
+            self._chosen.setdefault(item.name, {})[item.tenant, item.project] = item.value
 
     @classmethod
     def load(cls, connection: Connection) -> "ProjectOptions":
         """Every choice. Rolls back."""
-        return cls({(item.name, item.tenant, item.project): item.value for item in choices(connection)})
+        return cls(choices(connection))
 
     def value(self, name: str, tenant: str, project: str) -> str:
         """What counts for a project: its own choice, else its tenant's, else everybody's, else the default."""
-        for whose in ((tenant, project), (tenant, ""), ("", "")):
-            if (found := self._chosen.get((name, *whose))) is not None:
-                return found
-        return OPTIONS[name].default
+        return narrowest(self._chosen.get(name, {}), tenant, project) or OPTIONS[name].default
 
     def switches(self, name: str) -> dict[tuple[str, str], bool]:
         """Of an option that is on or off: what was chosen, by tenant and project."""
-        return {(tenant, project): value == "on" for (option, tenant, project), value in self._chosen.items() if option == name}
-
-    def is_default(self, name: str) -> bool:
-        """Whether nobody chose anything else than the default."""
-        default = OPTIONS[name].default
-        return all(value == default for (option, _, _), value in self._chosen.items() if option == name)
+        return {whose: value == "on" for whose, value in self._chosen.get(name, {}).items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ProjectOptions) and self._chosen == other._chosen
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._chosen.items()))
+        return hash(frozenset((name, *item) for name, chosen in self._chosen.items() for item in chosen.items()))
 
 
 def choices(connection: Connection) -> list[Choice]:

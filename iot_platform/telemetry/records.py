@@ -11,7 +11,7 @@ import numpy.typing as npt
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from iot_platform.telemetry.decode import DecodedBatch, Decoder
-from iot_platform.telemetry.envelope import EARLIEST, HEADER, LATEST, Envelopes, unpack
+from iot_platform.telemetry.envelope import EARLIEST, HEADER, LATEST, Connection, Envelopes, unpack
 
 Ranges = dict[int, tuple[int, int]]
 """Kafka partition → [from offset, to offset)."""
@@ -55,6 +55,10 @@ class Records:
         """Where a record is in its partition: see place_of."""
         return place_of(int(self.generation[row]), int(self.offset[row]))
 
+    def connection_of(self, row: int) -> Connection:
+        """The MQTT connection of a record whose header is readable."""
+        return self.envelope.connections[int(self.envelope.connection[row])]
+
     def __len__(self) -> int:
         return len(self.payloads)
 
@@ -72,6 +76,11 @@ class DecodedRecords:
         """Decode them. Raises what the decoder's `births` raise."""
         received_at, places = records.envelope.received_at, records.places
         return cls(records, decoder.decode(records.topics, records.payloads, received_at, records.partition, places), decoder)
+
+
+def topic_of(text: str, exact: bytes | None) -> bytes:
+    """A stored record's topic: the text, unless the bytes had to be kept beside it (see duplicates.redelivery.topic_columns)."""
+    return text.encode() if exact is None else bytes(exact)
 
 
 def place_of(generation: int, offset: int) -> int:

@@ -36,7 +36,6 @@ def loaded(settings: Settings) -> ProjectOptions:
 
 def test_the_most_specific_choice_counts(settings: Settings, run: Any) -> None:
     assert loaded(settings).value("conflicts", "acme", "north") == "first"
-    assert loaded(settings).is_default("conflicts")
     for arguments in (
         ("conflicts", "last"),
         ("conflicts", "keep", "--tenant", "acme"),
@@ -49,8 +48,6 @@ def test_the_most_specific_choice_counts(settings: Settings, run: Any) -> None:
     options = loaded(settings)
     asked = [("acme", "north"), ("acme", "south"), ("other", "north")]
     assert [options.value("conflicts", *whose) for whose in asked] == ["first", "keep", "last"]
-    assert not options.is_default("conflicts")
-    assert options.is_default("retained")
     assert options == loaded(settings)
     shown = json.loads(run("options", "--tenant", "acme", "--json").stdout)
     assert shown["in_force"] == {"conflicts": "keep", "retained": "changes", "numbers_in_strings": "off"}

@@ -3,15 +3,19 @@
 import gzip
 import json
 import tracemalloc
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import cbor2
 import pytest
 
 from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry.decode import DecodeRules, Quarantined, decode_one
+from iot_platform.telemetry.decode import DecodeRules, Message, Quarantined, decode_one
+from iot_platform.telemetry.decode.codecs.sparkplug_codec import COMPRESSED
+from iot_platform.telemetry.decode.sparkplug.payload_pb2 import Payload
 from iot_platform_tests.support.feeds.decode_cases import NOW
-from iot_platform_tests.support.feeds.sparkplug import metric, nbirth, payload
+from iot_platform_tests.support.feeds.sparkplug import TEXT, metric, nbirth, payload
 
 TOPIC = b"spBv1.0/p/NDATA/node"
 
@@ -57,6 +61,24 @@ def test_a_birth_has_a_limit_of_its_own() -> None:
     assert isinstance(outcome, Quarantined)
     assert outcome.reason == "too_many_values"
     assert "at most 100000" in outcome.detail
+
+
+@pytest.mark.parametrize(("algorithm", "pack"), [("GZIP", gzip.compress), ("DEFLATE", zlib.compress)])
+def test_a_compressed_body_has_the_bound_of_the_setting(algorithm: str, pack: Callable[[bytes], bytes]) -> None:
+    inner = payload(1, metric("x" * 4000, name="text", datatype=TEXT), timestamp=NOW // 1000)
+    body = Payload(
+        timestamp=NOW // 1000, seq=1, uuid=COMPRESSED, body=pack(inner), metrics=[metric(algorithm, name="algorithm", datatype=TEXT)]
+    ).SerializeToString()
+    entry = {"topic": "spBv1.0/{project}/+/{device...}", "tenant": "t", "codec": "sparkplug_b"}
+
+    def decoded(most: int) -> Message | Quarantined:
+        return decode_one(DecodeRules.from_settings(Settings(topic_codecs=(entry,), max_decompressed_bytes=most)), TOPIC, body, NOW)
+
+    whole, bounded = decoded(len(inner)), decoded(len(inner) - 1)
+    assert isinstance(whole, Message)
+    assert [item.metric for item in whole.measurements] == ["text"]
+    assert isinstance(bounded, Quarantined)
+    assert (bounded.reason, f"IOT_MAX_DECOMPRESSED_BYTES {len(inner) - 1}" in bounded.detail) == ("too_large", True)
 
 
 def test_a_small_payload_of_many_values_takes_little_memory() -> None:

@@ -1,7 +1,7 @@
 """The decoder of the drain: columns in, columns out, with names interned to dense ids that live as long as the decoder."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ MAX_NAMES: Final = 1_000_000
 """A decoder with more names than this is replaced: a flood of new names must not fill the memory."""
 _CHUNK = 1_000  # parsed objects alive at once: they stay in the CPU's cache
 _CONTAINERS = frozenset({dict, list})
+_Item = TypeVar("_Item")
 
 
 class Decoder:
@@ -87,26 +88,32 @@ class Decoder:
         """Decode what has a common shape; mark the rest as plain."""
         clocks = frozenset(self.rules.time_pointers)
         groupings = {False: Grouping(clocks), True: Grouping(clocks)}
-        kinds = {None if topic is None else topic.device is not None for topic in set(topics)}
+        different = set(topics)
+        kinds = {topic.device is not None for topic in different if topic is not None}
         uniform = next(iter(kinds)) if len(kinds) == 1 else None
+        known: Sequence[int] = range(len(topics))
         plain: list[int] = []
-        for start in range(0, len(payloads), _CHUNK):
-            chunk = payloads[start : start + _CHUNK]
+        if None in different:  # their payloads may be of another codec: not to be parsed here
+            plain = [row for row in known if topics[row] is None]
+            known = [row for row in known if topics[row] is not None]
+        for start in range(0, len(known), _CHUNK):
+            rows = known[start : start + _CHUNK]
+            chunk = _taken(payloads, rows)
             documents = parse_all(chunk)
             hidden = suspicious(chunk)
             if uniform is not None and not hidden and set(map(type, documents)) <= _CONTAINERS:
-                groupings[uniform].add(range(start, start + len(chunk)), documents)
+                groupings[uniform].add(rows, documents)
                 continue
             chosen: dict[bool, tuple[list[int], list[Any]]] = {False: ([], []), True: ([], [])}
-            for at, (topic, document) in enumerate(zip(topics[start : start + _CHUNK], documents, strict=True)):
+            for at, (row, topic, document) in enumerate(zip(rows, _taken(topics, rows), documents, strict=True)):
                 if topic is None or type(document) not in _CONTAINERS or at in hidden:
-                    plain.append(start + at)
+                    plain.append(row)
                 else:
-                    rows, found = chosen[topic.device is not None]
-                    rows.append(start + at)
+                    of_kind, found = chosen[topic.device is not None]
+                    of_kind.append(row)
                     found.append(document)
-            for device_in_topic, (rows, found) in chosen.items():
-                groupings[device_in_topic].add(rows, found)
+            for device_in_topic, (of_kind, found) in chosen.items():
+                groupings[device_in_topic].add(of_kind, found)
         for device_in_topic, grouping in groupings.items():
             shapes, rare = grouping.shapes()
             plain += rare
@@ -169,6 +176,10 @@ class Decoder:
             m_historical=historical,
             births=self.rules.births.taken(),
         )
+
+
+def _taken(items: Sequence[_Item], rows: Sequence[int]) -> Sequence[_Item]:
+    return items[rows.start : rows.stop] if isinstance(rows, range) else [items[row] for row in rows]
 
 
 def _in_order(columns: Columns) -> tuple[Measurements, npt.NDArray[np.int64]]:

@@ -39,6 +39,7 @@ class Columns:
         self.plain = (received_at > 2 * MAX_WINDOW_US) | (received_at < -2 * MAX_WINDOW_US)  # no clock says so: sums would overflow
         self.pointed = np.zeros(size, np.bool_)  # has points, so names are not unique by shape
         self.own_times = np.zeros(size, np.int32)  # measurements with a time of their own
+        self.has_numbers_in_strings = bool(rules.numbers_in_strings) and any(topic and topic.numbers_in_strings for topic in set(topics))
 
     def shape(self, shape: Shape, device_in_topic: bool) -> None:
         """Decode the records of one shape, all of whose topics name a device, or none."""
@@ -70,13 +71,11 @@ class Columns:
 
     def _numeric(self, column: Sequence[Any], kinds: set[type], rows: Sequence[int]) -> tuple[Sequence[Any], set[type]]:
         """The column, with its strings that spell numbers as numbers where the project says so, and its types."""
-        if not self.rules.numbers_in_strings or str not in kinds:
-            return column, kinds
-        wanted = {topic: self.rules.reads_numbers_in_strings(topic.tenant, topic.project) for topic in {self.topics[row] for row in rows}}
-        if not any(wanted.values()):
+        if not self.has_numbers_in_strings or str not in kinds:
             return column, kinds
         column = [
-            _number(value) if type(value) is str and wanted[self.topics[row]] else value for value, row in zip(column, rows, strict=True)
+            _number(value) if type(value) is str and self.topics[row].numbers_in_strings else value
+            for value, row in zip(column, rows, strict=True)
         ]
         return column, set(map(type, column))
 

@@ -24,13 +24,15 @@ def is_name(text: str) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Topic:
-    """A topic that names tenant and project. `source` is its only source where the topic names the device too."""
+    """A topic that names tenant and project. `source` is its only source where the topic names the device too. `numbers_in_strings`: the
+    project reads strings that spell numbers as such."""
 
     text: str
     tenant: str
     project: str
     device: str | None
     source: int
+    numbers_in_strings: bool
     devices: dict[str, int] = field(default_factory=dict)  # device of the payload → source
 
 
@@ -109,7 +111,9 @@ class Names:
         if self._rules.topic_codec(text) is not None:
             return None
         source = self.source(text, named.tenant, named.project, named.device) if named.device is not None else UNNAMED
-        return Topic(text, named.tenant, named.project, named.device, source)
+        return Topic(
+            text, named.tenant, named.project, named.device, source, self._rules.reads_numbers_in_strings(named.tenant, named.project)
+        )
 
     def source_column(self, topics: Sequence[Topic], devices: Sequence[str] | None) -> Ids:
         """Source ids of records by topic and device of the payload (None: the topic's own, or none at all)."""

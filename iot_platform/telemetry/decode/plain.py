@@ -45,7 +45,7 @@ def _content(rules: DecodeRules, topic: str, named: TopicNames, payload: bytes |
     if not payload:
         raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
     codec = rules.topic_codec(topic)
-    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, at, rules.births))
+    return read_json(payload) if codec is None else codec.read(payload, Record(topic, named, at, rules.births, codec.max_bytes))
 
 
 def _mismatch(rules: DecodeRules, topic: bytes | None) -> str:
@@ -158,7 +158,6 @@ class _Walk:
         """The message of points that their codec has named. Raises Rejection from topic_mismatch on."""
         owner = self._owner(self.topic_names.tenant, self.topic_names.project)
         self.device = (self.topic_names.device or "") if points.device is None else points.device
-        self.clock = _clock(points.time)
         tree = Tree()
         for reading in points.readings:
             device = self.device if reading.device is None else reading.device

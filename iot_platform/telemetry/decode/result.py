@@ -1,13 +1,13 @@
 """The decoded batch, and the collector that puts measurements of many shapes back into the order of the records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from iot_platform.telemetry.decode.reasons import Measurement, Reason
-from iot_platform.telemetry.decode.sparkplug.births import NO_BIRTHS, BatchBirths
+from iot_platform.telemetry.decode.sparkplug.births import BatchBirths
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -35,9 +35,9 @@ class DecodedBatch:
     m_ints: Int64
     m_text_rows: Int32  # indices into the measurements, ascending
     m_texts: list[str]
-    local_times: list[LocalTimesOfRecord] = field(default_factory=list)
-    m_historical: Int32 = field(default_factory=lambda: np.empty(0, np.int32))  # indices of those that are nobody's latest value, any order
-    births: BatchBirths = NO_BIRTHS
+    local_times: list[LocalTimesOfRecord]
+    m_historical: Int32  # indices of those that are nobody's latest value, any order
+    births: BatchBirths
 
 
 @dataclass(slots=True)

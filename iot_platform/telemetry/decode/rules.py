@@ -12,6 +12,7 @@ from iot_platform.telemetry.decode.codecs.table import TopicCodec, TopicCodecs
 from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
 from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
+from iot_platform.telemetry.project_options import narrowest
 
 Pointer = tuple[str, ...]
 Choices = Mapping[tuple[str, str], bool]
@@ -66,8 +67,7 @@ class DecodeRules:
 
     def reads_numbers_in_strings(self, tenant: str, project: str) -> bool:
         """Whether strings that spell numbers are numbers in a project."""
-        chosen = self.numbers_in_strings
-        return bool(chosen) and chosen.get((tenant, project), chosen.get((tenant, ""), chosen.get(("", ""), False)))
+        return bool(narrowest(self.numbers_in_strings, tenant, project))
 
     def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""

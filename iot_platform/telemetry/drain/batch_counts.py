@@ -9,6 +9,7 @@ import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.decode.result import LocalTimesOfRecord
 from iot_platform.telemetry.drain.catalog import Project
@@ -153,7 +154,7 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
     ledger: list[tuple[Any, ...]] = []
     for partition, (start, end) in sorted(outcome.ranges.items()):
         times = outcome.received_at[outcome.partition == partition]
-        edges = (_interval(int(times.min())), _interval(int(times.max()))) if len(times) else (None, None)
+        edges = (interval(times.min()), interval(times.max())) if len(times) else (None, None)
         empty = outcome.empty.get(partition, 0)
         epoch = outcome.last[partition].leader_epoch if partition in outcome.last else None
         ledger.append(
@@ -179,14 +180,14 @@ def write_hours(cursor: Cursor, groups: list[Group]) -> None:
     """Add groups to accounting_1h, always in the same order of rows, so that two writers never wait for each other in a circle."""
     rows = [
         (
-            _interval(item.hour),
+            interval(item.hour),
             *item.project,
             item.partition,
             *_counters(item),
             item.first_offset,
             item.last_offset,
             item.conflict_example,
-            _interval(item.last_received_at),
+            interval(item.last_received_at),
         )
         for item in sorted(groups, key=lambda item: (item.hour, item.project, item.partition))
     ]
@@ -226,7 +227,3 @@ def add(progress: Progress, outcome: Outcome, now_us: int) -> None:
 
 def _counters(counts: Counts) -> tuple[int, ...]:
     return tuple(getattr(counts, name) for name in COUNTERS)
-
-
-def _interval(microseconds: int) -> str:
-    return f"{microseconds} microseconds"

@@ -5,6 +5,7 @@ from typing import Final
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.catalog import Project
 from iot_platform.telemetry.drain.values import Values
@@ -48,9 +49,7 @@ class ConflictExamples:
         self._known.update((group.hour, group.project, group.partition) for group in wanted)
         at = [group.conflict_at for group in wanted]
         rows = values.row[at]
-        integers = values.integer[at].tolist() if values.integer is not None else [-1] * len(at)
-        texts = values.text[at].tolist() if values.text is not None else [-1] * len(at)
-        numbers = zip(values.value[at].tolist(), values.valid[at].tolist(), strict=True)
+        said = [values.parts(position) for position in at]
         times = values.time[at]
         cursor.execute(
             _DESCRIBE,
@@ -58,15 +57,15 @@ class ConflictExamples:
                 "position": list(range(len(at))),
                 "series": values.series[at].tolist(),
                 "time": times.tolist(),
-                "value": [repr(number) if valid else None for number, valid in numbers],  # as text: an array of numbers has no -0
-                "value_int": [int(values.ints[place]) if place >= 0 else None for place in integers],
-                "value_text": [values.texts[place].decode() if place >= 0 else None for place in texts],
+                "value": [None if value is None else repr(value) for value, _, _ in said],  # as text: an array of numbers has no -0
+                "value_int": [value_int for _, value_int, _ in said],
+                "value_text": [None if text is None else text.decode() for _, _, text in said],
                 "received_at": records.envelope.received_at[rows].tolist(),
                 "partition": records.partition[rows].tolist(),
                 "offset": records.offset[rows].tolist(),
                 "generation": records.generation[rows].tolist(),
-                "first": f"{int(times.min())} microseconds",
-                "last": f"{int(times.max())} microseconds",
+                "first": interval(times.min()),
+                "last": interval(times.max()),
             },
         )
         for position, example in cursor.fetchall():

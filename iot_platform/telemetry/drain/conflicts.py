@@ -6,7 +6,6 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +13,10 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.telemetry.drain.catalog import Catalog
 from iot_platform.telemetry.drain.stage import insert_new, replace_latest, replace_values
-from iot_platform.telemetry.drain.stored_values import Stored, stored_between
+from iot_platform.telemetry.drain.stored_values import WINDOW_US, Stored, stored_around
 from iot_platform.telemetry.drain.values import CONFLICT, DUPLICATE, INSERTED, KEPT, MOVED, REPLACED, Value, Values
 from iot_platform.telemetry.project_options import CONFLICTS, ProjectOptions
 
-WINDOW_US: Final = 4_096
-"""How much of a series one look at the table takes."""
 Outcome = npt.NDArray[np.uint8]
 Key = tuple[int, int]
 
@@ -46,9 +43,9 @@ class Conflicts:
         self._values = values
         self._outcome = outcome
         positions = np.flatnonzero(outcome == CONFLICT)
-        chosen = [] if options.is_default(CONFLICTS) else catalog.chosen(options, CONFLICTS, values.local[positions])
-        self._last = [at for at, value in zip(positions.tolist(), chosen, strict=False) if value == "last"]
-        self._keep = [at for at, value in zip(positions.tolist(), chosen, strict=False) if value == "keep"]
+        chosen = catalog.chosen(options, CONFLICTS, values.local[positions]) if len(positions) else []
+        self._last = [at for at, value in zip(positions.tolist(), chosen, strict=True) if value == "last"]
+        self._keep = [at for at, value in zip(positions.tolist(), chosen, strict=True) if value == "keep"]
         self._windows: dict[tuple[int, int], dict[int, Stored]] = {}
 
     def settle(self, *, everything: bool) -> None:
@@ -110,8 +107,7 @@ class Conflicts:
     def _at(self, series: int, time: int) -> Stored | None:
         window = time // WINDOW_US
         if (found := self._windows.get((series, window))) is None:
-            found = stored_between(self._cursor, series, window * WINDOW_US, (window + 1) * WINDOW_US)
-            self._windows[series, window] = found
+            found = self._windows[series, window] = stored_around(self._cursor, series, time)
         return found.get(time)
 
     def _insert(self, placed: list[int]) -> list[int]:

@@ -45,11 +45,10 @@ class MeasurementWriter:
     """Writes measurements inside the caller's transaction. `is_drain`: what comes later was received later; a replay knows nothing of the
     kind about what is stored."""
 
-    def __init__(self, connection: Connection, options: ProjectOptions | None = None, *, is_drain: bool = True) -> None:
+    def __init__(self, connection: Connection, options: ProjectOptions, *, is_drain: bool) -> None:
         self._connection = connection
-        self._options = options or ProjectOptions()
+        self._options = options
         self._is_drain = is_drain
-        self.slow_rows = 0
 
     def write(self, values: Values, catalog: Catalog) -> tuple[Outcome, Positions]:
         """Write all; returns each one's outcome and the positions that may be the latest of their series, one per series. Afterwards
@@ -94,7 +93,6 @@ class MeasurementWriter:
                 if len(slow):
                     slow = np.sort(slow)
                     outcome[slow] = self._stage(cursor, values, slow)
-                    self.slow_rows += len(slow)
                 if not len(slow) or not receive_times.raced(values, outcome):
                     break
             everything = True

@@ -92,9 +92,7 @@ def resolve_names(catalog: Catalog, batch: DecodedRecords, copies: Copies, wante
     return {row: (Reason.SERIES_LIMIT, detail) for row, detail in refused}
 
 
-def message_rows(
-    plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp], shifts: Mapping[int, int] | None = None
-) -> tuple[str, list[bytes]]:
+def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp], shifts: Mapping[int, int]) -> tuple[str, list[bytes]]:
     """Good records for table message: the COPY statement and its rows; `rows` ascend. `shifts`: record → time_shift_us."""
     if not len(rows):
         return "", []

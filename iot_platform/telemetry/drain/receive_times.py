@@ -6,17 +6,12 @@ message moves, whole, to the next microsecond at which all of its series are fre
 again gives the same places.
 """
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from iot_platform.telemetry.drain.stored_values import Stored, stored_at, stored_between
+from iot_platform.telemetry.drain.stored_values import WINDOW_US, Stored, stored_around, stored_at
 from iot_platform.telemetry.drain.values import CONFLICT, INSERTED, Bools, Positions, Values
-
-WINDOW_US: Final = 4_096
-"""How much of a series one look at the table takes."""
 
 
 def separate(cursor: Cursor, values: Values, order: Positions, repeats: Bools, may_be_stored: Bools) -> bool:
@@ -78,7 +73,7 @@ class _Series:
         window = time // WINDOW_US
         if self.may_be_stored and window not in self._windows:
             self._windows.add(window)
-            found = stored_between(cursor, self.number, window * WINDOW_US, (window + 1) * WINDOW_US)
+            found = stored_around(cursor, self.number, time)
             self.stored |= found
             for each in found:
                 self._behind.setdefault(each, each + 1)

@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
 from iot_platform.database.connection import Role, connect
+from iot_platform.database.interval import interval
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode.sparkplug.births import NEVER, BatchBirths, Birth, Definition, History, Owner, Place
@@ -84,7 +85,7 @@ class BirthHistory:
             "node": Binary(name_key((node,))),
             "partition": at.partition,
             "place": at.place,
-            "received": f"{at.received_at} microseconds",
+            "received": interval(at.received_at),
         }
         try:
             with self._connection.cursor() as cursor:
@@ -118,7 +119,7 @@ def write(cursor: Cursor, births: BatchBirths) -> None:
     if births.born:
         rows = [
             (
-                *(Binary(name_key((birth.node,))), birth.at.partition, birth.at.place, f"{birth.at.received_at} microseconds"),
+                *(Binary(name_key((birth.node,))), birth.at.partition, birth.at.place, interval(birth.at.received_at)),
                 *(birth.device, birth.bd_seq, Binary(birth.sha256), *birth.owner, json.dumps(birth.definitions)),
             )
             for birth in births.born
@@ -129,14 +130,10 @@ def write(cursor: Cursor, births: BatchBirths) -> None:
     if births.counts:
         counted = [
             (
-                *(name_key((node,)), partition, node, *counts.owner, counts.last.place, f"{counts.last.received_at} microseconds"),
+                *(name_key((node,)), partition, node, *counts.owner, counts.last.place, interval(counts.last.received_at)),
                 *(counts.seq, counts.messages, counts.births, counts.deaths, counts.seq_gaps, counts.seq_missing, counts.bd_seq),
-                *(_interval(counts.gap_at), _interval(counts.born_at), _interval(counts.died_at)),
+                *(None if at is None else interval(at) for at in (counts.gap_at, counts.born_at, counts.died_at)),
             )
             for (node, partition), counts in births.counts.items()
         ]
         execute_values(cursor, _COUNT, [(Binary(row[0]), *row[1:]) for row in sorted(counted)], template=_COUNT_ROW)
-
-
-def _interval(microseconds: int | None) -> str | None:
-    return None if microseconds is None else f"{microseconds} microseconds"

@@ -6,6 +6,7 @@ from typing import Final
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database.copy_binary import HEADER, TRAILER, encode
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.drain.values import Positions, Values
 
 COPY_SIZE: Final = 8 * 1024 * 1024
@@ -75,7 +76,7 @@ def insert_new(cursor: Cursor, values: Values, rows: Positions) -> set[tuple[int
 
 def compare(cursor: Cursor, values: Values, rows: Positions) -> dict[int, bool | None]:
     """Whether the table has the same value at each staged position, None where it has none; empties the stage."""
-    window = [f"{int(edge)} microseconds" for edge in (values.time[rows].min(), values.time[rows].max())]
+    window = [interval(edge) for edge in (values.time[rows].min(), values.time[rows].max())]
     cursor.execute(_COMPARE, window)
     same = dict(cursor.fetchall())
     cursor.execute(_EMPTY)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.kafka.watermarks import TopicIdentity
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.records import to_records
@@ -83,8 +84,8 @@ class StoredRecords:
             cursor.execute(
                 _ROW,
                 {
-                    "first": f"{first} microseconds",
-                    "last": f"{last} microseconds",
+                    "first": interval(first),
+                    "last": interval(last),
                     "partition": self._row.partition,
                     "generation": generation,
                     "offset": offset,

@@ -1,13 +1,15 @@
 """Reads single measurements that are stored, for the few keys at which more than one claims to stand."""
 
-import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from iot_platform.telemetry.drain.values import Positions, Value, Values
+from iot_platform.database.interval import interval
+from iot_platform.telemetry.drain.values import Positions, Value, Values, value_key
 
+WINDOW_US: Final = 4_096
+"""How much of a series one look at the table takes."""
 _US: Final = "(extract(epoch FROM {}) * 1000000)::bigint"
 # In all: the times as a range of constants, too, or TimescaleDB would look into every chunk.
 _AT: Final = """
@@ -47,15 +49,21 @@ def stored_at(cursor: Cursor, values: Values, positions: Positions) -> dict[int,
     if not len(positions):
         return {}
     series, times = values.series[positions], values.time[positions]
-    edges = _interval(int(times.min())), _interval(int(times.max()))
+    edges = interval(times.min()), interval(times.max())
     cursor.execute(_AT, (positions.tolist(), series.tolist(), times.tolist(), *edges))
     return {at: _stored(int(values.time[at]), row) for at, *row in cursor.fetchall()}
 
 
 def stored_between(cursor: Cursor, series: int, begin: int, end: int) -> dict[int, Stored]:
     """What a series has at begin ≤ time < end (µs), by time."""
-    cursor.execute(_BETWEEN, (series, _interval(begin), _interval(end)))
+    cursor.execute(_BETWEEN, (series, interval(begin), interval(end)))
     return {time: _stored(time, row) for time, *row in cursor.fetchall()}
+
+
+def stored_around(cursor: Cursor, series: int, time: int) -> dict[int, Stored]:
+    """What a series has in the WINDOW_US around a time (µs), by time: for those that look at one microsecond after the other."""
+    begin = time // WINDOW_US * WINDOW_US
+    return stored_between(cursor, series, begin, begin + WINDOW_US)
 
 
 def latest_of(cursor: Cursor, series: Iterable[int]) -> dict[int, Stored]:
@@ -69,16 +77,10 @@ def stored_before(cursor: Cursor, values: Values, positions: list[int]) -> dict[
     if not positions:
         return {}
     series, times = values.series[positions].tolist(), values.time[positions].tolist()
-    cursor.execute(_BEFORE, (positions, series, times, _interval(max(times))))
+    cursor.execute(_BEFORE, (positions, series, times, interval(max(times))))
     return {at: _stored(time, row) for at, time, *row in cursor.fetchall()}
 
 
-def _stored(time: int, row: "list[object]") -> Stored:
+def _stored(time: int, row: "list[Any]") -> Stored:
     value, value_int, value_text, flags = row
-    bits = None if value is None else struct.pack(">d", value)
-    text = None if value_text is None else str(value_text).encode()
-    return Stored(time, (bits, value_int, text), int(str(flags or 0)))  # type: ignore[arg-type]  # as the columns are
-
-
-def _interval(microseconds: int) -> str:
-    return f"{microseconds} microseconds"
+    return Stored(time, value_key(value, value_int, value_text), flags or 0)

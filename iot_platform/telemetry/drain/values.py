@@ -18,6 +18,12 @@ Positions = npt.NDArray[np.intp]
 Value = tuple[bytes | None, int | None, bytes | None]
 """The double's bits, value_int and value_text: what makes two values the same."""
 
+
+def value_key(value: float | None, value_int: int | None, value_text: str | None) -> Value:
+    """A value as it is stored, so that equal ones are the same: 0 and -0 differ."""
+    return None if value is None else struct.pack(">d", value), value_int, None if value_text is None else value_text.encode()
+
+
 INSERTED, DUPLICATE, CONFLICT, KEPT, REPLACED = range(5)
 """What becomes of a measurement: a row of its own; nothing, the value is there; nothing, another value is there; a row of its own beside
 the other value; the other value's place."""
@@ -73,15 +79,20 @@ class Values:
         columns.append(Column("bytes", none, none) if text is None else Column("bytes", Texts(self.texts, text), text >= 0))
         return [Column("int4", rows), *columns] if with_position else columns
 
-    def of(self, position: int) -> Value:
-        """One value."""
+    def parts(self, position: int) -> tuple[float | None, int | None, bytes | None]:
+        """One value as its three columns."""
         integer = -1 if self.integer is None else int(self.integer[position])
         text = -1 if self.text is None else int(self.text[position])
         return (
-            struct.pack(">d", self.value[position]) if self.valid[position] else None,
+            float(self.value[position]) if self.valid[position] else None,
             int(self.ints[integer]) if integer >= 0 else None,
             self.texts[text] if text >= 0 else None,
         )
+
+    def of(self, position: int) -> Value:
+        """One value."""
+        value, value_int, value_text = self.parts(position)
+        return None if value is None else struct.pack(">d", value), value_int, value_text
 
     def flag(self, positions: "Positions | list[int]", bit: int) -> None:
         """Set a flag."""
@@ -184,8 +195,13 @@ def by_key(values: Values) -> tuple[Positions, Bools]:
             return order, repeats
         return np.argsort(key, kind="stable"), repeats
     order = np.lexsort((values.time, values.series))
+    return order, _repeats(values, order)
+
+
+def _repeats(values: Values, order: Positions) -> Bools:
+    """Of sorted positions, whether each has the key of the one before it."""
     series, time = values.series[order], values.time[order]
-    return order, np.append(False, (series[1:] == series[:-1]) & (time[1:] == time[:-1]))
+    return np.append(np.zeros(min(1, len(order)), np.bool_), (series[1:] == series[:-1]) & (time[1:] == time[:-1]))
 
 
 def sorted_by_key(values: Values, chosen: Bools | None) -> tuple[Positions, Bools]:
@@ -194,8 +210,7 @@ def sorted_by_key(values: Values, chosen: Bools | None) -> tuple[Positions, Bool
     if chosen is None or not len(order):
         return order, repeats
     order = order[chosen[order]]
-    series, time = values.series[order], values.time[order]
-    return order, np.append(np.zeros(min(1, len(order)), np.bool_), (series[1:] == series[:-1]) & (time[1:] == time[:-1]))
+    return order, _repeats(values, order)
 
 
 def has_outcome(outcome: npt.NDArray[np.uint8], codes: tuple[int, ...]) -> Bools:

@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.drain import batch_counts, sparkplug, stage
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
@@ -64,7 +65,7 @@ class Writer:
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
         self._redelivery = Redelivery(connection, rules.in_flight_window)
-        self._measurements = MeasurementWriter(connection, rules.options)
+        self._measurements = MeasurementWriter(connection, rules.options, is_drain=True)
         self._conflict_examples = ConflictExamples()
         self.in_doubt: Outcome | None = None
         """The batch whose COMMIT was sent and not answered."""
@@ -93,16 +94,13 @@ class Writer:
         """None, and nothing committed, if the catalog is not current any more."""
         plan = self._plan(batch, catalog)
         values = select(plan, plan.measured, catalog)
-        good = np.flatnonzero(~plan.is_bad)
-        copy_messages, messages = message_rows(plan, catalog, good)
         quarantine = quarantine_rows(plan, plan.bad)
         with self._connection.cursor() as cursor:
             self._claim(cursor, plan.records)
             if not catalog.hold(cursor):
                 return None
             result, latest = self._measurements.write(values, catalog)
-            if values.shifts:
-                copy_messages, messages = message_rows(plan, catalog, good, values.shifts)
+            copy_messages, messages = message_rows(plan, catalog, np.flatnonzero(~plan.is_bad), values.shifts)
             if messages:
                 copy(cursor, copy_messages, messages)
             if quarantine:
@@ -176,7 +174,7 @@ def note_connections(cursor: Cursor, plan: Plan) -> None:
     rows = []
     for stream in plan.copies.streams:
         times = envelope.received_at[stream.rows]
-        edges = (f"{int(times.min())} microseconds", f"{int(times.max())} microseconds")
+        edges = (interval(times.min()), interval(times.max()))
         rows.append((stream.connection_id, stream.partition, int(envelope.sequence[stream.rows].max()), *edges))
     if rows:
         execute_values(cursor, _CONNECTION, sorted(rows), template=_CONNECTION_ROW, page_size=1000)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.records import Records, topic_of
 
 Key = tuple[int, str, int, bytes, bytes]
 """Kafka partition, MQTT client id, packet id, topic, SHA-256 of the payload."""
@@ -25,4 +25,4 @@ def key_of(records: Records, row: int) -> Key:
 def stored_key(client: str, row: Sequence[Any]) -> Key:
     """The key of a stored record: its row begins with partition, packet id, topic, topic_bytes (or null), SHA-256 of the payload."""
     partition, packet, topic, topic_bytes, digest = row[:5]
-    return partition, client, packet, bytes(topic_bytes) if topic_bytes is not None else topic.encode(), bytes(digest)
+    return partition, client, packet, topic_of(topic, topic_bytes), bytes(digest)

@@ -14,7 +14,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.telemetry.duplicates.message_key import Key, key_of, stored_key
 from iot_platform.telemetry.duplicates.repeats import Stream
 from iot_platform.telemetry.envelope import DUP
-from iot_platform.telemetry.envelope import Connection as MqttConnection
 from iot_platform.telemetry.records import Records
 
 LATER_CONNECTIONS: Final = 16
@@ -66,8 +65,8 @@ class Overtaken:
         if not late:
             return
         copies = self._in_batch(records, found, {int(records.envelope.packet_id[row]) for row in late})
-        for client, number in {_connection_of(records, row) for row in late}:
-            rows = [row for row in late if _connection_of(records, row) == (client, number)]
+        for client, number in {records.connection_of(row) for row in late}:
+            rows = [row for row in late if records.connection_of(row) == (client, number)]
             stored = self._in_database(records, rows, client, number)
             for row in rows:
                 key = key_of(records, row)
@@ -110,7 +109,7 @@ class Overtaken:
         chosen = envelope.readable & (envelope.flags & DUP != 0) & (found < 0) & (envelope.sequence <= self._window)
         copies: dict[Key, list[tuple[int, int]]] = {}
         for row in np.flatnonzero(chosen & np.isin(envelope.packet_id, list(packets))).tolist():
-            number = _connection_of(records, row)[1]
+            number = records.connection_of(row)[1]
             copies.setdefault(key_of(records, row), []).append((number, int(records.place_at(row))))
         return copies
 
@@ -137,15 +136,10 @@ class Overtaken:
         return found
 
 
-def _connection_of(records: Records, row: int) -> MqttConnection:
-    connection: MqttConnection = records.envelope.connections[int(records.envelope.connection[row])]
-    return connection
-
-
 def _by_client(records: Records, batch: list[Stream]) -> dict[tuple[str, int], list[tuple[int, Stream]]]:
     """The streams of each client and partition, with their connection numbers."""
     result: dict[tuple[str, int], list[tuple[int, Stream]]] = {}
     for stream in batch:
-        client, number = _connection_of(records, int(stream.rows[0]))
+        client, number = records.connection_of(int(stream.rows[0]))
         result.setdefault((client, stream.partition), []).append((number, stream))
     return result

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.telemetry.envelope import Connection as MqttConnection
-from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.records import Records, topic_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STORED: Final = """
@@ -47,12 +46,12 @@ class EarlierReceipts:
             return
         wanted: dict[Receipt, int] = {}
         for row in rows:
-            client, partition = _connection_of(records, row)[0], int(records.partition[row])
+            client, partition = records.connection_of(row)[0], int(records.partition[row])
             for number, sequence, received_at in named[row].earlier:
                 wanted[client, number, partition, sequence] = received_at
         stored, in_batch = self._stored(wanted), _in_batch(records, wanted)
         for row in rows:
-            client, partition = _connection_of(records, row)[0], int(records.partition[row])
+            client, partition = records.connection_of(row)[0], int(records.partition[row])
             topic, payload = records.topics[row] or b"", records.payloads[row] or b""
             for number, sequence, _ in named[row].earlier:
                 receipt = client, number, partition, sequence
@@ -80,7 +79,7 @@ class EarlierReceipts:
                 }
                 cursor.execute(_STORED, parameters)
                 for sequence, topic, topic_bytes, digest, place in cursor.fetchall():
-                    name = bytes(topic_bytes) if topic_bytes is not None else topic.encode()
+                    name = topic_of(topic, topic_bytes)
                     key = ((client, number, partition, sequence), name, bytes(digest))
                     found[key] = min(place, found.get(key, place))
         self._connection.rollback()
@@ -98,8 +97,3 @@ def _in_batch(records: Records, wanted: dict[Receipt, int]) -> dict[Receipt, int
         for row in np.flatnonzero((envelope.connection == index) & np.isin(envelope.sequence, sequences)).tolist():
             found.setdefault((client, number, int(records.partition[row]), int(envelope.sequence[row])), row)
     return found
-
-
-def _connection_of(records: Records, row: int) -> MqttConnection:
-    connection: MqttConnection = records.envelope.connections[int(records.envelope.connection[row])]
-    return connection

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.telemetry.records import Records
+from iot_platform.telemetry.records import Records, topic_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = """
@@ -129,7 +129,7 @@ class Repeats:
         with self._connection.cursor() as cursor:
             cursor.execute(_STORED, parameters)
             for sequence, received, topic, topic_bytes, digest, offset in cursor.fetchall():
-                name = bytes(topic_bytes) if topic_bytes is not None else topic.encode()
+                name = topic_of(topic, topic_bytes)
                 key = (sequence, received, name, bytes(digest))
                 found[key] = min(offset, found.get(key, offset))
         self._connection.rollback()

@@ -8,6 +8,7 @@ import numpy as np
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
+from iot_platform.database.interval import interval
 from iot_platform.telemetry.counters import COUNTERS, Counts
 from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
@@ -70,7 +71,7 @@ def _rows(names: Names, work: Work, touched: Bools, groups: list[Group], generat
         mine = touched & (records.partition == partition)
         offset, times = records.offset[mine], records.envelope.received_at[mine]
         place = (generation, partition, int(offset.min()), int(offset.max()) + 1)
-        edges = (_interval(int(times.min())), _interval(int(times.max())))
+        edges = (interval(times.min()), interval(times.max()))
         named = (names.topic, names.topic_ids.get(partition, ""), names.run_id, _detail(work, mine))
         rows.append((*named, *place, *(getattr(counts, name) for name in COUNTERS), *edges))
     return rows
@@ -150,7 +151,7 @@ def _bounded(cursor: Cursor, groups: list[Group]) -> list[Group]:
     falling = [group for group in groups if any(getattr(group, name) < 0 for name in COUNTERS)]
     if not falling:
         return groups
-    keys = [(_interval(group.hour), *group.project, group.partition) for group in falling]
+    keys = [(interval(group.hour), *group.project, group.partition) for group in falling]
     found = execute_values(cursor, _COUNTED, keys, template=_KEY, page_size=len(keys), fetch=True)
     counted = {(hour, (tenant, project), partition): counters for hour, tenant, project, partition, *counters in found}
     bounded = []
@@ -158,7 +159,3 @@ def _bounded(cursor: Cursor, groups: list[Group]) -> list[Group]:
         now = counted.get((group.hour, group.project, group.partition), [0] * len(COUNTERS))
         bounded.append(replace(group, **{name: max(getattr(group, name), -count) for name, count in zip(COUNTERS, now, strict=True)}))
     return [group for group in bounded if any(getattr(group, name) for name in COUNTERS)]
-
-
-def _interval(microseconds: int) -> str:
-    return f"{microseconds} microseconds"

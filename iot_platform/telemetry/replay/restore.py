@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.kafka.errors import TopicMissingError
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
 from iot_platform.settings import Settings
@@ -45,8 +46,8 @@ def missing(connection: Connection, part: Slice) -> Offsets:
     """Offsets of a slice that neither table has, and that a narrower policy or a tenant's deletion did not remove; those that Kafka never
     had a record for are among them. None if they are no more than the ledger says Kafka has none for."""
     parameters = {
-        "start": f"{part.start} microseconds",
-        "end": f"{part.end} microseconds",
+        "start": interval(part.start),
+        "end": interval(part.end),
         "partition": part.partition,
         "generation": part.generation,
         "first": part.first,

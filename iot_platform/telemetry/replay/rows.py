@@ -10,10 +10,11 @@ import numpy.typing as npt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.deadline import BoundedConnection
+from iot_platform.database.interval import interval
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.catalog import Project
 from iot_platform.telemetry.envelope import Envelopes
-from iot_platform.telemetry.records import Records, split_place
+from iot_platform.telemetry.records import Records, split_place, topic_of
 from iot_platform.telemetry.replay.selection import Selection, Slice
 
 SORT_SECONDS: Final = 600
@@ -98,13 +99,13 @@ def read(
     """Batches of the slice's rows behind `after`, in the order of Key and bounded as a drain's are, each with its last key. The slice is
     one reading transaction; another replay may move rows meanwhile."""
     parameters = selection.parameters() | {
-        "start": f"{part.start if after is None else after[0]} microseconds",
-        "end": f"{part.end} microseconds",
+        "start": interval(part.start if after is None else after[0]),
+        "end": interval(part.end),
         "partition": part.partition,
         "generation": part.generation,
         "first": part.first,
         "last": part.last,
-        "after_time": f"{0 if after is None else after[0]} microseconds",
+        "after_time": interval(0 if after is None else after[0]),
         "after_partition": -1 if after is None else after[1],
         "after_place": -1 if after is None else after[2],
     }
@@ -160,7 +161,7 @@ def batch_of_rows(rows: list[tuple[Any, ...]]) -> ReplayBatch:
         connections=[],
     )
     records = Records(
-        topics=[bytes(exact) if exact is not None else text.encode() for text, exact in zip(topics, topic_bytes, strict=True)],
+        topics=list(map(topic_of, topics, topic_bytes)),
         payloads=list(map(bytes, payloads)),
         partition=np.array(partition, np.int32),
         offset=offset,

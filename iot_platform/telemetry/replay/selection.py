@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
@@ -75,8 +76,8 @@ class Selection:
     def parameters(self) -> dict[str, Any]:
         """For queries."""
         return {
-            "start": f"{self.start} microseconds",
-            "end": f"{self.end} microseconds",
+            "start": interval(self.start),
+            "end": interval(self.end),
             "tenant": self.tenant,
             "project": self.project,
             "quarantined": self.quarantined,

@@ -6,6 +6,7 @@ import numpy as np
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from iot_platform.database.interval import interval
 from iot_platform.database.locks import lock_key
 from iot_platform.telemetry.decode.sparkplug.births import BatchBirths
 from iot_platform.telemetry.drain import sparkplug, stage
@@ -180,8 +181,8 @@ def _keys(work: Work, mask: Bools) -> dict[str, object]:
     records = work.plan.records
     times = records.envelope.received_at[mask]
     return {
-        "first": f"{int(times.min())} microseconds",
-        "last": f"{int(times.max())} microseconds",
+        "first": interval(times.min()),
+        "last": interval(times.max()),
         "received_at": times.tolist(),
         "partition": records.partition[mask].tolist(),
         "offset": records.offset[mask].tolist(),

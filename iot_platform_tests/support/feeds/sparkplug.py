@@ -6,9 +6,16 @@ from typing import Any
 
 from iot_platform.telemetry.decode.sparkplug.payload_pb2 import Payload
 
-INT64, FLOAT, DOUBLE, BOOLEAN, UINT64 = 4, 9, 10, 11, 8
+INT64, FLOAT, DOUBLE, BOOLEAN, UINT64, TEXT = 4, 9, 10, 11, 8, 14
 CODECS = ({"topic": "spBv1.0/{project}/+/{device...}", "tenant": "acme", "codec": "sparkplug_b"},)
-_CONTAINERS = {INT64: "long_value", UINT64: "long_value", FLOAT: "float_value", DOUBLE: "double_value", BOOLEAN: "boolean_value"}
+_CONTAINERS = {
+    INT64: "long_value",
+    UINT64: "long_value",
+    FLOAT: "float_value",
+    DOUBLE: "double_value",
+    BOOLEAN: "boolean_value",
+    TEXT: "string_value",
+}
 _TIMES = itertools.count(time.time_ns() // 1_000_000 - 600_000)  # ms: each payload its own
 
 

@@ -17,13 +17,14 @@ Raw: TypeAlias = "Mapping[Any, Any] | Sequence[Any] | str | bytes | int | float 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a codec may know of a message besides its payload: its topic and what that names, its place, and the births that came before it
-    (of Sparkplug B)."""
+    """What a codec may know of a message besides its payload: its topic and what that names, its place, the births that came before it (of
+    Sparkplug B), and the most bytes that may come out of what is compressed in it."""
 
     topic: str
     names: TopicNames
     at: Place
     births: Births
+    max_bytes: int
 
     @property
     def received_at(self) -> int:
@@ -48,7 +49,6 @@ class Points:
 
     readings: Sequence[Reading]
     device: str | None = None  # instead of the topic's; None: the topic's
-    time: int | None = None  # µs since the epoch; None: receive time
 
 
 class Codec(BaseModel, ABC):

@@ -13,7 +13,6 @@ from iot_platform.telemetry.decode.sparkplug.topics import parse_topic
 COMPRESSED = "SPBV1.0_COMPRESSED"
 """The uuid of a payload whose body is another payload, compressed."""
 _ALGORITHMS: dict[str, Compression] = {"GZIP": "gzip", "DEFLATE": "zlib"}
-_MAX_BYTES = 16 * 1024 * 1024
 
 
 class SparkplugCodec(Codec):
@@ -25,7 +24,7 @@ class SparkplugCodec(Codec):
             raise Rejection(Reason.TOPIC_MISMATCH, f"topic {excerpt(record.topic)} is none of an edge node or device of Sparkplug B")
         message = messages.parse(payload)
         if message.uuid == COMPRESSED:
-            message = messages.parse(_inflated(message))
+            message = messages.parse(_inflated(message, record.max_bytes))
         tenant, project = record.names.tenant, record.names.project
         if topic.type.is_command or tenant is None or project is None:  # the latter: judged with the rest of the topic
             return Points([])
@@ -37,9 +36,9 @@ class SparkplugCodec(Codec):
         return Points([Reading(point.metric, point.value, point.time, is_historical=point.is_historical) for point in found])
 
 
-def _inflated(message: object) -> bytes:
+def _inflated(message: object, max_bytes: int) -> bytes:
     body: bytes = message.body  # type: ignore[attr-defined]
     names = [metric.string_value for metric in message.metrics if metric.name == "algorithm"]  # type: ignore[attr-defined]
     if (algorithm := _ALGORITHMS.get(names[0] if names else "DEFLATE")) is None:
         raise Rejection(Reason.BAD_COMPRESSION, f"Sparkplug B: the algorithm {excerpt(names[0])} is none of {', '.join(_ALGORITHMS)}")
-    return decompress(body, algorithm, _MAX_BYTES)
+    return decompress(body, algorithm, max_bytes)

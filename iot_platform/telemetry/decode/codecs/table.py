@@ -87,7 +87,7 @@ class TopicCodec:
         if not payload:
             raise Rejection(Reason.EMPTY_PAYLOAD, "the payload has no bytes")
         if self.compression != "none":
-            payload = decompress(payload, self.compression, self.max_bytes)
+            payload = decompress(payload, self.compression, record.max_bytes)
             if not payload:
                 raise Rejection(Reason.EMPTY_PAYLOAD, "the payload decompresses to no bytes")
         return self.codec.read(payload, record)

@@ -81,7 +81,6 @@ class Metrics:
 class NodeCounts:
     """What a batch adds to a row of sparkplug_node. A gap is a jump of the sequence number, `missing` how many numbers it left out."""
 
-    node: str
     owner: Owner
     last: Place
     seq: int | None = None
@@ -141,9 +140,6 @@ class BatchBirths(NamedTuple):
 
     born: list[Birth]
     counts: dict[tuple[str, int], NodeCounts]
-
-
-NO_BIRTHS: Final = BatchBirths([], {})
 
 
 class Births:
@@ -249,7 +245,7 @@ class Births:
     def _counts(self, node: str, owner: Owner, at: Place) -> NodeCounts:
         counts = self._found.counts.get((node, at.partition))
         if counts is None:
-            counts = self._found.counts[node, at.partition] = NodeCounts(node, owner, at, self.session(node, at).seq)
+            counts = self._found.counts[node, at.partition] = NodeCounts(owner, at, self.session(node, at).seq)
         counts.owner, counts.last = owner, at
         return counts
 

@@ -39,15 +39,15 @@ def parse(payload: bytes) -> Any:
 
 def note(births: Births, topic: SparkplugTopic, payload: bytes, message: Any, *, owner: Owner, at: Place) -> None:
     """Tell `births` of a message: definitions and sequence numbers count even where its values are refused. Raises Rejection."""
-    is_new = True
-    if topic.type.is_birth:
-        digest = hashlib.sha256(payload).digest()
-        is_new = births.take(Birth(topic.node, topic.device, owner, at, digest, _bd_seq(message), _definitions(message)))
     if topic.type is MessageType.NDEATH:
         births.died(topic.node, owner, at, _bd_seq(message))
-    else:
-        seq = message.seq if message.HasField("seq") and is_new else None
-        births.count(topic.node, owner, at, seq, is_nbirth=is_new and topic.type is MessageType.NBIRTH, bd_seq=_bd_seq(message))
+        return
+    is_new, bd_seq = True, None
+    if topic.type.is_birth:
+        digest, bd_seq = hashlib.sha256(payload).digest(), _bd_seq(message)
+        is_new = births.take(Birth(topic.node, topic.device, owner, at, digest, bd_seq, _definitions(message)))
+    seq = message.seq if message.HasField("seq") and is_new else None
+    births.count(topic.node, owner, at, seq, is_nbirth=is_new and topic.type is MessageType.NBIRTH, bd_seq=bd_seq)
 
 
 def points(births: Births, topic: SparkplugTopic, message: Any, at: Place) -> Iterator[Point]:
