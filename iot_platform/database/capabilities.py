@@ -51,36 +51,24 @@ def read_capabilities(connection: Connection) -> Capabilities:
     """Ask a migrated database; any role."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT timescale_edition(), rollup_storage(), extversion, current_setting('server_version') FROM pg_extension"
-            " WHERE extname = 'timescaledb'"
+            "SELECT timescale_edition(), extversion, current_setting('server_version') FROM pg_extension WHERE extname = 'timescaledb'"
         )
         row = cursor.fetchone()
     connection.rollback()
     if row is None:
         raise LookupError("the database has no timescaledb extension")
-    edition, storage, timescaledb, postgresql = row
-    return Capabilities(edition, timescaledb, postgresql.split()[0], _items(edition == "community", storage))
+    edition, timescaledb, postgresql = row
+    return Capabilities(edition, timescaledb, postgresql.split()[0], _items(edition == "community"))
 
 
-def _items(community: bool, storage: str) -> tuple[Capability, ...]:
-    aggregates = storage == "continuous aggregates"
+def _items(community: bool) -> tuple[Capability, ...]:
     return (
         Capability("hypertables", True, "tables in chunks of time; retention drops chunks whole"),
-        Capability(
-            "rollups",
-            True,
-            "measurement_1h and measurement_1d, exact under late data, kept " + ("by TimescaleDB" if aggregates else "in tables"),
-        ),
+        Capability("rollups", True, "measurement_1h and measurement_1d, exact under late data, kept in tables by this platform"),
         Capability(
             "compression",
             community,
             "chunks older than the policy are compressed" if community else "chunks stay as large as they were written",
             "" if community else SWITCH,
-        ),
-        Capability(
-            "continuous aggregates",
-            aggregates,
-            "hold the rollups" if aggregates else "the rollups are tables that this platform keeps: same names, columns and answers",
-            "" if aggregates else "not needed; a database migrated by the Community edition has them from the start",
         ),
     )
