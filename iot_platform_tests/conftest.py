@@ -22,6 +22,7 @@ from iot_platform_tests.support.servers.stack import dagster, ingest, programs, 
 KEPT = (
     "IOT_CACHE_DIR",
     "IOT_TEST_COMMUNITY_URL",
+    "IOT_TEST_NEWEST_TIMESCALEDB",
     "IOT_TEST_EXAMPLES",
     "IOT_TEST_BROKERS_REPORT",
     "IOT_DRILL_OUTAGE_SECONDS",

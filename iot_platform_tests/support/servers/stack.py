@@ -224,7 +224,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     several: list[Server] = [mosquitto, kafka]
     postgresql: PostgresqlServer | NamedServer | None = named_server()
     if postgresql is None:
-        postgresql = PostgresqlServer(folder, cache, postgres_port, passwords, durable=False)
+        newest = os.environ.get("IOT_TEST_NEWEST_TIMESCALEDB") == "1"
+        postgresql = PostgresqlServer(folder, cache, postgres_port, passwords, durable=False, newest=newest)
         several.append(postgresql)
     found = Servers(mosquitto, kafka, postgresql, supervisor)
     install_packages({k: v for server in several for k, v in server.missing_packages().items()}, folder / "install.log", lambda _: None)
