@@ -11,7 +11,7 @@ TESTED: Final = ((2, 19), (2, 31))
 """TimescaleDB's releases, first and last, that the suite has run on; where it ran: docs/compression.md."""
 SWITCH: Final = (
     "install TimescaleDB's Community edition of the same or a newer version (packages or image timescale/timescaledb of the vendor),"
-    " by the steps of docs/compression.md; data stays in place"
+    " set timescaledb.license = 'timescale', and update, by the steps of docs/compression.md; data stays in place"
 )
 """How to get from the Apache to the Community edition."""
 

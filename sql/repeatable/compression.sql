@@ -8,7 +8,7 @@ LANGUAGE sql STABLE SET jit = off AS $$
            coalesce(pg_total_relation_size(r.oid), 0) + s.packed, s.late,
            CASE WHEN NOT p.enabled OR c.range_end > now() - p.older_than THEN NULL
                 WHEN NOT c.is_compressed THEN 'compress'
-                WHEN _timescaledb_functions.chunk_status(r.oid) & 8 <> 0 AND s.late > p.late_share * s.packed THEN 'recompress' END
+                WHEN s.late > p.late_share * s.packed THEN 'recompress' END
     FROM compression_policy p
     JOIN timescaledb_information.chunks c ON c.hypertable_schema = 'public' AND c.hypertable_name = p.table_name
     JOIN pg_class r ON r.oid = to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))
