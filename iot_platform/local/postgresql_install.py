@@ -66,8 +66,10 @@ def install_rootfs(target: Path, log: Path, note: Note, *, newest: bool = False)
         if debootstrap is None:
             raise LocalStackError("debootstrap is not installed. Run as root: apt-get install debootstrap")
         private = ["unshare", "--mount", "--propagation", "private"]
-        run_logged([*private, debootstrap, "--variant=minbase", release, str(folder), mirror], log, note, what="debootstrap", hint=NETWORK)
+        run_logged([*private, debootstrap, "--variant=minbase", RELEASE, str(folder), mirror], log, note, what="debootstrap", hint=NETWORK)
         _configure(folder)
+        if release != RELEASE:  # not made of it: debootstrap and keys need not know it; a mirror may stand still
+            (folder / "etc/apt/sources.list").write_text(f"deb [check-valid-until=no] {mirror} {release} main\n", "ascii")
         run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *packages], log, note, what="installing PostgreSQL", hint=NETWORK)
 
 

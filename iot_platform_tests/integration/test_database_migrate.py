@@ -20,6 +20,8 @@ from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.servers.stack import Servers
 
+pytestmark = pytest.mark.sql
+
 
 @pytest.fixture
 def empty(settings: Settings, servers: Servers) -> Iterator[Settings]:

@@ -17,6 +17,8 @@ from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import open_login
 from iot_platform_tests.support.servers.stack import Servers
 
+pytestmark = pytest.mark.sql
+
 ODD = "a'b\"; DROP ROLE iot_tenant; -- 租户 " + "x" * 100
 
 

@@ -95,9 +95,10 @@ def edition(request: pytest.FixtureRequest) -> str:
 
 
 def each_edition(metafunc: pytest.Metafunc) -> None:
-    """Let a test marked `both_editions` run on either edition, unless it is marked `several_sessions("why")`, too."""
-    marker = metafunc.definition.get_closest_marker
-    if "edition" in metafunc.fixturenames and marker("both_editions") and not marker("several_sessions") and not os.environ.get(VARIABLE):
+    """Let a test marked `both_editions` run on either edition, unless it is marked `several_sessions("why")`, too; on one only where the
+    environment names the server, or asks for another release."""
+    marker, one = metafunc.definition.get_closest_marker, os.environ.get(VARIABLE) or os.environ.get("IOT_TEST_NEWEST_TIMESCALEDB")
+    if "edition" in metafunc.fixturenames and marker("both_editions") and not marker("several_sessions") and not one:
         metafunc.parametrize("edition", ["apache", "community"], indirect=True)
 
 
