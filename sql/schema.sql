@@ -74,7 +74,7 @@ CREATE TABLE compression_policy (
     older_than interval NOT NULL,
     late_share double precision DEFAULT 0.1 NOT NULL,
     changed_at timestamptz DEFAULT now() NOT NULL,
-    segment_rows integer DEFAULT 300 NOT NULL,
+    segment_rows integer DEFAULT 40 NOT NULL,
     enabled boolean DEFAULT true NOT NULL,
     table_name text NOT NULL,
     segment_by text NOT NULL,
@@ -91,7 +91,7 @@ COMMENT ON COLUMN compression_policy.late_share IS
     'A compressed chunk is compressed again once the rows that came late take more than this share of its compressed bytes.';
 COMMENT ON COLUMN compression_policy.segment_rows IS
     'A chunk with fewer rows per segment, on average, has none: it is ordered by segment_by and order_by. Segments of 6 rows compress '
-    '1.8 times, that order 7.4.';
+    '1.5 times, that order 5 times; segments of 57 rows 6.4 and 8.1 times, and are read many times faster.';
 COMMENT ON COLUMN compression_policy.segment_by IS 'Columns whose values are stored once for up to 1,000 rows.';
 COMMENT ON COLUMN compression_policy.order_by IS 'Order of the rows inside a segment; neighbours should be alike.';
 COMMENT ON COLUMN compression_policy.changed_by IS 'Who changed it last.';
@@ -1086,6 +1086,12 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     (bucket timestamptz, tenant_id text, project_id text, device_id text, metric text, value_count bigint, numbers bigint, value_min
 --     double precision, value_max double precision, value_sum double precision, value_avg double precision, value_first double precision,
 --     value_last double precision, series_id integer, unit text)
+
+-- VIEW measurement_by_series
+--     One row is one measurement with the names of its series, as measurement_named has it, for questions about some series: quick where
+--     chunks are compressed without segments, too. Over all series of a day measurement_named is quicker.
+--     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
+--     text, series_id integer, unit text, flags smallint)
 
 -- VIEW measurement_named
 --     One row is one measurement with the names of its series.
