@@ -39,6 +39,10 @@ test: bootstrap ## Unit, contract and integration tests on real servers of their
 test-unit: bootstrap ## Unit and contract tests only: no servers, seconds
 	@$(PYTEST) iot_platform_tests/unit iot_platform_tests/contract $(ARGS)
 
+.PHONY: test-timescaledb
+test-timescaledb: bootstrap ## What asks the database, on Debian's newest PostgreSQL and TimescaleDB (needs root; three files at a time)
+	@IOT_TEST_NEWEST_TIMESCALEDB=1 $(PYTEST) iot_platform_tests/integration -m "sql or both_editions" --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+
 .PHONY: test-fault
 test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OUTAGE_SECONDS: long outages, 60 unless set; IOT_DRILL_ROUNDS: power cuts, 10; IOT_DRILL_SEED)
 	@$(PYTEST) iot_platform_tests/fault -m "fault or not fault" $(ARGS)

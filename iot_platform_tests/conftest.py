@@ -12,14 +12,22 @@ from iot_platform_tests.support.feeds.quality import world
 from iot_platform_tests.support.feeds.simulation import database, simulation
 from iot_platform_tests.support.feeds.tenants import two_tenants
 from iot_platform_tests.support.oracles.grafana_display import grafana_display
-from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite
+from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite, without_apache
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
 from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
 
-KEPT = ("IOT_CACHE_DIR", "IOT_TEST_EXAMPLES", "IOT_TEST_BROKERS_REPORT", "IOT_DRILL_OUTAGE_SECONDS", "IOT_DRILL_SEED")
+KEPT = (
+    "IOT_CACHE_DIR",
+    "IOT_TEST_COMMUNITY_URL",
+    "IOT_TEST_NEWEST_TIMESCALEDB",
+    "IOT_TEST_EXAMPLES",
+    "IOT_TEST_BROKERS_REPORT",
+    "IOT_DRILL_OUTAGE_SECONDS",
+    "IOT_DRILL_SEED",
+)
 for name in [name for name in os.environ if name.startswith("IOT_") and name not in KEPT]:
     del os.environ[name]  # the developer's own servers are none of the tests' business
 
@@ -62,3 +70,8 @@ __all__ = [
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Both editions of TimescaleDB; see support/servers/community.py."""
     each_edition(metafunc)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Apache's own tests don't run on a Community server; see support/servers/community.py."""
+    without_apache(items)

@@ -82,8 +82,18 @@ def main() -> None:
     try:
         app()
     except (CliError, SettingsError) as error:
-        terminal.console(stderr=True).print(f"[red]error:[/red] {terminal.escape(str(error))}", highlight=False, soft_wrap=True)
+        _say(str(error))
         sys.exit(error.exit_code if isinstance(error, CliError) else 2)
+    except Exception as error:
+        psycopg2 = sys.modules.get("psycopg2")  # importing it would take longer than most of --help
+        if psycopg2 is None or not isinstance(error, psycopg2.Error):
+            raise
+        _say(f"the database refused: {' '.join(str(error).split())}; `iot doctor` says what is wrong with it")
+        sys.exit(2)
+
+
+def _say(text: str) -> None:
+    terminal.console(stderr=True).print(f"[red]error:[/red] {terminal.escape(text)}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

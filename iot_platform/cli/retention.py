@@ -61,7 +61,7 @@ def set_command(
     """
     import getpass
 
-    from iot_platform.retention import RetentionError, behind_mark, loses_rollups, remove_policy, set_policy
+    from iot_platform.retention import RetentionError, behind_mark, remove_policy, set_policy
 
     tenant, project = whose(tenant, project, "policy")
     if default == (keep is not None):
@@ -74,7 +74,7 @@ def set_command(
                 set_policy(
                     connection, table, keep or "", tenant=tenant, project=project, changed_by=f"iot retention set ({getpass.getuser()})"
                 )
-            lost, gone = not default and loses_rollups(connection, table, tenant), behind_mark(connection, table, tenant, project)
+            gone = behind_mark(connection, table, tenant, project)
     except RetentionError as error:
         raise CliError(str(error)) from error
     if default:
@@ -84,8 +84,6 @@ def set_command(
     if gone is not None:
         rest = ", but are never in measurement_1h and measurement_1d" if table == "measurement" else ""
         terminal.echo(f"note: retention took rows before {_utc_text(gone)} already; those that still come late are kept now{rest}")
-    if lost:
-        terminal.echo("note: on this edition its hours and days go with the measurements, because a continuous aggregate cannot keep them")
 
 
 @retention_app.command("run")

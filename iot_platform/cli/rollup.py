@@ -107,28 +107,21 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
 
 def _lines(found: "RollupStatus") -> Iterator[tuple[str, str]]:
-    yield "kept as", found.storage
-    if found.storage == "tables":
-        yield "hours stored", f"before {_utc(found.threshold)} (about {found.stored_hours:,} rows); later ones are computed when asked for"
-        yield "days stored", f"before {_utc(found.threshold_1d)} (about {found.stored_days:,} rows)"
-        yield "noting changes", f"before {_utc(found.notes_below)}"
-        oldest = f", oldest hour {_utc(found.oldest_note)}" if found.oldest_note else ""
-        yield "notes waiting", f"{found.notes:,}{oldest}"
+    yield "hours stored", f"before {_utc(found.threshold)} (about {found.stored_hours:,} rows); later ones are computed when asked for"
+    yield "days stored", f"before {_utc(found.threshold_1d)} (about {found.stored_days:,} rows)"
+    yield "noting changes", f"before {_utc(found.notes_below)}"
+    oldest = f", oldest hour {_utc(found.oldest_note)}" if found.oldest_note else ""
+    yield "notes waiting", f"{found.notes:,}{oldest}"
     for table, tenant, project, before in found.marks:
         whose = f" of {'/'.join(filter(None, (tenant, project)))}" if tenant else ""
         yield "retention", f"{table}{whose} is removed before {before}"
 
 
 def _told(result: "RollupResult") -> str:
-    text = (
-        f"{result.rows:,} measurements read, {result.changed:,} buckets changed, {result.notes:,} notes taken in {result.seconds:.1f} s"
-        if result.storage == "tables"
-        else f"continuous aggregates refreshed in {result.batches} windows, {result.seconds:.1f} s"
-    )
+    text = f"{result.rows:,} measurements read, {result.changed:,} buckets changed, {result.notes:,} notes taken in {result.seconds:.1f} s"
     if result.discarded:
         text += f"\n{result.discarded:,} notes were older than retention: their buckets stay as they are"
-    if result.storage == "tables":
-        text += f"\nhours before {_utc(result.threshold_after)} are stored"
+    text += f"\nhours before {_utc(result.threshold_after)} are stored"
     if not result.complete:
         text += f"\nnot finished{f': {result.hindered}' if result.hindered else ''}; run it again"
     return text

@@ -66,12 +66,13 @@ def compress(
     settings: Settings,
     *,
     table: str | None = None,
+    chunk: str | None = None,
     dry_run: bool = False,
     limit: int | None = None,
     on_done: Callable[[Done, int], None] = lambda _, __: None,
 ) -> Result:
-    """Compress chunks that are due (of one table; at most `limit`). A chunk that writers or other maintenance keep locked for 10 seconds
-    is postponed to the next run.
+    """Compress chunks that are due (of one table; one `chunk`, by its name; at most `limit`). A chunk that writers or other
+    maintenance keep locked for 10 seconds is postponed to the next run.
 
     Raises:
         DatabaseError, psycopg2.Error: retry; what was done stays done.
@@ -79,14 +80,14 @@ def compress(
     started = time.monotonic()
     connection = connect(settings, "writer", "iot-compression")
     try:
-        due = [chunk for chunk in read_chunks(connection) if chunk.due and table in (None, chunk.table)]
+        due = [found for found in read_chunks(connection) if found.due and table in (None, found.table) and chunk in (None, found.name)]
         result = Result(read_capabilities(connection), due[:limit])
         if result.available and not dry_run:
             _allow_long_statements(connection)
-            for number, chunk in enumerate(result.due):
+            for number, item in enumerate(result.due):
                 if number:
                     time.sleep(PAUSE_SECONDS)
-                _compress_one(connection, chunk, result, on_done)
+                _compress_one(connection, item, result, on_done)
         result.seconds = time.monotonic() - started
         return result
     finally:

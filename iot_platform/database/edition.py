@@ -21,7 +21,7 @@ def require_timescaledb(connection: Connection) -> str:
     if version is None:
         _create(connection)
         version = _version(connection) or ""
-    if _numbers(version) < MINIMUM:
+    if version_numbers(version) < MINIMUM:
         wanted = ".".join(map(str, MINIMUM))
         raise EditionError(
             f"TimescaleDB {version} is too old, {wanted} or newer is needed: upgrade it, then ALTER EXTENSION timescaledb UPDATE"
@@ -44,7 +44,8 @@ def _version(connection: Connection) -> str | None:
     return str(row[0]) if row else None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Of `2.30.0-dev`: (2, 30, 0)."""
     return tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".") if part.isdigit())
 
 

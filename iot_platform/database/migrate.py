@@ -43,8 +43,8 @@ COMMENT ON TABLE schema_migration IS 'One row is one file of sql/ as it was appl
 
 @dataclass(frozen=True)
 class MigrationFile:
-    """A file of sql/. `name` is its path below sql/; `checksum` the SHA-256 of its bytes (and for grants, of the roles that exist and all
-    other files: what is new has its rights then)."""
+    """A file of sql/. `name` is its path below sql/; `checksum` the SHA-256 of its bytes (and for repeatable ones, of TimescaleDB's version
+    and edition; for grants, also of the roles that exist and all other files: what is new has its rights then)."""
 
     name: str
     sql: str
@@ -72,11 +72,13 @@ def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: N
             _set_lock_timeout(connection)
             _execute(connection, LEDGER, "schema_migration")
             connection.commit()
-            todo = _pending(connection, sql_dir)
-            for number, file in enumerate(todo, 1):
-                on_progress(f"{number}/{len(todo)} {file.name}")
-                _apply_when_free(connection, file, sql_dir, on_progress)
-            return [file.name for file in todo]
+            applied: list[str] = []
+            while todo := _pending(connection, sql_dir):  # a numbered file may ask for all of repeatable/ once more
+                for number, file in enumerate(todo, 1):
+                    on_progress(f"{number}/{len(todo)} {file.name}")
+                    _apply_when_free(connection, file, sql_dir, on_progress)
+                applied += [file.name for file in todo if file.name not in applied]
+            return applied
     finally:
         connection.close()
 
@@ -107,7 +109,7 @@ def require_migrated(connection: Connection, sql_dir: Path = SQL_DIR) -> None:
         raise SchemaError(f"the database lacks {len(missing)} migration(s), first {missing[0]}: run `iot migrate`")
 
 
-def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
+def read_files(sql_dir: Path, timescaledb: str = "", roles: str = "") -> list[MigrationFile]:
     """All files in order of application: numbered ones by number, then functions, views, rollups, the rest by name, grants.
 
     Raises:
@@ -124,7 +126,9 @@ def read_files(sql_dir: Path, roles: str = "") -> list[MigrationFile]:
     repeatable = sorted((sql_dir / "repeatable").glob("*.sql"), key=lambda path: (order.get(path.name, 5), path.name))
     files: list[MigrationFile] = []
     for path in (*numbered, *repeatable):
-        salt = "".join([roles, *(file.checksum for file in files)]) if path.name == GRANTS else ""
+        salt = "" if path in numbered else timescaledb
+        if path.name == GRANTS:
+            salt = "".join([salt, roles, *(file.checksum for file in files)])
         files.append(_read(path, sql_dir, salt))
     return files
 
@@ -136,7 +140,7 @@ def _read(path: Path, sql_dir: Path, salt: str) -> MigrationFile:
 
 def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
     applied = _applied(connection)
-    files = read_files(sql_dir, _roles(connection))
+    files = read_files(sql_dir, _timescaledb(connection), _roles(connection))
     connection.rollback()
     if baseline.must_take_over(applied, sql_dir):
         return [_read(sql_dir / baseline.FILE, sql_dir, ""), *(file for file in files if not baseline.stands_for(file.name))]
@@ -167,6 +171,14 @@ def _applied(connection: Connection) -> dict[str, str]:
             return {}
         cursor.execute("SELECT name, checksum FROM schema_migration")
         return dict(cursor.fetchall())
+
+
+def _timescaledb(connection: Connection) -> str:
+    """Version and edition: functions of repeatable/ are made for these, and made again after ALTER EXTENSION UPDATE or a switch."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extversion || ' ' || current_setting('timescaledb.license') FROM pg_extension WHERE extname = 'timescaledb'")
+        row = cursor.fetchone()
+    return str(row[0] if row else "")
 
 
 def _roles(connection: Connection) -> str:
@@ -210,7 +222,7 @@ def _apply(connection: Connection, file: MigrationFile, sql_dir: Path) -> None:
             replaced = {other.name: other.checksum for other in read_files(sql_dir) if baseline.stands_for(other.name)}
             baseline.record(cursor, replaced, sql_dir)
     if file.name == f"repeatable/{GRANTS}":
-        checksum = read_files(sql_dir, _roles(connection))[-1].checksum
+        checksum = read_files(sql_dir, _timescaledb(connection), _roles(connection))[-1].checksum
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO schema_migration (name, checksum) VALUES (%s, %s)"

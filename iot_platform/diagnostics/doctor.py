@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from ingest_daemon.home import env_files
 from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
@@ -143,19 +144,42 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
 
 def _capabilities(settings: Settings) -> Iterator[Finding]:
     """What the database's edition can do, and the disk forecast; nothing when the database does not answer, which another finding says."""
-    from iot_platform.compression.forecast import forecast
     from iot_platform.database import DatabaseError, connect
-    from iot_platform.database.capabilities import read_capabilities
 
     try:
-        with contextlib.closing(connect(settings, "writer", "iot-doctor")) as connection:
-            report = read_capabilities(connection)
-            outlook = forecast(connection, settings)
-    except (DatabaseError, psycopg2.Error):
+        connection = connect(settings, "writer", "iot-doctor")
+    except DatabaseError:
         return
-    yield Finding("edition", "ok", report.headline())
+    with contextlib.closing(connection):
+        yield from _readable("edition", _edition(connection))
+        yield from _readable("disk forecast", _forecast(connection, settings))
+
+
+def _readable(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """These findings; where the database refuses to tell them, that."""
+    try:
+        yield from findings
+    except (psycopg2.Error, LookupError) as error:
+        yield Finding(
+            what, "bad", f"cannot be read: {' '.join(str(error).split())}", "run `iot migrate`; after an update of TimescaleDB, too"
+        )
+
+
+def _edition(connection: Connection) -> Iterator[Finding]:
+    from iot_platform.database.capabilities import TESTED, read_capabilities
+
+    report = read_capabilities(connection)
+    first, last = (".".join(map(str, version)) for version in TESTED)
+    text = f"tested with {first} to {last}" if report.tested else f"not among the releases that were tested: {first} to {last}"
+    yield Finding("edition", "ok" if report.tested else "note", f"{report.headline()} ({text})")
     for item in report.items:
-        yield Finding(item.name, "ok" if item.available else "note", item.text, item.remedy)
+        yield Finding(item.name, "ok" if item.available else "bad" if item.broken else "note", item.text, item.remedy)
+
+
+def _forecast(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    from iot_platform.compression.forecast import forecast
+
+    outlook = forecast(connection, settings)
     full = outlook.days is not None and outlook.days < ENOUGH_DAYS
     yield Finding("disk forecast", "note" if full else "ok", outlook_text(outlook), "make room, keep less, or raise IOT_DISK_LIMIT_BYTES")
 
@@ -163,14 +187,23 @@ def _capabilities(settings: Settings) -> Iterator[Finding]:
 def _tenants(settings: Settings) -> Iterator[Finding]:
     """Whether sessions of tenants' logins that stay in a transaction too long can be ended; nothing where there are none."""
     from iot_platform.database import DatabaseError, connect
-    from iot_platform.tenants.access import list_access, unguarded
 
     try:
-        with contextlib.closing(connect(settings, "admin", "iot-doctor")) as connection:
-            logins, found = list_access(connection), unguarded(connection)
-    except (DatabaseError, psycopg2.Error):
+        connection = connect(settings, "admin", "iot-doctor")
+    except DatabaseError:
         return
-    if found:
+    with contextlib.closing(connection):
+        yield from _readable("tenants' logins", _logins(connection))
+
+
+def _logins(connection: Connection) -> Iterator[Finding]:
+    from iot_platform.tenants.access import list_access, too_much, unguarded
+
+    logins, found, more = list_access(connection), unguarded(connection), too_much(connection)
+    if logins and more:
+        text = f"may {'; '.join(more)}"
+        yield Finding("tenants' logins", "bad", text, "let a superuser run sql/superuser/harden_database.sql in this database")
+    elif found:
         text = f"the owner of the database may not end sessions of {', '.join(found)}: their transactions may hold locks for ever"
         yield Finding("tenants' logins", "bad", text, "repeat `iot tenant grant`, or let a superuser GRANT these roles to the owner")
     elif logins:

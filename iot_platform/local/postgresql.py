@@ -12,7 +12,7 @@ from iot_platform.local.errors import LocalStackError
 from iot_platform.local.install import Note, debian_codename, run_logged, which
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import LOOPBACK
-from iot_platform.local.postgresql_install import PACKAGES, RELEASE, Installation, find_installed, install_rootfs
+from iot_platform.local.postgresql_install import NEWEST_RELEASE, PACKAGES, RELEASE, Installation, find_installed, install_rootfs
 from iot_platform.local.program import Program, base_environment
 
 # Runs a command as user postgres with the data folder at /srv: under a root file system of its own, or under / when the
@@ -44,6 +44,7 @@ class PostgresqlServer:
     port: int
     passwords: Passwords
     durable: bool = True  # False: no fsync, for tests
+    newest: bool = False  # True: Debian's newest packages, whatever is installed here, for tests
     name: str = "postgresql"
 
     @property
@@ -59,9 +60,9 @@ class PostgresqlServer:
         """See Server."""
         # psql is a convenience: no reason to refuse anybody who can't install it.
         client = {"postgresql-client": "psql, for `iot sql`"} if os.geteuid() == 0 and not which("psql") else {}
-        if find_installed() or (os.geteuid() == 0 and self._rootfs.exists()):
+        if self._installed() or (os.geteuid() == 0 and self._rootfs.exists()):
             return client
-        if debian_codename() == RELEASE:
+        if debian_codename() == RELEASE and not self.newest:
             return client | dict.fromkeys(PACKAGES, "the database; or set IOT_DATABASE_URL to a server of yours")
         if os.geteuid() != 0:
             raise LocalStackError(
@@ -120,15 +121,18 @@ class PostgresqlServer:
 
     @property
     def _rootfs(self) -> Path:
-        return self.cache_dir / f"postgresql-{RELEASE}"
+        return self.cache_dir / f"postgresql-{NEWEST_RELEASE if self.newest else RELEASE}"
+
+    def _installed(self) -> Installation | None:
+        return None if self.newest else find_installed()
 
     def _installation(self, note: Note) -> Installation:
-        installed = find_installed()
+        installed = self._installed()
         if installed:
             return installed
         if os.geteuid() != 0:
             raise LocalStackError("PostgreSQL with TimescaleDB is not installed: install it as root, or set IOT_DATABASE_URL")
-        install_rootfs(self._rootfs, self.log_dir / "install.log", note)
+        install_rootfs(self._rootfs, self.log_dir / "install.log", note, newest=self.newest)
         found = find_installed(self._rootfs)
         if found is None:
             raise LocalStackError(f"{self._rootfs} is damaged: remove it and repeat")

@@ -12,6 +12,8 @@ from iot_platform.local.install import NETWORK, Note, cached, debian_mirror, run
 
 RELEASE = "trixie"  # the Debian release that has both packages
 PACKAGES = ("postgresql-17", "postgresql-17-timescaledb")
+NEWEST_RELEASE = "forky"  # with TimescaleDB's newest packages; for tests
+NEWEST_PACKAGES = ("postgresql-18", "postgresql-18-timescaledb")
 _MINIMUM_TIMESCALEDB = (2, 19, 1)  # earlier ones drop rows on ON CONFLICT into compressed chunks
 
 _IN_ROOTFS = """set -e
@@ -50,8 +52,9 @@ def find_installed(root: Path = Path("/")) -> Installation | None:
     return Installation(root, f"/{bin_dir.relative_to(root)}", major, uid, gid)
 
 
-def install_rootfs(target: Path, log: Path, note: Note) -> None:
+def install_rootfs(target: Path, log: Path, note: Note, *, newest: bool = False) -> None:
     """Make a Debian root file system with PostgreSQL and TimescaleDB at `target`, once, from this machine's own apt mirror. Needs root."""
+    release, packages = (NEWEST_RELEASE, NEWEST_PACKAGES) if newest else (RELEASE, PACKAGES)
     if target.exists():
         return
     with cached(target, note) as folder:
@@ -65,7 +68,9 @@ def install_rootfs(target: Path, log: Path, note: Note) -> None:
         private = ["unshare", "--mount", "--propagation", "private"]
         run_logged([*private, debootstrap, "--variant=minbase", RELEASE, str(folder), mirror], log, note, what="debootstrap", hint=NETWORK)
         _configure(folder)
-        run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *PACKAGES], log, note, what="installing PostgreSQL", hint=NETWORK)
+        if release != RELEASE:  # not made of it: debootstrap and keys need not know it; a mirror may stand still
+            (folder / "etc/apt/sources.list").write_text(f"deb [check-valid-until=no] {mirror} {release} main\n", "ascii")
+        run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *packages], log, note, what="installing PostgreSQL", hint=NETWORK)
 
 
 def _configure(folder: Path) -> None:

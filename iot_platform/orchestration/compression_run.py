@@ -59,7 +59,7 @@ def evaluate_compressed(settings: Settings) -> dg.AssetCheckResult:
             "compressed": len(packed),
             "due": len(due),
             "bytes_due": sum(chunk.bytes for chunk in due),
-            "ratio": round(before / after, 2) if after else 0.0,
+            **({"ratio": round(before / after, 2)} if after else {}),
             "lost_bytes_a_day": round(lost),
             **capability_metadata(report),
         },
@@ -135,11 +135,12 @@ def _work(result: Result) -> dict[str, dg.MetadataValue]:
         "rows": dg.MetadataValue.int(sum(item.rows or 0 for item in result.done)),
         "bytes_before": dg.MetadataValue.int(result.bytes_before),
         "bytes_after": dg.MetadataValue.int(result.bytes_after),
-        "ratio": dg.MetadataValue.float(round(result.bytes_before / result.bytes_after, 2) if result.bytes_after else 0.0),
         "seconds": dg.MetadataValue.float(round(result.seconds, 2)),
     }
     if rows:
         found["compressions"] = dg.MetadataValue.table(rows)
+    if result.bytes_after:
+        found["ratio"] = dg.MetadataValue.float(round(result.bytes_before / result.bytes_after, 2))
     if not result.available:
         found["not_available"] = dg.MetadataValue.text(f"{len(result.due)} chunk(s) would be compressed. To have compression: {SWITCH}.")
     return found

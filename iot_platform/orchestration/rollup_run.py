@@ -23,7 +23,6 @@ def run_rollups(context: dg.AssetExecutionContext, settings: Settings) -> Iterat
 
 def _metadata(result: RollupResult) -> dict[str, dg.MetadataValue]:
     shown: dict[str, dg.MetadataValue] = {
-        "storage": dg.MetadataValue.text(result.storage),
         "rows": dg.MetadataValue.int(result.rows),
         "buckets": dg.MetadataValue.int(result.changed),
         "notes": dg.MetadataValue.int(result.notes),
@@ -40,11 +39,8 @@ def _metadata(result: RollupResult) -> dict[str, dg.MetadataValue]:
 
 
 def evaluate_rollups(settings: Settings) -> dg.AssetCheckResult:
-    """Compare a sample. On Community a late row between refresh and check looks like a difference: it is refreshed and looked at again."""
-    sample = choose_sample(settings)
-    found = compare(settings, sample)
-    if found.different and roll_up(settings, 30.0).storage != "tables":
-        found = compare(settings, sample)
+    """Compare a sample."""
+    found = compare(settings, choose_sample(settings))
     return dg.AssetCheckResult(
         check_name=CHECK,
         asset_key=HOURS,

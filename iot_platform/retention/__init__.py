@@ -2,7 +2,7 @@
 
 from iot_platform.retention.errors import PolicyError, RetentionError
 from iot_platform.retention.plan import Removal, plan
-from iot_platform.retention.policies import Policy, behind_mark, loses_rollups, parse_keep, policies, remove_policy, set_policy
+from iot_platform.retention.policies import Policy, behind_mark, parse_keep, policies, remove_policy, set_policy
 from iot_platform.retention.remove import RetentionReport, run_retention
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "RetentionError",
     "RetentionReport",
     "behind_mark",
-    "loses_rollups",
     "parse_keep",
     "plan",
     "policies",

@@ -105,15 +105,6 @@ def set_policy(connection: Connection, table: str, keep: str, *, tenant: str = "
     connection.commit()
 
 
-def loses_rollups(connection: Connection, table: str, tenant: str) -> bool:
-    """Whether removing these rows takes their hours and days with them: a continuous aggregate cannot keep those of one tenant only."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('measurement_1h_stored') IS NULL")
-        (aggregates,) = cursor.fetchone() or (False,)
-    connection.rollback()
-    return bool(aggregates) and table == "measurement" and tenant != ""
-
-
 def behind_mark(connection: Connection, table: str, tenant: str, project: str) -> datetime | None:
     """Before when retention took rows that the policy would keep now (it was shorter once); None: it would keep none of those."""
     with connection.cursor() as cursor:
@@ -162,10 +153,9 @@ def _check_scope(connection: Connection, table: str, tenant: str, project: str) 
         cursor.execute("SELECT DISTINCT table_name FROM retention_policy JOIN retention_tables() t USING (table_name) ORDER BY 1")
         known = [name for (name,) in cursor.fetchall()]
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(t)s AND %(p)s IN ('', project_id)), retention_deletable(%(table)s)",
-            {"t": tenant, "p": project, "table": table},
+            "SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(t)s AND %(p)s IN ('', project_id))", {"t": tenant, "p": project}
         )
-        exists, deletable = cursor.fetchone() or (False, None)
+        (exists,) = cursor.fetchone() or (False,)
     connection.rollback()
     if table not in known:
         raise PolicyError(f"retention knows no table {table!r}; there are: {', '.join(known)}")
@@ -173,7 +163,5 @@ def _check_scope(connection: Connection, table: str, tenant: str, project: str) 
         raise PolicyError(f"project {project} needs its tenant: --tenant T --project {project}")
     if tenant and table in BY_CHUNK:
         raise PolicyError(f"rows of {table} belong to no tenant: it has one policy, for everybody")
-    if tenant and not deletable:
-        raise PolicyError(f"{table} is a continuous aggregate here: rows of one tenant cannot be removed from it, only whole chunks")
     if tenant and not exists:
         raise PolicyError(f"there is no {'project ' + tenant + '/' + project if project else 'tenant ' + tenant}: see iot tenant list")

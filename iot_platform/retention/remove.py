@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg2
 from psycopg2.errors import DeadlockDetected, LockNotAvailable, RaiseException
@@ -18,7 +18,6 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.database.tenant_sessions import make_way
 from iot_platform.retention.plan import Removal, plan
 from iot_platform.rollups import roll_up
-from iot_platform.rollups.calls import state
 from iot_platform.settings import Settings
 
 MAX_ROWS: Final = 50_000
@@ -39,13 +38,6 @@ _REFUSALS: Final = "SELECT retention_refusals(%s, %s, %s, %s, %s)"
 _SIZES: Final = """
 SELECT t.table_name, coalesce((SELECT sum(c.bytes) FROM retention_chunks(t.table_name) c)::bigint, pg_total_relation_size(t.relation))
 FROM retention_tables() t"""
-_WINDOW: Final = """
-SELECT to_regclass('measurement_1h_stored') IS NULL,
-    greatest(%(begin)s, date_trunc('hour', nullif(retention_mark_of('measurement', '', ''), '-infinity') + interval '1 hour', 'UTC')),
-    date_trunc('day', greatest(%(begin)s, nullif(retention_mark_of('measurement_1h', '', ''), '-infinity') + interval '1 day'), 'UTC'),
-    date_trunc('day', %(end)s + interval '1 day - 1 microsecond', 'UTC')"""
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -154,15 +146,13 @@ class _Run:
         self._report.sizes_after = self._sizes()
 
     def _roll_up(self) -> None:
-        """Notes of late rows, and hours that are not stored yet, would be refused. Continuous aggregates: refresh_aggregates."""
+        """Notes of late rows, and hours that are not stored yet, would be refused."""
         left = self._deadline - time.monotonic()
-        if left > 0 and state(self._connection)[0] == "tables":
+        if left > 0:
             roll_up(self._settings, min(ROLLUP_SECONDS, left))
 
     def _remove(self, item: Removal) -> tuple[str, ...]:
         """Remove; returns the reasons why (the rest of) it stays."""
-        if item.table in ROLLED_UP:
-            refresh_aggregates(self._settings, self._connection, item)
         refused: tuple[str, ...] = ()
         try:
             for _ in range(NOTES_TRIES):
@@ -243,20 +233,3 @@ class _Run:
             sizes = dict(cursor.fetchall())
         self._connection.rollback()
         return sizes
-
-
-def refresh_aggregates(settings: Settings, connection: Connection, item: Removal) -> None:
-    """On Community, bring the continuous aggregates up to date in the hours and days of a removal, as far as retention did not take their
-    source already. On Apache, nothing: what is not stored yet is refused."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WINDOW, {"begin": item.range_from, "end": item.range_to})
-        aggregates, hour, day, day_end = cursor.fetchone() or (False, item.range_from, item.range_from, item.range_to)
-    connection.rollback()
-    if not aggregates:
-        return
-    with closing(connect(settings, "admin", "iot-retention")) as owner:
-        owner.autocommit = True
-        with owner.cursor() as cursor:
-            if item.table == "measurement" and hour < item.range_to:
-                cursor.execute("CALL refresh_continuous_aggregate('measurement_1h', %s, %s)", (hour, item.range_to))
-            cursor.execute("CALL refresh_continuous_aggregate('measurement_1d', %s, %s)", (day, day_end))

@@ -11,7 +11,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.database.batches import BatchSize
-from iot_platform.rollups import continuous
 from iot_platform.rollups.calls import call, count_notes, state
 from iot_platform.rollups.result import RollupResult
 from iot_platform.settings import Settings
@@ -38,14 +37,10 @@ def roll_up(
     """
     started = time.monotonic()
     with closing(connect(settings, application_name="rollup")) as connection:
-        storage, threshold, *_ = state(connection)
-        result = RollupResult(storage=storage, threshold_before=threshold)
-        if storage == "tables":
-            _Run(connection, result, started + seconds, until).run(on_batch)
-    if storage != "tables":  # with one connection at a time
-        continuous.refresh(settings, result, started + seconds, until)
-    with closing(connect(settings, application_name="rollup")) as connection:
-        _, result.threshold_after, *_ = state(connection)
+        threshold, *_ = state(connection)
+        result = RollupResult(threshold_before=threshold)
+        _Run(connection, result, started + seconds, until).run(on_batch)
+        result.threshold_after, *_ = state(connection)
         result.notes_left = count_notes(connection)
     result.seconds = round(time.monotonic() - started, 3)
     return result

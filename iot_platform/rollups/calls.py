@@ -7,7 +7,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _STATE: Final = """
-SELECT rollup_storage(), (extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END))::float8,
+SELECT (extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END))::float8,
     (extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END))::float8,
     (extract(epoch FROM CASE WHEN isfinite(notes_below) THEN notes_below END))::float8 FROM rollup_state"""
 
@@ -34,16 +34,16 @@ def call(connection: Connection, query: str, parameters: tuple[Any, ...], *, kee
     return result
 
 
-def state(connection: Connection) -> tuple[str, datetime | None, datetime | None, datetime | None]:
-    """Storage (tables or continuous aggregates), threshold, threshold of days, and before what changes are noted; None: nowhere yet."""
+def state(connection: Connection) -> tuple[datetime | None, datetime | None, datetime | None]:
+    """Threshold, threshold of days, and before what changes are noted; None: nowhere yet."""
     with connection.cursor() as cursor:
         cursor.execute(_STATE)
         row = cursor.fetchone()
     connection.commit()
     if row is None:
         raise LookupError("rollup_state has no row: INSERT INTO rollup_state DEFAULT VALUES")
-    times = [None if value is None else datetime.fromtimestamp(value, UTC) for value in row[1:]]
-    return str(row[0]), times[0], times[1], times[2]
+    threshold, threshold_1d, notes_below = (None if value is None else datetime.fromtimestamp(value, UTC) for value in row)
+    return threshold, threshold_1d, notes_below
 
 
 def count_notes(connection: Connection, most: int = 1_000_000) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
-from iot_platform.rollups.continuous import DAY, floor
+from iot_platform.rollups.buckets import DAY, floor
 from iot_platform.settings import Settings
 
 RECENT_SERIES, OLD_SERIES, OLD_DAYS = 50, 10, 10
@@ -21,7 +21,7 @@ Sample = list[tuple[int, datetime, datetime]]
 _SERIES: Final = "SELECT series_id FROM series ORDER BY random() LIMIT %s"
 _BOUNDS: Final = """
 SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
-# One statement, one snapshot: an hour that differs from its measurements has a note in it, or is wrong. (Not so on Community.)
+# One statement, one snapshot: an hour that differs from its measurements has a note in it, or is wrong.
 _COMPARE: Final = """
 WITH item AS MATERIALIZED (
     SELECT i.series_id, i.since, i.until, h.mark, d.mark AS mark_1h

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import psycopg2
@@ -12,9 +12,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.database.batches import BatchSize
-from iot_platform.rollups import continuous
+from iot_platform.rollups.buckets import DAY, HOUR, ceiling, floor
 from iot_platform.rollups.calls import call, state
-from iot_platform.rollups.continuous import DAY, HOUR, ceiling, floor
 from iot_platform.settings import Settings
 
 LOCK_TRIES: Final = 6
@@ -30,7 +29,7 @@ _COUNT: Final = "SELECT count(*) FROM series WHERE %(tenant)s::text IS NULL OR t
 class RebuildStep:
     """One committed batch. `day`: where to begin again if this was the last one; `part`: of the whole range done, 0…1; `rows`: measurements
     read; `changed`: hours and days that were wrong; `kept_series`: series of which retention has removed measurements of this day, and
-    whose hours therefore stay as they are (on Community counted as 1 for a window that is left out)."""
+    whose hours therefore stay as they are."""
 
     day: datetime
     part: float
@@ -50,7 +49,7 @@ class Rebuild:
     dry_run: bool = False
 
     def steps(self) -> Iterator[RebuildStep]:
-        """Do it, one batch after the other. `dry_run`: each is rolled back (on Community: only counted). What is not stored yet, because
+        """Do it, one batch after the other. `dry_run`: each is rolled back. What is not stored yet, because
         it is computed when asked for, is left out.
 
         Raises:
@@ -58,13 +57,11 @@ class Rebuild:
         """
         low, high = floor(self.since, HOUR), ceiling(min(self.until, datetime.now(UTC) + DAY), HOUR)
         with closing(connect(self.settings, application_name="rollup-rebuild")) as connection:
-            storage, threshold, *_ = state(connection)
+            threshold, *_ = state(connection)
             series = self._count(connection)
-            if storage == "tables":
+            if threshold is not None:
                 low = max(low, self._oldest(connection))  # not day by day through what is empty
-                yield from self._tables(connection, low, high if threshold is None else min(high, threshold), series, threshold is not None)
-        if storage != "tables":
-            yield from self._continuous(low, high)
+                yield from self._days(connection, low, min(high, threshold), series)
 
     def _oldest(self, connection: Connection) -> datetime:
         with connection.cursor() as cursor:
@@ -83,9 +80,9 @@ class Rebuild:
             raise LookupError(f"tenant {self.tenant!r} has no series")
         return count
 
-    def _tables(self, connection: Connection, low: datetime, high: datetime, series: int, stored: bool) -> Iterator[RebuildStep]:
+    def _days(self, connection: Connection, low: datetime, high: datetime, series: int) -> Iterator[RebuildStep]:
         size, begin = BatchSize(50, 20_000), low
-        while stored and series and begin < high:
+        while series and begin < high:
             end, after, done_series = min(high, floor(begin, DAY) + DAY), 0, 0
             while True:
                 started, wanted = time.monotonic(), size.value
@@ -117,20 +114,3 @@ class Rebuild:
                     raise
                 break
         return None
-
-    def _continuous(self, low: datetime, high: datetime) -> Iterator[RebuildStep]:
-        high = min(high, floor(datetime.now(low.tzinfo) - continuous.SETTLE, HOUR))
-        with closing(continuous.open_owner(self.settings)) as connection:
-            first = continuous.whole_from(connection, "measurement", HOUR) or low
-            first_day = continuous.whole_from(connection, "measurement_1h", DAY) or floor(low, DAY)
-            begin = low
-            while begin < high:
-                end = min(high, floor(begin, DAY) + DAY)
-                start = max(begin, first)
-                if start < end and not self.dry_run:
-                    continuous.call(connection, "measurement_1h", start, end, force=True)
-                day = floor(begin, DAY)
-                if day >= first_day and day + timedelta(days=1) <= floor(high, DAY) and not self.dry_run:
-                    continuous.call(connection, "measurement_1d", day, day + DAY, force=True)
-                yield RebuildStep(end, (end - low) / (high - low), 0, 0, int(start > begin))
-                begin = end

@@ -9,9 +9,8 @@ from typing import Any
 class RollupResult:
     """Sums of one run: measurements read (`rows`), stored hours and days written or removed (`changed`), notes taken from rollup_change
     (`notes`), and those of them that came to nothing because retention removed the measurements (`discarded`). `complete`: nothing was
-    left to do. Thresholds None: nothing is stored yet, or TimescaleDB keeps its own. On Community only seconds and batches are known."""
+    left to do. Thresholds None: nothing is stored yet."""
 
-    storage: str = "tables"
     rows: int = 0
     changed: int = 0
     notes: int = 0

@@ -11,8 +11,7 @@ from iot_platform.settings import Settings
 
 _OLDEST_NOTE: Final = "SELECT (extract(epoch FROM min(bucket)))::float8 FROM (SELECT bucket FROM rollup_change LIMIT 100000) n"
 _STORED: Final = """
-SELECT coalesce((SELECT approximate_row_count(to_regclass('measurement_1h_stored'))), 0),
-    coalesce((SELECT approximate_row_count(to_regclass('measurement_1d_stored'))), 0)"""
+SELECT approximate_row_count('measurement_1h_stored'), approximate_row_count('measurement_1d_stored')"""
 _MARKS: Final = """
 SELECT table_name, tenant_id, project_id, removed_before::text FROM retention_mark
 WHERE table_name IN ('measurement', 'measurement_1h', 'measurement_1d') ORDER BY 1, 2, 3 LIMIT 100"""
@@ -23,7 +22,6 @@ class RollupStatus:
     """`threshold`: hours before it are stored; `threshold_1d`: days; `notes_below`: hours up to it are being stored, and changes in them
     noted. None: nowhere yet. `stored_hours`, `stored_days`: PostgreSQL's estimates. `marks`: (table, tenant, project, before)."""
 
-    storage: str
     threshold: datetime | None
     threshold_1d: datetime | None
     notes_below: datetime | None
@@ -45,16 +43,14 @@ def rollup_status(settings: Settings) -> RollupStatus:
         DatabaseError, psycopg2.Error: the database does not answer.
     """
     with closing(connect(settings, "reader", "iot-rollup-status")) as connection:
-        storage, threshold, threshold_1d, notes_below = state(connection)
+        threshold, threshold_1d, notes_below = state(connection)
         notes = count_notes(connection)
         with connection.cursor() as cursor:
             cursor.execute(_OLDEST_NOTE)
             oldest = cursor.fetchone()
-            hours, days = 0, 0
-            if storage == "tables":
-                cursor.execute(_STORED)
-                hours, days = cursor.fetchone() or (0, 0)
+            cursor.execute(_STORED)
+            hours, days = cursor.fetchone() or (0, 0)
             cursor.execute(_MARKS)
             marks = cursor.fetchall()
     oldest_note = None if oldest is None or oldest[0] is None else datetime.fromtimestamp(oldest[0], UTC)
-    return RollupStatus(storage, threshold, threshold_1d, notes_below, notes, oldest_note, int(hours), int(days), marks)
+    return RollupStatus(threshold, threshold_1d, notes_below, notes, oldest_note, int(hours), int(days), marks)

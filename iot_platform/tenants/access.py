@@ -54,9 +54,18 @@ UNION ALL
 SELECT format('create objects in schema %%I', nspname) FROM pg_namespace
 WHERE nspname !~ '^pg_' AND has_schema_privilege(%(role)s, oid, 'CREATE')
 UNION ALL
-SELECT 'drop chunks (a superuser ends that with sql/superuser/harden_database.sql)' WHERE EXISTS (
-    SELECT FROM pg_proc WHERE pronamespace = '_timescaledb_functions'::regnamespace AND proname ~ '^drop_'
-      AND has_function_privilege(%(role)s, oid, 'EXECUTE'))
+SELECT format('execute %%s (a superuser ends that with sql/superuser/harden_database.sql; again after each ALTER EXTENSION UPDATE)',
+              string_agg(proname, ', ' ORDER BY proname) FILTER (WHERE place <= 3) || CASE WHEN max(place) > 3 THEN ' …' ELSE '' END)
+FROM (
+    SELECT p.proname, row_number() OVER (ORDER BY p.proname ~ '^drop_' DESC, p.proname) AS place FROM pg_proc p
+    JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+    JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+    WHERE e.extname = 'timescaledb' AND p.provolatile = 'v' AND p.prokind IN ('f', 'p') AND p.prorettype <> 'trigger'::regtype
+      AND p.proname NOT IN ('time_bucket_gapfill', 'locf', 'interpolate') AND has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+    UNION ALL
+    SELECT p.proname, 0 FROM pg_proc p WHERE p.oid = 'pg_catalog.pg_advisory_lock(bigint)'::regprocedure
+      AND has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+) f HAVING count(*) > 0
 UNION ALL
 SELECT 'make temporary tables and functions' WHERE has_database_privilege(%(role)s, current_database(), 'TEMPORARY')
 UNION ALL
@@ -195,6 +204,14 @@ def _join(cursor: Cursor, role: str) -> None:
         cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(guard)))
 
 
+def too_much(connection: Connection) -> list[str]:
+    """What every tenant's login may do beyond reading its views: after an update of TimescaleDB, what its new functions do."""
+    with connection.cursor() as cursor:
+        found = _too_much(cursor, GROUP)
+    connection.rollback()
+    return found
+
+
 def unguarded(connection: Connection) -> list[str]:
     """Logins whose sessions end_tenant_sessions may not see and end: `grant`, repeated, changes that if the one who asks may."""
     with connection.cursor() as cursor:
@@ -273,14 +290,17 @@ def _check(cursor: Cursor, role: str) -> None:
     )
     if cursor.fetchone() != (False,):
         raise TenantAccessError(f"role {role} has rights on the whole server (superuser, createrole …): a superuser must take them away")
-    cursor.execute(_TOO_MUCH, {"role": role})
-    found = [str(text) for (text,) in cursor.fetchall()]
-    if found:
+    if found := _too_much(cursor, role):
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise TenantAccessError(
             f"a login of a tenant could {', '.join(found[:3])}{more}, because PUBLIC or {GROUP} has that right:"
             f" REVOKE it (as the owner of the object), then repeat"
         )
+
+
+def _too_much(cursor: Cursor, role: str) -> list[str]:
+    cursor.execute(_TOO_MUCH, {"role": role})
+    return [str(text) for (text,) in cursor.fetchall()]
 
 
 def _exists(cursor: Cursor, role: str) -> bool:

@@ -12,6 +12,10 @@ import psycopg2
 from psycopg2.errors import DeadlockDetected, LockNotAvailable, UniqueViolation
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.compression.chunks import read_chunks
+from iot_platform.compression.compress import compress
+from iot_platform.compression.forecast import disk_limit
+from iot_platform.compression.formats import size
 from iot_platform.database import connect
 from iot_platform.database.batches import BatchSize, in_slices
 from iot_platform.database.errors import DatabaseUnreachableError
@@ -41,7 +45,9 @@ _EXISTS: Final = """
 SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(tenant)s) OR EXISTS (SELECT FROM accounting_1h WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM quarantine WHERE tenant_id = %(tenant)s)"""
 _CHUNKS: Final = """
-SELECT c.range_start, c.range_end FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
+SELECT c.range_start, c.range_end, CASE WHEN c.compressed THEN (
+    SELECT format('%%I.%%I', n.nspname, k.relname) FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace WHERE k.oid = c.chunk) END
+FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
 WHERE t.table_name = %s AND isfinite(c.range_start) ORDER BY 1"""
 _BLOCK: Final = """
 SELECT min(id), max(id) FROM (SELECT {0}_id AS id, (row_number() OVER (ORDER BY {0}_id) - 1) / %s AS block
@@ -87,32 +93,37 @@ def delete_tenant(
     """Delete everything of a tenant that is committed at its cut, or go on with a deletion that was interrupted. Blocks. Messages that come
     later make a new tenant of that id. Acts as the owner of the database.
 
+    Deleting out of a compressed chunk unpacks what it touches: each chunk is compressed again before the next one is opened.
+
     Raises:
-        TenantError: there is no such tenant.
+        TenantError: there is no such tenant, or the disk has no room for the largest chunk unpacked.
         DatabaseError: the database does not answer, or others held its locks for minutes: repeat it.
     """
     try:
         with closing(connect(settings, "admin", "iot-tenant-delete")) as connection:
             require_migrated(connection)
-            rules = DecodeRules.from_settings(settings)
-            return _Deleter(connection, tenant, rules, max_rows, on_progress).run(requested_by)
+            return _Deleter(settings, connection, tenant, max_rows, on_progress).run(requested_by)
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the deletion was not finished, repeat it: {' '.join(str(error).split())}") from error
 
 
 class _Deleter:
     def __init__(
-        self, connection: Connection, tenant: str, rules: DecodeRules, max_rows: int, on_progress: Callable[[DeletionProgress], None]
+        self, settings: Settings, connection: Connection, tenant: str, max_rows: int, on_progress: Callable[[DeletionProgress], None]
     ) -> None:
-        self._connection, self._tenant, self._rules, self._max_rows = connection, tenant, rules, max_rows
+        self._settings, self._connection, self._tenant, self._max_rows = settings, connection, tenant, max_rows
+        self._rules = DecodeRules.from_settings(settings)
         self._size = BatchSize(max_rows, max(max_rows, MOST_ROWS) if max_rows >= LEAST_ROWS else max_rows, min(max_rows, LEAST_ROWS))
         self._max_ids = min(MAX_IDS, max_rows)
         self._on_progress = on_progress
         self._progress = DeletionProgress()
+        self._resumed = False
 
     def run(self, requested_by: str) -> Deletion:
         """All of it."""
+        self._require_room()
         deletion, cut = self._begin(requested_by)
+        self._resumed = cut
         self._stage("login")
         access.revoke(self._connection, self._tenant)  # first: nobody shall read half a tenant
         if not cut:
@@ -150,18 +161,36 @@ class _Deleter:
 
     def _remove(self, deletion: int, table: str) -> None:
         owners = self._call(_OWNER, table)
-        blocks = _BLOCKS.get(owners[0][0]) if owners else None
-        chunks = self._call(_CHUNKS, table)
-        for first, last in self._call(blocks, self._max_ids, deletion) if blocks else [(0, 0)]:
+        query = _BLOCKS.get(owners[0][0]) if owners else None
+        blocks = self._call(query, self._max_ids, deletion) if query else [(0, 0)]
+        for begin, end, compressed in self._call(_CHUNKS, table):
+            before = self._progress.removed[table]
+            for block in blocks:
 
-            def remove(since: datetime, until: datetime, most: int, ids: tuple[int, int] = (first, last)) -> tuple[int, datetime]:
-                rows, done = self._call(_REMOVE, deletion, table, since, until, most, *ids)[0]
-                self._progress.removed[table] += rows
-                self._on_progress(self._progress)
-                return rows, done
+                def remove(since: datetime, until: datetime, most: int, ids: tuple[Any, ...] = block) -> tuple[int, datetime]:
+                    rows, done = self._call(_REMOVE, deletion, table, since, until, most, *ids)[0]
+                    self._progress.removed[table] += rows
+                    self._on_progress(self._progress)
+                    return rows, done
 
-            for begin, end in chunks:
                 in_slices(begin, end, self._size, remove)
+            if compressed is not None and (self._resumed or self._progress.removed[table] > before):
+                compress(self._settings, chunk=compressed)
+
+    def _require_room(self) -> None:
+        """Room for the largest compressed chunk unpacked, and packed once more beside it.
+
+        Raises:
+            TenantError: there is less, as far as is known.
+        """
+        need = max((chunk.plain_bytes for chunk in read_chunks(self._connection) if chunk.compressed), default=0)
+        used = int(self._call("SELECT pg_database_size(current_database())")[0][0])
+        limit, source = disk_limit(self._settings, used)
+        if need and limit is not None and used + need > limit:
+            raise TenantError(
+                f"deleting rows out of compressed chunks unpacks them, one at a time: that takes up to {size(need)}, and"
+                f" {size(max(0, limit - used))} are left ({source}): make room, or raise IOT_DISK_LIMIT_BYTES; nothing was deleted"
+            )
 
     def _forget_dead_letters(self, deletion: int) -> None:
         """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""

@@ -119,7 +119,7 @@ TABLES: Final = (
             "unit": pl.String,
             "flags": pl.Int16,
         },
-        "SELECT time, project_id, device_id, metric, value, value_int, value_text, unit, flags FROM measurement_named"
+        "SELECT time, project_id, device_id, metric, value, value_int, value_text, unit, flags FROM measurement_by_series"
         " WHERE tenant_id = %(tenant)s AND time >= %(start)s AND time < %(end)s ORDER BY series_id, time",
         time="time",
         chunks="measurement",

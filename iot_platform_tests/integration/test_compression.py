@@ -16,6 +16,8 @@ from iot_platform.compression.forecast import forecast
 from iot_platform.database import connect
 from iot_platform.orchestration.compression_run import compress_chunks, evaluate_compressed, evaluate_disk
 from iot_platform.settings import Settings
+from iot_platform.tenants.deletion import delete_tenant
+from iot_platform.tenants.errors import TenantError
 from iot_platform_tests.support.feeds.community import fill
 from iot_platform_tests.support.feeds.drain import query
 
@@ -85,6 +87,33 @@ def test_late_rows_land_and_are_merged_when_worth_it(community: Settings) -> Non
     assert result.done[0].rows == len(before) == 30_001
     assert compress(community).due == []
     writer.close()
+
+
+def test_a_deletion_leaves_chunks_packed(community: Settings) -> None:
+    """Two chunks without segments: a tenant goes out of each, and what stays is compressed again before the next one is opened."""
+    for age in (20, 19):
+        fill(community, days_ago(age), series=1000, count=20, step=timedelta(minutes=70))
+    query(community, "INSERT INTO project (tenant_id, project_id) SELECT 'going', project_id FROM project")
+    query(community, "UPDATE series SET tenant_id = 'going' WHERE series_id %% 2 = 0")
+    compress(community)
+    kept = query(community, "SELECT * FROM measurement WHERE series_id %% 2 = 1 ORDER BY series_id, time")
+    before = _bytes(community)
+    room = community.model_copy(update={"disk_limit_bytes": query(community, "SELECT pg_database_size(current_database())")[0][0] + 1000})
+    with pytest.raises(TenantError, match=r"takes up to .*make room, or raise IOT_DISK_LIMIT_BYTES; nothing was deleted"):
+        delete_tenant(room, "going", requested_by="test")
+    assert query(community, "SELECT count(*) FROM tenant_deletion") == [(0,)]
+
+    delete_tenant(community, "going", requested_by="test", max_rows=3000)
+
+    assert query(community, "SELECT * FROM measurement ORDER BY series_id, time") == kept
+    assert len(kept) == 20_000
+    assert _bytes(community) < before
+    assert compress(community).due == []
+    assert query(community, "SELECT action, count(*) FROM compressed_chunk GROUP BY 1 ORDER BY 1") == [("compress", 2), ("recompress", 2)]
+
+
+def _bytes(settings: Settings) -> int:
+    return int(query(settings, "SELECT sum(bytes) FROM compression_chunks() WHERE table_name = 'measurement'")[0][0])
 
 
 def test_policies_are_obeyed(community: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

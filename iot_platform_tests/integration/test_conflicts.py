@@ -141,7 +141,7 @@ def test_every_value_is_kept(settings: Settings, feed: Feed, base: int, records:
     check(settings)
 
 
-@pytest.mark.apache_only("many values")
+@pytest.mark.several_sessions("many values")
 def test_a_clock_that_stands_still(settings: Settings, feed: Feed, base: int) -> None:
     """Thousands of values for one time: all are kept, each once."""
     choose(settings, "conflicts", "keep")

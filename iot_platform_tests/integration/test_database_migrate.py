@@ -20,6 +20,8 @@ from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.servers.stack import Servers
 
+pytestmark = pytest.mark.sql
+
 
 @pytest.fixture
 def empty(settings: Settings, servers: Servers) -> Iterator[Settings]:
@@ -114,7 +116,16 @@ def test_every_table_says_what_a_row_is(settings: Settings) -> None:
 def test_the_reader_reads_and_nothing_else(settings: Settings) -> None:
     connection = connect(settings, "reader")
     with connection.cursor() as cursor:
-        for name in ("message_named", "measurement_named", "quarantine_named", "latest_named", "ledger", "kafka_offset", "accounting_1h"):
+        for name in (
+            "message_named",
+            "measurement_named",
+            "measurement_by_series",
+            "quarantine_named",
+            "latest_named",
+            "ledger",
+            "kafka_offset",
+            "accounting_1h",
+        ):
             cursor.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(name)))
         connection.rollback()
         cursor.execute("SET default_transaction_read_only = off")

@@ -27,6 +27,7 @@ VIEWS = {
     "latest_named",
     "measurement_1d_named",
     "measurement_1h_named",
+    "measurement_by_series",
     "measurement_named",
     "message_named",
     "partition_progress",

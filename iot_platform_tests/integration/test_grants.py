@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.oracles.grants import dump, rights
+
+pytestmark = pytest.mark.sql
 
 LISTED = Path(__file__).parents[1] / "contract" / "grants.json"
 

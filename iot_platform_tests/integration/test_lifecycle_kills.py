@@ -198,7 +198,7 @@ def test_export(aged: Settings, victims: Victims, tmp_path: Path) -> None:
     kills = (
         lambda: victims.die_at_rename("export", "before_rename", ".parquet", 1, str(folder)),
         lambda: victims.die_at_rename("export", "after_rename", ".parquet", 2, str(folder)),
-        lambda: victims.die("export", "at_statement", "FROM measurement_named", 2, str(folder)),
+        lambda: victims.die("export", "at_statement", "FROM measurement_by_series", 2, str(folder)),
         lambda: victims.die_at_rename("export", "before_rename", "manifest.json", 1, str(folder)),
     )
     for kill in kills:

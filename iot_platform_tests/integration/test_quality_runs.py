@@ -46,7 +46,7 @@ def test_killed_and_repeated_it_finds_everything_once(world: World, killer: Kill
     assert query(world.settings, "SELECT count(DISTINCT feed_position) FROM quality_watermark WHERE rule <> 'intake'") == [(1,)]
 
 
-@pytest.mark.apache_only("two sessions at once")
+@pytest.mark.several_sessions("two sessions at once")
 def test_two_never_run_at_once(world: World) -> None:
     with (
         closing(connect(world.settings)) as other,
@@ -135,7 +135,7 @@ def test_the_cost_does_not_grow_with_history(world: World, monkeypatch: pytest.M
     assert 0 < cost(6) < 1.5 * short, "an index that is a level deeper, a second chunk"
 
 
-@pytest.mark.apache_only("a deletion inside an open transaction of the evaluation")
+@pytest.mark.several_sessions("a deletion inside an open transaction of the evaluation")
 def test_nothing_is_written_of_a_tenant_that_is_deleted_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for minute in range(30):
         world.send(minute, {"humidity": 500, "x": "text" if minute == 20 else 3})

@@ -140,7 +140,7 @@ def test_what_is_not_rolled_up_stays(aged: Settings, edition: str, monkeypatch: 
     assert problems(aged) == []
 
 
-@pytest.mark.apache_only("two sessions at once")
+@pytest.mark.several_sessions("two sessions at once")
 @pytest.mark.parametrize(
     "query_text",
     [
@@ -233,7 +233,7 @@ def test_a_policy_that_changes_meanwhile_stops_only_its_rows(aged: Settings, mon
     assert problems(aged) == []
 
 
-@pytest.mark.apache_only("two sessions at once")
+@pytest.mark.several_sessions("two sessions at once")
 def test_two_runs_at_once_share_the_work(aged: Settings) -> None:
     keep(aged, "measurement", "3d")
     expected = query(aged, "SELECT sum(rows) FROM retention_plan()")[0][0]
@@ -244,7 +244,7 @@ def test_two_runs_at_once_share_the_work(aged: Settings) -> None:
     assert query(aged, "SELECT * FROM retention_remove_chunk('measurement', to_regclass('no.such_chunk'))") == []
 
 
-@pytest.mark.apache_only("two sessions at once")
+@pytest.mark.several_sessions("two sessions at once")
 def test_a_tenant_that_stays_in_a_transaction_does_not_keep_old_chunks(aged: Settings, servers: Servers) -> None:
     keep(aged, "measurement", "3d")
     with closing(connect(aged, "admin")) as owner:

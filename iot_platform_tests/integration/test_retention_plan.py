@@ -17,6 +17,8 @@ from iot_platform_tests.support.feeds.accountant import Accountant
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.feeds.lifecycle import ROOT, cutoff, fill, keep, problems
 
+pytestmark = pytest.mark.sql
+
 SCOPES = (("", ""), ("acme", ""), ("acme", "north"), ("acme", "south"), ("other", ""), ("other", "p"))
 
 

@@ -84,12 +84,6 @@ class Histories(RuleBasedStateMachine):
     def refresh(self, notes: int, commit: bool) -> None:
         self.feed.refresh(notes, commit=commit)
 
-    @rule(only=st.sampled_from(["measurement_1h", "measurement_1d", None]), until=times)
-    def refresh_aggregate(self, only: str | None, until: datetime) -> None:
-        """Community: broken off after the hours, or before."""
-        if not self.feed.tables:
-            self.feed.roll_up(until, only=only)
-
     @rule(commit=committed, share=st.sampled_from([0.001, 0.5]))
     def compress(self, commit: bool, share: float) -> None:
         """Community: every chunk is older than the policy says; late rows are merged where they are more than a share."""
@@ -110,14 +104,11 @@ class Histories(RuleBasedStateMachine):
         before += timedelta(minutes=part)
         if before <= self.mark:
             return
-        if self.feed.tables:
-            (threshold,) = self.feed.rows("SELECT greatest(threshold, '2000-01-01') FROM rollup_state")[0]
-            if before > threshold:
-                return
-            while self.feed.refresh()["notes"]:
-                pass
-        else:
-            self.feed.roll_up(before + HOUR)
+        (threshold,) = self.feed.rows("SELECT greatest(threshold, '2000-01-01') FROM rollup_state")[0]
+        if before > threshold:
+            return
+        while self.feed.refresh()["notes"]:
+            pass
         shown = self.feed.shown("measurement_1h")
         self.kept |= {key: row for key, row in shown.items() if self.mark <= key[0] < before}
         self.mark = before
@@ -133,8 +124,6 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def only_noted_buckets_differ(self) -> None:
-        if not self.feed.tables:
-            return  # TimescaleDB's notes are its own
         noted = self.feed.noted()
         expected, shown = self.expected(), self.feed.shown("measurement_1h")
         assert {key for key in expected | shown if expected.get(key) != shown.get(key)} <= noted
@@ -156,4 +145,4 @@ def test_any_history_ends_in_exact_rollups(feed: RollupFeed, settings: Settings)
     Histories.feed, Histories.settings, Histories.compressed = feed, settings, 0
     allowed: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
     run_state_machine_as_test(Histories, settings=hypothesis_settings(max_examples=25, stateful_step_count=12, **allowed))
-    assert feed.tables or Histories.compressed >= 5
+    assert not feed.community or Histories.compressed >= 5

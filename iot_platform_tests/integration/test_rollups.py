@@ -54,7 +54,7 @@ def numbers(series: list[int], count: int, span: timedelta, seed: int = 1) -> li
     return rows
 
 
-@pytest.mark.apache_only("two sessions at once")
+@pytest.mark.several_sessions("two sessions at once")
 def test_refreshing_waits_for_other_maintenance(settings: Settings) -> None:
     waits = (
         "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory'"
@@ -77,16 +77,14 @@ def test_late_rows_change_their_buckets_and_nothing_else(feed: RollupFeed) -> No
     feed.roll_up(START + 8 * DAY + 5 * HOUR)
     assert_equal(feed)
     versions = "SELECT bucket, series_id, xmin::text FROM {} ORDER BY 1, 2"
-    if feed.tables:
-        before = [set(feed.rows(versions.format(table))) for table in ("measurement_1h_stored", "measurement_1d_stored")]
+    before = [set(feed.rows(versions.format(table))) for table in ("measurement_1h_stored", "measurement_1d_stored")]
     late = START + 3 * DAY + 90 * timedelta(minutes=1, microseconds=1)
     feed.insert([(late, series[2], 1e6, None)])
     feed.roll_up(START + 8 * DAY + 5 * HOUR)
     assert_equal(feed)
-    if feed.tables:
-        after = [set(feed.rows(versions.format(table))) for table in ("measurement_1h_stored", "measurement_1d_stored")]
-        changed = [{row[:2] for row in new - old} for old, new in zip(before, after, strict=True)]
-        assert changed == [{(START + 3 * DAY + HOUR, series[2])}, {(START + 3 * DAY, series[2])}]
+    after = [set(feed.rows(versions.format(table))) for table in ("measurement_1h_stored", "measurement_1d_stored")]
+    changed = [{row[:2] for row in new - old} for old, new in zip(before, after, strict=True)]
+    assert changed == [{(START + 3 * DAY + HOUR, series[2])}, {(START + 3 * DAY, series[2])}]
 
 
 def test_extremes_texts_and_emptied_buckets(feed: RollupFeed) -> None:
@@ -129,7 +127,6 @@ def test_named_views_say_the_same(feed: RollupFeed) -> None:
     feed.connection.rollback()
 
 
-@pytest.mark.apache_only("how tables are filled; how aggregates are refreshed: test_community_rollups")
 def test_history_before_the_first_run_is_taken_in_steps(feed: RollupFeed) -> None:
     """A database of an earlier release: months, with a hole of weeks in them; rolled back after every batch, at another size each time."""
     series = feed.series(5)
@@ -146,7 +143,7 @@ def test_history_before_the_first_run_is_taken_in_steps(feed: RollupFeed) -> Non
     assert feed.rows("SELECT threshold, threshold_1d FROM rollup_state") == [(until, until)]
 
 
-@pytest.mark.apache_only("two sessions at once; on Community there is no boundary, TimescaleDB notes every change itself")
+@pytest.mark.several_sessions("two sessions at once")
 def test_the_boundary_waits_for_a_drain_in_flight(feed: RollupFeed, settings: Settings) -> None:
     (one,) = feed.series(1)
     feed.roll_up(START)
@@ -167,7 +164,7 @@ def test_the_boundary_waits_for_a_drain_in_flight(feed: RollupFeed, settings: Se
     assert_equal(feed)
 
 
-@pytest.mark.apache_only("two sessions at once; on Community there is no boundary, TimescaleDB notes every change itself")
+@pytest.mark.several_sessions("two sessions at once")
 def test_a_drain_that_waited_for_the_boundary_notes(feed: RollupFeed, settings: Settings) -> None:
     (one,) = feed.series(1)
     feed.roll_up(START)
@@ -212,17 +209,16 @@ def test_nothing_older_than_retention_is_computed_again(feed: RollupFeed, settin
     feed.insert([(START + timedelta(minutes=1), one, 99.0, None), (START + DAY + 6 * HOUR + timedelta(minutes=45), one, 99.0, None)])
     feed.insert([(START + DAY + 8 * HOUR + timedelta(minutes=1), two, 99.0, None)])
     result = roll_up(settings, until=START + 4 * DAY)
-    assert (result.notes, result.discarded, result.complete) == ((3, 2, True) if feed.tables else (0, 0, True))
+    assert (result.notes, result.discarded, result.complete) == (3, 2, True)
     late = START + DAY + 8 * HOUR, two
     assert {key for key, row in feed.shown("measurement_1h").items() if kept[0][key] != row} == {late}
     assert feed.shown("measurement_1d") == days(feed.shown("measurement_1h"))
     steps = list(Rebuild(settings, START, START + 4 * DAY).steps())
     assert sum(step.changed for step in steps) == 0
-    assert max(step.kept_series for step in steps) == (2 if feed.tables else 1)
+    assert max(step.kept_series for step in steps) == 2
     assert {key for key, row in feed.shown("measurement_1h").items() if kept[0][key] != row} == {late}
 
 
-@pytest.mark.apache_only("an aggregate's days cannot lose hours: retention refreshes and removes whole windows")
 def test_a_day_that_lost_hours_is_not_computed_again(feed: RollupFeed) -> None:
     (one,) = feed.series(1)
     feed.insert([(START + n * HOUR, one, 1.0, None) for n in range(48)])
@@ -241,35 +237,27 @@ def test_rebuild_repairs_what_somebody_changed(feed: RollupFeed, settings: Setti
     series, others = feed.series(3), feed.series(2, tenant="other")
     feed.insert(numbers(series + others, 500, 4 * DAY))
     feed.roll_up(START + 3 * DAY + HOUR)
-    by_hour, by_day = feed.stored("measurement_1h"), feed.stored("measurement_1d")
-    feed.rows(f"UPDATE {by_hour} SET value_sum = 1, value_count = 7 WHERE bucket < %s", START + 2 * DAY)
-    feed.rows(f"INSERT INTO {by_day} (bucket, series_id, value_count, numbers) VALUES (%s, %s, 1, 0)", START - DAY, series[0])
-    feed.rows(f"DELETE FROM {by_day} WHERE bucket = %s", START + DAY)
+    feed.rows("UPDATE measurement_1h_stored SET value_sum = 1, value_count = 7 WHERE bucket < %s", START + 2 * DAY)
+    feed.rows("INSERT INTO measurement_1d_stored (bucket, series_id, value_count, numbers) VALUES (%s, %s, 1, 0)", START - DAY, series[0])
+    feed.rows("DELETE FROM measurement_1d_stored WHERE bucket = %s", START + DAY)
     broken = feed.shown("measurement_1h")
     dry = sum(step.changed for step in Rebuild(settings, START - DAY, START + 9 * DAY, dry_run=True).steps())
     assert feed.shown("measurement_1h") == broken != (right := hours(feed.measurements()))
     list(Rebuild(settings, START - DAY, START + 9 * DAY, tenant="other").steps())
     mine = {key: row for key, row in feed.shown("measurement_1h").items() if key[1] in others}
     assert mine == {key: row for key, row in right.items() if key[1] in others}
-    assert (feed.shown("measurement_1h") != right) == feed.tables  # an aggregate is rebuilt for all tenants
+    assert feed.shown("measurement_1h") != right
     steps = list(Rebuild(settings, START - DAY, START + 9 * DAY).steps())
     assert steps[-1].part == 1.0
-    assert not feed.tables or 0 < sum(step.changed for step in steps) < dry
+    assert 0 < sum(step.changed for step in steps) < dry
     assert_equal(feed)
     with pytest.raises(LookupError, match="nobody"):
         list(Rebuild(settings, START, START + DAY, tenant="nobody").steps())
 
 
-def test_a_clock_that_was_ahead_is_put_right(feed: RollupFeed, settings: Settings) -> None:
+def test_a_clock_that_was_ahead_is_put_right(feed: RollupFeed) -> None:
     (one,) = feed.series(1)
     now = datetime.now(UTC)
-    if not feed.tables:
-        feed.insert([(now, one, 1.0, None)])
-        assert roll_up(settings, until=datetime(now.year + 1, 1, 1, tzinfo=UTC)).complete
-        feed.insert([(now + timedelta(microseconds=1), one, 5.0, None)])
-        assert roll_up(settings).complete
-        assert_equal(feed)
-        return
     ahead = "UPDATE rollup_state SET threshold = %(far)s, threshold_1d = %(far)s, notes_below = %(far)s"
     with feed.connection.cursor() as cursor:
         cursor.execute(ahead, {"far": datetime(now.year + 1, 1, 1, tzinfo=UTC)})
@@ -284,7 +272,7 @@ def test_a_clock_that_was_ahead_is_put_right(feed: RollupFeed, settings: Setting
 def test_drained_messages_with_late_ones_among_them(settings: Settings, feed: RollupFeed) -> None:
     """Through Kafka and the writer: 10 % are late, by up to 60 days; rolled up in between, and again after the last drain."""
     rng, source = random.Random(5), Feed(settings)
-    count, late_days = (400, 60) if feed.tables else (150, 10)  # a chunk a day, which PGlite is slow to make
+    count, late_days = (150, 10) if feed.community else (400, 60)  # a chunk a day, which PGlite is slow to make
     now_ms = int(time.time() * 1000)
     total = 0
     for part in range(3):
@@ -298,8 +286,8 @@ def test_drained_messages_with_late_ones_among_them(settings: Settings, feed: Ro
         total += result.notes
         assert (result.complete, result.notes_left, result.discarded) == (True, 0, 0)
         assert_equal(feed)
-        assert part == 0 or result.notes > 40 or not feed.tables
-    assert not feed.tables or feed.rows("SELECT count(*) FROM measurement WHERE time < (SELECT threshold FROM rollup_state)")[0][0] > 1000
+        assert part == 0 or result.notes > 40 or feed.community
+    assert feed.community or feed.rows("SELECT count(*) FROM measurement WHERE time < (SELECT threshold FROM rollup_state)")[0][0] > 1000
     source.send(f'{{"ts":{now_ms},"t":1.5}}'.encode(), topic=f"{TOPIC}/device-0")
     source.flush()
     drain(settings)
@@ -317,10 +305,7 @@ def test_the_check_finds_what_somebody_changed(feed: RollupFeed, settings: Setti
     assert passed.metadata["hours_compared"].value >= 24
     feed.insert([(now - 20 * HOUR + timedelta(seconds=1), one, 0.0, None)])
     assert evaluate_rollups(settings).passed  # noted: not wrong, only not yet computed
-    if feed.tables:
-        feed.rows("TRUNCATE rollup_change")
-    else:  # only by hand can it differ: the check refreshes first
-        feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET value_count = 5 WHERE bucket < %s", now - 19 * HOUR)
+    feed.rows("TRUNCATE rollup_change")
     failed = evaluate_rollups(settings)
     assert not failed.passed
     assert failed.metadata["differences"].value >= 1
@@ -336,24 +321,20 @@ def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.
     monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
     runner = CliRunner()
     done = runner.invoke(app, ["rollup", "run", "--json"])
-    assert (done.exit_code, json.loads(done.stdout)["rows"]) == (0, 50 if feed.tables else 0)
-    assert ("notes waiting    0" if feed.tables else "kept as          continuous aggregates") in runner.invoke(
-        app, ["rollup", "status"]
-    ).stdout
+    assert (done.exit_code, json.loads(done.stdout)["rows"]) == (0, 50)
+    assert "notes waiting    0" in runner.invoke(app, ["rollup", "status"]).stdout
     right = feed.shown("measurement_1h")
-    feed.rows(f"UPDATE {feed.stored('measurement_1h')} SET value_max = 5 WHERE bucket < %s", START + 3 * HOUR)
+    feed.rows("UPDATE measurement_1h_stored SET value_max = 5 WHERE bucket < %s", START + 3 * HOUR)
     assert feed.shown("measurement_1h") != right
     span = ["rollup", "rebuild", "--from", "2026-01-05", "--to", "2026-01-06"]
-    if feed.tables:
-        assert "3 buckets would change" in runner.invoke(app, [*span, "--dry-run"]).stdout
-        assert "3 buckets changed" in runner.invoke(app, [*span[:3], "0001-01-01", "--to", "9999-12-31T23:59:59"]).stdout
+    assert "3 buckets would change" in runner.invoke(app, [*span, "--dry-run"]).stdout
+    assert "3 buckets changed" in runner.invoke(app, [*span[:3], "0001-01-01", "--to", "9999-12-31T23:59:59"]).stdout
     assert runner.invoke(app, [*span[:3], "0001-01-01T00:00+14:00"]).exit_code == 2
-    assert "0 buckets changed" in runner.invoke(app, span).stdout  # what a refresh changes, an aggregate does not tell
+    assert "0 buckets changed" in runner.invoke(app, span).stdout
     assert feed.shown("measurement_1h") == right
     assert isinstance(runner.invoke(app, [*span, "--tenant", "nobody"]).exception, CliError)
 
 
-@pytest.mark.apache_only("how tables are filled; how aggregates are refreshed: test_community_rollups")
 def test_late_rows_in_the_middle_of_a_fill(feed: RollupFeed) -> None:
     """Between any two batches of a fill a late row comes for every series, done or not, and is refreshed before the fill goes on."""
     series = feed.series(3)

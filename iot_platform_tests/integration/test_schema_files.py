@@ -12,6 +12,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.settings import Settings
 
+pytestmark = pytest.mark.sql
+
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "schema.py"))
 
 

@@ -17,6 +17,8 @@ from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import open_login
 from iot_platform_tests.support.servers.stack import Servers
 
+pytestmark = pytest.mark.sql
+
 ODD = "a'b\"; DROP ROLE iot_tenant; -- 租户 " + "x" * 100
 
 
@@ -80,10 +82,11 @@ def test_a_password_that_cannot_be_written_changes_nothing(settings: Settings, t
 def test_a_login_that_could_do_more_is_refused(settings: Settings, servers: Servers) -> None:
     owner = connect(settings, "admin")
     superuser = psycopg2.connect(servers.superuser_url(parse_dsn(settings.admin_url)["dbname"]))
-    superuser.cursor().execute("GRANT EXECUTE ON FUNCTION _timescaledb_functions.drop_chunk(regclass) TO PUBLIC")
-    superuser.commit()
-    with pytest.raises(TenantAccessError, match=r"drop chunks .*harden_database\.sql"):
-        grant(owner, "acme")
+    for function in ("_timescaledb_functions.drop_chunk(regclass)", "public.delete_job(integer)", "pg_catalog.pg_advisory_lock(bigint)"):
+        superuser.cursor().execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
+        superuser.commit()
+        with pytest.raises(TenantAccessError, match=rf"execute .*{function.split('.')[1].split('(')[0]}.*harden_database\.sql"):
+            grant(owner, "acme")
     superuser.cursor().execute((SQL / "superuser/harden_database.sql").read_text("utf-8"))
     superuser.commit()
     superuser.close()

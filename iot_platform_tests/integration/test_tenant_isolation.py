@@ -3,12 +3,16 @@
 import itertools
 from typing import Any
 
+import pytest
+
 from iot_platform.database import connect
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import OTHER, OWN, SECRET, TwoTenants, ask
 from iot_platform_tests.support.oracles.query_plans import nodes
 
 TOPIC, NO_TOPIC = f"mtic/msg/client/realtime/{OTHER}/secret-project", "mtic/msg/client/realtime/tenant-nobody/secret-project"
+
+pytestmark = pytest.mark.sql
 
 VIEWS = {
     "message": "message_named",

@@ -140,7 +140,7 @@ def test_quarantine_after_the_cut_is_the_new_tenants(aged: Settings, monkeypatch
     assert problems(aged) == []
 
 
-@pytest.mark.apache_only("a drain and a deletion at once: PGlite gives sessions turns, so that they never meet")
+@pytest.mark.several_sessions("a drain and a deletion at once: PGlite gives sessions turns, so that they never meet")
 def test_a_drain_that_knows_its_ids_makes_no_orphans(aged: Settings) -> None:
     """A drain is at work, with the ids of the tenant's series in its memory, while the tenant is deleted; the tenant's devices go on."""
     own = ids(aged, "acme")

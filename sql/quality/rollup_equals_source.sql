@@ -1,12 +1,10 @@
 -- Hours of measurement_1h that differ from their measurements. A sample of the hours that got measurements, noted (late) ones first, and
--- all that differed before. Hours whose change is noted for the next refresh may differ; on Community, where TimescaleDB keeps its notes to
--- itself, a difference counts when it lasts.
+-- all that differed before. Hours whose change is noted for the next refresh may differ.
 WITH rule AS (
-    SELECT s.*, CASE rollup_storage() WHEN 'tables' THEN 0 ELSE s.window_seconds END AS patience
-    FROM quality_setting('rollup_equals_source', '', '', '') s
+    SELECT s.* FROM quality_setting('rollup_equals_source', '', '', '') s
 ), touched AS (
     SELECT m.series_id, date_trunc('hour', m.time) AS bucket, max(m.segment) AS segment FROM quality_measurement m
-    WHERE rollup_storage() <> 'tables' OR m.time < (SELECT t.threshold FROM rollup_state t)  -- later hours are computed from measurement
+    WHERE m.time < (SELECT t.threshold FROM rollup_state t)  -- later hours are computed from measurement
     GROUP BY 1, 2
 ), wanted AS (
     (SELECT t.series_id, t.bucket FROM touched t
@@ -50,7 +48,7 @@ SELECT d.tenant_id, d.project_id, d.device_id, d.metric, true, count(*), t.thres
        t.severity, t.clear_seconds, t.hold_seconds
 FROM differing d
 CROSS JOIN LATERAL quality_setting('rollup_equals_source', d.tenant_id, d.project_id, d.metric) t
-WHERE t.enabled AND d.noticed_at <= %(horizon)s::timestamptz - (SELECT r.patience FROM rule r) * interval '1 second'
+WHERE t.enabled
 GROUP BY d.tenant_id, d.project_id, d.device_id, d.metric, t.threshold, t.severity, t.clear_seconds, t.hold_seconds
 HAVING count(*) > t.threshold
 ON CONFLICT DO NOTHING

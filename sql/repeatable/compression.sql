@@ -8,15 +8,13 @@ LANGUAGE sql STABLE SET jit = off AS $$
            coalesce(pg_total_relation_size(r.oid), 0) + s.packed, s.late,
            CASE WHEN NOT p.enabled OR c.range_end > now() - p.older_than THEN NULL
                 WHEN NOT c.is_compressed THEN 'compress'
-                WHEN i.status & 8 <> 0 AND s.late > p.late_share * s.packed THEN 'recompress' END
+                WHEN s.late > p.late_share * s.packed THEN 'recompress' END
     FROM compression_policy p
     JOIN timescaledb_information.chunks c ON c.hypertable_schema = 'public' AND c.hypertable_name = p.table_name
-    JOIN _timescaledb_catalog.chunk i ON i.schema_name = c.chunk_schema AND i.table_name = c.chunk_name
     JOIN pg_class r ON r.oid = to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))
-    LEFT JOIN _timescaledb_catalog.chunk z ON z.id = i.compressed_chunk_id
+    LEFT JOIN _timescaledb_catalog.compression_settings z ON z.relid = r.oid
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0)
-            ELSE 0 END AS packed,
+        SELECT CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(z.compress_relid), 0) ELSE 0 END AS packed,
                CASE WHEN c.is_compressed THEN coalesce(pg_relation_size(r.oid), 0) + coalesce(pg_relation_size(nullif(r.reltoastrelid, 0)),
                    0) ELSE 0 END AS late
     ) s
@@ -105,7 +103,7 @@ BEGIN
     INSERT INTO compressed_chunk AS r (table_name, chunk_name, range_start, range_end, action, rows, bytes_before, bytes_after, seconds)
     SELECT c.table_name, c.chunk_name, c.range_start, c.range_end, before.due, (
                SELECT z.numrows_pre_compression FROM _timescaledb_catalog.compression_chunk_size z
-               JOIN _timescaledb_catalog.chunk i ON i.id = z.chunk_id WHERE format('%I.%I', i.schema_name, i.table_name) = chunk),
+               WHERE z.chunk_id = _timescaledb_functions.chunk_id_from_relid(chunk::regclass)),
            before.bytes, c.bytes, extract(epoch FROM clock_timestamp() - started)
     FROM compression_chunks() c WHERE c.chunk_name = chunk
     RETURNING r.*;
@@ -119,23 +117,20 @@ REVOKE EXECUTE ON FUNCTION compression_apply(text) FROM PUBLIC;
 CREATE OR REPLACE FUNCTION disk_chunks() RETURNS TABLE (
     table_name text, range_start timestamptz, range_end timestamptz, bytes bigint, plain_bytes bigint, compressed boolean)
 LANGUAGE sql STABLE SET jit = off AS $$
-    SELECT coalesce(a.view_name, regexp_replace(c.hypertable_name, '_stored$', ''))::text, c.range_start, c.range_end, s.bytes,
-           coalesce(k.bytes_before, s.bytes), c.is_compressed
+    SELECT regexp_replace(c.hypertable_name, '_stored$', '')::text, c.range_start, c.range_end, s.bytes,
+           coalesce(b.bytes_before, s.bytes), c.is_compressed
     FROM timescaledb_information.chunks c
-    JOIN _timescaledb_catalog.chunk i ON i.schema_name = c.chunk_schema AND i.table_name = c.chunk_name
-    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.materialization_hypertable_schema = c.hypertable_schema
-        AND a.materialization_hypertable_name = c.hypertable_name
-    LEFT JOIN _timescaledb_catalog.chunk z ON z.id = i.compressed_chunk_id
+    CROSS JOIN LATERAL (SELECT to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name)) AS chunk) k
+    LEFT JOIN _timescaledb_catalog.compression_settings z ON z.relid = k.chunk
     CROSS JOIN LATERAL (
-        SELECT coalesce(pg_total_relation_size(to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))), 0)
-             + CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(to_regclass(format('%I.%I', z.schema_name, z.table_name))), 0)
-                 ELSE 0 END AS bytes
+        SELECT coalesce(pg_total_relation_size(k.chunk), 0)
+             + CASE WHEN c.is_compressed THEN coalesce(pg_total_relation_size(z.compress_relid), 0) ELSE 0 END AS bytes
     ) s
     LEFT JOIN LATERAL (  -- the first compression: before later ones the chunk was small already
-        SELECT k.bytes_before FROM compressed_chunk k WHERE k.chunk_name = format('%I.%I', c.chunk_schema, c.chunk_name) AND c.is_compressed
-        ORDER BY k.compressed_at LIMIT 1
-    ) k ON true
-    WHERE c.hypertable_schema = 'public' OR a.view_name IS NOT NULL
+        SELECT b.bytes_before FROM compressed_chunk b WHERE b.chunk_name = format('%I.%I', c.chunk_schema, c.chunk_name) AND c.is_compressed
+        ORDER BY b.compressed_at LIMIT 1
+    ) b ON true
+    WHERE c.hypertable_schema = 'public'
 $$;
 COMMENT ON FUNCTION disk_chunks() IS
     'One row for each chunk of each hypertable (rollups under the name of their view): its bytes with indexes and TOAST, and what they '

@@ -2,7 +2,7 @@ CREATE OR REPLACE FUNCTION timescale_edition() RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT CASE current_setting('timescaledb.license') WHEN 'timescale' THEN 'community' ELSE 'apache' END
 $$;
-COMMENT ON FUNCTION timescale_edition() IS 'community (compression, continuous aggregates, policies) or apache (none of these).';
+COMMENT ON FUNCTION timescale_edition() IS 'community (which has compression) or apache.';
 
 CREATE OR REPLACE FUNCTION record_place(log_generation integer, kafka_offset bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

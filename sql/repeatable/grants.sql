@@ -51,7 +51,7 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
-        GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
+        GRANT SELECT ON measurement_named, measurement_by_series, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
         -- Sparkplug B: births that ended long ago go when their edge node is born again.
         GRANT SELECT, INSERT, UPDATE, DELETE ON sparkplug_birth, sparkplug_node TO iot_writer;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_writer;
@@ -86,7 +86,7 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_reader') THEN
         GRANT USAGE ON SCHEMA public TO iot_reader;
-        GRANT SELECT ON measurement_named, message_named, quarantine_named, latest_named TO iot_reader;
+        GRANT SELECT ON measurement_named, measurement_by_series, message_named, quarantine_named, latest_named TO iot_reader;
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,

@@ -66,10 +66,7 @@ LANGUAGE sql STABLE AS $$
     SELECT s.chunk, c.range_start, c.range_end, s.total_bytes, c.is_compressed
     FROM retention_tables() t
     JOIN pg_class k ON k.oid = t.relation
-    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_name = k.relname
-        AND a.view_schema = k.relnamespace::regnamespace::text
-    JOIN timescaledb_information.chunks c ON c.hypertable_name = coalesce(a.materialization_hypertable_name, k.relname)
-        AND c.hypertable_schema = coalesce(a.materialization_hypertable_schema, k.relnamespace::regnamespace::text)
+    JOIN timescaledb_information.chunks c ON c.hypertable_name = k.relname AND c.hypertable_schema = k.relnamespace::regnamespace::text
     CROSS JOIN LATERAL (
         SELECT k.chunk, pg_total_relation_size(k.chunk) AS total_bytes  -- null: somebody dropped it this moment
         FROM (SELECT to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name)) AS chunk) k
@@ -156,7 +153,7 @@ LANGUAGE sql STABLE AS $$
     )
     SELECT k.name || ' is not complete: it is stored before ' || CASE WHEN isfinite(k.stored_before)
         THEN to_char(k.stored_before AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"') ELSE 'no hour yet' END
-    FROM kept k WHERE to_regclass('measurement_1h_stored') IS NOT NULL AND k.stored_before < span_to
+    FROM kept k WHERE k.stored_before < span_to
     UNION ALL
     SELECT k.name || ' is not complete: ' || n.notes || ' notes of changed hours wait, the first of '
         || to_char(n.first AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')
@@ -225,7 +222,7 @@ BEGIN
         ) s ON true
         JOIN LATERAL retention_chunks(t.table_name) c ON c.range_start < s.cutoff
         WHERE (s.tenant_id = '' AND c.range_end <= s.cutoff)
-           OR (t.table_name <> 'ledger' AND NOT c.compressed AND retention_deletable(t.table_name)
+           OR (t.table_name <> 'ledger' AND NOT c.compressed
                AND (s.tenant_id = '' OR c.range_end > retention_cutoff(t.table_name, '', '', at)))
         ORDER BY t.place, s.tenant_id, s.project_id, c.range_start
     LOOP
@@ -297,13 +294,6 @@ $$;
 COMMENT ON FUNCTION retention_plan(timestamptz, boolean) IS
     'One row is one chunk that would be dropped whole (chunk names it), or the old rows of one policy in one chunk that stays; refused: '
     'why not. Without counted, only where to look, and the measurements that the books do not account for.';
-
-CREATE OR REPLACE FUNCTION retention_deletable(table_name text) RETURNS boolean
-LANGUAGE sql STABLE AS $$
-    SELECT k.relkind <> 'v' FROM retention_tables() t JOIN pg_class k ON k.oid = t.relation
-        WHERE t.table_name = retention_deletable.table_name
-$$;
-COMMENT ON FUNCTION retention_deletable(text) IS 'Whether single rows can be deleted: not from a continuous aggregate.';
 
 CREATE OR REPLACE FUNCTION retention_filter(owner text, tenant text, project text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$

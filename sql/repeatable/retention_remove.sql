@@ -194,7 +194,7 @@ BEGIN
     cutoff := CASE name WHEN 'accounting_1h' THEN date_trunc('hour', retention_mark_of('ledger', '', ''), 'UTC')
         ELSE retention_cutoff(name, tenant, project, at) END;
     SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
-    IF name = 'ledger' OR NOT retention_deletable(name) THEN
+    IF name = 'ledger' THEN
         RAISE EXCEPTION '% is only removed by whole chunks', name;
     ELSIF tenant <> '' AND NOT EXISTS (SELECT FROM retention_policy p WHERE p.table_name = name AND p.tenant_id = tenant
         AND p.project_id = project) THEN

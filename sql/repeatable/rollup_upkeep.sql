@@ -1,37 +1,28 @@
--- How the stored part of the rollups is kept equal to measurement (tables only; TimescaleDB keeps its continuous aggregates itself).
+-- How the stored part of the rollups is kept equal to measurement.
 -- Every function does one bounded batch in the caller's transaction and holds the lock 'maintenance' until that ends; killed anywhere, the
 -- next call goes on. The reasoning about who may run beside whom is in docs/rollups.md. Days last 24 hours whatever the session's time
 -- zone.
 
-DO $$
-BEGIN
-    IF rollup_storage() = 'tables' THEN
-        EXECUTE $sql$
-            CREATE OR REPLACE FUNCTION rollup_days(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
-                bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision,
-                value_sum double precision,
-                value_avg double precision, value_first double precision, value_last double precision)
-            LANGUAGE sql STABLE BEGIN ATOMIC
-                SELECT d.bucket, d.value_count, d.numbers, d.value_min, d.value_max, d.value_sum,
-                       CASE WHEN abs(d.value_sum) < d.numbers * '5e-324'::double precision THEN 0
-                           ELSE d.value_sum / d.numbers END, d.value_first, d.value_last
-                FROM (
-                    SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.value_count)::bigint AS value_count,
-                        sum(h.numbers)::bigint AS numbers,
-                           min(h.value_min) AS value_min, max(h.value_max) AS value_max,
-                           CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0
-                               THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
-                           first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
-                           last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last
-                    FROM measurement_1h_stored h
-                    WHERE h.series_id = rollup_days.series AND h.bucket >= rollup_days.since AND h.bucket < rollup_days.until GROUP BY 1
-                ) d;
-            END $sql$;
-        COMMENT ON FUNCTION rollup_days(integer, timestamptz, timestamptz) IS
-            'The days of one series from its stored hours in [since, until).';
-    END IF;
-END
-$$;
+CREATE OR REPLACE FUNCTION rollup_days(series integer, since timestamptz, until timestamptz) RETURNS TABLE (
+    bucket timestamptz, value_count bigint, numbers bigint, value_min double precision, value_max double precision,
+    value_sum double precision, value_avg double precision,
+    value_first double precision, value_last double precision)
+LANGUAGE sql STABLE BEGIN ATOMIC
+    SELECT d.bucket, d.value_count, d.numbers, d.value_min, d.value_max, d.value_sum,
+           CASE WHEN abs(d.value_sum) < d.numbers * '5e-324'::double precision THEN 0
+               ELSE d.value_sum / d.numbers END, d.value_first, d.value_last
+    FROM (
+        SELECT time_bucket('1 day', h.bucket) AS bucket, sum(h.value_count)::bigint AS value_count, sum(h.numbers)::bigint AS numbers,
+               min(h.value_min) AS value_min, max(h.value_max) AS value_max,
+               CASE WHEN count(*) FILTER (WHERE h.numbers > 0 AND h.value_sum IS NULL) = 0
+                   THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
+               first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
+               last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last
+        FROM measurement_1h_stored h
+        WHERE h.series_id = rollup_days.series AND h.bucket >= rollup_days.since AND h.bucket < rollup_days.until GROUP BY 1
+    ) d;
+END;
+COMMENT ON FUNCTION rollup_days(integer, timestamptz, timestamptz) IS 'The days of one series from its stored hours in [since, until).';
 
 CREATE OR REPLACE FUNCTION rollup_compute(
     unit text, series integer[], since timestamptz[], until timestamptz[], low timestamptz, high timestamptz, OUT rows bigint,
@@ -266,9 +257,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
     SELECT * INTO STRICT state FROM rollup_state;
     wanted := date_trunc('hour', least(wanted, now()), 'UTC');
-    IF rollup_storage() <> 'tables' THEN
-        RETURN jsonb_build_object('step', 'done', 'series', 0, 'rows', 0, 'changed', 0);
-    ELSIF state.notes_below > now() + interval '1 hour' THEN
+    IF state.notes_below > now() + interval '1 hour' THEN
         -- The clock was ahead. Computing more of the rollups on the spot is always right, and what is noted needlessly does no harm.
         UPDATE rollup_state SET threshold = least(threshold, wanted), threshold_1d = least(threshold_1d, date_trunc('day', wanted, 'UTC')),
             notes_below = wanted, fill_end = NULL, fill_1d_end = NULL, fill_series = 0, fill_1d_series = 0;
@@ -294,9 +283,6 @@ COMMENT ON FUNCTION rollup_advance(integer, timestamptz) IS
 CREATE OR REPLACE FUNCTION rollup_lower(since timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$
 BEGIN
-    IF rollup_storage() <> 'tables' THEN
-        RETURN false;
-    END IF;
     PERFORM pg_advisory_xact_lock(lock_key('maintenance'));
     -- Where retention has removed the source of any hour, the stored one is all that is left of it.
     IF EXISTS (SELECT FROM retention_mark m WHERE m.table_name IN ('measurement', 'measurement_1h') AND m.removed_before > since)

@@ -1,5 +1,5 @@
--- Hours and days of measurements. On Apache, stored rows below a threshold and rows computed on the spot at and above it; on Community the
--- continuous aggregates of migration 0008. How the stored part is kept exact: docs/rollups.md. Columns may be added at the end only.
+-- Hours and days of measurements: stored rows below a threshold, and rows computed on the spot at and above it. How the stored part is kept
+-- exact: docs/rollups.md. Columns may be added at the end only.
 -- All buckets are UTC. float8 sums and quotients raise on overflow and underflow, which a few extreme values must never bring about:
 -- there is no sum, and no average, where a value is beyond ±1e290.
 
@@ -31,13 +31,6 @@ END;
 COMMENT ON FUNCTION rollup_hours(integer, timestamptz, timestamptz) IS
     'The hours of one series from its measurements in [since, until): what measurement_1h must say of them if both are whole hours.';
 
-CREATE OR REPLACE FUNCTION rollup_storage() RETURNS text
-LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN to_regclass('public.measurement_1h_stored') IS NULL THEN 'continuous aggregates' ELSE 'tables' END
-$$;
-COMMENT ON FUNCTION rollup_storage() IS
-    'How this database keeps its rollups: tables (set up on the Apache edition) or continuous aggregates (set up on Community).';
-
 -- The views spell out what rollup_hours computes: a function in a view reads with the rights of who asks, who may read only the view.
 DO $do$
 DECLARE
@@ -59,18 +52,7 @@ DECLARE
     named text := $sql$ r.bucket, s.tenant_id, s.project_id, s.device_id, s.metric, r.value_count, r.numbers, r.value_min, r.value_max,
     r.value_sum, r.value_avg, r.value_first, r.value_last,
         s.series_id, s.unit $sql$;
-    name text;
 BEGIN
-    IF rollup_storage() = 'continuous aggregates' THEN
-        FOREACH name IN ARRAY ARRAY['measurement_1h', 'measurement_1d'] LOOP
-            -- By series, as below. The second half, which is empty, keeps the planner from making a plain join of it.
-            EXECUTE format($sql$
-                CREATE OR REPLACE VIEW %1$I AS SELECT %2$s FROM series s CROSS JOIN LATERAL (
-                    SELECT %3$s FROM %4$I r WHERE r.series_id = s.series_id UNION ALL SELECT %3$s FROM %4$I r WHERE false
-                ) r $sql$, name || '_named', named, 'r.bucket,' || figures, name);
-        END LOOP;
-        RETURN;
-    END IF;
     EXECUTE format($sql$
         CREATE OR REPLACE VIEW measurement_1h AS
         SELECT r.bucket, r.series_id, %1$s FROM measurement_1h_stored r WHERE r.bucket < (SELECT threshold FROM rollup_state)

@@ -152,14 +152,13 @@ DECLARE
     name text := tenant_deletion_remove.table_name;
     place record;
     leaving tenant_deletion;
-    relation regclass := tenant_deletion_relation(tenant_deletion_remove.table_name);
     filter text;
     edge timestamptz;
 BEGIN
     PERFORM retention_begin();
     SELECT * INTO STRICT leaving FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.names_gone_at IS NOT NULL
         AND d.finished_at IS NULL;
-    SELECT t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
+    SELECT t.relation, t.time_column, t.owner INTO STRICT place FROM retention_tables() t WHERE t.table_name = name;
     filter := CASE place.owner
         WHEN 'source' THEN format('source_id = ANY (ARRAY(SELECT s.source_id FROM tenant_deletion_source s
             WHERE s.deletion_id = %s AND s.source_id BETWEEN %s AND %s))', deletion, first_id, last_id)
@@ -179,17 +178,17 @@ BEGIN
         PERFORM set_config('enable_bitmapscan', 'off', true);
     END IF;
     EXECUTE format('SELECT %1$I FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s ORDER BY 1 OFFSET $3 LIMIT 1', place.time_column,
-        relation, filter)
+        place.relation, filter)
         INTO edge USING span_from, span_to, max_rows;
     done_to := CASE WHEN edge > span_from THEN edge WHEN edge IS NOT NULL THEN edge + interval '1 microsecond' ELSE span_to END;
     IF name IN ('message', 'quarantine') THEN
         SELECT n.rows INTO rows FROM retention_note_records(
             format('DELETE FROM %s t WHERE received_at >= %L AND received_at < %L AND %s
                 RETURNING received_at, kafka_offset, sequence, kafka_partition, connection_id, duplicate_of, log_generation',
-                relation, span_from, done_to, filter),
+                place.relation, span_from, done_to, filter),
             name = 'quarantine', audit_horizon()) n;
     ELSE
-        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', place.time_column, relation, filter)
+        EXECUTE format('DELETE FROM %2$s t WHERE %1$I >= $1 AND %1$I < $2 AND %3$s', place.time_column, place.relation, filter)
             USING span_from, done_to;
         GET DIAGNOSTICS rows = ROW_COUNT;
     END IF;
@@ -200,16 +199,6 @@ $$;
 COMMENT ON FUNCTION tenant_deletion_remove(integer, text, timestamptz, timestamptz, integer, integer, integer) IS
     'Deletes about max_rows rows of a tenant that is past its cut from one table of retention_tables, oldest first: none before done_to '
     'is left in the span, of those series or sources whose ids lie between first_id and last_id (tables that name their tenant: of all).';
-
-CREATE OR REPLACE FUNCTION tenant_deletion_relation(table_name text) RETURNS regclass
-LANGUAGE sql STABLE AS $$
-    SELECT coalesce((
-        SELECT format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name)::regclass
-        FROM timescaledb_information.continuous_aggregates a WHERE a.view_name = table_name AND a.view_schema = 'public'),
-        (SELECT t.relation FROM retention_tables() t WHERE t.table_name = tenant_deletion_relation.table_name))
-$$;
-COMMENT ON FUNCTION tenant_deletion_relation(text) IS
-    'Where the rows of a table really are: of a continuous aggregate, the hypertable behind it.';
 
 CREATE OR REPLACE FUNCTION tenant_deletion_tables(column_name text) RETURNS TABLE (table_name name)
 LANGUAGE sql STABLE AS $$

@@ -1,7 +1,8 @@
 -- In each database of the platform, by a superuser, again after ALTER EXTENSION timescaledb UPDATE: takes from PUBLIC what PostgreSQL and
 -- TimescaleDB give to everybody and only a superuser can take. Without it a tenant's login could drop chunks (TimescaleDB before its pull
--- request 10386 checks no rights there), hold the advisory locks of a drain (it would stand still), or fill the disk with large objects or
--- WAL.
+-- request 10386 checks no rights there), hold the advisory locks of a drain (it would stand still), start background jobs, or fill the disk
+-- with large objects or WAL. Of TimescaleDB's functions everything goes that could change something, whatever a release calls it; gapfill's
+-- three, which are volatile by name only, stay.
 DO $$
 DECLARE
     routine regprocedure;
@@ -15,21 +16,21 @@ BEGIN
     FOR routine IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND (proname ~ '^pg_(try_)?advisory_(xact_)?(un)?lock'
             OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_put', 'lowrite', 'pg_logical_emit_message'))
-        UNION ALL  -- of TimescaleDB's internal functions all that could change something
-        SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname IN ('_timescaledb_functions', '_timescaledb_internal') AND p.provolatile = 'v'
-            AND p.prorettype <> 'trigger'::regtype
-          AND p.proname ~ '^(drop|freeze|unfreeze|attach|remove|create|chunk_index|chunk_constraint|constraint_clone|hypertable_osm'
-              '|lock_osm|recompress|alter|cagg_migrate|policy|repair)'
+        UNION ALL
+        SELECT p.oid FROM pg_proc p
+        JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+        JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+        WHERE e.extname = 'timescaledb' AND p.provolatile = 'v' AND p.prokind IN ('f', 'p') AND p.prorettype <> 'trigger'::regtype
+          AND p.proname NOT IN ('time_bucket_gapfill', 'locf', 'interpolate')
     LOOP
         EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', routine);
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO pg_database_owner', routine);
         IF routine::text ~ '^_timescaledb' THEN
             CONTINUE;
         END IF;
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_writer') THEN
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO iot_writer', routine);
-        END IF;
+        FOR name IN SELECT rolname FROM pg_roles WHERE rolname = 'iot_writer' OR (rolname = 'iot_reader' AND routine::text !~ '^(pg|lo)') LOOP
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', routine, name);
+        END LOOP;
     END LOOP;
 END
 $$;

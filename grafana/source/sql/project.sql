@@ -65,7 +65,7 @@ SELECT v."time", c.device AS metric, v.value
 FROM chosen c
 CROSS JOIN LATERAL (
     SELECT $__timeGroupAlias(m.time, $__interval), avg(m.value) AS value
-    FROM measurement_named m
+    FROM measurement_by_series m
     WHERE m.series_id = c.series_id AND $__timeFilter(m.time) AND m.time >= to_timestamp($__unixEpochTo() - 43200) AND (SELECT length FROM span) <= interval '12 hours'
     GROUP BY 1
     UNION ALL

@@ -22,7 +22,7 @@ Figures = tuple[int, int, float | None, float | None, float | None, float | None
 """count, numbers, min, max, sum, avg, first, last."""
 
 _EMPTY = """
-TRUNCATE measurement, series, project, rollup_change, retention_mark CASCADE;
+TRUNCATE measurement, measurement_1h_stored, measurement_1d_stored, series, project, rollup_change, retention_mark CASCADE;
 UPDATE rollup_state SET threshold = '-infinity', threshold_1d = '-infinity', notes_below = '-infinity', fill_end = NULL, fill_1d_end = NULL,
     note_page = 0, fill_series = 0, fill_1d_series = 0"""
 _SERIES = """
@@ -50,7 +50,7 @@ class RollupFeed:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.tables = self.rows("SELECT rollup_storage()") == [("tables",)]
+        self.community = self.rows("SELECT timescale_edition()") == [("community",)]
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Execute and commit; the rows, if any."""
@@ -63,8 +63,6 @@ class RollupFeed:
     def clear(self) -> None:
         """No series, no measurements, nothing rolled up."""
         self.rows(_EMPTY)
-        if self.tables:
-            self.rows("TRUNCATE measurement_1h_stored, measurement_1d_stored")
 
     def series(self, count: int, tenant: str = "t", project: str = "p") -> list[int]:
         """New series of one project."""
@@ -112,7 +110,7 @@ class RollupFeed:
 
     def compress(self, late_share: float, *, commit: bool = True) -> int:
         """Compress every chunk of measurement that is due, as the asset does; returns how many. On Apache, nothing."""
-        if self.tables:
+        if not self.community:
             return 0
         with self.connection.cursor() as cursor:
             cursor.execute("UPDATE compression_policy SET late_share = %s WHERE table_name = 'measurement'", (late_share,))
@@ -121,37 +119,12 @@ class RollupFeed:
         self._end(commit)
         return count
 
-    def roll_up(self, until: datetime, *, only: str | None = None) -> None:
-        """Until nothing is left, on either edition. `only`: one of the continuous aggregates."""
-        if self.tables:
-            while self.advance(until)["step"] != "done":
-                pass
-            while self.refresh()["notes"]:
-                pass
-            return
-        epoch = datetime(2000, 1, 1, tzinfo=UTC)
-        for aggregate, source, unit in (("measurement_1h", "measurement", HOUR), ("measurement_1d", "measurement_1h", DAY)):
-            mark = (
-                self.rows("SELECT max(removed_before) FROM retention_mark WHERE table_name = %s AND tenant_id = ''", source)[0][0] or epoch
-            )
-            if only not in {None, aggregate}:
-                continue
-            begin, end = mark + (epoch - mark) % unit, until - (until - epoch) % unit
-            self.connection.autocommit = True
-            with self.connection.cursor() as cursor:
-                if begin < end:
-                    cursor.execute("CALL refresh_continuous_aggregate(%s, %s::timestamptz, %s::timestamptz)", (aggregate, begin, end))
-            self.connection.autocommit = False
-
-    def stored(self, name: str) -> str:
-        """The table with the stored rows of a rollup."""
-        if self.tables:
-            return f"{name}_stored"
-        found = (
-            "SELECT materialization_hypertable_schema, materialization_hypertable_name FROM timescaledb_information.continuous_aggregates"
-        )
-        schema, table = self.rows(f"{found} WHERE view_name = %s", name)[0]
-        return f"{schema}.{table}"
+    def roll_up(self, until: datetime) -> None:
+        """Until nothing is left."""
+        while self.advance(until)["step"] != "done":
+            pass
+        while self.refresh()["notes"]:
+            pass
 
     def noted(self) -> set[Bucket]:
         """Hours with a note."""

@@ -1,7 +1,7 @@
 """TimescaleDB's Community edition for tests: PostgreSQL 17 compiled to WebAssembly (PGlite), run by Node behind pglite/server.mjs.
 
-Debian's packages are the Apache edition; this build has compression and continuous aggregates. Everything goes through the platform's own
-code: `connect`, `migrate`, the drain. What differs from a server, found by trying:
+Debian's packages are the Apache edition; this build has compression. Everything goes through the platform's own code: `connect`, `migrate`,
+the drain. Where IOT_TEST_COMMUNITY_URL names a server, that takes its place (named_server.py). What differs from a server, found by trying:
 
 - One PostgreSQL session. Connections take turns from transaction to transaction, each with its own user and SET values. So nothing ever
   runs at the same time as something else: no lock is waited for, a session's advisory lock excludes nobody, temporary tables are shared.
@@ -14,6 +14,7 @@ code: `connect`, `migrate`, the drain. What differs from a server, found by tryi
 
 import itertools
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,9 +36,12 @@ from iot_platform.local.passwords import Passwords
 from iot_platform.local.postgresql_roles import HARDEN, create_database, create_roles
 from iot_platform.settings import Settings
 from iot_platform_tests.support import npm
+from iot_platform_tests.support.servers.named_server import VARIABLE, NamedServer, named_server
 
 FOLDER: Final = Path(__file__).parent / "pglite"
 TEMPLATE: Final = "iot_template"
+ROLES: Final = {"database_url": "iot_writer", "database_admin_url": "iot_migrator", "database_reader_url": "iot_reader"}
+"""Setting → role."""
 _numbers = itertools.count(1)
 
 
@@ -53,8 +57,7 @@ class Pglite:
 
     def urls(self, database: str) -> dict[str, SecretStr]:
         """The settings that make a platform use this database."""
-        roles = {"database_url": "iot_writer", "database_admin_url": "iot_migrator", "database_reader_url": "iot_reader"}
-        return {name: SecretStr(self.url(role, database)) for name, role in roles.items()}
+        return {name: SecretStr(self.url(role, database)) for name, role in ROLES.items()}
 
 
 @contextmanager
@@ -88,28 +91,54 @@ def pglite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pglite]:
 
 @pytest.fixture
 def edition(request: pytest.FixtureRequest) -> str:
-    """Of the database behind `settings`: apache, or what `both_editions` makes of it."""
-    return str(getattr(request, "param", "apache"))
+    """Of the database behind `settings`: apache, or what `both_editions` makes of it; community where the environment names a server."""
+    return "community" if os.environ.get(VARIABLE) else str(getattr(request, "param", "apache"))
 
 
 def each_edition(metafunc: pytest.Metafunc) -> None:
-    """Let a test marked `both_editions` run on either edition, unless it is marked `apache_only("why")`, too."""
-    marker = metafunc.definition.get_closest_marker
-    if "edition" in metafunc.fixturenames and marker("both_editions") and not marker("apache_only"):
+    """Let a test marked `both_editions` run on either edition, unless it is marked `several_sessions("why")`, too; on one only where the
+    environment names the server, or asks for another release."""
+    marker, one = metafunc.definition.get_closest_marker, os.environ.get(VARIABLE) or os.environ.get("IOT_TEST_NEWEST_TIMESCALEDB")
+    if "edition" in metafunc.fixturenames and marker("both_editions") and not marker("several_sessions") and not one:
         metafunc.parametrize("edition", ["apache", "community"], indirect=True)
 
 
+def without_apache(items: list[pytest.Item]) -> None:
+    """Skip tests marked `apache_only("why")` where the environment names a Community server."""
+    for item in items if os.environ.get(VARIABLE) else ():
+        if marker := item.get_closest_marker("apache_only"):
+            item.add_marker(pytest.mark.skip(reason=f"only on the tests' own server: {marker.args[0]}"))
+
+
 @pytest.fixture(scope="session")
-def community_database(pglite: Pglite) -> "CommunityDatabase":
-    """See CommunityDatabase."""
-    return CommunityDatabase(pglite)
+def community_database(request: pytest.FixtureRequest) -> "CommunityDatabase | NamedDatabase":
+    """See CommunityDatabase and NamedDatabase."""
+    if (named := named_server()) is not None:
+        return NamedDatabase(named, request.getfixturevalue("template_database"))
+    return CommunityDatabase(request.getfixturevalue("pglite"))
 
 
 @pytest.fixture
-def community(community_database: "CommunityDatabase") -> Settings:
+def community(community_database: "CommunityDatabase | NamedDatabase") -> Settings:
     """Settings whose database is of the Community edition, as migrations leave it. There is no Kafka behind them; for that: `settings` in
     a test marked `both_editions`."""
     return Settings(**community_database.emptied())  # type: ignore[arg-type]
+
+
+class NamedDatabase:
+    """A copy of the template for each test, on the server that the environment names."""
+
+    def __init__(self, server: NamedServer, template: str) -> None:
+        self._server, self._template = server, template
+        self._name = ""
+
+    def emptied(self) -> dict[str, SecretStr]:
+        """The settings that use a new copy; the one before it is dropped."""
+        if self._name:
+            self._server.drop(self._name)
+        self._name = f"community_{next(_numbers)}"
+        create_database(self._server.url("postgres", "postgres"), self._name, template=self._template)
+        return {setting: SecretStr(self._server.url(role, self._name)) for setting, role in ROLES.items()}
 
 
 class CommunityDatabase:
@@ -134,7 +163,7 @@ class CommunityDatabase:
         copy_of(self._pglite, self._name)
         with closing(self._open()) as connection, connection.cursor() as cursor:
             self._tables = _tables(cursor)
-            self._rows = {table: rows for table in (*self._tables, *_CATALOG) if (rows := _rows(cursor, table))}
+            self._rows = {table: rows for table in self._tables if (rows := _rows(cursor, table))}
 
     def _open(self) -> BoundedConnection:
         connection: BoundedConnection = psycopg2.connect(
@@ -150,18 +179,11 @@ class CommunityDatabase:
         for (role,) in cursor.fetchall():
             cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         plain = [table for table in self._tables if table not in self._rows]
-        cursor.execute(f"TRUNCATE {', '.join([*plain, 'measurement_1h', 'measurement_1d'])} RESTART IDENTITY")
-        for table in (*_CATALOG, *self._rows):
+        cursor.execute(f"TRUNCATE {', '.join(plain)} RESTART IDENTITY")
+        for table in self._rows:
             cursor.execute(f"DELETE FROM {table}")
         for table, rows in self._rows.items():
             cursor.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::{table}, %s)", (rows,))
-
-
-_CATALOG: Final = tuple(
-    f"_timescaledb_catalog.continuous_aggs_{name}"
-    for name in ("invalidation_threshold", "hypertable_invalidation_log", "materialization_invalidation_log", "watermark")
-)
-"""How far the continuous aggregates are materialized; refreshes only ever move it forward."""
 
 
 def _tables(cursor: Cursor) -> list[str]:

@@ -38,6 +38,7 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
 from iot_platform_tests.support.waiting import eventually
+from iot_platform_tests.support.servers.named_server import NamedServer, named_server
 
 TEMPLATE = "iot_template"
 _numbers = itertools.count(1)
@@ -49,7 +50,7 @@ class Servers:
 
     mosquitto: MosquittoServer
     kafka: KafkaServer
-    postgresql: PostgresqlServer
+    postgresql: PostgresqlServer | NamedServer
     supervisor: Supervisor
 
     @property
@@ -217,13 +218,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     cache = Settings().cache_dir
     mqtt_port, kafka_port, postgres_port = free_ports(3)
     supervisor = Supervisor(folder, die_with_parent=True)
-    found = Servers(
-        MosquittoServer(folder, mqtt_port),
-        KafkaServer(folder, cache, kafka_port, Settings()),
-        PostgresqlServer(folder, cache, postgres_port, Passwords.load(folder / "data" / "passwords.json"), durable=False),
-        supervisor,
-    )
-    several: tuple[Server, ...] = (found.mosquitto, found.kafka, found.postgresql)
+    passwords = Passwords.load(folder / "data" / "passwords.json")
+    mosquitto, kafka = MosquittoServer(folder, mqtt_port), KafkaServer(folder, cache, kafka_port, Settings())
+    several: list[Server] = [mosquitto, kafka]
+    postgresql: PostgresqlServer | NamedServer | None = named_server()
+    if postgresql is None:
+        newest = os.environ.get("IOT_TEST_NEWEST_TIMESCALEDB") == "1"
+        postgresql = PostgresqlServer(folder, cache, postgres_port, passwords, durable=False, newest=newest)
+        several.append(postgresql)
+    found = Servers(mosquitto, kafka, postgresql, supervisor)
     install_packages({k: v for server in several for k, v in server.missing_packages().items()}, folder / "install.log", lambda _: None)
     supervisor.ensure_running()
     try:
@@ -259,7 +262,7 @@ def settings(servers: Servers, edition: str, request: pytest.FixtureRequest, tmp
     own = {"kafka_topic": f"messages-{number}", "kafka_dead_letter_topic": f"dead-letter-{number}", "kafka_partitions": 2}
     made = _settings(servers, database, tmp_path / "local", own)
     ensure_topics(made)
-    if edition == "community":
+    if edition == "community" and named_server() is None:
         yield made.model_copy(update=request.getfixturevalue("community_database").emptied())
         return
     create_database(servers.superuser_url(), database, template=request.getfixturevalue("template_database"))
