@@ -37,8 +37,8 @@ from iot_platform.local.server import Server, await_ready, start
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.support.waiting import eventually
 from iot_platform_tests.support.servers.named_server import NamedServer, named_server
+from iot_platform_tests.support.waiting import eventually
 
 TEMPLATE = "iot_template"
 _numbers = itertools.count(1)
