@@ -11,7 +11,10 @@ from iot_platform.settings import Settings
 
 _OLDEST_NOTE: Final = "SELECT (extract(epoch FROM min(bucket)))::float8 FROM (SELECT bucket FROM rollup_change LIMIT 100000) n"
 _STORED: Final = """
-SELECT approximate_row_count('measurement_1h_stored'), approximate_row_count('measurement_1d_stored')"""
+SELECT coalesce(sum(greatest(k.reltuples, 0)) FILTER (WHERE c.hypertable_name = 'measurement_1h_stored'), 0),
+    coalesce(sum(greatest(k.reltuples, 0)) FILTER (WHERE c.hypertable_name = 'measurement_1d_stored'), 0)
+FROM timescaledb_information.chunks c JOIN pg_class k ON k.oid = to_regclass(format('%I.%I', c.chunk_schema, c.chunk_name))
+WHERE c.hypertable_schema = 'public'"""
 _MARKS: Final = """
 SELECT table_name, tenant_id, project_id, removed_before::text FROM retention_mark
 WHERE table_name IN ('measurement', 'measurement_1h', 'measurement_1d') ORDER BY 1, 2, 3 LIMIT 100"""

@@ -308,13 +308,16 @@ def test_conditions_reach_the_index_and_exclude_chunks(two_tenants: TwoTenants) 
         " FROM generate_series(0, 119) n, series s",
     )
     query(two_tenants.settings, "ANALYZE measurement")
-    condition = "device_id = 'pump-1' AND metric = 'flow' AND time >= '2025-03-10' AND time < '2025-03-12'"
+    condition = "device_id = 'pump-1' AND metric = 'flow' AND time >= '2025-03-10 09:00' AND time < '2025-03-12 09:00'"
     answer = two_tenants.ask(
         f"EXPLAIN (FORMAT JSON) SELECT time, value FROM measurement WHERE {condition} ORDER BY time", "SET enable_seqscan = off"
     )
     scans = [node for node in nodes(answer.rows[0][0]) if "_chunk" in node.get("Relation Name", "")]
-    assert len(scans) == 2
+    assert len(scans) == 3
     assert all("measurement_series_id_time_key" in node["Index Name"] for node in scans)
-    assert all("series_id =" in node["Index Cond"] and '"time" >=' in node["Index Cond"] for node in scans)
+    assert all("series_id =" in node["Index Cond"] for node in scans)
+    # What a chunk fulfils as a whole is not asked of it (TimescaleDB 2.28).
+    asked = sorted(tuple(sign in node["Index Cond"] for sign in ('"time" >=', '"time" <')) for node in scans)
+    assert asked in ([(False, False), (False, True), (True, False)], [(True, True)] * 3)
     (series,) = [node for node in nodes(answer.rows[0][0]) if node.get("Relation Name") == "series"]
     assert all(name in series["Index Cond"] for name in ("tenant_id", "device_id", "metric"))

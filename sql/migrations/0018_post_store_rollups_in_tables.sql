@@ -4,6 +4,8 @@
 DO $$
 DECLARE
     until timestamptz := date_trunc('hour', now() - interval '15 minutes', 'UTC');
+    hours_of_all timestamptz;  -- marks of everybody: also those of series of a tenant that is being deleted, which have no name any more
+    days_of_all timestamptz;
     name text;
 BEGIN
     IF to_regclass('public.measurement_1h_stored') IS NOT NULL THEN
@@ -31,6 +33,9 @@ BEGIN
         'One row is one day (UTC) of one series before rollup_state.threshold_1d, from its stored hours; read it through '
         'measurement_1d.';
 
+    SELECT coalesce(max(m.removed_before) FILTER (WHERE m.table_name = 'measurement'), '-infinity'),
+        coalesce(max(m.removed_before) FILTER (WHERE m.table_name = 'measurement_1h'), '-infinity') INTO hours_of_all, days_of_all
+    FROM retention_mark m WHERE m.tenant_id = '' AND m.project_id = '';
     WITH mark AS MATERIALIZED (
         SELECT s.series_id, coalesce(max(m.removed_before), '-infinity') AS hours_kept FROM series s
         LEFT JOIN retention_mark m ON m.table_name = 'measurement' AND m.tenant_id IN ('', s.tenant_id)
@@ -43,13 +48,14 @@ BEGIN
                    THEN sum(m.value ORDER BY m.time) FILTER (WHERE m.value BETWEEN -1e290 AND 1e290) END AS value_sum,
                first(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_first,
                last(m.value, m.time) FILTER (WHERE m.value IS NOT NULL) AS value_last
-        FROM measurement m JOIN mark k USING (series_id) WHERE m.time < until AND time_bucket('1 hour', m.time) >= k.hours_kept
+        FROM measurement m LEFT JOIN mark k USING (series_id)
+        WHERE m.time < until AND time_bucket('1 hour', m.time) >= coalesce(k.hours_kept, hours_of_all)
         GROUP BY 1, 2
     )
     INSERT INTO measurement_1h_stored (bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first,
         value_last)
     SELECT r.bucket, r.series_id, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last
-    FROM measurement_1h r JOIN mark k USING (series_id) WHERE r.bucket < until AND r.bucket < k.hours_kept
+    FROM measurement_1h r LEFT JOIN mark k USING (series_id) WHERE r.bucket < until AND r.bucket < coalesce(k.hours_kept, hours_of_all)
     UNION ALL
     SELECT c.bucket, c.series_id, c.value_count, c.numbers, c.value_min, c.value_max, c.value_sum,
            CASE WHEN abs(c.value_sum) < c.numbers * '5e-324'::float8 THEN 0 ELSE c.value_sum / c.numbers END, c.value_first, c.value_last
@@ -67,14 +73,15 @@ BEGIN
                    THEN sum(h.value_sum ORDER BY h.bucket) END AS value_sum,
                first(h.value_first, h.bucket) FILTER (WHERE h.numbers > 0) AS value_first,
                last(h.value_last, h.bucket) FILTER (WHERE h.numbers > 0) AS value_last
-        FROM measurement_1h_stored h JOIN mark k USING (series_id)
-        WHERE h.bucket < date_trunc('day', until, 'UTC') AND time_bucket('1 day', h.bucket) >= k.days_kept
+        FROM measurement_1h_stored h LEFT JOIN mark k USING (series_id)
+        WHERE h.bucket < date_trunc('day', until, 'UTC') AND time_bucket('1 day', h.bucket) >= coalesce(k.days_kept, days_of_all)
         GROUP BY 1, 2
     )
     INSERT INTO measurement_1d_stored (bucket, series_id, value_count, numbers, value_min, value_max, value_sum, value_avg, value_first,
         value_last)
     SELECT r.bucket, r.series_id, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_avg, r.value_first, r.value_last
-    FROM measurement_1d r JOIN mark k USING (series_id) WHERE r.bucket < date_trunc('day', until, 'UTC') AND r.bucket < k.days_kept
+    FROM measurement_1d r LEFT JOIN mark k USING (series_id)
+    WHERE r.bucket < date_trunc('day', until, 'UTC') AND r.bucket < coalesce(k.days_kept, days_of_all)
     UNION ALL
     SELECT c.bucket, c.series_id, c.value_count, c.numbers, c.value_min, c.value_max, c.value_sum,
            CASE WHEN abs(c.value_sum) < c.numbers * '5e-324'::float8 THEN 0 ELSE c.value_sum / c.numbers END, c.value_first, c.value_last

@@ -10,7 +10,7 @@ import pytest
 from psycopg2 import sql
 
 from iot_platform.local.passwords import ROLES, Passwords
-from iot_platform.local.postgresql_roles import create_roles
+from iot_platform.local.postgresql_roles import close_other_databases, create_roles
 
 VARIABLE = "IOT_TEST_COMMUNITY_URL"
 
@@ -33,6 +33,7 @@ class NamedServer:
     def prepare(self) -> None:
         """The roles, and nothing that an earlier run left."""
         create_roles(self.url("postgres", "postgres"), Passwords(dict.fromkeys(ROLES, self._password)))
+        close_other_databases(self.url("postgres", "postgres"))
         for name in self._left("SELECT datname FROM pg_database WHERE datname ~ '^(test|community)_[0-9]+$|^iot_template$|^first_chain$'"):
             self.drop(name)
 
