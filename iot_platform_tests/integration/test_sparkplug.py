@@ -214,6 +214,7 @@ def test_from_mqtt_to_the_database_with_a_kill_between_birth_and_data(servers: S
     births += [send("DBIRTH", payload(1, metric(1.0, name="flow", alias=2)), node, "pump") for node in nodes]
     publish(servers.mqtt_url, births)
     await_records(servers.kafka_bootstrap_servers, settings.kafka_topic, 20)
+    eventually(lambda: daemon.metric("messages_in_flight") == 0)  # the broker hears of it, too
     daemon.kill()
     drain(settings)
     daemon.start()
