@@ -179,7 +179,8 @@ class Bridge:
         before = sequence = connection.sequence
         stamp_us = self._receive_clock.take(len(messages)) - before - 1  # and the sequence: the receive time
         number, client_id, known = connection.number, self._client_id, self._redelivery
-        pack, candidates, settled, ids, seeds = envelope.pack, known.candidates, known.settled, known.ids, self._seeds
+        candidates, settled, ids, seeds = known.candidates, known.settled, known.ids, self._seeds
+        pack, flags = envelope.pack_fixed, envelope.FLAGS_OF_FIRST_BYTE
         taken: list[Pending] = []
         marks: list[int] = []
         resent, self._held = 0, None
@@ -196,7 +197,7 @@ class Bridge:
                 self._held = None
                 continue
             sequence += 1
-            header = pack(first, packet_id, stamp_us + sequence, number, sequence, client_id)
+            header = pack(envelope.VERSION, flags[first], packet_id, stamp_us + sequence, number, sequence) + client_id
             try:
                 seed = seeds[topic]
             except KeyError:
