@@ -212,7 +212,7 @@ class Bridge:
                     sequence -= 1
                     continue
                 if ids[packet_id] > before:  # of the same turn
-                    self._unacknowledged.write(before + 1, marks, stamp_us + before + 1)
+                    self._unacknowledged.write(before + 1, marks, stamp_us)
                 header, origin = self._recognised(header, first, packet_id, digest, sequence)
                 mark = packet_id << 16 | origin
             if packet_id:
@@ -230,7 +230,7 @@ class Bridge:
     def _hand_on(self, first: int, marks: list[int], stamp_us: int, taken: list[Pending]) -> None:
         """Give to Kafka what was taken; before it can have any of them, a kill must find all of the turn remembered."""
         if taken:
-            self._unacknowledged.write(first, marks, stamp_us + first)
+            self._unacknowledged.write(first, marks, stamp_us)
             self._sink.take(taken)
 
     def _seed(self, topic: bytes) -> int:

@@ -695,7 +695,7 @@ def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
     kept = Unacknowledged(tmp_path / "unacknowledged-c")
     kept.opened(7, [])
     for first in range(1, SLOTS + 1000, 250):
-        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], first)
+        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], 0)
     left = kept.look()
     assert left is not None
     assert len(left.slots) == SLOTS
