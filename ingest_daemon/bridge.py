@@ -45,10 +45,10 @@ class Bridge:
         accounting: Accounting,
         receive_clock: ReceiveClock,
         *,
-        on_resent: Callable[[int], object] = lambda _count: None,
-        files: BrokerFiles | None = None,
-        silence: Silence | None = None,
-        probes: Probes | None = None,
+        on_resent: Callable[[int], object],
+        files: BrokerFiles,
+        silence: Silence,
+        probes: Probes,
     ) -> None:
         """`on_resent` is told how many messages came again on a connection that had them in flight. `files`: the session uses what they
         found last; the owner calls `look` periodically.
@@ -60,8 +60,8 @@ class Bridge:
         self._accounting = accounting
         self._receive_clock = receive_clock
         self._client_id = settings.ingest_client_id.encode()
-        self._silence = silence or Silence(settings.ingest_silent_seconds, state.rhythm_file)
-        self._probes = probes or Probes()
+        self._silence = silence
+        self._probes = probes
         self._session = Session(settings, state, self._opened, self._closed, files)
         self._grew = False  # whether the last turn brought messages
         self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
@@ -253,11 +253,11 @@ class Bridge:
         if receipts:
             redelivery.note(packet_id, sequence, receipts)
             self._redelivered += 1
-        elif first & DUP and redelivery.known is None:  # the books of the last connection are lost: the flag is all there is
+        elif first & DUP and not redelivery.known:  # the books of the last connection are lost: the flag is all there is
             self._redelivered += 1
             self._resumed += 1
-        if receipts or (first & DUP and redelivery.known is not None):
-            header = envelope.with_receipts(header, redelivery.known or 0, receipts)
+        if receipts or (first & DUP and redelivery.known):
+            header = envelope.with_receipts(header, redelivery.known, receipts)
         return header, origin
 
     def _is_resent(self, connection: Connection, taken: list[Pending], answered: int, topic: bytes, payload: bytes) -> bool:

@@ -24,7 +24,7 @@ _MAGIC, _VERSION = b"IOTUNACK", 2
 _HEAD = struct.Struct("<8sIIqQQQQ")  # magic, version, carried, connection, received, settled, certain, boot
 _RECEIVED, _SETTLED, _CERTAIN, _BOOT = 24, 32, 40, 48
 _STAMP = struct.Struct("<q")
-_CANDIDATE = struct.Struct("<BBHI" + "qQq" * EARLIER_RECEIPTS)
+_CANDIDATE = struct.Struct("<BBHI" + "qQq" * EARLIER_RECEIPTS)  # as the head, a multiple of 8: what follows them is aligned
 _OWED, _RECENT, _AWAITED, _REPEATED, _USED = 1, 2, 4, 8, 16
 
 log = structlog.get_logger("ingest.redelivery")
@@ -96,7 +96,6 @@ class Unacknowledged:
         self._used.clear()
         self._number = number
         self._base = _HEAD.size + len(self._carried) * _CANDIDATE.size
-        self._base += -self._base % 8
         head = _HEAD.pack(_MAGIC, _VERSION, len(self._carried), number, 0, 0, 0, boot())
         body = head + b"".join(map(_packed, self._carried))
         self._release()
@@ -217,7 +216,7 @@ class Unacknowledged:
             return None
         magic, version, count, number, *_, host = _HEAD.unpack_from(data)
         base = _HEAD.size + count * _CANDIDATE.size
-        if (magic, version) != (_MAGIC, _VERSION) or host not in (0, boot()) or len(data) < base + -base % 8 + 16 * SLOTS:
+        if (magic, version) != (_MAGIC, _VERSION) or host not in (0, boot()) or len(data) < base + 16 * SLOTS:
             return None
         carried = [_unpacked(data, index) for index in range(count)]
         left = _parse(data, carried)
@@ -234,7 +233,6 @@ def digest_of(first: int, topic: bytes, payload: bytes) -> int:
 def _parse(data: "bytes | bytearray | mmap.mmap", carried: list[Candidate]) -> Left:
     _, _, count, number, received, settled, certain, _ = _HEAD.unpack_from(data)
     base = _HEAD.size + count * _CANDIDATE.size
-    base += -base % 8
     marks = struct.unpack_from(f"<{SLOTS}Q", data, base)
     stamps = struct.unpack_from(f"<{SLOTS}q", data, base + 8 * SLOTS)
     slots = []
