@@ -102,14 +102,14 @@ def check(settings: Settings) -> None:
     )
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, files: BrokerFiles) -> int:
     """Run until a signal stops it; the exit code. Raises SettingsError and UnsafeBrokerError."""
     state = StateDir(settings.ingest_state_dir, settings.ingest_client_id)
     store = SpoolStore(state.spool_file, settings.ingest_spool_bytes)
     found = store.level
     accounting = Accounting(settings.ingest_state_dir, settings.ingest_client_id, found.entries, found.first)
     metrics = Metrics(accounting.totals)
-    credentials, files = Credentials(settings), BrokerFiles(settings)
+    credentials = Credentials(settings)
     silence, probes = Silence(settings.ingest_silent_seconds, state.rhythm_file), Probes()
     watch, clock_watch = KafkaWatch(settings, credentials), ClockWatch(metrics.clock_offset.set)
     in_flight = InFlight()
@@ -186,12 +186,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load()
-        BrokerFiles(settings)
+        files = BrokerFiles(settings)
         if options.check:
             check(settings)
             return 0
         logs.configure(settings.ingest_log_level)
-        return serve(settings)
+        return serve(settings, files)
     except SettingsError as error:
         print(f"ingest_daemon refuses to start:\n{error}", file=sys.stderr)
         return 2

@@ -45,10 +45,10 @@ class Bridge:
         accounting: Accounting,
         receive_clock: ReceiveClock,
         *,
-        on_resent: Callable[[int], object] = lambda _count: None,
-        files: BrokerFiles | None = None,
-        silence: Silence | None = None,
-        probes: Probes | None = None,
+        on_resent: Callable[[int], object],
+        files: BrokerFiles,
+        silence: Silence,
+        probes: Probes,
     ) -> None:
         """`on_resent` is told how many messages came again on a connection that had them in flight. `files`: the session uses what they
         found last; the owner calls `look` periodically.
@@ -60,8 +60,8 @@ class Bridge:
         self._accounting = accounting
         self._receive_clock = receive_clock
         self._client_id = settings.ingest_client_id.encode()
-        self._silence = silence or Silence(settings.ingest_silent_seconds, state.rhythm_file)
-        self._probes = probes or Probes()
+        self._silence = silence
+        self._probes = probes
         self._session = Session(settings, state, self._opened, self._closed, files)
         self._grew = False  # whether the last turn brought messages
         self._renew_by = 0.0  # the latest time to show new certificates; 0: there are none
@@ -179,7 +179,8 @@ class Bridge:
         before = sequence = connection.sequence
         stamp_us = self._receive_clock.take(len(messages)) - before - 1  # and the sequence: the receive time
         number, client_id, known = connection.number, self._client_id, self._redelivery
-        pack, candidates, settled, ids, seeds = envelope.pack, known.candidates, known.settled, known.ids, self._seeds
+        candidates, settled, ids, seeds = known.candidates, known.settled, known.ids, self._seeds
+        pack, flags = envelope.pack_fixed, envelope.FLAGS_OF_FIRST_BYTE
         taken: list[Pending] = []
         marks: list[int] = []
         resent, self._held = 0, None
@@ -196,7 +197,7 @@ class Bridge:
                 self._held = None
                 continue
             sequence += 1
-            header = pack(first, packet_id, stamp_us + sequence, number, sequence, client_id)
+            header = pack(envelope.VERSION, flags[first], packet_id, stamp_us + sequence, number, sequence) + client_id
             try:
                 seed = seeds[topic]
             except KeyError:
@@ -211,7 +212,7 @@ class Bridge:
                     sequence -= 1
                     continue
                 if ids[packet_id] > before:  # of the same turn
-                    self._unacknowledged.write(before + 1, marks, stamp_us + before + 1)
+                    self._unacknowledged.write(before + 1, marks, stamp_us)
                 header, origin = self._recognised(header, first, packet_id, digest, sequence)
                 mark = packet_id << 16 | origin
             if packet_id:
@@ -229,7 +230,7 @@ class Bridge:
     def _hand_on(self, first: int, marks: list[int], stamp_us: int, taken: list[Pending]) -> None:
         """Give to Kafka what was taken; before it can have any of them, a kill must find all of the turn remembered."""
         if taken:
-            self._unacknowledged.write(first, marks, stamp_us + first)
+            self._unacknowledged.write(first, marks, stamp_us)
             self._sink.take(taken)
 
     def _seed(self, topic: bytes) -> int:
@@ -252,11 +253,11 @@ class Bridge:
         if receipts:
             redelivery.note(packet_id, sequence, receipts)
             self._redelivered += 1
-        elif first & DUP and redelivery.known is None:  # the books of the last connection are lost: the flag is all there is
+        elif first & DUP and not redelivery.known:  # the books of the last connection are lost: the flag is all there is
             self._redelivered += 1
             self._resumed += 1
-        if receipts or (first & DUP and redelivery.known is not None):
-            header = envelope.with_receipts(header, redelivery.known or 0, receipts)
+        if receipts or (first & DUP and redelivery.known):
+            header = envelope.with_receipts(header, redelivery.known, receipts)
         return header, origin
 
     def _is_resent(self, connection: Connection, taken: list[Pending], answered: int, topic: bytes, payload: bytes) -> bool:

@@ -1,6 +1,5 @@
 """What the daemon shows the MQTT broker and asks of it (password, certificates, topic filters), as the files that settings name hold it."""
 
-import hashlib
 import ssl
 import threading
 import time
@@ -14,7 +13,6 @@ from ingest_daemon.errors import SettingsError
 from ingest_daemon.settings import Settings
 
 RETRY_SECONDS = 300.0  # what the broker did not take is tried again so seldom while something else works
-TLS_FILES = ("mqtt_tls_ca_file", "mqtt_tls_cert_file", "mqtt_tls_key_file")
 
 log = structlog.get_logger("ingest.mqtt")
 
@@ -77,16 +75,7 @@ class BrokerFiles:
         return self._filters if self._filters == before else self.current.topic_filters
 
     def _digest(self) -> bytes:
-        digest = hashlib.sha256()
-        for name in TLS_FILES:
-            path = getattr(self._settings, name)
-            if path is None:
-                continue
-            try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                raise SettingsError(f"IOT_{name.upper()}: can't read {path}: {error.strerror}") from error
-        return digest.digest()
+        return self._settings.digest("mqtt_tls_ca_file", "mqtt_tls_cert_file", "mqtt_tls_key_file")
 
 
 class AccessInUse:

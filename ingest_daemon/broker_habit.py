@@ -48,7 +48,6 @@ class BrokerHabit:
         words = (store.habit or "").split()
         self._sets_dup = SETS_DUP in words if words else None
         self._renumbers = RENUMBERS in words
-        self._tail: Mapping[int, int] = {}
         self._begin({})
 
     def _begin(self, tail: Mapping[int, int]) -> None:

@@ -1,19 +1,17 @@
 """When certificates end: our own, the CAs that we trust, and those that the MQTT broker and Kafka show."""
 
-import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from ingest_daemon.kafka_tls import handshake
 from ingest_daemon.settings import Settings
 
 ASK_SECONDS = 600.0  # between two looks at what Kafka shows
-ANSWER_SECONDS = 4.0
 
 Key = tuple[str, str]
 """Labels of the metric: server (mqtt, kafka), and whose certificate (server, client, ca)."""
@@ -51,7 +49,7 @@ class Certificates:
                 found.pop(("mqtt", "server"), None)  # what it showed before is not in use any more
         if s.kafka_security_protocol.endswith("SSL") and self._clock() >= self._ask_at:
             self._ask_at = self._clock() + ASK_SECONDS
-            ends = [end for address in s.kafka_bootstrap_servers.split(",") if (end := self._ask(address.strip())) is not None]
+            ends = [end for address in s.kafka_bootstrap_servers.split(",") if (end := self._ask(address)) is not None]
             if ends:
                 found["kafka", "server"] = min(ends)
         self.ends = found
@@ -71,7 +69,6 @@ class Certificates:
 
     def _ask(self, address: str) -> float | None:
         """When the certificate ends that one of Kafka's brokers shows; trusted or not, because an ended one is worth knowing."""
-        parts = urlsplit(f"//{address.rpartition('://')[2]}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -79,10 +76,7 @@ class Certificates:
             if self._settings.kafka_ssl_cert_file and self._settings.kafka_ssl_key_file:
                 password = str(self._settings.ingest_kafka_options.get("ssl.key.password", ""))  # without one OpenSSL asks on the terminal
                 context.load_cert_chain(self._settings.kafka_ssl_cert_file, self._settings.kafka_ssl_key_file, password)
-            with (
-                socket.create_connection((parts.hostname or "", parts.port or 9092), ANSWER_SECONDS) as plain,
-                context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
-            ):
+            with handshake(address, context) as secured:
                 if shown := secured.getpeercert(binary_form=True):
                     return _end_of_shown(shown)
         return None

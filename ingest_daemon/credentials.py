@@ -1,6 +1,5 @@
 """Notices a new password or new certificates in the files that the settings name, so that the running daemon takes them over."""
 
-import hashlib
 import threading
 from dataclasses import dataclass
 
@@ -49,13 +48,5 @@ class Credentials:
                 self.current = found
 
     def _read(self) -> ClientCredentials:
-        digest = hashlib.sha256()
-        for name in ("kafka_ssl_ca_file", "kafka_ssl_cert_file", "kafka_ssl_key_file"):
-            path = getattr(self._settings, name)
-            if path is None:
-                continue
-            try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                raise SettingsError(f"IOT_{name.upper()}: can't read {path}: {error.strerror}") from error
-        return ClientCredentials(self._settings.kafka_password(), digest.digest())
+        files = self._settings.digest("kafka_ssl_ca_file", "kafka_ssl_cert_file", "kafka_ssl_key_file")
+        return ClientCredentials(self._settings.kafka_password(), files)

@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest_daemon.connections import ConnectionReport, utc
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """What one turn of the loop did since the last one."""
 
     received: int  # PUBLISH packets taken

@@ -2,9 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class State(IntEnum):
@@ -92,8 +91,7 @@ class Pending:
             self.state = state
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What one `settle()` released; `packet_ids` are to be acknowledged, in this order."""
 
     packet_ids: list[int]

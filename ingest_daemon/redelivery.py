@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from ingest_daemon.accounting import AWAIT_SECONDS
 from ingest_daemon.broker_habit import TAIL, BrokerHabit, HabitStore
 from ingest_daemon.transport import DUP, Message
 from ingest_daemon.unacknowledged import (
@@ -24,8 +25,6 @@ from ingest_daemon.unacknowledged import (
 
 RECENT_SECONDS: Final = 10.0
 """A PUBACK that the broker answered a PINGREQ behind counts as arrived for certain so long after."""
-EXPIRE_SECONDS: Final = 60.0
-"""So long after the last redelivery, nothing more comes. NATS takes 30 s, Moquette 5."""
 HOLD_SECONDS, HOLD_MESSAGES = 1.0, 300
 """How long, and how many, messages wait at the beginning of a connection to a broker whose habit is not known yet."""
 
@@ -50,11 +49,11 @@ class Redelivery:
         self._claimed_at = 0.0
         self._certain: list[tuple[float, int]] = []
         self._same: dict[int, tuple[int, tuple[Receipt, ...]]] = {}  # packet id → sequence and earlier arrivals of its last message
-        self._connection = self.settled = 0
+        self.settled = 0
         self.ids: list[int] = []
         """By packet id: sequence of its last message on this connection, 0 for none; in flight if behind `settled`."""
-        self.known: int | None = None
-        """About this connection of ours and earlier ones we have said all; None: nothing is known of the last one."""
+        self.known = 0
+        """About this connection of ours and earlier ones we have said all; 0: nothing is known of the last one."""
         self.candidates: dict[int, list[Candidate]] = {}
         """By digest, those never acknowledged before the others; the first one is unused. Empty when nothing more is expected."""
         self._with_id: dict[tuple[int, int], list[Candidate]] = {}  # unused, by digest and packet id, where several have the digest
@@ -63,7 +62,7 @@ class Redelivery:
     def opened(self, number: int, *, resumed: bool, books: Mapping[int, tuple[int, int]]) -> None:
         """At CONNACK. `resumed`: the broker has the session. `books`: what an earlier process left, see Accounting.recovered."""
         left = self._kept.look()
-        self.known = left.number if left is not None else None
+        self.known = left.number if left is not None else 0
         self._habit.opened(_ids(left), resumed=resumed)
         carried = self._kept.opened(number, self._gather(left, books) if resumed and left is not None else [])
         self._expect(carried)
@@ -71,7 +70,7 @@ class Redelivery:
         self._hold_until = None
         self._held, self._newer, self._claimed_at = [], False, self._clock()
         self._certain, self._same = [], {}
-        self._connection, self.settled = number, 0
+        self.settled = 0
         self.ids = [0] * SLOTS
         if carried:
             log.info("redelivery_possible", messages=len(carried), unacknowledged=sum(one.owed for one in carried))
@@ -132,7 +131,7 @@ class Redelivery:
     def expire(self, *, newer: bool, idle: bool) -> None:
         """Forget the candidates when nothing more will come. `newer`: new messages have come; `idle`: none is in flight."""
         self._newer = self._newer or newer
-        if self._clock() - self._claimed_at > EXPIRE_SECONDS and (self._newer or idle):
+        if self._clock() - self._claimed_at > AWAIT_SECONDS and (self._newer or idle):
             self._kept.forget()
             self._expect(())
 

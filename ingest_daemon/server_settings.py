@@ -1,5 +1,6 @@
 """How to reach the MQTT broker and Kafka, as the settings of every process have it: users, passwords, certificates."""
 
+import hashlib
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -59,6 +60,19 @@ class ServerSettings:
     def _no_key_password(self) -> NoReturn:
         """Instead of OpenSSL's question on the terminal, which a process that serves would wait for."""
         raise SettingsError(f"IOT_MQTT_TLS_KEY_FILE: {self.mqtt_tls_key_file} is encrypted, and there is nobody to ask for its password")
+
+    def digest(self, *names: str) -> bytes:
+        """Of the files that these fields name. Raises SettingsError when one can't be read. Retry: it may be being replaced."""
+        digest = hashlib.sha256()
+        for name in names:
+            path = getattr(self, name)
+            if path is None:
+                continue
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise SettingsError(f"IOT_{name.upper()}: can't read {path}: {error.strerror}") from error
+        return digest.digest()
 
     def kafka_password(self) -> str | None:
         """The SASL password as it is now: read from IOT_KAFKA_SASL_PASSWORD_FILE at each call if that is set. None without SASL.

@@ -62,12 +62,12 @@ class Session:
         state: StateDir,
         on_open: Callable[[bool], None],
         on_close: Callable[[], None],
-        files: BrokerFiles | None = None,
+        files: BrokerFiles,
     ) -> None:
         """`files`: the session uses what they found last. The owner calls `look` periodically. Raises SettingsError."""
         self._settings = settings
         self._state = state
-        self._access = AccessInUse(files or BrokerFiles(settings))
+        self._access = AccessInUse(files)
         self._subscriptions = Subscriptions(settings, state)
         self._on_open, self._on_close = on_open, on_close
         self._poll = select.poll()
@@ -123,11 +123,6 @@ class Session:
         self._client.loop_read()
 
     # -- the loop's side ---------------------------------------------------------------------------------------
-    @property
-    def connected(self) -> bool:
-        """Whether CONNACK has come and the connection still stands."""
-        return self._transport is not None and not self._transport.closed and self._client.is_connected()
-
     @property
     def subscribed(self) -> bool:
         """Whether the broker has granted the subscription on this connection."""

@@ -268,15 +268,16 @@ def _publish(data: bytes, first: int, body: int, end: int, properties: bool) -> 
         if properties:
             length = data[position]
             position += 1
-            shift = 7
-            while length >> shift & 1:  # further bytes of the length: bit `shift` is the last byte's continuation bit
-                byte = data[position]
-                position += 1
-                length = length & ~(1 << shift) | byte << shift
-                shift += 7
-                if shift > 28:
-                    raise ProtocolError("a property length has more than four bytes")
-            position += length
+            if length:
+                shift = 7
+                while length >> shift & 1:  # further bytes of the length: bit `shift` is the last byte's continuation bit
+                    byte = data[position]
+                    position += 1
+                    length = length & ~(1 << shift) | byte << shift
+                    shift += 7
+                    if shift > 28:
+                        raise ProtocolError("a property length has more than four bytes")
+                position += length
     except IndexError as error:
         raise ProtocolError("the broker sent a PUBLISH that ends early") from error
     if position > end:

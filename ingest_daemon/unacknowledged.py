@@ -20,10 +20,11 @@ EARLIER_RECEIPTS = 8  # of a message: more only if the daemon was killed as ofte
 NO_ORIGIN = 0xFFFF  # in a slot: the message repeats none
 REPEATS_SAME = 0xFFFE  # in a slot: the message repeats one of the same connection, and is no candidate of its own
 
-_MAGIC, _VERSION = b"IOTUNACK", 1
+_MAGIC, _VERSION = b"IOTUNACK", 2
 _HEAD = struct.Struct("<8sIIqQQQQ")  # magic, version, carried, connection, received, settled, certain, boot
 _RECEIVED, _SETTLED, _CERTAIN, _BOOT = 24, 32, 40, 48
-_CANDIDATE = struct.Struct("<BBHI" + "qQq" * EARLIER_RECEIPTS)
+_STAMP = struct.Struct("<q")
+_CANDIDATE = struct.Struct("<BBHI" + "qQq" * EARLIER_RECEIPTS)  # as the head, a multiple of 8: what follows them is aligned
 _OWED, _RECENT, _AWAITED, _REPEATED, _USED = 1, 2, 4, 8, 16
 
 log = structlog.get_logger("ingest.redelivery")
@@ -95,7 +96,6 @@ class Unacknowledged:
         self._used.clear()
         self._number = number
         self._base = _HEAD.size + len(self._carried) * _CANDIDATE.size
-        self._base += -self._base % 8
         head = _HEAD.pack(_MAGIC, _VERSION, len(self._carried), number, 0, 0, 0, boot())
         body = head + b"".join(map(_packed, self._carried))
         self._release()
@@ -103,28 +103,28 @@ class Unacknowledged:
         self._map = self._allocated(self._base + 16 * SLOTS, body)
         return self._carried
 
-    def write(self, first: int, marks: list[int], first_us: int) -> None:
-        """Messages of a turn, the first one's sequence being `first`, received in consecutive microseconds; before Kafka can have them.
+    def write(self, first: int, marks: list[int], stamp_us: int) -> None:
+        """Messages of a turn, the first one's sequence being `first`; before Kafka can have them. Each one's receive time is `stamp_us` and
+        its sequence.
 
         Two marks for each: packet id << 16 | origin, and the digest. The origin is the index of the candidate that the message repeats,
         NO_ORIGIN or REPEATS_SAME.
         """
         count = len(marks) // 2
-        self._write(first, marks, range(first_us, first_us + count))
+        self._write(first, count, marks, _STAMP.pack(stamp_us))
         self._store(_RECEIVED, first + count - 1)
         self._store_used()  # only now: until then the broker would send again what nobody remembers
 
-    def _write(self, first: int, marks: list[int], times: range) -> None:
+    def _write(self, first: int, count: int, marks: list[int], stamp: bytes) -> None:
         slot = (first - 1) % SLOTS
         room = SLOTS - slot
-        if len(times) > room:
-            self._write(first + room, marks[2 * room :], times[room:])
-            marks, times = marks[: 2 * room], times[:room]
-        count = len(times)
+        if count > room:
+            self._write(first + room, count - room, marks[2 * room :], stamp)
+            count, marks = room, marks[: 2 * room]
         at = self._base + 8 * slot
         self._map[at : at + 8 * count] = struct.pack(f"<{2 * count}I", *marks)
         at += 8 * SLOTS
-        self._map[at : at + 8 * count] = struct.pack(f"<{count}q", *times)
+        self._map[at : at + 8 * count] = stamp * count
 
     def settled(self, sequence: int) -> None:
         """PUBACKs up to this sequence are about to be sent."""
@@ -160,7 +160,7 @@ class Unacknowledged:
     def receipt_of(self, sequence: int) -> Receipt:
         """The arrival of a remembered message of the open connection."""
         at = self._base + 8 * (SLOTS + (sequence - 1) % SLOTS)
-        return Receipt(self._number, sequence, int.from_bytes(self._map[at : at + 8], "little", signed=True))
+        return Receipt(self._number, sequence, _STAMP.unpack(self._map[at : at + 8])[0] + sequence)
 
     def look(self) -> Left | None:
         """What the open connection leaves behind; None before the first one."""
@@ -216,7 +216,7 @@ class Unacknowledged:
             return None
         magic, version, count, number, *_, host = _HEAD.unpack_from(data)
         base = _HEAD.size + count * _CANDIDATE.size
-        if (magic, version) != (_MAGIC, _VERSION) or host not in (0, boot()) or len(data) < base + -base % 8 + 16 * SLOTS:
+        if (magic, version) != (_MAGIC, _VERSION) or host not in (0, boot()) or len(data) < base + 16 * SLOTS:
             return None
         carried = [_unpacked(data, index) for index in range(count)]
         left = _parse(data, carried)
@@ -233,16 +233,15 @@ def digest_of(first: int, topic: bytes, payload: bytes) -> int:
 def _parse(data: "bytes | bytearray | mmap.mmap", carried: list[Candidate]) -> Left:
     _, _, count, number, received, settled, certain, _ = _HEAD.unpack_from(data)
     base = _HEAD.size + count * _CANDIDATE.size
-    base += -base % 8
     marks = struct.unpack_from(f"<{SLOTS}Q", data, base)
-    times = struct.unpack_from(f"<{SLOTS}q", data, base + 8 * SLOTS)
+    stamps = struct.unpack_from(f"<{SLOTS}q", data, base + 8 * SLOTS)
     slots = []
     for sequence in range(max(1, received - SLOTS + 1), received + 1):
-        value, time = marks[(sequence - 1) % SLOTS], times[(sequence - 1) % SLOTS]
+        value, stamp_us = marks[(sequence - 1) % SLOTS], stamps[(sequence - 1) % SLOTS]
         origin = value & 0xFFFF
         if origin < count:
             carried[origin].used = True
-        slots.append((sequence, value >> 32, value >> 16 & 0xFFFF, origin, time))
+        slots.append((sequence, value >> 32, value >> 16 & 0xFFFF, origin, stamp_us + sequence))
     return Left(number, settled, certain, carried, slots)
 
 

@@ -1,10 +1,7 @@
 """Asks Kafka now and then whether it is there and has our topics, so that readiness is known without traffic; looks for new credentials."""
 
-import socket
-import ssl
 import threading
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -14,9 +11,10 @@ from ingest_daemon import partitions
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.kafka_causes import ConnectionCause, cause
+from ingest_daemon.kafka_tls import ANSWER_SECONDS, verify_message
 from ingest_daemon.settings import Settings
 
-INTERVAL_SECONDS, ANSWER_SECONDS = 5.0, 4.0
+INTERVAL_SECONDS = 5.0
 
 log = structlog.get_logger("ingest.kafka")
 
@@ -124,17 +122,5 @@ class KafkaWatch:
 
     def _distrust(self, reason: str) -> str:
         """What exactly is wrong with the broker's certificate: librdkafka has one sentence for all of it."""
-        if "IOT_KAFKA_SSL_CA_FILE" not in reason:
-            return ""
-        address = urlsplit(f"//{self._settings.kafka_bootstrap_servers.split(',')[0].strip().rpartition('://')[2]}")
-        try:
-            context = ssl.create_default_context(cafile=self._settings.kafka_ssl_ca_file)
-            with (
-                socket.create_connection((address.hostname or "", address.port or 9092), ANSWER_SECONDS) as plain,
-                context.wrap_socket(plain, server_hostname=address.hostname),
-            ):
-                return ""
-        except ssl.SSLCertVerificationError as error:
-            return f": {error.verify_message}"
-        except (OSError, ValueError):
-            return ""
+        found = verify_message(self._settings) if "IOT_KAFKA_SSL_CA_FILE" in reason else ""
+        return f": {found}" if found else ""

@@ -1,13 +1,12 @@
 """Why Kafka does not answer: keeps what librdkafka tells only its error callback, and names the setting to look at."""
 
 import re
-import socket
-import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from ingest_daemon.kafka_tls import verify_message
 from iot_platform.kafka.rights import Right, refused_right
 from iot_platform.settings import Settings
 
@@ -24,7 +23,6 @@ _FILES: Final = {
     "sasl": "IOT_KAFKA_SASL_MECHANISM, IOT_KAFKA_SASL_USERNAME, IOT_KAFKA_SASL_PASSWORD",
 }
 _CLIENT_CERTIFICATE: Final = "IOT_KAFKA_SSL_CERT_FILE, IOT_KAFKA_SSL_KEY_FILE"
-_HANDSHAKE_SECONDS: Final = 3.0
 
 
 class ConnectionCauses:
@@ -81,7 +79,7 @@ class ConnectionCauses:
 
     def _untrusted(self, text: str) -> str:
         """librdkafka says the same of an unknown CA, an ended certificate and a wrong name: a handshake of our own tells them apart."""
-        reason = _verify_message(self._settings)
+        reason = verify_message(self._settings)
         if "expired" in reason:
             return f"the broker's certificate has ended ({reason}): it has to be renewed at the broker"
         if "mismatch" in reason or "not match" in reason:
@@ -103,19 +101,3 @@ def _setting(code: int, text: str, settings: Settings) -> str:
 
 def _setting_of_file(text: str) -> str:
     return next((setting for name, setting in _FILES.items() if name in text), "IOT_KAFKA_*")
-
-
-def _verify_message(settings: Settings) -> str:
-    """What is wrong with the first broker's certificate, as OpenSSL names it; empty when it is unknown."""
-    host, _, port = settings.kafka_bootstrap_servers.split(",")[0].strip().rpartition("://")[2].rpartition(":")
-    context = ssl.create_default_context(cafile=str(settings.kafka_ssl_ca_file) if settings.kafka_ssl_ca_file else None)
-    try:
-        with (
-            socket.create_connection((host.strip("[]"), int(port)), _HANDSHAKE_SECONDS) as raw,
-            context.wrap_socket(raw, server_hostname=host),
-        ):
-            return ""
-    except ssl.SSLCertVerificationError as error:
-        return str(error.verify_message)
-    except (OSError, ValueError):
-        return ""

@@ -110,7 +110,7 @@ def fill(folder: Path) -> Path:
 
 
 def plain(**moved: int) -> Turn:
-    return Turn(**{**dict.fromkeys(Turn.__dataclass_fields__, 0), **moved})
+    return Turn(**{**dict.fromkeys(Turn._fields, 0), **moved})
 
 
 def test_a_full_disk_delays_the_history_and_nothing_else(small_disk: Path) -> None:

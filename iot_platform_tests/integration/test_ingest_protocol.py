@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from ingest_daemon import session as session_module
+from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.errors import UnsafeBrokerError
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
@@ -55,7 +56,8 @@ class Driven:
         self.problems: list[str] = []
         url = broker.url.replace("://", "://me@") if "mqtt_password_file" in settings else broker.url
         made = Settings(mqtt_url=url, mqtt_topic_filter="f/#", ingest_client_id=CLIENT_ID, **settings)
-        self.session = Session(made, self.state, self._open, lambda: None)
+        self.files = BrokerFiles(made)
+        self.session = Session(made, self.state, self._open, lambda: None, self.files)
 
     def _open(self, present: bool) -> None:
         self.state.next_connection()
@@ -159,7 +161,7 @@ def test_what_tells_about_the_version_says_nothing_of_a_new_password(unanswered:
         driven = Driven(broker, tmp_path, mqtt_password_file=password)
         driven.until_subscribed()
         password.write_text("two")
-        driven.session._access._files.look()
+        driven.files.look()
         updated.set()
         driven.until(lambda: not driven.session.subscribed)
         driven.until_subscribed()

@@ -16,7 +16,7 @@ NOTHING: Mapping[int, int] = {}
 
 
 def turn(in_flight: int = 0, **moved: int) -> Turn:
-    none = dict.fromkeys(Turn.__dataclass_fields__, 0)
+    none = dict.fromkeys(Turn._fields, 0)
     return Turn(**{**none, "in_flight": in_flight, "in_doubt": in_flight, "last_received_us": 1_700_000_000_000_000, **moved})
 
 

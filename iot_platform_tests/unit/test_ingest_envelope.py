@@ -16,9 +16,9 @@ def test_layout() -> None:
     assert packed[28:] == "wärme".encode()
 
 
-@pytest.mark.parametrize(("first_byte", "flags"), [(0x30, 0), (0x31, 0b10), (0x32, 0b100), (0x3A, 0b101), (0x34, 0b1000)])
+@pytest.mark.parametrize(("first_byte", "flags"), [(0x30, 0), (0x31, 0b10), (0x32, 0b100), (0x3A, 0b101), (0x34, 0b1000), (0x3B, 0b111)])
 def test_flags(first_byte: int, flags: int) -> None:
-    assert envelope.flags_of(first_byte) == flags
+    assert envelope.FLAGS_OF_FIRST_BYTE[first_byte] == flags
 
 
 def test_connection_numbers_follow_the_clock_in_microseconds_and_never_repeat(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 import pytest
 
 from ingest_daemon import probe
-from ingest_daemon.accounting import Accounting
+from ingest_daemon.accounting import AWAIT_SECONDS, Accounting
 from ingest_daemon.bridge import Bridge
+from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.broker_habit import OMITS_DUP, RENUMBERS, SETS_DUP, BrokerHabit
 from ingest_daemon.inflight import Connection, InFlight, Pending, State
 from ingest_daemon.receive_clock import ReceiveClock
-from ingest_daemon.redelivery import EXPIRE_SECONDS, Redelivery
+from ingest_daemon.redelivery import Redelivery
 from ingest_daemon.settings import Settings
+from ingest_daemon.silence import Silence
 from ingest_daemon.state_dir import StateDir, boot
 from ingest_daemon.transport import Message
 from ingest_daemon.unacknowledged import NO_ORIGIN, SLOTS, Candidate, Unacknowledged
@@ -116,7 +118,11 @@ class World:
         )  # fmt: skip
         self.stamps = ReceiveClock(self.folder, "c")
         self.window = InFlight()
-        self.bridge = Bridge(settings, self.state, self.window, sink, self.books, self.stamps, on_resent=self.came_again)
+        silence = Silence(settings.ingest_silent_seconds, self.state.rhythm_file)
+        self.bridge = Bridge(
+            settings, self.state, self.window, sink, self.books, self.stamps, on_resent=self.came_again, files=BrokerFiles(settings),
+            silence=silence, probes=probe.Probes(),
+        )  # fmt: skip
         session: Any = SimpleNamespace(
             wait=lambda _seconds, _limit: True, receive=self.receive, acknowledge=self.acknowledge, serve=lambda: None, proven=0,
             subscribed=True, problem=None, close=lambda: None, protocol="5",
@@ -534,7 +540,7 @@ def test_candidates_end_a_minute_after_the_last_one_came(tmp_path: Path) -> None
     world.connect()
     learn(world)
     assert world.bridge._redelivery.candidates
-    now += EXPIRE_SECONDS + 1
+    now += AWAIT_SECONDS + 1
     world.publish(b"in flight 1")  # the same again, long after
     world.settle()
     assert not world.bridge._redelivery.candidates
@@ -652,7 +658,7 @@ def test_more_messages_than_slots_keep_the_newest(tmp_path: Path) -> None:
     kept = Unacknowledged(tmp_path / "unacknowledged-c")
     kept.opened(7, [])
     for first in range(1, SLOTS + 1000, 250):
-        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], first)
+        kept.write(first, [mark for number in range(first, first + 250) for mark in (9 << 16 | NO_ORIGIN, number)], 0)
     left = kept.look()
     assert left is not None
     assert len(left.slots) == SLOTS

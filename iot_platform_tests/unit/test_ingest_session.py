@@ -8,6 +8,7 @@ from paho.mqtt.client import ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from ingest_daemon.broker_access import BrokerFiles
 from ingest_daemon.session import Session
 from ingest_daemon.settings import Settings
 from ingest_daemon.state_dir import StateDir
@@ -46,7 +47,8 @@ def given_up(session: Session, client: Any, *codes: int) -> None:
 
 def answered(state: StateDir, *codes: int, session_present: bool, wanted: str = "new/#") -> tuple[Session, Any]:
     """A session that was connected, and whose SUBACK has these reason codes; and its client, which holds what it asked for."""
-    session = Session(Settings(mqtt_topic_filter=wanted), state, lambda _: None, lambda: None)
+    settings = Settings(mqtt_topic_filter=wanted)
+    session = Session(settings, state, lambda _: None, lambda: None, BrokerFiles(settings))
     client: Any = Asked()
     session._client = client
     success = ReasonCode(PacketTypes.CONNACK, "Success")
