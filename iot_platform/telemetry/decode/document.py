@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
 from iot_platform.telemetry.decode.limits import MAX_LEVELS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, not_utf8, too_deep
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -125,7 +125,7 @@ def read_json(payload: bytes) -> Document:
     try:
         text = payload.decode()
     except UnicodeDecodeError as error:
-        raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+        raise not_utf8(error) from None
     parser = _Parser()
     value: Json = None
     deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
@@ -139,7 +139,7 @@ def read_json(payload: bytes) -> Document:
             raise Rejection(Reason.BAD_UNICODE, "a \\u escape is half of a surrogate pair, which is no character")
         nul = nul or "\x00" in string
     if deep:
-        raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+        raise too_deep()
     return Document(value, parser.overflow, nul)
 
 

@@ -8,7 +8,16 @@ from iot_platform.telemetry.decode.codecs.tree import Tree
 from iot_platform.telemetry.decode.digits import compact_json
 from iot_platform.telemetry.decode.document import Document, Json, Real, finite_number, read_json
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS, MAX_NAME_BYTES
-from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import (
+    Measurement,
+    Message,
+    Quarantined,
+    Reason,
+    Rejection,
+    beyond_double,
+    excerpt,
+    nul_character,
+)
 from iot_platform.telemetry.decode.rules import DecodeRules, Pointer
 from iot_platform.telemetry.decode.sparkplug.births import Place
 from iot_platform.telemetry.decode.times import LocalTimes, format_time, parse_time
@@ -202,9 +211,9 @@ class _Walk:
 
     def _judge_values(self, overflow: str | None, nul: bool) -> None:
         if overflow is not None:
-            raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(overflow)} is beyond a double")
+            raise beyond_double(overflow)
         if nul or self.topic_has_nul:
-            raise Rejection(Reason.NUL_CHARACTER, "U+0000 in a name or string; the database can not hold it")
+            raise nul_character()
 
     def _flatten(self, value: Json, name: str | None, device: str, clock: _Clock | None) -> Iterator[_Field]:
         """Fields in the order of the document, below a name (None: the document itself). At most MAX_LEVELS deep."""

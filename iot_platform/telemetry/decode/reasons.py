@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from iot_platform.telemetry.decode.limits import MAX_LEVELS
+
 
 class Reason(StrEnum):
     """Reasons of quarantine, in the order in which the contract judges them: the first that applies is the message's."""
@@ -45,6 +47,27 @@ class Rejection(Exception):  # noqa: N818 - control flow inside the decoder, nev
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail[:DETAIL_CHARACTERS]
+
+
+def too_deep(what: str = "objects and arrays") -> Rejection:
+    """The document has more levels than the contract takes."""
+    return Rejection(Reason.TOO_DEEP, f"{what} are nested more than {MAX_LEVELS} levels deep")
+
+
+def beyond_double(number: str) -> Rejection:
+    """A number, as it was written, that no double holds."""
+    return Rejection(Reason.NOT_FINITE, f"the number {excerpt(number)} is beyond a double")
+
+
+def nul_character(where: str = "a name or string") -> Rejection:
+    """U+0000, which PostgreSQL does not store."""
+    return Rejection(Reason.NUL_CHARACTER, f"U+0000 in {where}; the database can not hold it")
+
+
+def not_utf8(error: UnicodeDecodeError, text: str = "") -> Rejection:
+    """Bytes that should be text. `text`: which, where it is not the whole payload."""
+    what = text or f"byte {error.start + 1} of {len(error.object)}"
+    return Rejection(Reason.NOT_UTF8, f"{what} is not UTF-8: {error.reason}")
 
 
 @dataclass(frozen=True, slots=True)

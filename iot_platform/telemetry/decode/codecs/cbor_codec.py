@@ -13,8 +13,7 @@ from pydantic import Field, field_validator
 from iot_platform.telemetry.decode.codecs.codec import Codec, Record
 from iot_platform.telemetry.decode.codecs.tree import Tree
 from iot_platform.telemetry.decode.document import Document, Json
-from iot_platform.telemetry.decode.limits import MAX_LEVELS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, not_utf8, too_deep
 
 MAX_DEPTH: Final = 400
 """cbor2's own limit counts tags too, so it lies above the contract's."""
@@ -101,13 +100,13 @@ def load_cbor(payload: bytes, *, integer_keys: bool = False, skip_tags: Collecti
 def _rejection(error: BaseException) -> Rejection:
     text = str(error)
     if text.startswith("maximum container nesting depth"):
-        return Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+        return too_deep()
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, Rejection):
             return cause
         if isinstance(cause, UnicodeDecodeError):
-            return Rejection(Reason.NOT_UTF8, f"CBOR: a text is not UTF-8: {cause.reason}")
+            return not_utf8(cause, "CBOR: a text")
         cause = cause.__cause__
     return Rejection(Reason.BAD_ENCODING, f"CBOR: {text}")
 

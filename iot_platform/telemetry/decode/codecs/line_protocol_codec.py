@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, beyond_double, excerpt, not_utf8
 
 Precision: TypeAlias = Literal["ns", "us", "ms", "s"]
 Tags: TypeAlias = tuple[tuple[str, str], ...]
@@ -95,7 +95,7 @@ def parse(payload: bytes, precision: Precision = "ns") -> Iterator[Line]:
     try:
         text = payload.decode()
     except UnicodeDecodeError as error:
-        raise Rejection(Reason.NOT_UTF8, f"line protocol: byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+        raise not_utf8(error, f"line protocol: byte {error.start + 1} of {len(payload)}") from None
     reader = _Reader(text, _NANOSECONDS[precision])
     while (line := reader.line()) is not None:
         yield line
@@ -207,5 +207,5 @@ def _scalar(token: str) -> bool | int | float | None:
         return None
     number = float(token)
     if number in (float("inf"), float("-inf")):
-        raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(token)} is beyond a double")
+        raise beyond_double(token)
     return number

@@ -7,8 +7,7 @@ import msgpack
 from iot_platform.telemetry.decode.codecs.codec import Codec, Record
 from iot_platform.telemetry.decode.codecs.tree import Tree
 from iot_platform.telemetry.decode.document import Document, Instant, Json
-from iot_platform.telemetry.decode.limits import MAX_LEVELS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, not_utf8, too_deep
 
 _UNDEFINED: Final = msgpack.ExtType(0, b"\0")
 """JavaScript's undefined, as msgpackr writes it."""
@@ -47,9 +46,9 @@ def read_msgpack(payload: bytes) -> Document:
     try:
         value = msgpack.unpackb(payload, timestamp=0, strict_map_key=True, object_pairs_hook=_Pairs)
     except msgpack.StackError:
-        raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep") from None
+        raise too_deep() from None
     except UnicodeDecodeError as error:
-        raise Rejection(Reason.NOT_UTF8, f"MessagePack: a text is not UTF-8: {error.reason}") from None
+        raise not_utf8(error, "MessagePack: a text") from None
     except (ValueError, msgpack.UnpackException) as error:
         raise Rejection(Reason.BAD_ENCODING, f"MessagePack: {str(error) or type(error).__name__}") from None
     return _MsgpackTree().document(value)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.document import number
 from iot_platform.telemetry.decode.limits import MAX_NAME_BYTES
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt, not_utf8
 
 _WHITESPACE: Final = " \t\r\n"
 _NOT_FINITE: Final = frozenset({"nan", "inf", "infinity"})
@@ -42,7 +42,7 @@ class ScalarCodec(Codec):
         try:
             text = payload.decode().strip(_WHITESPACE)
         except UnicodeDecodeError as error:
-            raise Rejection(Reason.NOT_UTF8, f"byte {error.start + 1} of {len(payload)} is not UTF-8: {error.reason}") from None
+            raise not_utf8(error) from None
         if not text:
             raise Rejection(Reason.EMPTY_PAYLOAD, "the payload is only white space")
         metric, device = self.metric or record.names.metric, None

@@ -11,7 +11,7 @@ from iot_platform.telemetry.decode.codecs.cbor_codec import load_cbor
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.document import Real, read_json
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, beyond_double, excerpt, nul_character
 
 VERSION: Final = 10
 RELATIVE_BELOW: Final = 2**28
@@ -52,9 +52,9 @@ class SenMLJsonCodec(Codec):
     def read(self, payload: bytes, record: Record) -> Points:
         document = read_json(payload)
         if document.overflow is not None:
-            raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(document.overflow)} is beyond a double")
+            raise beyond_double(document.overflow)
         if document.nul:
-            raise Rejection(Reason.NUL_CHARACTER, "U+0000 in a name or string; the database can not hold it")
+            raise nul_character()
         return _pack(document.value, record, cbor=False)
 
 
@@ -197,7 +197,7 @@ def _number(record: dict[str, Any], label: str, number: int) -> Decimal | int:
     text = value.token if isinstance(value, Real) else str(value)
     exact = value if isinstance(value, Decimal) else Decimal(text)
     if not exact.is_finite() or exact.adjusted() > 308 or exact.copy_abs() > _LARGEST:
-        raise Rejection(Reason.NOT_FINITE, f"the number {excerpt(text)} is beyond a double")
+        raise beyond_double(text)
     return Decimal(0) if exact.adjusted() < _LEAST_EXPONENT else exact
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 from iot_platform.telemetry.decode.codecs.codec import Codec, Points, Reading, Record
 from iot_platform.telemetry.decode.codecs.compression import Compression, decompress
 from iot_platform.telemetry.decode.limits import MAX_MEASUREMENTS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt, nul_character
 from iot_platform.telemetry.decode.sparkplug import messages
 from iot_platform.telemetry.decode.sparkplug.births import Owner
 from iot_platform.telemetry.decode.sparkplug.topics import parse_topic
@@ -29,7 +29,7 @@ class SparkplugCodec(Codec):
         if topic.type.is_command or tenant is None or project is None:  # the latter: judged with the rest of the topic
             return Points([])
         if "\x00" in record.topic:
-            raise Rejection(Reason.NUL_CHARACTER, "U+0000 in the topic; the database can not hold it")
+            raise nul_character("the topic")
         owner = Owner(tenant, project)
         messages.note(record.births, topic, payload, message, owner=owner, at=record.at)
         found = islice(messages.points(record.births, topic, message, record.at), MAX_MEASUREMENTS + 1)

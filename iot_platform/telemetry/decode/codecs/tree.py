@@ -7,7 +7,7 @@ from typing import Any
 
 from iot_platform.telemetry.decode.document import Document, Json, Real
 from iot_platform.telemetry.decode.limits import MAX_LEVELS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt, too_deep
 
 MAX_WHOLE = 2**53  # up to here every whole float64 is one integer
 MAX_DOUBLE_EXPONENT = 308
@@ -102,4 +102,4 @@ class Tree:
 
 def _judge_level(level: int) -> None:
     if level >= MAX_LEVELS:
-        raise Rejection(Reason.TOO_DEEP, f"objects and arrays are nested more than {MAX_LEVELS} levels deep")
+        raise too_deep()

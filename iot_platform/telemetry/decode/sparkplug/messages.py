@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from iot_platform.telemetry.decode.limits import MAX_LEVELS
-from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt
+from iot_platform.telemetry.decode.reasons import Reason, Rejection, excerpt, nul_character, too_deep
 from iot_platform.telemetry.decode.sparkplug.births import Birth, Births, Definition, Owner, Place, Session
 from iot_platform.telemetry.decode.sparkplug.payload_pb2 import Payload
 from iot_platform.telemetry.decode.sparkplug.topics import MessageType, SparkplugTopic
@@ -78,7 +78,7 @@ def _definitions(message: Any) -> tuple[Definition, ...]:
         if not metric.name:
             raise fail("a metric of a birth has no name")
         if "\x00" in metric.name:
-            raise Rejection(Reason.NUL_CHARACTER, "U+0000 in a name; the database can not hold it")
+            raise nul_character("a name")
         if not 0 < metric.datatype <= LAST:
             raise fail(f"metric {excerpt(metric.name)} of a birth has no datatype that exists")
         definitions.append(Definition(metric.name, metric.datatype, metric.alias if metric.HasField("alias") else None))
@@ -122,7 +122,7 @@ def _values(name: str, datatype: int, metric: Any, level: int) -> Iterator[tuple
 
 def _members(name: str, template: Any, level: int) -> Iterator[tuple[str, Any]]:
     if level > MAX_LEVELS:
-        raise Rejection(Reason.TOO_DEEP, f"Templates are nested more than {MAX_LEVELS} levels deep")
+        raise too_deep("Templates")
     if template.is_definition:
         return  # of a type, in a birth: its members are no readings
     for parameter in template.parameters:
