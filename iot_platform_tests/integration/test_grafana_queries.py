@@ -28,7 +28,6 @@ VIEWS = {
     "measurement_1d_named",
     "measurement_1h_named",
     "measurement_by_series",
-    "measurement_named",
     "message_named",
     "partition_progress",
     "project_named",
