@@ -13,7 +13,8 @@ EVIDENCE: Final = 64
 MUCH_EVIDENCE: Final = 256
 """The same without DUP and with packet ids that were not seen before, as new messages of devices that all repeat their state have them."""
 DOUBTS: Final = 3
-"""So many different messages that were never acknowledged, and so have to come again, do as well."""
+"""So many different messages that were never acknowledged, and so have to come again, do as well; all of them where there are fewer. One
+of hundreds may be an equal message that is new: the others then went to somebody else with our client id."""
 TAIL: Final = 30_000
 """Packet ids of so many messages of the last connection are compared: fewer than MQTT has, or a broker that counts on would repeat them."""
 SETS_DUP, OMITS_DUP, RENUMBERS = "sets-dup", "omits-dup", "renumbers"
@@ -40,6 +41,8 @@ class BrokerHabit:
       and of those acknowledged in the last moments the ones with its packet id, or that are alone with their topic and bytes. From one that
       is not known: those that were never acknowledged and are alone with their topic and bytes.
 
+    A broker sends again before it sends what is new. So where nothing is known of it, what comes without DUP behind a new message is new.
+
     So in doubt a message is new: a wrong guess costs a second row, not a reading.
     """
 
@@ -52,6 +55,7 @@ class BrokerHabit:
 
     def _begin(self, tail: Mapping[int, int]) -> None:
         self._tail = tail
+        self._over = False  # a message has shown that without DUP none comes again (any more) on this connection
         self._with_dup: set[int] = set()
         self._without_dup: set[int] = set()
         self._same_id: set[int] = set()
@@ -74,6 +78,7 @@ class BrokerHabit:
         alike: tuple[set[int], set[int]] = set(), set()
         owed: tuple[set[int], set[int]] = set(), set()
         ids_seen = 0
+        enough = max(1, min(DOUBTS, sum(several[0].owed and not several[0].repeated for several in candidates.values())))
         for first, topic, packet_id, payload in held:
             digest = digest_of(first, topic, payload)
             several = candidates.get(digest)
@@ -83,11 +88,14 @@ class BrokerHabit:
             if flagged and self._is_renumbered(packet_id, digest):
                 self._learn(sets_dup=True, renumbers=True)
             if not several:
+                self._over = True
                 return True
             if flagged and any(one.packet_id == packet_id for one in several):
+                self._over = True
                 self._learn(sets_dup=True)
                 return True
             if self._renumbers and flagged:
+                self._over = True
                 return True
             if several[0].repeated:
                 continue  # beyond this it is the only one
@@ -97,9 +105,8 @@ class BrokerHabit:
                 ids_seen += seen
             if several[0].owed:
                 owed[flagged].add(digest)
-            enough = 1 if self._sets_dup is None and not flagged else DOUBTS
             evidence = EVIDENCE if flagged or ids_seen >= EVIDENCE else MUCH_EVIDENCE
-            if len(owed[flagged]) >= enough or len(alike[flagged]) >= evidence:
+            if len(owed[flagged]) >= (DOUBTS if flagged or self._sets_dup is not None else enough) or len(alike[flagged]) >= evidence:
                 self._learn(sets_dup=flagged, renumbers=self._renumbers or flagged)
                 return True
         return False
@@ -118,11 +125,11 @@ class BrokerHabit:
                 self._doubt(self._other_id, one.digest, sets_dup=self._sets_dup, renumbers=True)
             return same
         if self._sets_dup:
-            if one.owed and alone:
+            if one.owed and alone and not self._over:
                 self._doubt(self._without_dup, one.digest, sets_dup=False, renumbers=self._renumbers)
             return False
         if self._sets_dup is None:
-            return one.owed and alone
+            return one.owed and alone and not self._over
         return one.owed or (one.recent and (same or alone))
 
     def matched(self, one: Candidate, first: int, packet_id: int) -> None:

@@ -106,7 +106,8 @@ def test_nothing_is_lost_and_the_schema_is_that_of_a_fresh_database(first_chain:
     assert schema(first_chain) == schema(settings)
     assert migrate(first_chain) == pending(first_chain) == []
     require_migrated(connect(first_chain))
-    files = "SELECT name, checksum FROM schema_migration WHERE name <> %s ORDER BY 1"
+    # What is repeatable has a checksum of TimescaleDB's release, too.
+    files = "SELECT name, CASE WHEN name LIKE 'migrations/%%' THEN checksum END FROM schema_migration WHERE name <> %s ORDER BY 1"
     assert query(first_chain, files, FILE) == query(settings, files, FILE)
     assert defaults(first_chain) == defaults(settings)
 

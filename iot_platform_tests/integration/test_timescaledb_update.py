@@ -61,6 +61,7 @@ def _from(servers: Servers, old: str, new: str) -> None:
     assert (report.timescaledb, report.has("compression")) == (new, packed > 0)
 
     fill(settings, start + timedelta(seconds=7), series=50, count=100, step=timedelta(minutes=15))
+    query(settings, "INSERT INTO rollup_change SELECT DISTINCT date_trunc('hour', time, 'UTC'), series_id FROM measurement")
     assert roll_up(settings).notes > 0
     again = compress(settings)
     assert {item.action for item in again.done} == ({"recompress"} if packed else set())

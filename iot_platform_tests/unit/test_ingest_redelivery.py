@@ -310,6 +310,31 @@ def test_false_dups_are_no_redeliveries(tmp_path: Path) -> None:
     assert world.unmarked() == world.published
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_another_client_of_our_id_took_does_not_come_again(tmp_path: Path, known: bool) -> None:
+    """Two daemons with one client id: what one had not acknowledged went to the other. Equal messages that come later, some of them first
+    of all, are new, and show nothing of the broker."""
+    world = World(tmp_path, HABITS["mosquitto"])
+    world.start()
+    if known:
+        world.state.remember_habit(SETS_DUP)
+    world.connect()
+    for first in range(4):
+        world.readings(WINDOW, b"%d state " % first)
+        world.turn()
+        world.delivered()  # and not acknowledged
+        world.lost_connection()
+        world.in_flight.clear()  # the other one did that
+        world.connect()
+        for number in range(3, 12):  # published a second time, with others between them but for the first ones
+            world.publish(b"%d state %d" % (first, number))
+            if number > 3:
+                world.publish(b"%d other %d" % (first, number))
+        world.settle()
+    assert world.unmarked() == world.published
+    assert world.state.habit == (SETS_DUP if known else None)
+
+
 @pytest.mark.parametrize("kill", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 def test_an_equal_message_after_a_reconnect_is_new_on_a_broker_that_behaves(tmp_path: Path, known: bool, kill: bool) -> None:
