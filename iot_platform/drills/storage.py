@@ -53,6 +53,8 @@ def disk_full_spool_kafka_up(run: DrillRun) -> None:
             before = run.stack.accounting()["connections"][-1]["number"]
             run.stack.proxy("mqtt").reset()
             run.await_true("a new MQTT connection", lambda: _settled_since(run, before) > 500)
+            disk.fill()  # what the daemon remembered of the connection before had no room for its successor, and went
+            run.await_stored(run.stored() + 1000)
             run.check(run.stack.problems() == [], f"the daemon complains, although messages flow: {run.stack.problems()}")
             run.check(disk.free_bytes == 0, "the disk was not full all the time")
             disk.make_room()
