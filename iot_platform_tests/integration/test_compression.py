@@ -196,6 +196,7 @@ def test_the_asset_and_its_checks(community: Settings) -> None:
     assert evaluate_compressed(community).passed
 
 
+@pytest.mark.apache_only("of the Apache edition")
 def test_apache_says_what_is_missing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """No lie and no failure: nothing changes, the check warns with the price and the way out, the run succeeds."""
     fill(settings, days_ago(20), series=5, count=1000, step=MINUTE)
@@ -223,6 +224,7 @@ def test_apache_says_what_is_missing(settings: Settings, monkeypatch: pytest.Mon
     assert query(settings, ROWS) == before
 
 
+@pytest.mark.apache_only("compression changes what is forecast")
 def test_the_disk_is_looked_ahead_at(settings: Settings) -> None:
     """Unlimited, enough for a month, and not: the limit decides, the rate is that of the last week."""
     fill(settings, days_ago(3), series=5, count=4320, step=MINUTE)

@@ -141,6 +141,7 @@ def test_a_database_that_was_taken_over_works(first_chain: Settings, servers: Se
     assert query(first_chain, PROBLEMS) == []
 
 
+@pytest.mark.apache_only("Community's first chain is on PGlite, which has one session")
 @pytest.mark.parametrize("table", ["quality_cadence", "source"], ids=["before the commit", "after it"])
 def test_killed_in_the_middle_it_completes(first_chain: Settings, settings: Settings, table: str) -> None:
     """The baseline drops the views and then changes quality_cadence; the files after it make views that read source."""
