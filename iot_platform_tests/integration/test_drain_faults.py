@@ -157,7 +157,7 @@ def test_connections_that_keep_breaking(settings: Settings, feed: Feed) -> None:
     check_complete(settings)
 
 
-@pytest.mark.parametrize("name", ["kafka", "postgresql"])
+@pytest.mark.parametrize("name", ["kafka", pytest.param("postgresql", marks=pytest.mark.apache_only("kills the server"))])
 def test_a_server_that_dies_and_comes_back(settings: Settings, servers: Servers, feed: Feed, name: str) -> None:
     fill(feed)
     begun, stop, results = threading.Event(), threading.Event(), list[Progress]()

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import psycopg2
+import pytest
 
 from iot_platform.local import leftovers, probes
 from iot_platform.settings import Settings
@@ -32,6 +33,7 @@ def serves(settings: Settings) -> bool:
     return True
 
 
+@pytest.mark.apache_only("kills the server")
 def test_killed_server_comes_back_with_its_data(servers: Servers, settings: Settings) -> None:
     admin = psycopg2.connect(settings.admin_url)
     with admin, admin.cursor() as cursor:
