@@ -1088,8 +1088,8 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     value_last double precision, series_id integer, unit text)
 
 -- VIEW measurement_by_series
---     One row is one measurement with the names of its series, as measurement_named has it, for questions about some series: quick where
---     chunks are compressed without segments, too. Over all series of a day measurement_named is quicker.
+--     One row is one measurement with the names of its series, as measurement_named has it, for questions about some devices, projects or
+--     series: quick in compressed chunks, too. Over all series of some hours measurement_named is quicker.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
 --     text, series_id integer, unit text, flags smallint)
 

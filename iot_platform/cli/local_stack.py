@@ -117,7 +117,7 @@ def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
 Try next:
   mosquitto_pub -h {name} -p {port or 1883} -q 1 -t mtic/msg/client/realtime/1968193631353446400/1968193691042586624 \\
       -m '{{"deviceId":"sensor-001","temp":25.3,"ok":true}}'
-  {iot} sql "SELECT * FROM measurement_named WHERE device_id = 'sensor-001' ORDER BY time DESC LIMIT 5"
+  {iot} sql "SELECT * FROM measurement_by_series WHERE device_id = 'sensor-001' ORDER BY time DESC LIMIT 5"
   {iot} status    one screen: health, rates, lag, freshness
   {iot} down      stop everything, keep the data"""  # noqa: S608 - a text to show, not a query to run
 

@@ -45,8 +45,8 @@ def sql(
 ) -> None:
     """Run a query, read-only: a table on a terminal, tab-separated lines without a header in a pipe.
 
-    Tables for people: [b]measurement_named[/b], [b]message_named[/b], [b]quarantine_named[/b], [b]latest_named[/b]; and
-    [b]measurement_by_series[/b], quicker about a few series of a sparse fleet.
+    Tables for people: [b]measurement_by_series[/b] (quick about some devices), [b]measurement_named[/b] (the same, quick about all),
+    [b]message_named[/b], [b]quarantine_named[/b], [b]latest_named[/b].
 
     [b]iot sql "SELECT * FROM measurement_named ORDER BY time DESC LIMIT 5"[/b]
     [b]iot sql --csv "SELECT reason, count(*) FROM quarantine GROUP BY 1" > reasons.csv[/b]

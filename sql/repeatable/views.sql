@@ -10,8 +10,8 @@ SELECT m.time, s.tenant_id, s.project_id, s.device_id, s.metric, m.value, m.valu
 FROM series s
 CROSS JOIN LATERAL (SELECT m.* FROM measurement m WHERE m.series_id = s.series_id ORDER BY m.time) m;
 COMMENT ON VIEW measurement_by_series IS
-    'One row is one measurement with the names of its series, as measurement_named has it, for questions about some series: quick where '
-    'chunks are compressed without segments, too. Over all series of a day measurement_named is quicker.';
+    'One row is one measurement with the names of its series, as measurement_named has it, for questions about some devices, projects or '
+    'series: quick in compressed chunks, too. Over all series of some hours measurement_named is quicker.';
 
 CREATE OR REPLACE VIEW message_named AS
 SELECT m.received_at, s.topic, s.tenant_id, s.project_id, s.device_id, m.kafka_partition, m.kafka_offset, m.payload, m.duplicate_of,
