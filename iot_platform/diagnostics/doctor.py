@@ -135,6 +135,8 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
             continue
         try:
             yield Finding(what, "ok", check())
+        except _ToldError as error:
+            yield Finding(what, "bad", str(error))
         except (NotReadyError, LocalStackError) as error:
             # Kafka's error names the setting itself: the address is only one of many.
             wrong = "the setting that it names" if what == "Kafka" else variable
@@ -215,13 +217,17 @@ def _ingest(url: str) -> str:
     return f"{url}: ready"
 
 
+class _ToldError(LocalStackError):
+    """A problem whose words say what to do."""
+
+
 def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:
     probe(argument)
     return text
 
 
 def _database(settings: Settings) -> str:
-    from iot_platform.database import DatabaseError, connect, pending
+    from iot_platform.database import DatabaseError, MigrationError, connect, pending
 
     try:
         connection = connect(settings, "writer", "iot-doctor")
@@ -234,15 +240,17 @@ def _database(settings: Settings) -> str:
         connection.close()
         connect(settings, "reader", "iot-doctor").close()
         todo = pending(settings)
+    except MigrationError as error:
+        raise _ToldError(str(error)) from error
     except DatabaseError as error:
         raise LocalStackError(str(error)) from error
     if row is None:
-        raise LocalStackError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
+        raise _ToldError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
     if todo:
-        raise LocalStackError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
+        raise _ToldError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
     skew = time.time() - float(row[3])
     if abs(skew) > _CLOCK_TOLERANCE_SECONDS:
-        raise LocalStackError(f"the clock of {socket.gethostname()} differs from the database's by {skew:+.1f} s: synchronise both (NTP)")
+        raise _ToldError(f"the clock of {socket.gethostname()} differs from the database's by {skew:+.1f} s: synchronise both (NTP)")
     return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date, clocks within {abs(skew):.1f} s"
 
 
