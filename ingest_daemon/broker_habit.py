@@ -1,6 +1,7 @@
 """What the MQTT broker does when it sends a message again, learnt from what it sent: whether it sets DUP, whether it keeps packet ids."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Protocol
 
 import structlog
@@ -78,7 +79,6 @@ class BrokerHabit:
         alike: tuple[set[int], set[int]] = set(), set()
         owed: tuple[set[int], set[int]] = set(), set()
         ids_seen = 0
-        enough = max(1, min(DOUBTS, sum(several[0].owed and not several[0].repeated for several in candidates.values())))
         for first, topic, packet_id, payload in held:
             digest = digest_of(first, topic, payload)
             several = candidates.get(digest)
@@ -87,15 +87,11 @@ class BrokerHabit:
                 continue
             if flagged and self._is_renumbered(packet_id, digest):
                 self._learn(sets_dup=True, renumbers=True)
-            if not several:
+            same = flagged and any(one.packet_id == packet_id for one in several or ())
+            if not several or same or (self._renumbers and flagged):
                 self._over = True
-                return True
-            if flagged and any(one.packet_id == packet_id for one in several):
-                self._over = True
-                self._learn(sets_dup=True)
-                return True
-            if self._renumbers and flagged:
-                self._over = True
+                if same:
+                    self._learn(sets_dup=True)
                 return True
             if several[0].repeated:
                 continue  # beyond this it is the only one
@@ -106,7 +102,9 @@ class BrokerHabit:
             if several[0].owed:
                 owed[flagged].add(digest)
             evidence = EVIDENCE if flagged or ids_seen >= EVIDENCE else MUCH_EVIDENCE
-            if len(owed[flagged]) >= (DOUBTS if flagged or self._sets_dup is not None else enough) or len(alike[flagged]) >= evidence:
+            came = len(owed[flagged])
+            all_came = came > 0 and not flagged and self._sets_dup is None and came == _owed_alone(candidates)
+            if came >= DOUBTS or all_came or len(alike[flagged]) >= evidence:
                 self._learn(sets_dup=flagged, renumbers=self._renumbers or flagged)
                 return True
         return False
@@ -163,3 +161,8 @@ class BrokerHabit:
         habit = " ".join([*words, *([RENUMBERS] if renumbers and words else [])]) or None
         log.info("broker_habit_learnt", habit=habit, hint="what this broker does when it sends a message again")
         self._store.remember_habit(habit)
+
+
+def _owed_alone(candidates: Mapping[int, list[Candidate]]) -> int:
+    """Of the candidates, those that were never acknowledged and are alone with their topic and bytes; no more than DOUBTS are counted."""
+    return len(list(islice((several for several in candidates.values() if several[0].owed and not several[0].repeated), DOUBTS)))
