@@ -45,8 +45,7 @@ _EXISTS: Final = """
 SELECT EXISTS (SELECT FROM project WHERE tenant_id = %(tenant)s) OR EXISTS (SELECT FROM accounting_1h WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM quarantine WHERE tenant_id = %(tenant)s)"""
 _CHUNKS: Final = """
-SELECT c.range_start, c.range_end, CASE WHEN c.compressed THEN (
-    SELECT format('%%I.%%I', n.nspname, k.relname) FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace WHERE k.oid = c.chunk) END
+SELECT c.range_start, c.range_end, CASE WHEN c.compressed THEN c.chunk::text END
 FROM retention_tables() t CROSS JOIN LATERAL retention_chunks(t.table_name) c
 WHERE t.table_name = %s AND isfinite(c.range_start) ORDER BY 1"""
 _BLOCK: Final = """

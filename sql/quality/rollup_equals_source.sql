@@ -1,14 +1,13 @@
 -- Hours of measurement_1h that differ from their measurements. A sample of the hours that got measurements, noted (late) ones first, and
 -- all that differed before. Hours whose change is noted for the next refresh may differ.
-WITH rule AS (
-    SELECT s.* FROM quality_setting('rollup_equals_source', '', '', '') s
-), touched AS (
+WITH touched AS (
     SELECT m.series_id, date_trunc('hour', m.time) AS bucket, max(m.segment) AS segment FROM quality_measurement m
     WHERE m.time < (SELECT t.threshold FROM rollup_state t)  -- later hours are computed from measurement
     GROUP BY 1, 2
 ), wanted AS (
     (SELECT t.series_id, t.bucket FROM touched t
-     ORDER BY t.segment > 1000 DESC, hashint8(t.series_id + %(upto)s) LIMIT (SELECT (r.parameters ->> 'sample')::integer FROM rule r))
+     ORDER BY t.segment > 1000 DESC, hashint8(t.series_id + %(upto)s) LIMIT (
+         SELECT (s.parameters ->> 'sample')::integer FROM quality_setting('rollup_equals_source', '', '', '') s))
     UNION
     SELECT q.series_id, q.bucket FROM quality_recheck q
 ), compared AS (
@@ -31,12 +30,11 @@ WITH rule AS (
         SELECT FROM retention_mark k WHERE k.table_name IN ('measurement', 'measurement_1h') AND k.tenant_id IN ('', s.tenant_id)
           AND k.project_id IN ('', s.project_id) AND k.removed_before > w.bucket)
 ), differing AS (
-    SELECT c.*, coalesce(q.noticed_at, %(horizon)s) AS noticed_at FROM compared c LEFT JOIN quality_recheck q USING (series_id, bucket)
-        WHERE c.differs AND NOT c.noted
+    SELECT c.* FROM compared c WHERE c.differs AND NOT c.noted
 ), settled AS (
     DELETE FROM quality_recheck q WHERE NOT EXISTS (SELECT FROM differing d WHERE d.series_id = q.series_id AND d.bucket = q.bucket)
 ), remembered AS (
-    INSERT INTO quality_recheck (series_id, bucket, noticed_at) SELECT d.series_id, d.bucket, d.noticed_at FROM differing d
+    INSERT INTO quality_recheck (series_id, bucket, noticed_at) SELECT d.series_id, d.bucket, %(horizon)s FROM differing d
         ON CONFLICT DO NOTHING
 )
 INSERT INTO quality_found (tenant_id, project_id, device_id, metric, failed, value, threshold, window_from, window_to, message, example,
