@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,20 @@ from iot_platform.local.errors import NotReadyError
 from iot_platform.local.plan import make_plan
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers import mqtt_script
+from iot_platform_tests.support.servers.http_pages import HttpPages
 from iot_platform_tests.support.servers.mqtt_script import Link, only, scripted
 
 PUBLISH = 3
 
 
-class Pages:
+class Pages(HttpPages):
     """Answers GET as an ingest daemon does that takes every probe: page → status and body."""
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[int, bytes]] = {"readyz": (200, b'{"problems":[]}'), "metrics": (200, b"")}
         self.probes = probe.Probes()
         self.probes.follow(["f/#"])
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = outer.pages.get(self.path.strip("/"), (200, outer.probes.page()))
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        super().__init__(lambda path: self.pages.get(path.strip("/"), (200, self.probes.page())))
 
     def take(self, link: Link) -> None:
         """As a broker: what is published comes back through the daemon's session."""
@@ -63,8 +49,7 @@ class Pages:
 def pages() -> Iterator[Pages]:
     made = Pages()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 def found(settings: Settings) -> list[Finding]:

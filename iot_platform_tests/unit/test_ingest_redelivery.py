@@ -233,10 +233,12 @@ class World:
         return {name: getattr(totals, name) for name in ("received", "delivered", "in_flight", "awaiting", "given_up", "redelivered")}
 
 
-def opened(folder: Path, name: str, chance: random.Random | None = None) -> World:
-    """A daemon on its first connection to a broker of that habit."""
+def opened(folder: Path, name: str, chance: random.Random | None = None, known: str | None = None) -> World:
+    """A daemon on its first connection to a broker of that habit; `known`: what it has learnt of brokers before."""
     world = World(folder, HABITS[name], chance or random.Random(1))
     world.start()
+    if known is not None:
+        world.state.remember_habit(known)
     world.connect()
     return world
 
@@ -314,11 +316,7 @@ def test_false_dups_are_no_redeliveries(tmp_path: Path) -> None:
 def test_what_another_client_of_our_id_took_does_not_come_again(tmp_path: Path, known: bool) -> None:
     """Two daemons with one client id: what one had not acknowledged went to the other. Equal messages that come later, some of them first
     of all, are new, and show nothing of the broker."""
-    world = World(tmp_path, HABITS["mosquitto"])
-    world.start()
-    if known:
-        world.state.remember_habit(SETS_DUP)
-    world.connect()
+    world = opened(tmp_path, "mosquitto", known=SETS_DUP if known else None)
     for first in range(4):
         world.readings(WINDOW, b"%d state " % first)
         world.turn()
@@ -339,11 +337,7 @@ def test_what_another_client_of_our_id_took_does_not_come_again(tmp_path: Path, 
 @pytest.mark.parametrize("known", [False, True])
 def test_an_equal_message_after_a_reconnect_is_new_on_a_broker_that_behaves(tmp_path: Path, known: bool, kill: bool) -> None:
     """Constant states and heartbeats of many devices, once each, whose PUBACKs have arrived, although nothing proves it."""
-    world = World(tmp_path, HABITS["mosquitto"])
-    world.start()
-    if known:
-        world.state.remember_habit(SETS_DUP)
-    world.connect()
+    world = opened(tmp_path, "mosquitto", known=SETS_DUP if known else None)
     for round_ in range(4):
         world.readings(15, b"state ")
         world.turn()

@@ -1,38 +1,23 @@
 """A platform with some messages in it, and an ingest daemon that says what a test wants it to say."""
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, drain
+from iot_platform_tests.support.servers.http_pages import HttpPages
 
 
-class Accountant:
+class Accountant(HttpPages):
     """Answers GET /accounting as a daemon does."""
 
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = json.dumps(outer.document).encode()
-                self.send_response(200 if self.path == "/accounting" else 404)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        super().__init__(lambda path: (200 if path == "/accounting" else 404, json.dumps(self.document).encode()))
 
     def says(self, *connections: tuple[int, int, int, int], client: str = "ingest", **counters: int) -> None:
         """(number, received, settled, in_kafka) of each connection, the last one open; counters that fit unless given."""
@@ -52,8 +37,7 @@ class Accountant:
 def accountant() -> Iterator[Accountant]:
     made = Accountant()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture
