@@ -111,7 +111,7 @@ class _DrainRun:
         self.context, self.settings, self.partitions = context, settings, partitions
         self.stop, self.signalled = threading.Event(), threading.Event()
         self.keys = ProjectKeys(context.instance)
-        self.reporter = Reporter(emit=context.log_event, keys=self.keys)
+        self.reporter = self._new_reporter()
         self.lock_connection: Connection | None = None
         self.shard = 0
         self.ends_at: float | None = None
@@ -132,9 +132,17 @@ class _DrainRun:
                 else:
                     self._work_shift(lock_connection, int(shard))
             finally:
-                if left := self.reporter.finish():
-                    self._warn("%d materializations were not written in time; the next shift writes newer ones", left)
+                self._finish_reporting()
         self._report_the_rest()
+
+    def _new_reporter(self) -> Reporter:
+        return Reporter(emit=self.context.log_event, keys=self.keys)
+
+    def _finish_reporting(self) -> None:
+        """Write what a drain left to tell. The next one counts from nothing, so it gets a reporter of its own."""
+        if left := self.reporter.finish():
+            self._warn("%d materializations were not written in time; the next shift writes newer ones", left)
+        self.reporter = self._new_reporter()
 
     def _work_shift(self, connection: Connection, shard: int) -> None:
         """Take over the shard from the run that holds it, and drain for one shift. Everything slow happens before the lock or after it."""
@@ -189,6 +197,7 @@ class _DrainRun:
                         self._prepare(mine, until_caught_up=True).run()
                 except LockTimeoutError as error:
                     self.context.log.info("waiting for the shift at work on shard %d: %s", shard, error)
+                self._finish_reporting()
 
     def _reached(self, connection: Connection, partitions: tuple[int, ...], goal: dict[int, int]) -> bool:
         """Whether others drained up to the goal. Beyond it only counts within what Kafka holds: else the topic is another one."""

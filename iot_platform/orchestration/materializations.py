@@ -47,7 +47,7 @@ def figures_metadata(figures: Figures, prefix: str = "") -> Metadata:
 
 @dataclass
 class Reporter:
-    """Writes the events of one drain run through `emit`. Used by one thread.
+    """Writes the events of one drain through `emit`. Used by one thread.
 
     A failing storage never reaches the drain: what could not be written stays pending, and a later run heals what was never written.
     """

@@ -123,6 +123,19 @@ def test_by_hand_it_makes_room_for_a_shift(settings: Settings, instance: dg.Dags
     assert query(settings, "SELECT count(*) FROM message") == [(6000,)]
 
 
+def test_by_hand_every_shard_is_told(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """One run, several drains one after the other: what one of them left to tell does not break the next."""
+    settings = settings.model_copy(update={"drain_shards": 2})
+    feed = Feed(settings)
+    for number in range(60):
+        feed.send(b'{"deviceId":"d","n":%d}' % number, partition=number % 2)
+    feed.flush()
+    assert materialize(settings, instance).success
+    assert [latest(instance, "message", key)["total_messages"] for key in ("0", "1")] == [30, 30]
+    told = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=dg.AssetKey("project"), asset_partitions=[KEY]), limit=9).records
+    assert [event.asset_materialization.metadata["messages"].value for event in told if event.asset_materialization] == [30, 30]
+
+
 @pytest.mark.parametrize(
     ("what", "choose"), [("message", "choose Kafka partitions"), ("project", "choose projects"), ("tenant", "choose tenants")]
 )
