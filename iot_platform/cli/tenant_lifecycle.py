@@ -148,22 +148,25 @@ def delete_command(
 
     from iot_platform.database.errors import DatabaseError
     from iot_platform.settings import get_settings
-    from iot_platform.tenants.deletion import delete_tenant
+    from iot_platform.tenants.deletion import delete_tenant, room_to_delete
     from iot_platform.tenants.errors import TenantError
     from iot_platform.tenants.listing import tenants
 
+    settings = get_settings()
     with migrated("reader", "iot-tenant") as connection:
         found = tenants(connection, tenant)
+        room = room_to_delete(connection, settings)
     if found:
         item = found[0]
         terminal.echo(
             f"tenant {tenant}: {item.projects} projects, {item.devices} devices, {item.series} series, {item.messages:,} messages and"
             f" {item.measurements:,} measurements so far" + (" (its deletion was begun before)" if item.deleting else "")
         )
+        if room is not None:
+            terminal.echo(str(room))
     typed = yes_delete if yes_delete is not None else typer.prompt("Type the tenant's id to delete all of it, for ever")
     if typed != tenant:
         raise CliError(f"{typed!r} is not {tenant!r}: nothing was deleted")
-    settings = get_settings()
     try:
         with _status() as show:
             done = delete_tenant(settings, tenant, requested_by=f"iot tenant delete ({getpass.getuser()})", on_progress=show)

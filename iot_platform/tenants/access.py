@@ -54,7 +54,7 @@ UNION ALL
 SELECT format('create objects in schema %%I', nspname) FROM pg_namespace
 WHERE nspname !~ '^pg_' AND has_schema_privilege(%(role)s, oid, 'CREATE')
 UNION ALL
-SELECT format('execute %%s (a superuser ends that with sql/superuser/harden_database.sql; again after each ALTER EXTENSION UPDATE)',
+SELECT format('execute %%s',
               string_agg(proname, ', ' ORDER BY proname) FILTER (WHERE place <= 3) || CASE WHEN max(place) > 3 THEN ' …' ELSE '' END)
 FROM (
     SELECT p.proname, row_number() OVER (ORDER BY p.proname ~ '^drop_' DESC, p.proname) AS place FROM pg_proc p
@@ -292,9 +292,10 @@ def _check(cursor: Cursor, role: str) -> None:
         raise TenantAccessError(f"role {role} has rights on the whole server (superuser, createrole …): a superuser must take them away")
     if found := _too_much(cursor, role):
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        harden = "let a superuser run sql/superuser/harden_database.sql (again after each ALTER EXTENSION UPDATE)"
+        remedy = harden if any(item.startswith("execute ") for item in found) else "REVOKE it (as the owner of the object)"
         raise TenantAccessError(
-            f"a login of a tenant could {', '.join(found[:3])}{more}, because PUBLIC or {GROUP} has that right:"
-            f" REVOKE it (as the owner of the object), then repeat"
+            f"a login of a tenant could {', '.join(found[:3])}{more}, because PUBLIC or {GROUP} has that right: {remedy}, then repeat"
         )
 
 

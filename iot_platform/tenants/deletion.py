@@ -73,6 +73,19 @@ class Deletion:
     removed: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Room:
+    """Bytes on disk: what a deletion takes meanwhile, and what is left (None where nobody knows), by `source`."""
+
+    need: int
+    left: int | None
+    source: str
+
+    def __str__(self) -> str:
+        text = f"deleting rows out of compressed chunks unpacks them, one at a time: that takes up to {size(self.need)} for a while"
+        return text if self.left is None else f"{text}, and {size(self.left)} are left ({self.source})"
+
+
 @dataclass
 class DeletionProgress:
     """What it does now, and rows that went so far."""
@@ -104,6 +117,17 @@ def delete_tenant(
             return _Deleter(settings, connection, tenant, max_rows, on_progress).run(requested_by)
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the deletion was not finished, repeat it: {' '.join(str(error).split())}") from error
+
+
+def room_to_delete(connection: Connection, settings: Settings) -> Room | None:
+    """For the largest compressed chunk, unpacked and packed again beside it; None where no chunk is compressed. Any role. Rolls back."""
+    need = max((chunk.plain_bytes for chunk in read_chunks(connection) if chunk.compressed), default=0)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        ((used,),) = cursor.fetchall()
+    connection.rollback()
+    limit, source = disk_limit(settings, used)
+    return Room(need, None if limit is None else max(0, limit - used), source) if need else None
 
 
 class _Deleter:
@@ -177,19 +201,9 @@ class _Deleter:
                 compress(self._settings, chunk=compressed)
 
     def _require_room(self) -> None:
-        """Room for the largest compressed chunk unpacked, and packed once more beside it.
-
-        Raises:
-            TenantError: there is less, as far as is known.
-        """
-        need = max((chunk.plain_bytes for chunk in read_chunks(self._connection) if chunk.compressed), default=0)
-        used = int(self._call("SELECT pg_database_size(current_database())")[0][0])
-        limit, source = disk_limit(self._settings, used)
-        if need and limit is not None and used + need > limit:
-            raise TenantError(
-                f"deleting rows out of compressed chunks unpacks them, one at a time: that takes up to {size(need)}, and"
-                f" {size(max(0, limit - used))} are left ({source}): make room, or raise IOT_DISK_LIMIT_BYTES; nothing was deleted"
-            )
+        room = room_to_delete(self._connection, self._settings)
+        if room is not None and room.left is not None and room.need > room.left:
+            raise TenantError(f"{room}: make room, or raise IOT_DISK_LIMIT_BYTES; nothing was deleted")
 
     def _forget_dead_letters(self, deletion: int) -> None:
         """Rows of dead_letter are needed for the audit; the topics that name the tenant are not."""

@@ -89,7 +89,7 @@ def test_late_rows_land_and_are_merged_when_worth_it(community: Settings) -> Non
     writer.close()
 
 
-def test_a_deletion_leaves_chunks_packed(community: Settings) -> None:
+def test_a_deletion_leaves_chunks_packed(community: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two chunks without segments: a tenant goes out of each, and what stays is compressed again before the next one is opened."""
     for age in (20, 19):
         fill(community, days_ago(age), series=1000, count=20, step=timedelta(minutes=70))
@@ -101,6 +101,8 @@ def test_a_deletion_leaves_chunks_packed(community: Settings) -> None:
     room = community.model_copy(update={"disk_limit_bytes": query(community, "SELECT pg_database_size(current_database())")[0][0] + 1000})
     with pytest.raises(TenantError, match=r"takes up to .*make room, or raise IOT_DISK_LIMIT_BYTES; nothing was deleted"):
         delete_tenant(room, "going", requested_by="test")
+    code, told = iot(room, monkeypatch, "tenant", "delete", "going", "--yes-delete", "another")
+    assert (code, "are left (IOT_DISK_LIMIT_BYTES)" in told) == (1, True), "what it takes is said before it asks"
     assert query(community, "SELECT count(*) FROM tenant_deletion") == [(0,)]
 
     delete_tenant(community, "going", requested_by="test", max_rows=3000)
