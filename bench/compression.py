@@ -1,4 +1,5 @@
-"""Compression ratio of the simulator's fleet, on TimescaleDB's Community edition (PGlite, which Node runs); printed as Markdown.
+"""Compression ratio of the simulator's fleet, on TimescaleDB's Community edition: PGlite, which Node runs, or the server that
+IOT_TEST_COMMUNITY_URL names (docs/testing.md); printed as Markdown.
 
     python -m bench.compression                                     a day of devices that report every 12 seconds, as of `make up`
     python -m bench.compression --devices 240 --per-minute 0.5      every two minutes
@@ -8,18 +9,24 @@ Messages and measurements go through the platform's decoder, writer and `compres
 
 import argparse
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from iot_platform.compression.compress import Done, compress
+from iot_platform.database import connect, migrate
+from iot_platform.database.capabilities import read_capabilities
+from iot_platform.local.postgresql_roles import create_database
 from iot_platform.settings import Settings
 from iot_platform.simulator.fleet import FleetOptions
 from iot_platform.simulator.generator import Generator
 from iot_platform_tests.support.feeds.direct import DirectFeed, microseconds
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.servers.community import copy_of, run_pglite
+from iot_platform_tests.support.servers.named_server import named_server
 
+NAME = "test_0"
 BATCH = timedelta(minutes=30)
 
 
@@ -65,11 +72,30 @@ def main() -> None:
     parser.add_argument("--per-minute", type=float, default=5.0, help="messages of a device (default 5)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-compression-") as folder, run_pglite(Path(folder)) as server:
-        settings = copy_of(server, "live")
+    with database() as settings:
+        with closing(connect(settings)) as connection:
+            print(read_capabilities(connection).headline())
         live(settings, arguments.devices, arguments.per_minute, arguments.seed)
         (count,) = query(settings, "SELECT count(*) FROM series")[0]
         show("A day of the fleet", compress(settings).done, count)
+
+
+@contextmanager
+def database() -> Iterator[Settings]:
+    """A migrated database of the Community edition, for as long as that is open."""
+    named = named_server()
+    if named is None:
+        with tempfile.TemporaryDirectory(prefix="bench-compression-") as folder, run_pglite(Path(folder)) as server:
+            yield copy_of(server, "live")
+        return
+    create_database(named.url("postgres", "postgres"), NAME)
+    urls = {role: named.url(f"iot_{role}", NAME) for role in ("writer", "migrator", "reader")}
+    settings = Settings(database_url=urls["writer"], database_admin_url=urls["migrator"], database_reader_url=urls["reader"])  # type: ignore[arg-type]
+    try:
+        migrate(settings)
+        yield settings
+    finally:
+        named.drop(NAME)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from iot_platform_tests.support.feeds.community import fill
 from iot_platform_tests.support.feeds.drain import query
 
 ROWS = "SELECT time, series_id, value, value_int, value_text FROM measurement ORDER BY 2, 1"
+BLOOMS = """
+SELECT a.attname FROM _timescaledb_catalog.compression_settings c JOIN pg_attribute a ON a.attrelid = c.compress_relid
+WHERE a.attname ~ 'bloom'"""
 MINUTE = timedelta(minutes=1)
 
 
@@ -57,6 +60,7 @@ def test_old_chunks_shrink_and_say_the_same(community: Settings) -> None:
     chunks = read_chunks(connection)
     connection.close()
     assert [chunk.compressed for chunk in chunks if chunk.table == "measurement"] == [True, True, False]
+    assert query(community, BLOOMS) == [], "nothing but min/max beside the values"
     noted = query(community, "SELECT bytes_before, bytes_after, rows FROM compressed_chunk ORDER BY range_start")
     assert noted == [(item.bytes_before, item.bytes_after, item.rows) for item in result.done]
 
