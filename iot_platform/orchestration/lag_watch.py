@@ -181,8 +181,10 @@ def failures_of(runs: Sequence[RunRecord]) -> shifts.Failures:
             break
     if not failed:
         return shifts.Failures()
-    last_at = failed[0].end_time or failed[0].update_timestamp.timestamp()
-    return shifts.Failures(len(failed), last_at, failed[0].dagster_run.tags.get(shifts.FAILURE_TAG) == shifts.NEEDS_PERSON)
+    newest = failed[0]
+    last_at = newest.end_time or newest.update_timestamp.timestamp()
+    began_at = newest.start_time or newest.create_timestamp.timestamp()
+    return shifts.Failures(len(failed), last_at, began_at, newest.dagster_run.tags.get(shifts.FAILURE_TAG) == shifts.NEEDS_PERSON)
 
 
 @lru_cache(maxsize=1)

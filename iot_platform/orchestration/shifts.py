@@ -19,6 +19,8 @@ STALE_START_SECONDS = 20.0
 CONNECT_SECONDS = 20.0
 """A run that started this long ago and has no database session has lost its process."""
 _BACKOFF_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_WORKED_SECONDS = 10.0
+"""Most wait after a run that committed something before it failed: it was killed, or one of its partitions is in the way of the others."""
 _PERSON_SECONDS = 900.0
 
 
@@ -33,10 +35,11 @@ class ActiveRun:
 
 @dataclass(frozen=True)
 class Failures:
-    """The unbroken series of failed runs at the end of a shard's history."""
+    """The unbroken series of failed runs at the end of a shard's history; the newest of them began and ended at these times."""
 
     count: int = 0
     last_at: float = 0.0
+    last_began_at: float = 0.0
     needs_person: bool = False
 
 
@@ -81,7 +84,7 @@ def lead_seconds(shift_seconds: float) -> float:
 
 
 def retry_at(failures: Failures, offsets_changed_at: float) -> float:
-    """When the next run may follow a series of failures: at most 9 runs fail in 10 minutes.
+    """When the next run may follow a series of failures: at most 9 runs that commit nothing fail in 10 minutes.
 
     An error that only a person can end waits 15 minutes, or until the offsets in the database changed (somebody accepted the loss).
     """
@@ -89,7 +92,9 @@ def retry_at(failures: Failures, offsets_changed_at: float) -> float:
         return 0.0
     if failures.needs_person:
         return failures.last_at + _PERSON_SECONDS
-    return failures.last_at + _BACKOFF_SECONDS[min(failures.count, len(_BACKOFF_SECONDS)) - 1]
+    wait = _BACKOFF_SECONDS[min(failures.count, len(_BACKOFF_SECONDS)) - 1]
+    worked = offsets_changed_at > failures.last_began_at
+    return failures.last_at + (min(wait, _WORKED_SECONDS) if worked else wait)
 
 
 def decide(view: ShardView, now: float, lead: float, idle_seconds: float) -> Decision:

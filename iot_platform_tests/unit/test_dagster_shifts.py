@@ -43,8 +43,18 @@ OVERDUE = ActiveRun("overdue", created_at=NOW - 200, ends_at=NOW - 3)
         pytest.param(ShardView(lag=0, lock_held=False, active=(EARLY,)), False, id="just ended, nothing new"),
         pytest.param(ShardView(lag=5, lock_held=True), True, id="somebody drains by hand: the shift waits for the lock"),
         pytest.param(ShardView(lag=5, lock_held=False, failures=Failures(1, NOW - 1)), True, id="one failure: at once"),
-        pytest.param(ShardView(lag=5, lock_held=False, failures=Failures(3, NOW - 9)), False, id="three failures: wait"),
+        pytest.param(ShardView(lag=5, lock_held=False, failures=Failures(3, NOW - 9, NOW - 12)), False, id="three failures: wait"),
         pytest.param(ShardView(lag=5, lock_held=False, failures=Failures(3, NOW - 11)), True, id="three failures, waited"),
+        pytest.param(
+            ShardView(lag=5, lock_held=False, failures=Failures(6, NOW - 11, NOW - 70), offsets_changed_at=NOW - 20),
+            True,
+            id="killed for the sixth time, each time at work",
+        ),
+        pytest.param(
+            ShardView(lag=5, lock_held=False, failures=Failures(6, NOW - 11, NOW - 70), offsets_changed_at=NOW - 80),
+            False,
+            id="the sixth that did nothing",
+        ),
         pytest.param(ShardView(lag=5, lock_held=False, failures=Failures(1, NOW - 60, needs_person=True)), False, id="a person is needed"),
         pytest.param(
             ShardView(lag=5, lock_held=False, failures=Failures(1, NOW - 60, needs_person=True), offsets_changed_at=NOW - 5),
@@ -71,7 +81,7 @@ def test_ten_minutes_of_failing_runs_stay_below_ten(run_seconds: float, needs_pe
         if decide(ShardView(lag=1, lock_held=False, failures=failures), now, LEAD, IDLE).request:
             runs += 1
             now += run_seconds
-            failures = Failures(failures.count + 1, now, needs_person)
+            failures = Failures(failures.count + 1, now, now - run_seconds, needs_person)
         now += 0.5
     assert runs <= 10
 
