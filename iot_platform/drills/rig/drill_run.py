@@ -21,7 +21,8 @@ from iot_platform.telemetry.drain import offsets
 
 POLL_SECONDS: Final = 0.1
 _STORED: Final = """
-SELECT coalesce(sum(messages + quarantined - duplicates), 0) FROM ledger WHERE kafka_topic = %s AND batch_id > %s AND kind = 'drain'
+SELECT coalesce(sum(messages + quarantined - duplicates), 0), coalesce(sum(messages + quarantined), 0)
+FROM ledger WHERE kafka_topic = %s AND batch_id > %s AND kind = 'drain'
 """
 
 
@@ -138,10 +139,18 @@ class DrillRun:
 
     def stored(self) -> int:
         """Messages of this drill in message ∪ quarantine, redeliveries aside; 0 while the database does not answer."""
+        return self._stored()[0]
+
+    def stored_with_copies(self) -> int:
+        """The same with redeliveries."""
+        return self._stored()[1]
+
+    def _stored(self) -> tuple[int, int]:
         with contextlib.suppress(psycopg2.Error, OSError), self.database() as connection, connection.cursor() as cursor:
             cursor.execute(_STORED, (self.settings.kafka_topic, self.first_batch))
-            return int((cursor.fetchone() or (0,))[0])
-        return 0
+            once, all_of_them = cursor.fetchone() or (0, 0)
+            return int(once), int(all_of_them)
+        return 0, 0
 
     def next_offsets(self) -> dict[int, int]:
         """Where each Kafka partition is drained to."""
