@@ -79,6 +79,10 @@ wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this che
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
 
+.PHONY: images
+images: bootstrap ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
+	@.venv/bin/python deploy/docker/build.py $(ARGS)
+
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
