@@ -29,11 +29,11 @@ _PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "timeout", "defa
 
 @dataclass(frozen=True)
 class Version:
-    """Of the work tree: what the images' labels say, and the time that their files get (seconds since 1970)."""
+    """Of the work tree, for the images' labels; `created` is the commit's time."""
 
     name: str
     revision: str
-    timestamp: str
+    created: str
 
 
 class Builder:
@@ -71,9 +71,9 @@ class Builder:
         name = f"localhost/iot-{target}:{version.name}"
         with TemporaryDirectory() as secrets:
             command = ["buildah", "build", "--file", str(SOURCE / "deploy/docker/Dockerfile"), "--target", target, "--tag", name]
-            command += ["--format", "oci", "--network", "host", "--timestamp", version.timestamp, "--layers", *_pip(Path(secrets))]
+            command += ["--format", "oci", "--network", "host", "--timestamp", "0", "--layers", *_pip(Path(secrets))]
             command += [] if cache else ["--no-cache"]
-            values = {"BASE": base, "VERSION": version.name, "REVISION": version.revision}
+            values = {"BASE": base, "VERSION": version.name, "REVISION": version.revision, "CREATED": version.created}
             command += [part for key, value in values.items() for part in ("--build-arg", f"{key}={value}")]
             command += ["--ignorefile", str(SOURCE / "deploy/docker/Dockerfile.dockerignore"), str(SOURCE)]
             run_logged(command, self.log, quiet, what=f"building {name}", environment=self.environment, hint=NETWORK)
@@ -124,7 +124,7 @@ def work_tree() -> Version:
 
     dirty = "-dirty" if git("status", "--porcelain") else ""
     revision = git("rev-parse", "HEAD")
-    return Version(revision[:12] + dirty, revision + dirty, git("log", "-1", "--format=%ct"))
+    return Version(revision[:12] + dirty, revision + dirty, git("log", "-1", "--format=%cI"))
 
 
 def say(text: str) -> None:
