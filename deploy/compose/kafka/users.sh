@@ -6,8 +6,8 @@ secrets=${SECRETS:-/run/secrets}
 umask 077
 folder=$(mktemp -d)
 for user in ingest platform; do
-    # By a file: arguments can be read by everybody on the machine.
-    printf 'SCRAM-SHA-512=[password=%s]\n' "$(cat "$secrets/kafka_${user}_password")" >"$folder/$user.properties"
+    # By a file: arguments can be read by everybody on the machine. In a file without the [ ] of --add-config.
+    printf 'SCRAM-SHA-512=password=%s\n' "$(cat "$secrets/kafka_${user}_password")" >"$folder/$user.properties"
     "$home/bin/kafka-configs.sh" --bootstrap-server "$server" --alter --entity-type users --entity-name "iot-$user" --add-config-file "$folder/$user.properties"
 done
 rm -r "$folder"
