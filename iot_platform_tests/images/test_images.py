@@ -3,13 +3,14 @@
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg2
 import pytest
+import yaml
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -23,6 +24,7 @@ from iot_platform_tests.support.servers.containers import Containers, build
 from iot_platform_tests.support.servers.stack import Programs, Servers
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1500)]
+ROOT = Path(__file__).parents[2]
 MESSAGES = 3000
 LIMITS = {"ingest": 130e6, "platform": 450e6}
 DATABASE = "from_images"
@@ -94,42 +96,87 @@ def settings(settings: Settings, servers: Servers) -> Iterator[Settings]:
     connection.close()
 
 
-@pytest.fixture
-def secrets(settings: Settings, tmp_path: Path) -> Path:
-    """What compose and Kubernetes mount: each setting that may hold a password is a file, and here the others, too."""
-    folder = tmp_path / "secrets"
-    folder.mkdir()
-    names = ("mqtt_url", "database_url", "database_admin_url", "kafka_bootstrap_servers", "kafka_topic", "kafka_dead_letter_topic")
-    for name in (*names, "ingest_http_url", "ingest_http_port", "metrics_port", "dagster_url", "kafka_partitions"):
-        value = getattr(settings, name)
-        (folder / f"iot_{name}").write_text(f"{value.get_secret_value() if hasattr(value, 'get_secret_value') else value}\n", "utf-8")
-    return folder
+class Host:
+    """The services of compose.yaml's profile `all` as containers: their commands, settings, secrets, limits and health checks from there.
+    In their place: the addresses, since there is no network but the host's, and the ports, which others use."""
+
+    COMPOSE: ClassVar = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text("utf-8"))["services"]
+
+    def __init__(self, containers: Containers, programs: Programs, settings: Settings, folder: Path) -> None:
+        self._containers, self._programs, self._folder = containers, programs, folder
+        self._code_port = str(free_ports(1)[0])
+        for name in ("mqtt_url", "database_url", "database_admin_url", "database_reader_url"):
+            (folder / f"iot_{name}").write_text(getattr(settings, name).get_secret_value() + "\n", "utf-8")
+        names = ("kafka_bootstrap_servers", "kafka_topic", "kafka_dead_letter_topic", "kafka_partitions", "ingest_http_url", "dagster_url")
+        self._addresses = {f"IOT_{name.upper()}": str(getattr(settings, name)) for name in (*names, "ingest_http_port", "metrics_port")}
+        self._ports = {"4000": self._code_port, "3000": str(settings.dagster_port), "0.0.0.0": "127.0.0.1"}  # noqa: S104
+        self._pages = {"9108": str(settings.ingest_http_port), "9109": str(settings.metrics_port)}
+        (folder / "workspace.yaml").write_text(
+            (ROOT / "deploy/compose/dagster/workspace.yaml")
+            .read_text("utf-8")
+            .replace("dagster-code", "127.0.0.1")
+            .replace("4000", self._code_port)
+        )
+        (folder / "state").mkdir()
+        (folder / "state").chmod(0o777)  # of 10001, whatever user we are; compose's named volume takes over the image's owner
+
+    @property
+    def code_server(self) -> str:
+        """Its address for a client here."""
+        return f"127.0.0.1:{self._code_port}"
+
+    def prepare(self, name: str) -> None:
+        """Run a service that ends."""
+        self._containers.run("platform", *self._command(name), options=self._options(name))
+
+    def start(self, name: str, check: Callable[[], None] = lambda: None) -> None:
+        """Run a service that stays, until the check and its own health check pass."""
+        service = self.COMPOSE[name]
+        target = service["image"].partition("/iot-")[2].partition(":")[0]
+        seconds = int(service["stop_grace_period"].removesuffix("s"))
+        made = self._containers.program(name, target, *self._command(name), stop_seconds=seconds, options=self._options(name))
+        self._programs.start(made, check)
+        test = [self._here(part, self._ports | self._pages) for part in service["healthcheck"]["test"]]
+        assert test[0] == "CMD"
+        self._containers.inside(name, *test[1:])
+
+    def _command(self, name: str) -> list[str]:
+        return [self._here(part, self._ports) for part in self.COMPOSE[name].get("command", [])]
+
+    def _options(self, name: str) -> list[str]:
+        service = self.COMPOSE[name]
+        assert service["read_only"]
+        assert service["init"]
+        assert service["cap_drop"] == ["ALL"]
+        environment = {"IOT_INGEST_CLIENT_ID": "from-images"} | service["environment"]
+        options = [f"--env={key}={self._addresses.get(key, value)}" for key, value in (self._addresses | environment).items()]
+        options += [f"--volume={self._folder}/{secret}:/run/secrets/{secret}:ro" for secret in service["secrets"]]
+        options += [f"--tmpfs={mount}" for mount in service["tmpfs"]]
+        for volume in service.get("volumes", []):
+            source, target = volume.split(":")[:2]
+            own = {"./dagster": f"{self._folder}/workspace.yaml:{target}/workspace.yaml:ro", "ingest": f"{self._folder}/state:{target}"}
+            options.append(f"--volume={own[source]}")
+        return [*options, f"--memory={service['mem_limit']}"]
+
+    @staticmethod
+    def _here(text: str, replacements: Mapping[str, str]) -> str:
+        for old, new in replacements.items():
+            text = text.replace(f":{old}/", f":{new}/") if "/" in text else new if text == old else text
+        return text
 
 
 @pytest.fixture
-def platform(containers: Containers, programs: Programs, settings: Settings, secrets: Path, tmp_path: Path) -> Iterator[Settings]:
+def platform(containers: Containers, programs: Programs, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     """Topics, schema and storage made, daemon and Dagster running: everything in containers."""
-    port = free_ports(1)[0]
-    workspace = tmp_path / "workspace.yaml"
-    workspace.write_text(f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: iot_platform}}\n", "utf-8")
-    mount = (f"--volume={workspace}:/etc/iot-platform/workspace.yaml:ro",)
-    state = tmp_path / "state"
-    state.mkdir()
-    state.chmod(0o777)  # of 10001, whatever user we are
-    platform = partial(containers.run, "platform", secrets=secrets)
-    platform("iot", "topics", "create")
-    platform("iot", "migrate")
-    platform("iot", "exec", "dagster", "instance", "migrate")
-    run = partial(containers.program, secrets=secrets)
-    ingest = run("ingest", "ingest", options=(f"--volume={state}:/var/lib/iot/ingest", "--env=IOT_INGEST_CLIENT_ID=from-images"))
-    programs.start(ingest, partial(probes.http, f"{settings.ingest_http_url}/readyz"))
-    module = ("-m", "iot_platform.definitions", "--location-name", "iot_platform", "--host", "127.0.0.1", "--port", str(port))
-    programs.start(run("code", "platform", "iot", "exec", "python", "-m", "iot_platform.orchestration.code_server", *module))
-    where = ("-w", "/etc/iot-platform/workspace.yaml")
-    programs.start(run("daemon", "platform", "iot", "exec", "dagster-daemon", "run", *where, options=mount))
-    web = ("iot", "exec", "dagster-webserver", "-h", "127.0.0.1", "-p", str(settings.dagster_port), *where)
-    programs.start(run("webserver", "platform", *web, options=mount), partial(probes.dagster, settings.dagster_url))
-    programs.start(run("metrics", "platform", "iot", "metrics"), partial(probes.http, f"http://127.0.0.1:{settings.metrics_port}/healthz"))
+    (tmp_path / "host").mkdir()
+    host = Host(containers, programs, settings, tmp_path / "host")
+    for name in ("topics", "migrate", "dagster-storage"):
+        host.prepare(name)
+    host.start("ingest", partial(probes.http, f"{settings.ingest_http_url}/readyz"))
+    host.start("metrics", partial(probes.http, f"http://127.0.0.1:{settings.metrics_port}/healthz"))
+    host.start("dagster-code", partial(probes.code_server, host.code_server))
+    host.start("dagster-webserver", partial(probes.http, f"{settings.dagster_url}/server_info"))
+    host.start("dagster-daemon", partial(probes.dagster, settings.dagster_url))
     yield settings
     programs.close()
 
@@ -142,12 +189,12 @@ def test_the_whole_path_runs_in_containers(
     await_everything_stored(platform, database, MESSAGES)
     assert compare(published, read(database, Scope(platform.kafka_topic))) == []
     assert count(database, "SELECT count(*) FROM measurement") > MESSAGES
-    users = {line.split()[0] for line in containers.podman("top", "code", "huser").splitlines()[1:]}
+    users = {line.split()[0] for line in containers.podman("top", "dagster-code", "huser").splitlines()[1:]}
     assert users == {"10001"}
 
 
 def _pins() -> list[str]:
-    text = (Path(__file__).parents[2] / "requirements.txt").read_text("utf-8")
+    text = (ROOT / "requirements.txt").read_text("utf-8")
     return [line for line in text.splitlines() if "==" in line and "python_full_version < '3.12'" not in line]
 
 

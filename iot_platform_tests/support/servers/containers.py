@@ -17,7 +17,7 @@ from iot_platform.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 BUILD = ROOT / "deploy" / "docker" / "build.py"
-_HARDENED = ("--rm", "--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp:rw,size=64m")
+_HARDENED = ("--rm", "--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init")
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,18 @@ class Containers:
         done = subprocess.run(["podman", *arguments], check=True, stdout=subprocess.PIPE, text=True, env=self._environment)
         return done.stdout.strip()
 
-    def run(self, target: str, *command: str, secrets: Path, options: Sequence[str] = ()) -> str:
+    def run(self, target: str, *command: str, options: Sequence[str] = ()) -> str:
         """Run a program to its end; what it printed. Fails the test with that, unless it ends well."""
-        argv = ["podman", "run", *self._options(secrets), *options, self.images[target].name, *command]
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, env=self._environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self._ended_well("run", *_HARDENED, *options, self.images[target].name, *command)
 
-    def program(self, name: str, target: str, *command: str, secrets: Path, options: Sequence[str] = ()) -> Program:
-        """A container that the supervisor of the servers runs. Removed by force with `close` if need be: it outlives a killed podman."""
-        argv = ("podman", "run", f"--name={name}", "--replace", *self._options(secrets), *options, self.images[target].name, *command)
-        return Program(name, argv, ROOT, self._environment, stop_seconds=40, restart=False)
+    def inside(self, name: str, *command: str) -> str:
+        """Run a program in a container that runs: a health check."""
+        return self._ended_well("exec", name, *command)
+
+    def program(self, name: str, target: str, *command: str, stop_seconds: int, options: Sequence[str] = ()) -> Program:
+        """A container that the supervisor of the servers runs. It outlives a podman that was killed, until `close`."""
+        argv = ("podman", "run", f"--name={name}", "--replace", *_HARDENED, *options, self.images[target].name, *command)
+        return Program(name, argv, ROOT, self._environment, stop_seconds=stop_seconds, restart=False)
 
     def root(self, target: str) -> Path:
         """The image's file system, mounted."""
@@ -63,15 +64,17 @@ class Containers:
         self.podman("rm", "--all", "--force", "--time", "5")
         self.podman("image", "unmount", "--all", "--force")
 
-    def _options(self, secrets: Path) -> tuple[str, ...]:
-        return (*_HARDENED, f"--volume={secrets}:/run/secrets:ro", "--env=IOT_SECRETS_DIR=/run/secrets")
+    def _ended_well(self, *arguments: str) -> str:
+        done = subprocess.run(["podman", *arguments], check=False, capture_output=True, text=True, env=self._environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 @pytest.fixture(scope="session")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """See Containers. Needs root; installs buildah, debootstrap, podman and runc where they are missing."""
     folder = tmp_path_factory.mktemp("images")
-    needed = {"podman": "runs the images", "runc": "is podman's runtime"}
+    needed = {"podman": "runs the images", "runc": "is podman's runtime", "catatonit": "is podman's init"}
     install_packages({name: why for name, why in needed.items() if which(name) is None}, folder / "install.log", lambda _: None)
     images = build(folder)
     made = Containers(
