@@ -39,8 +39,10 @@ class Version:
 class Builder:
     """buildah with a storage of its own below `folder`; by root, without a daemon and without namespaces (chroot isolation)."""
 
-    def __init__(self, folder: Path, log: Path) -> None:
+    def __init__(self, folder: Path, log: Path, *, plain_http: bool = False) -> None:
+        """With `plain_http` registries are spoken to without TLS."""
         self.folder, self.log = folder, log
+        self._registries = ["--tls-verify=false"] if plain_http else []
         folder.mkdir(parents=True, exist_ok=True)
         driver = "overlay" if _overlay_works(folder) else "vfs"
         storage = folder / "storage.conf"
@@ -71,7 +73,7 @@ class Builder:
         name = f"localhost/iot-{target}:{version.name}"
         with TemporaryDirectory() as secrets:
             command = ["buildah", "build", "--file", str(SOURCE / "deploy/docker/Dockerfile"), "--target", target, "--tag", name]
-            command += ["--format", "oci", "--network", "host", "--timestamp", "0", "--layers", *_pip(Path(secrets))]
+            command += ["--format", "oci", "--network", "host", "--timestamp", "0", "--layers", *self._registries, *_pip(Path(secrets))]
             command += [] if cache else ["--no-cache"]
             values = {"BASE": base, "VERSION": version.name, "REVISION": version.revision, "CREATED": version.created}
             command += [part for key, value in values.items() for part in ("--build-arg", f"{key}={value}")]
@@ -86,6 +88,10 @@ class Builder:
         digest = archive.with_suffix(".digest")
         self.buildah("push", "--quiet", "--digestfile", str(digest), image, f"oci-archive:{archive}")
         return digest.read_text("ascii").strip()
+
+    def push(self, image: str, reference: str) -> None:
+        """To a registry, which then shows the digest that `export` returned. The login is the one of REGISTRY_AUTH_FILE."""
+        self.buildah("push", "--quiet", *self._registries, image, f"docker://{reference}")
 
     def write_bill(self, image: str, digest: str, file: Path) -> tuple[int, int]:
         """Write the bill of materials; bytes and files of the image, unpacked."""
@@ -168,6 +174,7 @@ def main() -> int:
     parser.add_argument("--base", help="base image with apt, such as 192.168.1.100:8080/rke2/debian@sha256:…")
     parser.add_argument("--registry", default=os.environ.get("REGISTRY", REGISTRY), help="where --push puts them (%(default)s)")
     parser.add_argument("--push", action="store_true", help="push registry/iot-TARGET:commit; REGISTRY_AUTH_FILE names the login")
+    parser.add_argument("--plain-http", action="store_true", help="registries without TLS, such as Harbor on port 8080")
     parser.add_argument("--output", type=Path, default=SOURCE / "dist" / "images", help="folder of the archives (%(default)s)")
     parser.add_argument("--no-cache", action="store_true", help="build every step anew")
     options = parser.parse_args()
@@ -176,7 +183,7 @@ def main() -> int:
     try:
         needed = {name: why for name, why in _NEEDED.items() if shutil.which(name) is None}
         install_packages(needed, log, say)
-        builder, version = Builder(folder, log), work_tree()
+        builder, version = Builder(folder, log, plain_http=options.plain_http), work_tree()
         base = options.base or builder.import_base()
         for target in options.targets or TARGETS:
             image = builder.build(target, base, version, cache=not options.no_cache)
@@ -184,7 +191,7 @@ def main() -> int:
             size, files = builder.write_bill(image, digest, options.output / f"{target}.sbom.json")
             say(f"{image} {digest} {size / 1e6:.0f} MB in {files} files unpacked")
             if options.push:
-                builder.buildah("push", image, f"docker://{options.registry}/iot-{target}:{version.name}")
+                builder.push(image, f"{options.registry}/iot-{target}:{version.name}")
     except LocalStackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
