@@ -55,6 +55,10 @@ test-brokers: bootstrap ## The ingest daemon on every MQTT broker of docs/broker
 test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed, one that stays away, rolling restart; about ten minutes
 	@$(IOT) drill run cluster
 
+.PHONY: test-images
+test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
+	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)
+
 .PHONY: test-scale
 test-scale: bootstrap ## Plans of queries on millions of rows; a few minutes
 	@$(PYTEST) iot_platform_tests/scale -m scale $(ARGS)
@@ -78,6 +82,10 @@ wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this che
 	@rm -rf build dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+.PHONY: images
+images: bootstrap ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
+	@.venv/bin/python deploy/docker/build.py $(ARGS)
 
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes

@@ -12,7 +12,7 @@ from ingest_daemon import topic_filters
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.home import absolute, env_files, local_dir, stack_notes_file
 from ingest_daemon.server_settings import ServerSettings, text
-from ingest_daemon.variables import is_service_address, misspelt
+from ingest_daemon.variables import is_service_address, misspelt, secrets_dir
 
 DAY_SECONDS = 86_400
 
@@ -45,6 +45,11 @@ class Settings(ServerSettings, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
 
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder of files that hold settings, each named as its variable in lower case (iot_database_url): mounted secrets. "
+        "Environment and .env beat them.",
+    )
     mqtt_url: SecretStr = Field(
         SecretStr("mqtt://127.0.0.1:1883"), description="MQTT broker, mqtt://[user:password@]host[:port] or mqtts:// for TLS."
     )
@@ -296,7 +301,7 @@ def explain(error: ValidationError) -> str:
 
 
 def load() -> Settings:
-    """The daemon's settings; weakest first: what the local stack noted, `.env`, the environment.
+    """The daemon's settings; weakest first: the secrets' folder, what the local stack noted, `.env`, the environment.
 
     Raises:
         SettingsError: a variable breaks its rule, or is no setting. Never retry.
@@ -305,7 +310,7 @@ def load() -> Settings:
     if lines := misspelt(files):
         raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=(stack_notes_file(), *files))
+        return Settings(_env_file=(stack_notes_file(), *files), _secrets_dir=secrets_dir(files))
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # the one field that is JSON

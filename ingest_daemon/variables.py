@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from dotenv import dotenv_values
+
+from ingest_daemon.errors import SettingsError
 
 EXAMPLE: Final = Path(__file__).with_name("env.example")
 """The checkout's .env.example, which a test holds equal to the settings classes."""
@@ -31,11 +33,32 @@ def is_service_address(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
-def misspelt(files: Iterable[Path]) -> list[str]:
-    """One sentence for each IOT_ variable of the environment and of `.env` files that is no setting; it names the nearest one."""
+def misspelt(files: Sequence[Path]) -> list[str]:
+    """One sentence for each IOT_ variable of the environment, of `.env` files and of the secrets' folder that is no setting; it names the
+    nearest one. Raises SettingsError: see `secrets_dir`."""
     found = [(name, value, "") for name, value in os.environ.items()]
     found += [(name, value or "", f" in {file}") for file in files if file.is_file() for name, value in dotenv_values(file).items()]
+    folder = secrets_dir(files)
+    found += [(path.name, "", f" in {folder}") for path in (folder.iterdir() if folder else ())]
     return [_explained(name, place) for name, value, place in sorted(found) if _is_misspelt(name.upper(), value)]
+
+
+def secrets_dir(files: Sequence[Path]) -> Path | None:
+    """The folder whose files are settings (`iot_database_url` holds IOT_DATABASE_URL): IOT_SECRETS_DIR of the environment, else of `.env`.
+
+    Raises:
+        SettingsError: no such folder, or a setting's file in it can't be read. Never retry.
+    """
+    noted = [dotenv_values(file).get("IOT_SECRETS_DIR") for file in files if file.is_file()]
+    value = next((text for text in (os.environ.get("IOT_SECRETS_DIR"), *reversed(noted)) if text), None)
+    if value is None:
+        return None
+    folder = Path(value)
+    if not folder.is_dir():
+        raise SettingsError(f"IOT_SECRETS_DIR: {folder} is no folder")
+    if closed := [path.name for path in sorted(folder.glob("[Ii][Oo][Tt]_*")) if not os.access(path, os.R_OK)]:
+        raise SettingsError(f"IOT_SECRETS_DIR: this user may not read {', '.join(closed)} in {folder}")
+    return folder
 
 
 def _is_misspelt(name: str, value: str) -> bool:

@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from ingest_daemon import home
 from ingest_daemon.errors import SettingsError as SettingsError  # noqa: PLC0414  ours, too
 from ingest_daemon.server_settings import ServerSettings
-from ingest_daemon.variables import is_service_address, misspelt
+from ingest_daemon.variables import is_service_address, misspelt, secrets_dir
 
 RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
 """What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
@@ -26,6 +26,12 @@ class Settings(ServerSettings, BaseSettings):
     """Everything that can be set from outside; each field is the variable `IOT_<FIELD>` in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="IOT_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder of files that hold settings, each named as its variable in lower case (iot_database_url): mounted secrets. "
+        "Environment and .env beat them.",
+    )
 
     # -- servers; the defaults are the local stack's -----------------------------------------------------------
     mqtt_url: SecretStr = Field(
@@ -361,7 +367,8 @@ def stack_notes() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read at the first call: environment over `.env` over the notes of `iot up` over defaults.
+    """The process's settings, read at the first call: environment over `.env` over the secrets' folder over the notes of
+    `iot up` over defaults.
 
     Raises:
         SettingsError: a variable breaks its rule, or is no setting. Never retry.
@@ -377,7 +384,7 @@ def _load(notes: dict[str, str]) -> Settings:
     if lines := misspelt(files):
         raise SettingsError("\n".join(lines))
     try:
-        return Settings(_env_file=files, **notes)  # type: ignore[arg-type]
+        return Settings(_env_file=files, _secrets_dir=secrets_dir(files), **notes)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
     except UnreadableError as error:  # says which field only in its text

@@ -13,6 +13,7 @@ from iot_platform_tests.support.feeds.simulation import database, simulation
 from iot_platform_tests.support.feeds.tenants import two_tenants
 from iot_platform_tests.support.oracles.grafana_display import grafana_display
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite, without_apache
+from iot_platform_tests.support.servers.containers import containers
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
 from iot_platform_tests.support.servers.secured_broker import secured_broker
@@ -41,6 +42,7 @@ __all__ = [
     "accountant",
     "community",
     "community_database",
+    "containers",
     "dagster",
     "database",
     "edition",

@@ -1,5 +1,6 @@
-"""`iot env` and `iot doctor`: the settings in force, and whether this machine and the servers fit them."""
+"""`iot env`, `iot exec` and `iot doctor`: the settings in force, and whether this machine and the servers fit them."""
 
+import os
 import shlex
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -36,6 +37,19 @@ def _is_secret(name: str, value: str, hidden: set[str]) -> bool:
     return "://" not in value or urlsplit(value).password is not None
 
 
+def execute(command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A program and its arguments.")]) -> None:
+    """Become a program of Dagster's, in the environment it needs: [b]iot exec dagster-daemon run -w workspace.yaml[/b]. Where no shell is
+    that could [b]eval[/b] the above, or no variable may hold a password: it may stand in IOT_SECRETS_DIR."""
+    from iot_platform.orchestration.environment import dagster_environment
+    from iot_platform.settings import get_settings
+
+    environment = dagster_environment(get_settings()) | os.environ
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        raise CliError(f"{command[0]}: {error.strerror}") from error
+
+
 def doctor() -> None:
     """Check this machine, the ports and every configured server; each problem comes with its remedy. Exit code 1 if there is one."""
     from iot_platform.diagnostics.doctor import examine
@@ -57,4 +71,5 @@ def doctor() -> None:
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command("env")(env)
+    app.command("exec", context_settings={"ignore_unknown_options": True})(execute)
     app.command("doctor")(doctor)

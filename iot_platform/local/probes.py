@@ -119,18 +119,18 @@ def http(url: str) -> None:
         raise NotReadyError(f"{url} does not answer: {_why(error)}") from error
 
 
-def code_server(socket: str) -> None:
-    """Dagster's code server answers gRPC health checks (it does so only after the definitions are loaded)."""
+def code_server(address: str) -> None:
+    """Dagster's code server, a socket's path or host:port, answers gRPC health checks: it does so once the definitions are loaded."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
+    with grpc.insecure_channel(f"unix:{address}" if address.startswith("/") else address) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=_TIMEOUT_SECONDS
             )
         except grpc.RpcError as error:
-            raise NotReadyError(f"no answer on {socket}: {error.code().name}") from error
+            raise NotReadyError(f"no answer on {address}: {error.code().name}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise NotReadyError("the code server is not serving yet")
 

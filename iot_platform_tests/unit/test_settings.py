@@ -88,6 +88,37 @@ def test_a_misspelt_name_in_an_env_file_is_refused_with_the_file(
 
 
 @LOADERS
+def test_a_mounted_secret_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[[], Settings]) -> None:
+    """A password with $, a line's end, somebody else's secret beside it; the environment is stronger."""
+    (tmp_path / "iot_mqtt_url").write_text("mqtt://iot:pa$$word@broker:1884\n")
+    (tmp_path / "iot_kafka_topic").write_text("from-a-file\n")
+    (tmp_path / "kafka_admin_password").write_text("of another program\n")
+    monkeypatch.setenv("IOT_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("IOT_KAFKA_TOPIC", "from-the-environment")
+    loaded = load()
+    assert loaded.mqtt_url.get_secret_value() == "mqtt://iot:pa$$word@broker:1884"
+    assert loaded.kafka_topic == "from-the-environment"
+
+
+@LOADERS
+def test_a_secret_of_a_misspelt_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[[], object]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / ".env").write_text(f"IOT_SECRETS_DIR={tmp_path}/secrets\n")
+    (tmp_path / "secrets" / "iot_database_ulr").write_text("postgresql://db/iot")
+    with pytest.raises((SettingsError, IngestSettingsError)) as caught:
+        load()
+    assert str(caught.value) == f"iot_database_ulr in {tmp_path}/secrets is not a setting; did you mean IOT_DATABASE_URL?"
+
+
+@LOADERS
+def test_secrets_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[[], object]) -> None:
+    monkeypatch.setenv("IOT_SECRETS_DIR", str(tmp_path / "absent"))
+    with pytest.raises((SettingsError, IngestSettingsError), match=r"^IOT_SECRETS_DIR: .*absent is no folder$"):
+        load()
+
+
+@LOADERS
 def test_names_that_others_set_stop_nobody(monkeypatch: pytest.MonkeyPatch, load: Callable[[], object]) -> None:
     """The other process's settings, tests, Grafana's files, and what Kubernetes adds for services iot-mqtt and iot-ingest-http."""
     for name in known():

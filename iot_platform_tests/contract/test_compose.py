@@ -1,0 +1,167 @@
+"""deploy/compose: compose finds it valid without a word in every combination; and nothing is wrong of what it takes in silence."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ingest_daemon.variables import known
+from iot_platform.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "compose"
+BASE, SASL, TLS = "compose.yaml", "compose.sasl.yaml", "compose.tls.yaml"
+COMBINATIONS = [files + profile for files in ((BASE,), (BASE, SASL), (BASE, SASL, TLS)) for profile in ((), ("--profile=all",))]
+LAN_PORTS = {"9092", "5432", "9090"}  # and Harbor's 8080: what the firewall lets in
+UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def merged(*names: str) -> dict[str, Any]:
+    """The files as compose puts them together, as far as ours go: maps key by key, lists joined."""
+
+    def into(old: Any, new: Any) -> Any:
+        if isinstance(old, dict) and isinstance(new, dict):
+            return {**old, **{key: into(old[key], value) if key in old else value for key, value in new.items()}}
+        return [*old, *new] if isinstance(old, list) and isinstance(new, list) else new
+
+    found: dict[str, Any] = {}
+    for name in names:
+        found = into(found, yaml.safe_load((FOLDER / name).read_text("utf-8")))
+    return found
+
+
+ALL = merged(BASE, SASL, TLS)
+SERVICES: dict[str, dict[str, Any]] = ALL["services"]
+EACH = pytest.mark.parametrize("name", SERVICES)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's part that compose reads, with secrets made as the manual says."""
+    root = tmp_path_factory.mktemp("host")
+    for folder in ("deploy/compose", "deploy/prometheus", "grafana/provisioning", "grafana/dashboards", "sql/superuser"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("secrets", ".env"))
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=root / "deploy/compose")
+    shutil.copyfile(FOLDER / "host.env", root / "deploy/compose/.env")
+    return root / "deploy/compose"
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=" ".join)
+def test_compose_finds_it_valid_and_has_nothing_to_warn_of(copy: Path, combination: tuple[str, ...]) -> None:
+    compose = shutil.which("docker-compose")
+    if compose is None or _run(compose, "version", "--short", cwd=copy).stdout.startswith("1."):
+        pytest.skip("no docker-compose 2 here: .ci/run installs it")
+    files = [part for name in combination if not name.startswith("-") for part in ("-f", name)]
+    options = [part for part in combination if part.startswith("-")]
+    done = _run(compose, *files, *options, "config", "-q", cwd=copy)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> None:
+    made = {path.name for path in (copy / "secrets").iterdir()}
+    mounted = {Path(secret["file"]).name for secret in ALL["secrets"].values()}
+    assert mounted == made | {"kafka_keystore.pem"}  # which is the user's
+    assert set(ALL["secrets"]) == mounted
+    used = {name for service in SERVICES.values() for name in service.get("secrets", [])}
+    assert used == mounted
+    assert all((copy / "secrets" / name).stat().st_size > 16 for name in made)
+    assert (copy / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
+    before = {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()}
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=copy)
+    assert {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()} == before
+    assert len(set(before.values())) == len(before)
+    Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
+
+
+def test_every_variable_has_its_line_in_host_env() -> None:
+    text = "".join((FOLDER / name).read_text("utf-8") for name in (BASE, SASL, TLS))
+    assert set(re.findall(r"(?<!\$)\$\{(\w+)", text)) == set(re.findall(r"^(\w+)=", (FOLDER / "host.env").read_text("utf-8"), re.M))
+
+
+@EACH
+def test_a_service_is_bounded_and_comes_back(name: str) -> None:
+    service = SERVICES[name]
+    once = service["restart"] == "no"
+    assert once or service["restart"] == "unless-stopped"
+    assert _bytes(service["mem_limit"]) >= 128 << 20
+    assert 0 < float(service["cpus"]) <= 4
+    assert service["logging"] == {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert once or {"test", "interval", "timeout", "retries", "start_period"} == service["healthcheck"].keys()
+    assert service.get("stop_signal", "SIGTERM") in ("SIGTERM", "SIGINT")
+    for limit in service.get("ulimits", {}).values():
+        assert limit["soft"] <= limit["hard"]
+    assert set(service.get("ulimits", {})) <= {"nofile", "nproc", "memlock"}
+    assert not {"network_mode", "privileged", "env_file", "container_name"} & service.keys()
+
+
+@EACH
+def test_an_image_comes_from_the_registry_by_tag_and_may_be_pinned(name: str) -> None:
+    registry, _, rest = SERVICES[name]["image"].partition("}/")
+    assert registry == "${REGISTRY:-192.168.1.100:8080/rke2"
+    path, _, tag = rest.partition(":")
+    assert re.fullmatch(r"[a-z0-9/-]+", path)
+    assert re.fullmatch(r"(\$\{IOT_TAG:-0\.1\.0\}|v?\d+\.\d+\.\d+(-pg17)?)\$\{[A-Z_]+_DIGEST:-\}", tag)
+
+
+@EACH
+def test_what_it_waits_for_can_come_true(name: str) -> None:
+    service = SERVICES[name]
+    for other, how in service.get("depends_on", {}).items():
+        awaited = SERVICES[other]
+        assert set(awaited.get("profiles", [])) <= set(service.get("profiles", []))
+        assert (how["condition"] == "service_completed_successfully") == (awaited["restart"] == "no")
+        assert how["condition"] in ("service_completed_successfully", "service_healthy")
+    assert set(service.get("profiles", [])) <= {"all"}
+
+
+@EACH
+def test_what_it_mounts_is_there(name: str) -> None:
+    service = SERVICES[name]
+    for volume in service.get("volumes", []):
+        source, target, *how = volume.split(":")
+        assert target.startswith("/")
+        assert (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
+        assert (how == ["ro"]) == source.startswith(".")
+    for mount in service.get("tmpfs", []):
+        assert re.fullmatch(r"/\w+:size=\d+m,mode=1777", mount)
+
+
+@EACH
+def test_its_settings_are_ours_and_no_password_is_among_them(name: str) -> None:
+    environment = SERVICES[name].get("environment", {})
+    ours = {key for key in environment if key.startswith("IOT_") and not key.startswith("IOT_GRAFANA_")}
+    assert ours <= known()
+    assert {key.upper() for key in SERVICES[name].get("secrets", []) if key.startswith("iot_")} <= known()
+    assert all(isinstance(value, str) for value in environment.values())
+    open_ones = [key for key in environment if re.search("PASSWORD|SECRET|TOKEN", key) and not key.endswith("_FILE")]
+    assert [key for key in open_ones if key != "IOT_SECRETS_DIR"] == []
+    assert [value for value in environment.values() if "$" in value and not value.startswith("${HOST_ADDRESS")] == []
+
+
+def test_ports_are_published_once_and_only_what_the_firewall_lets_in_to_the_lan() -> None:
+    ports = [port.rsplit(":", 2) for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len({published for _, published, _ in ports}) == len(ports)
+    assert {published for address, published, _ in ports if address == "${HOST_ADDRESS}"} == LAN_PORTS
+    assert {address for address, published, _ in ports if published not in LAN_PORTS} == {"127.0.0.1"}
+
+
+def test_the_memory_fits_into_a_host_of_32_gb() -> None:
+    assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") < 16 << 30
+
+
+def _bytes(text: str) -> int:
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+def _run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)
