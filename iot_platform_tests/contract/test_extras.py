@@ -28,8 +28,10 @@ sys.meta_path.insert(0, Blocked())
 
 @cache
 def distributions() -> dict[str, str]:
-    """Module → the distribution that it comes from, spelt as in pyproject.toml."""
-    return {module: names[0].lower().replace("_", "-") for module, names in packages_distributions().items()}
+    """Module → the distribution that it comes from, spelt as in pyproject.toml; of several that share a name (google), the one named there."""
+    named = declared("ingest") | declared("platform")
+    spelt = {module: [name.lower().replace("_", "-") for name in names] for module, names in packages_distributions().items()}
+    return {module: min(names, key=lambda name: name not in named) for module, names in spelt.items()}
 
 
 def imported(package: str) -> set[str]:
