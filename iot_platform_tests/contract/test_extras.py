@@ -28,7 +28,8 @@ sys.meta_path.insert(0, Blocked())
 
 @cache
 def distributions() -> dict[str, str]:
-    """Module → the distribution that it comes from, spelt as in pyproject.toml; of several that share a name (google), the one named there."""
+    """Module → the distribution that it comes from, spelt as in pyproject.toml; of several that share a module (google), the one named
+    there."""
     named = declared("ingest") | declared("platform")
     spelt = {module: [name.lower().replace("_", "-") for name in names] for module, names in packages_distributions().items()}
     return {module: min(names, key=lambda name: name not in named) for module, names in spelt.items()}
