@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -41,10 +42,13 @@ def mebibytes(quantity: str) -> int:
     return number * {"Mi": 1, "Gi": 1024}[unit]
 
 
+usual_run = cache(run_job)
+
+
 def pods(overlay: str) -> Iterator[tuple[str, Object]]:
     """Every workload's name and pod template, and those of a Dagster run."""
     yield from templates(overlay).items()
-    yield RUN, run_job(overlay)["spec"]["template"]
+    yield RUN, usual_run(overlay)["spec"]["template"]
 
 
 @EACH
