@@ -60,10 +60,15 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, given: str | None = None, fails: bool = False) -> str:
         """The output of a kubectl command, which must succeed, or must fail and give the reason."""
+        said, warned = self.kubectl_both(*arguments, given=given, fails=fails)
+        return warned if fails else said
+
+    def kubectl_both(self, *arguments: str, given: str | None = None, fails: bool = False) -> tuple[str, str]:
+        """What it printed, and what it warned of."""
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         done = subprocess.run([KUBECTL, *arguments], input=given, capture_output=True, text=True, check=False, env=environment)
         assert (done.returncode != 0) is fails, f"kubectl {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-        return done.stderr if fails else done.stdout
+        return done.stdout, done.stderr
 
     def token(self, account: str) -> str:
         """Of a service account of our namespace, for an hour."""
@@ -131,7 +136,7 @@ def _programs(binary: Path, folder: Path, port: int, kubeconfig: Path) -> dict[s
             f"--token-auth-file={keys / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={keys / 'accounts.key'}",
+            f"--service-account-key-file={keys / 'accounts.pem'}",
             f"--service-account-signing-key-file={keys / 'accounts.key'}",
             "--service-cluster-ip-range=10.43.0.0/16",
         ],
