@@ -19,6 +19,8 @@ CLUSTER_WIDE = {
     "PriorityClass": "/apis/scheduling.k8s.io/v1/priorityclasses",
     "StorageClass": "/apis/storage.k8s.io/v1/storageclasses",
 }
+# The storage class that k3d, or any cluster, brings.
+_BROUGHT = {"dev": "local-path", "managed": "standard"}
 _SYSTEM = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 
 
@@ -125,9 +127,10 @@ def cluster(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Start]:
         made = Cluster(control_plane, Nodes(control_plane.api, tmp_path, play=play).start())
         started.append(made)
         _system(made.api)
-        if overlay == "dev":  # k3d brings it
-            local = {"metadata": {"name": "local-path"}, "provisioner": "rancher.io/local-path"}
-            made.api.post(CLUSTER_WIDE["StorageClass"], local | {"volumeBindingMode": "WaitForFirstConsumer"})
+        if name := _BROUGHT.get(overlay):
+            default = {"storageclass.kubernetes.io/is-default-class": "true"}
+            brought = {"metadata": {"name": name, "annotations": default}, "provisioner": "example/driver"}
+            made.api.post(CLUSTER_WIDE["StorageClass"], brought | {"volumeBindingMode": "WaitForFirstConsumer"})
         made.apply(overlay)
         return made
 

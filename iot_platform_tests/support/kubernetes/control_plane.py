@@ -146,6 +146,8 @@ def _programs(binary: Path, folder: Path, port: int, kubeconfig: Path) -> dict[s
             f"--root-ca-file={keys / 'ca' / 'ca.pem'}",
             "--leader-elect=false",
             "--secure-port=0",
+            "--kube-api-qps=200",  # 20 would make namespaces go slowly
+            "--kube-api-burst=400",
             "--node-monitor-grace-period=1h",  # the nodes send no heartbeats
             "--horizontal-pod-autoscaler-sync-period=2s",
             "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
