@@ -124,7 +124,7 @@ def test_a_shift_is_a_job_whose_pod_drains(runs: Callable[[], Runs], settings: S
     password = settings.writer_url.partition("://")[2].partition("@")[0].partition(":")[2]
     assert password
     assert password not in json.dumps(job)
-    assert '"IOT_DAGSTER_STORAGE_URL"' in json.dumps(job).replace("\\", "")
+    assert "env: IOT_DAGSTER_STORAGE_URL" in container["args"][-1]
 
     run_id = job["metadata"]["labels"]["dagster/run-id"]
     eventually(lambda: statuses(settings).get(run_id) == "SUCCESS", 120, made.log, pause=0.5)
@@ -138,14 +138,14 @@ def test_a_pod_that_is_deleted_commits_and_the_next_shift_goes_on(runs: Callable
     feed.send(GOOD)
     feed.flush()
     eventually(lambda: query(settings, "SELECT count(*) FROM message") == [(1,)], 120, made.log, pause=0.5)
-    (pod,) = made.cluster.pods("dagster-run")[:1]
+    (pod,) = [pod for pod in made.cluster.pods("dagster-run") if pod["metadata"]["labels"]["dagster/job"] == "drain"]
     process = made.cluster.nodes.process(pod)
     assert process is not None
     made.cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}")
     feed.send(GOOD)
     feed.flush()
     run_id = pod["metadata"]["labels"]["dagster/run-id"]
-    eventually(lambda: statuses(settings).get(run_id) in ("FAILURE", "CANCELED"), 60, made.log, pause=0.5)
-    assert process.wait(60) is not None
+    assert process.wait(30) is not None  # the grace period, at whose end it would be killed, is a minute
+    eventually(lambda: statuses(settings)[run_id] == "SUCCESS", 60, made.log, pause=0.5)
     eventually(lambda: query(settings, "SELECT count(*) FROM message") == [(2,)], 120, made.log, pause=0.5)
     check_books(settings)

@@ -77,6 +77,7 @@ class Cluster:
 
     def close(self) -> None:
         """Take everything away that was applied."""
+        self.nodes.kill()
         with suppress(ApiError):
             self.api.delete(f"/api/v1/namespaces/{NAMESPACE}")
         eventually(self._gone, 60, "the namespace stays", pause=0.5)
