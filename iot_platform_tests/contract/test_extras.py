@@ -66,8 +66,9 @@ def test_ingest_is_what_the_daemon_imports() -> None:
 
 
 def test_platform_is_what_the_platform_imports_and_starts() -> None:
-    assert imported("iot_platform") <= declared("platform") | declared("ingest")
+    assert imported("iot_platform") <= declared("platform") | declared("kubernetes") | declared("ingest")
     assert declared("platform") - imported("iot_platform") == PROGRAMS
+    assert declared("kubernetes") <= imported("iot_platform")
 
 
 def test_the_daemon_runs_without_the_platform() -> None:

@@ -4,11 +4,13 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from dagster_k8s.launcher import K8sRunLauncher
 
 from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.settings import Settings
@@ -284,7 +286,7 @@ def test_dagster_is_set_up_as_elsewhere_but_for_its_runs(overlay: str) -> None:
     elsewhere = yaml.safe_load((ROOT / "deploy/dagster/dagster.yaml").read_text("utf-8"))
     here = instance(overlay)
     launcher, monitoring = here.pop("run_launcher"), here.pop("run_monitoring")
-    assert launcher["class"] == "K8sRunLauncher"
+    assert issubclass(getattr(import_module(launcher["module"]), launcher["class"]), K8sRunLauncher)
     assert monitoring == elsewhere.pop("run_monitoring") | {"start_timeout_seconds": 180, "max_resume_run_attempts": 0}
     assert here.pop("concurrency") == elsewhere.pop("concurrency") | {
         "runs": {"max_concurrent_runs": 3},
