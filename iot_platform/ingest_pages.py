@@ -1,11 +1,15 @@
 """The ingest daemon's HTTP pages, read: /readyz, /metrics, /accounting, /probe. Whatever asks a daemon asks through here."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from http.client import HTTPException
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+from iot_platform.settings import Settings
 
 READY_SECONDS: Final = 3.0
 ACCOUNTING_SECONDS: Final = 5.0
@@ -14,6 +18,23 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 class IngestPageError(Exception):
     """A daemon did not answer, or not as one does; the message names the page and the setting. Retry later."""
+
+
+def daemons(settings: Settings) -> tuple[str, ...]:
+    """One URL for each ingest daemon of IOT_INGEST_HTTP_URL. A name that stands for several is looked up at each call; one that cannot be
+    stands for a daemon that does not answer."""
+    return tuple(address for url in settings.ingest_http_url.split(",") for address in _addresses(url))
+
+
+def _addresses(url: str) -> list[str]:
+    parts = urlsplit(url)
+    if parts.scheme != "dns+http":
+        return [url]
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return [url.removeprefix("dns+")]
+    return sorted(f"http://{address[0]!s}:{parts.port}" for *_, address in found)
 
 
 def is_ready(url: str) -> bool:

@@ -115,7 +115,8 @@ class Settings(ServerSettings, BaseSettings):
     dagster_url: str = Field("http://127.0.0.1:3000", description="Dagster's web UI. Its port is the one the local webserver listens on.")
     ingest_http_url: str = Field(
         "http://127.0.0.1:9108",
-        description="The ingest daemon's health, metrics and accounting endpoint; several daemons: their URLs with commas between.",
+        description="The ingest daemon's health, metrics and accounting endpoint; several daemons: their URLs with commas between, or "
+        "dns+http://name:port: one at each IPv4 address that the name has.",
     )
     metrics_host: str = Field(
         "127.0.0.1", description="Address that the platform's own /metrics (`iot metrics`) listens on; 0.0.0.0 for all."
@@ -275,7 +276,8 @@ class Settings(ServerSettings, BaseSettings):
     def _http_scheme(cls, value: str, info: ValidationInfo) -> str:
         urls = [url.strip().rstrip("/") for url in (value.split(",") if info.field_name == "ingest_http_url" else [value])]
         for parts in map(urlsplit, urls):
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            named = info.field_name == "ingest_http_url" and parts.scheme == "dns+http" and parts.port
+            if not (parts.scheme in ("http", "https") or named) or not parts.hostname:
                 raise ValueError("must be http://host[:port] or https://host[:port]")
         return ",".join(urls)
 
@@ -305,11 +307,6 @@ class Settings(ServerSettings, BaseSettings):
             if f"{{{name}}}" not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
                 raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
         return self
-
-    @property
-    def ingest_http_urls(self) -> tuple[str, ...]:
-        """One URL for each ingest daemon."""
-        return tuple(self.ingest_http_url.split(","))
 
     @property
     def admin_url(self) -> str:

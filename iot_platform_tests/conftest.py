@@ -11,6 +11,9 @@ from iot_platform_tests.support.feeds.accountant import accountant, reported
 from iot_platform_tests.support.feeds.quality import world
 from iot_platform_tests.support.feeds.simulation import database, simulation
 from iot_platform_tests.support.feeds.tenants import two_tenants
+from iot_platform_tests.support.kubernetes.cluster import cluster
+from iot_platform_tests.support.kubernetes.cluster_runs import cluster_runs
+from iot_platform_tests.support.kubernetes.control_plane import control_plane
 from iot_platform_tests.support.oracles.grafana_display import grafana_display
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite, without_apache
 from iot_platform_tests.support.servers.containers import containers
@@ -40,9 +43,12 @@ hypothesis.settings.load_profile("any machine")
 
 __all__ = [
     "accountant",
+    "cluster",
+    "cluster_runs",
     "community",
     "community_database",
     "containers",
+    "control_plane",
     "dagster",
     "database",
     "edition",

@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.audit import reports
 from iot_platform.audit.dead_letters import import_dead_letters
-from iot_platform.ingest_pages import IngestPageError
+from iot_platform.ingest_pages import IngestPageError, daemons
 from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.settings import Settings
@@ -54,7 +54,7 @@ def refresh(settings: Settings, connection: Connection, wait_seconds: float, not
 
 def _fetch(settings: Settings, result: Refreshed, note: Callable[[str], None]) -> list[reports.Report]:
     found = []
-    for url in settings.ingest_http_urls:
+    for url in daemons(settings):
         note(f"asking the ingest daemon at {url}")
         try:
             found.append(reports.fetch(url))

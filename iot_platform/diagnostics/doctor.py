@@ -20,6 +20,7 @@ from iot_platform.diagnostics.doctor_drain import drain_findings
 from iot_platform.diagnostics.doctor_ingest import ingest_findings
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding
+from iot_platform.ingest_pages import daemons
 from iot_platform.local import probes
 from iot_platform.local.errors import LocalStackError, NotReadyError
 from iot_platform.local.kafka import KafkaServer, java_command
@@ -126,7 +127,7 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: f"accepts our CONNECT by MQTT {probes.mqtt(settings)}"),
         ("Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS", plan.kafka is not None, lambda: _said(probes.kafka, settings, "answers")),
         ("database", "IOT_DATABASE_URL", plan.postgresql is not None, lambda: _database(settings)),
-        *(("ingest", "IOT_INGEST_HTTP_URL", plan.local_ingest, partial(_ingest, url)) for url in settings.ingest_http_urls),
+        *(("ingest", "IOT_INGEST_HTTP_URL", plan.local_ingest, partial(_ingest, url)) for url in daemons(settings)),
         ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
     ]
     for what, variable, local, check in checks:

@@ -19,7 +19,7 @@ _WHOSE: Final = {"server": "the certificate of {}", "client": "our certificate f
 
 def ingest_findings(settings: Settings) -> Iterator[Finding]:
     """Several findings for each daemon; blocks for BACK_SECONDS and a little more where it is deaf."""
-    for url in settings.ingest_http_urls:
+    for url in ingest_pages.daemons(settings):
         try:
             for notice in ingest_pages.notices(url):
                 yield Finding("ingest", "note", f"{url}: {notice}")

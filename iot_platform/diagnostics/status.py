@@ -238,18 +238,19 @@ def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[
 
 
 def _ingest(settings: Settings, status: Status) -> None:
-    from iot_platform.ingest_pages import counters
+    from iot_platform.ingest_pages import counters, daemons
     from iot_platform.local import probes
 
-    before, began = counters(settings.ingest_http_urls), time.monotonic()
+    urls = daemons(settings)
+    before, began = counters(urls), time.monotonic()
     status.in_flight = _whole(before.get("iot_ingest_messages_in_flight"))
     status.spool = _whole(before.get("iot_ingest_spool_messages"))
     time.sleep(RATE_SECONDS)
     received = "iot_ingest_messages_received_total"
-    after = counters(settings.ingest_http_urls)
+    after = counters(urls)
     if received in before and received in after:
         status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
-    for url in settings.ingest_http_urls:
+    for url in urls:
         probes.http(f"{url}/readyz")
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from dagster._core.definitions.partitions.context import PartitionLoadingContext
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.launcher import LaunchRunContext
 from dagster._core.run_coordinator.base import SubmitRunContext
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import (
@@ -25,6 +26,7 @@ __all__ = [
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionRecordStatus",
     "DagsterExecutionInterruptedError",
+    "LaunchRunContext",
     "PartitionLoadingContext",
     "SubmitRunContext",
 ]

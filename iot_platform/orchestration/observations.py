@@ -30,7 +30,7 @@ def observe_broker(settings: Settings) -> Metadata:
         "topic_filter": settings.mqtt_topic_filter,
     }
     found: dict[str, list[float]] = {}
-    for url in settings.ingest_http_urls:
+    for url in ingest_pages.daemons(settings):
         try:
             for name, value in ingest_pages.samples(url):
                 if name in _WANTED:

@@ -50,7 +50,7 @@ def find_horizon(settings: Settings, connection: Connection) -> Horizon:
 
 def _not_ready(settings: Settings) -> str | None:
     """The first daemon that does not say it is ready."""
-    return next((url for url in settings.ingest_http_urls if not ingest_pages.is_ready(url)), None)
+    return next((url for url in ingest_pages.daemons(settings) if not ingest_pages.is_ready(url)), None)
 
 
 def _one(connection: Connection, query: str, *parameters: object) -> datetime:

@@ -18,7 +18,7 @@ from rich.console import Console
 from iot_platform.cli.status import render
 from iot_platform.diagnostics.status import Status
 from iot_platform.diagnostics.trace import follow
-from iot_platform.ingest_pages import counters
+from iot_platform.ingest_pages import counters, daemons
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope, compare, read
 from iot_platform.simulator.record import Published
@@ -99,7 +99,7 @@ def kill_ingest(ingest: Ingest, simulation: Simulation) -> None:
     """kill -9 the daemon while it holds messages that are not acknowledged."""
 
     def busy() -> bool:
-        return counters(ingest.settings.ingest_http_urls)["iot_ingest_messages_in_flight"] >= 5 or not simulation.running
+        return counters(daemons(ingest.settings))["iot_ingest_messages_in_flight"] >= 5 or not simulation.running
 
     eventually(busy, 60, "messages in flight", pause=0.1)
     ingest.kill()

@@ -174,10 +174,13 @@ class Dagster:
         self.settings = settings
         self.url = settings.dagster_url
 
-    def start(self, *, restart: bool = True, concurrent_runs: int | None = None) -> "Dagster":
-        """Create the storage, start all three and wait until the location is loaded and the daemons beat."""
+    def start(self, *, restart: bool = True, concurrent_runs: int | None = None, instance_settings: str | None = None) -> "Dagster":
+        """Create the storage, start all three and wait until the location is loaded and the daemons beat. `instance_settings`: another
+        dagster.yaml than the local stack's."""
         settings = self.settings
         instance = applications.write_dagster_home(settings) / "dagster.yaml"
+        if instance_settings is not None:
+            instance.write_text(instance_settings, "utf-8")
         if concurrent_runs is not None:
             text, count = re.subn(r"(max_concurrent_runs:) \d+", rf"\1 {concurrent_runs}", instance.read_text("utf-8"))
             assert count == 1
