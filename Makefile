@@ -51,6 +51,10 @@ test-fault: bootstrap ## All failure drills; takes most of an hour (IOT_DRILL_OU
 test-brokers: bootstrap ## The ingest daemon on every MQTT broker of docs/brokers.md, from packages; most of an hour (ARGS="-k hivemq"; IOT_TEST_BROKERS_REPORT=file)
 	@$(PYTEST) iot_platform_tests/brokers -m brokers $(ARGS)
 
+.PHONY: test-deploy
+test-deploy: bootstrap ## Ansible on nodes' root file systems, images between registries, secrets, ArgoCD's schemas; about ten minutes (needs root, Go the first time)
+	@$(PYTEST) iot_platform_tests/deploy -m deploy $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed, one that stays away, rolling restart; about ten minutes
 	@$(IOT) drill run cluster

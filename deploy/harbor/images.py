@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Image:
     digest: str | None
     purpose: str
     is_archive: bool = False
+    by_tag: bool = False  # of a release's list, which has no digests
 
     @property
     def folder(self) -> str:
@@ -87,7 +89,11 @@ def read_list(file: Path, releases: Sequence[Path], tag: str) -> list[Image]:
         images.append(Image(str(archive), f"{entry['to']}:{tag}", None, entry["for"], is_archive=True))
     for release in releases:
         lines = [line.strip() for line in release.read_text("utf-8").splitlines()]
-        images += [Image(full_name(line), release_target(line), None, release.name) for line in lines if line and not line.startswith("#")]
+        images += [
+            Image(full_name(line), release_target(line), None, release.name, by_tag=True)
+            for line in lines
+            if line and not line.startswith("#")
+        ]
     by_target = {image.target: image for image in images}
     doubled = {image.target for image in images if by_target[image.target].source != image.source}
     if doubled:
@@ -143,13 +149,15 @@ def wanted_digest(image: Image, crane: Crane) -> str:
                 return str(json.load(index)["manifests"][0]["digest"])  # type: ignore[arg-type]
         except (OSError, KeyError) as error:
             raise ImageError(f"{image.source}: {error}. `make images` writes it") from error
+    if image.digest is None and not image.by_tag:
+        raise ImageError(f"{image.source} has no digest in the list: `pin` asks for it")
     return image.digest or crane("digest", image.source)
 
 
-def copy(image: Image, registry: str, crane: Crane, *, dry_run: bool) -> str:
+def copy(image: Image, registry: str, crane: Crane, *, dry_run: bool, again: bool = False) -> str:
     """From registry to registry."""
     digest, target = wanted_digest(image, crane), f"{registry}/{image.target}"
-    if crane.digest(target) == digest:
+    if crane.digest(target) == digest and not again:
         return "is there"
     if dry_run:
         return f"would be copied: {digest}"
@@ -159,6 +167,8 @@ def copy(image: Image, registry: str, crane: Crane, *, dry_run: bool) -> str:
         crane("push", str(layout), target)
         shutil.rmtree(layout)
     else:
+        for part in parts(crane("manifest", f"{image.source}@{digest}")) if again else ():
+            crane("copy", f"{repository(image.source)}@{part}", f"{repository(target)}@{part}")
         crane("copy", f"{image.source}@{digest}", target)
     compare(crane, target, digest)
     return f"copied: {digest}"
@@ -186,12 +196,14 @@ def carry(image: Image, folder: Path, crane: Crane, *, dry_run: bool) -> str:
 
 def write_sums(folder: Path, images: Sequence[Image]) -> None:
     """What the folder holds, as `sha256sum -c` reads it. Blobs are called by their own sums: they are not read again."""
-    held = [image for image in images if (folder / image.folder).is_dir()]
-    index = [{"folder": image.folder, "to": image.target, "digest": layout_digest(folder / image.folder)} for image in held]
+    before = json.loads((folder / INDEX).read_text("utf-8")) if (folder / INDEX).exists() else []  # of another list, or of --only
+    names = {entry["folder"]: entry["to"] for entry in before} | {image.folder: image.target for image in images}
+    held = {name: layout_digest(folder / name) for name in names}
+    index = [{"folder": name, "to": names[name], "digest": digest} for name, digest in held.items() if digest]
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", "utf-8")
     lines = [f"{sha256(folder / INDEX)}  {INDEX}"]
-    for image in held:
-        for file in sorted(path for path in (folder / image.folder).rglob("*") if path.is_file()):
+    for entry in index:
+        for file in sorted(path for path in (folder / str(entry["folder"])).rglob("*") if path.is_file()):
             known = file.name if file.parent.name == "sha256" else sha256(file)
             lines.append(f"{known}  {file.relative_to(folder).as_posix()}")
     (folder / SUMS).write_text("\n".join(lines) + "\n", "utf-8")
@@ -199,31 +211,62 @@ def write_sums(folder: Path, images: Sequence[Image]) -> None:
 
 def carried(folder: Path) -> list[Image]:
     """What a folder that was carried holds. Raises ImageError where it is not as it was written."""
-    try:
-        sums = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text("utf-8").splitlines())
-    except OSError as error:
-        raise ImageError(f"{folder}: {error}. `carry` writes it last: was it finished?") from error
-    if sums.get(INDEX) != sha256(folder / INDEX):
+    if read_sums(folder).get(INDEX) != sha256(folder / INDEX):
         raise ImageError(f"{folder / INDEX} is not as it was written: carry it again")
     return [Image(entry["folder"], entry["to"], entry["digest"], "") for entry in json.loads((folder / INDEX).read_text("utf-8"))]
 
 
-def push(image: Image, folder: Path, registry: str, crane: Crane, *, dry_run: bool) -> str:
+def read_sums(folder: Path) -> dict[str, str]:
+    """File → sum. Raises ImageError."""
+    try:
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text("utf-8").splitlines()]
+    except OSError as error:
+        raise ImageError(f"{folder}: {error}. `carry` writes it last: was it finished?") from error
+    return {name: known for known, name in lines}
+
+
+def push(image: Image, folder: Path, registry: str, crane: Crane, *, dry_run: bool, again: bool = False) -> str:
     """From the folder into Harbor, after a look at each of its files. Parts that Harbor has are not sent again."""
     target, digest = f"{registry}/{image.target}", str(image.digest)
-    if crane.digest(target) == digest:
+    if crane.digest(target) == digest and not again:
         return "is there"
     if dry_run:
         return f"would be pushed: {digest}"
     layout = folder / image.source
-    sums = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text("utf-8").splitlines())
-    expected = {name: known for name, known in sums.items() if name.startswith(f"{image.source}/")}
+    expected = {name: known for name, known in read_sums(folder).items() if name.startswith(f"{image.source}/")}
     broken = [name for name, known in expected.items() if not (folder / name).is_file() or sha256(folder / name) != known]
     if broken or not expected:
         raise ImageError(f"{layout}: not as it was written: {', '.join(broken[:3]) or 'nothing of it'}. Carry it again")
+    if again:
+        push_parts(layout, repository(target), crane)
     crane("push", str(layout), target)
     compare(crane, target, digest)
     return f"pushed: {digest}"
+
+
+def push_parts(layout: Path, target: str, crane: Crane) -> None:
+    """The images that an index names, one by one: crane sends none of them where the registry has the index."""
+    blobs = layout.resolve() / "blobs"
+    (top,) = json.loads((layout / "index.json").read_text("utf-8"))["manifests"]
+    for part in parts((blobs / top["digest"].replace(":", "/")).read_text("utf-8")):
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = (blobs / part.replace(":", "/")).read_bytes()
+            entry = {"mediaType": json.loads(manifest)["mediaType"], "digest": part, "size": len(manifest)}
+            (Path(folder) / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}), "utf-8")
+            shutil.copy(layout / "oci-layout", folder)
+            (Path(folder) / "blobs").symlink_to(blobs)
+            crane("push", folder, f"{target}@{part}")
+
+
+def parts(manifest: str) -> list[str]:
+    """The digests that an index names; none for a single image."""
+    return [str(entry["digest"]) for entry in json.loads(manifest).get("manifests", [])]
+
+
+def repository(reference: str) -> str:
+    """Without the tag."""
+    folder, _, name = reference.rpartition("/")
+    return f"{folder}/{name.partition(':')[0]}"
 
 
 def verify(image: Image, registry: str, crane: Crane) -> str:
@@ -294,6 +337,7 @@ def main() -> int:
     parser.add_argument("--tag", help="of our own images (the commit)")
     parser.add_argument("--registry", default=REGISTRY, help="Harbor (%(default)s)")
     parser.add_argument("--crane", default="crane", help="the program (%(default)s)")
+    parser.add_argument("--again", action="store_true", help="copy or push, though Harbor has the digest: heals what verify found")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     options = parser.parse_args()
     if (options.command in {"carry", "push"}) != (options.folder is not None) and options.command != "verify":
@@ -307,7 +351,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The chosen command. Raises ImageError."""
-    crane, folder, registry, dry_run = Crane(options.crane), options.folder, options.registry, options.dry_run
+    crane, folder, registry, dry_run, again = Crane(options.crane), options.folder, options.registry, options.dry_run, options.again
     from_folder = folder is not None and options.command != "carry"
     images = carried(folder) if from_folder else read_list(options.list, options.release_list, options.tag or commit())
     images = [image for image in images if options.only in image.target]
@@ -321,9 +365,9 @@ def run(options: argparse.Namespace) -> int:
     if options.command == "carry" and not dry_run:
         folder.mkdir(parents=True, exist_ok=True)
     work: dict[str, Callable[[Image], str]] = {
-        "copy": lambda image: copy(image, registry, crane, dry_run=dry_run),
+        "copy": lambda image: copy(image, registry, crane, dry_run=dry_run, again=again),
         "carry": lambda image: carry(image, folder, crane, dry_run=dry_run),
-        "push": lambda image: push(image, folder, registry, crane, dry_run=dry_run),
+        "push": lambda image: push(image, folder, registry, crane, dry_run=dry_run, again=again),
         "verify": lambda image: verify(image, registry, crane),
     }
     failed = each(images, work[options.command])
