@@ -1,5 +1,6 @@
 """The programs that deployment is done with, each installed once into the cache: crane, Ansible, registries, nodes' root file systems."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +11,11 @@ import pytest
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.install import NETWORK, Note, cached, debian_mirror, run_logged
 from iot_platform.settings import Settings
-from iot_platform_tests.support.brokers import debian
+from iot_platform_tests.support.brokers import debian, packages
 from iot_platform_tests.support.brokers.packages import needs
 
 CHECKOUT = Path(__file__).parents[3]
+REGISTRIES = Path(__file__).with_name("registries")
 RELEASE = "trixie"
 NODE_PACKAGES = "chrony,iproute2,kmod,netplan.io,open-iscsi,python3,python3-apt,systemd,systemd-sysv,ufw"
 
@@ -80,3 +82,9 @@ def node_root(cache_dir: Path, log: Path, note: Note) -> Path:
             command = [needs("debootstrap"), "--variant=minbase", f"--include={NODE_PACKAGES}", RELEASE, str(new), debian_mirror()]
             run_logged([*private, *command], log, note, what="debootstrap", hint=NETWORK)
     return target
+
+
+def registries_reader(cache_dir: Path, log: Path, note: Note) -> Path:
+    """Reads a registries.yaml by RKE2's own types, and refuses what RKE2 would pass over."""
+    version = hashlib.sha256(b"".join((REGISTRIES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))).hexdigest()[:12]
+    return packages.go(REGISTRIES, ".", cache_dir / f"registries-{version}", log, note) / "broker"
