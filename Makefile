@@ -55,6 +55,10 @@ test-brokers: bootstrap ## The ingest daemon on every MQTT broker of docs/broker
 test-kubernetes: bootstrap ## The objects of deploy/kubernetes on a real control plane with nodes that are played; minutes (needs Go; built once, a quarter of an hour of processor time)
 	@$(PYTEST) iot_platform_tests/kubernetes -m kubernetes $(ARGS)
 
+.PHONY: test-deploy
+test-deploy: bootstrap ## Ansible on nodes' root file systems, images between registries, secrets, ArgoCD's schemas; about ten minutes (needs root, Go the first time)
+	@$(PYTEST) iot_platform_tests/deploy -m deploy $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed, one that stays away, rolling restart; about ten minutes
 	@$(IOT) drill run cluster

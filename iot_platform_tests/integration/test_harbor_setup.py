@@ -1,0 +1,149 @@
+"""deploy/harbor/harbor.py: Harbor's configuration, projects and robot account, against a server that keeps state and knows its keys."""
+
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iot_platform_tests.support.servers.harbor import HarborFake
+
+PROGRAM = Path(__file__).parents[2] / "deploy/harbor/harbor.py"
+PULL = [{"resource": "repository", "action": "pull"}]
+
+
+@dataclass
+class Operator:
+    """Who runs the program."""
+
+    harbor: HarborFake
+    admin_file: Path
+    robot_file: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        files = ["--admin-file", str(self.admin_file)]
+        return subprocess.run([sys.executable, str(PROGRAM), *files, *arguments], capture_output=True, text=True, check=False)
+
+    def setup(self, *arguments: str) -> str:
+        """Its output, which holds no secret."""
+        done = self.run("setup", "--url", self.harbor.url, "--robot-file", str(self.robot_file), *arguments)
+        assert done.returncode == 0, done.stderr
+        secrets = [self.harbor.admin_password, *self.harbor.secrets.values()]
+        assert not any(secret in done.stdout + done.stderr for secret in secrets)
+        return done.stdout
+
+    def robot(self) -> tuple[str, str]:
+        """Name and secret as in the file."""
+        held = json.loads(self.robot_file.read_text("utf-8"))
+        return held["name"], held["secret"]
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Iterator[Operator]:
+    harbor = HarborFake("Right1password")
+    admin_file = tmp_path / "harbor-admin"
+    admin_file.write_text("Right1password\n", "ascii")
+    yield Operator(harbor, admin_file, tmp_path / "new" / "rke2-puller.json")
+    harbor.close()
+
+
+def test_projects_and_robot_are_made(operator: Operator) -> None:
+    operator.setup()
+    assert operator.harbor.projects == {"library": {"public": "true"}, "rke2": {"public": "false"}, "rancher": {"public": "false"}}
+    (robot,) = operator.harbor.robots.values()
+    assert [(each["namespace"], each["access"]) for each in robot["permissions"]] == [("rke2", PULL), ("rancher", PULL)]
+    assert operator.robot() == ("robot$rke2-puller", operator.harbor.secrets["robot$rke2-puller"])
+    assert stat.S_IMODE(operator.robot_file.stat().st_mode) == 0o600
+
+
+def test_a_second_time_changes_nothing(operator: Operator) -> None:
+    operator.setup()
+    written, held = operator.harbor.written, operator.robot()
+    operator.setup()
+    assert (operator.harbor.written, operator.robot()) == (written, held)
+
+
+@pytest.mark.parametrize("lost", ["gone", "broken", "of another"])
+def test_a_lost_secret_is_replaced(operator: Operator, lost: str) -> None:
+    operator.setup()
+    if lost == "gone":
+        operator.robot_file.unlink()
+    else:
+        operator.robot_file.write_text("[" if lost == "broken" else '{"name": "robot$other", "secret": "x"}', "ascii")
+    assert "new secret" in operator.setup()
+    assert operator.robot() == ("robot$rke2-puller", operator.harbor.secrets["robot$rke2-puller"])
+    assert len(operator.harbor.robots) == 1
+
+
+def test_a_secret_that_was_changed_in_harbor_is_replaced(operator: Operator) -> None:
+    operator.setup()
+    operator.harbor.secrets["robot$rke2-puller"] = "Changed1inHarbor"
+    operator.setup()
+    assert operator.robot()[1] == operator.harbor.secrets["robot$rke2-puller"] != "Changed1inHarbor"
+
+
+def test_a_new_secret_on_demand(operator: Operator) -> None:
+    operator.setup()
+    before = operator.robot()
+    operator.setup("--renew")
+    assert operator.robot() != before
+
+
+def test_what_was_changed_by_hand_is_put_right(operator: Operator) -> None:
+    operator.setup()
+    held = operator.robot()
+    operator.harbor.projects["rke2"] = {"public": "true"}
+    robot = operator.harbor.robots[1]
+    robot["permissions"], robot["disable"] = robot["permissions"][:1], True
+    operator.setup()
+    assert operator.harbor.projects["rke2"] == {"public": "false"}
+    assert [each["namespace"] for each in operator.harbor.robots[1]["permissions"]] == ["rke2", "rancher"]
+    assert operator.harbor.robots[1]["disable"] is False
+    assert operator.robot() == held
+
+
+def test_the_robot_is_found_behind_a_hundred_others(operator: Operator) -> None:
+    for number in range(100, 230):
+        operator.harbor.robots[number] = {"id": number, "name": f"robot$other-{number}"}
+    operator.setup()
+    held = operator.robot()
+    operator.setup()
+    assert operator.robot() == held
+
+
+def test_a_wrong_password_and_a_missing_server_are_said(operator: Operator) -> None:
+    operator.admin_file.write_text("wrong", "ascii")
+    refused = operator.run("setup", "--url", operator.harbor.url, "--robot-file", str(operator.robot_file))
+    assert refused.returncode == 1
+    assert "401" in refused.stderr
+    assert "is not Harbor's" in refused.stderr
+    operator.admin_file.unlink()
+    assert "is not there" in operator.run("setup", "--url", operator.harbor.url).stderr
+    operator.admin_file.write_text("Right1password", "ascii")
+    away = operator.run("setup", "--url", "http://127.0.0.1:9", "--robot-file", str(operator.robot_file))
+    assert (away.returncode, "does not answer" in away.stderr) == (1, True)
+    assert not operator.robot_file.exists()
+
+
+def test_the_configuration_has_passwords_of_its_own_once(operator: Operator, tmp_path: Path) -> None:
+    operator.admin_file.unlink()
+    output = tmp_path / "harbor.yml"
+    done = operator.run("configure", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    text = output.read_text("utf-8")
+    written = yaml.safe_load(text)
+    admin, database = written["harbor_admin_password"], written["database"]["password"]
+    assert operator.admin_file.read_text("ascii").strip() == admin != database
+    assert admin not in done.stdout
+    assert database not in done.stdout
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (output, operator.admin_file)] == [0o600, 0o600]
+    assert "https" not in written
+    assert (written["hostname"], written["http"]["port"]) == ("192.168.1.100", 8080)
+    assert written["metric"]["port"] not in {8080, 9090, 9092, 9093, 5432}
+    assert operator.run("configure", "--output", str(output)).returncode == 0
+    assert output.read_text("utf-8") == text

@@ -1,0 +1,1 @@
+"""What deployment is done with: programs from packages, registries, nodes that are root file systems."""
