@@ -2,11 +2,13 @@
 
 import json
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.acceptance.check import FailedError, NotCheckedError
@@ -57,16 +59,13 @@ def row_arrives(settings: Settings) -> str:
     except ProbeError as error:
         raise FailedError(str(error), "start the broker, or correct IOT_MQTT_URL") from error
     begun = time.monotonic()
-    try:
-        with closing(connect(settings, "reader", "iot-acceptance")) as connection, connection.cursor() as cursor:
-            while time.monotonic() - begun < ROW_SECONDS:
-                cursor.execute(_STORED, (NAME, NAME, number))
-                if cursor.fetchone():
-                    return f"{topic}: stored {time.monotonic() - begun:.1f} s after PUBACK"
-                connection.rollback()
-                time.sleep(0.1)
-    except DatabaseError as error:
-        raise FailedError(str(error), "see week 1") from error
+    with _database(settings) as connection, connection.cursor() as cursor:
+        while time.monotonic() - begun < ROW_SECONDS:
+            cursor.execute(_STORED, (NAME, NAME, number))
+            if cursor.fetchone():
+                return f"{topic}: stored {time.monotonic() - begun:.1f} s after PUBACK"
+            connection.rollback()
+            time.sleep(0.1)
     raise FailedError(f"{topic}: acknowledged by the broker, and no row within {ROW_SECONDS:.0f} s", "iot status; iot doctor; iot trace")
 
 
@@ -97,7 +96,7 @@ def dagster_works(settings: Settings) -> str:
 
 def chunks_are_compressed(settings: Settings) -> str:
     """What was due two days ago is compressed."""
-    with _reader(settings) as connection:
+    with _database(settings) as connection:
         ages = {policy.table: policy.older_than for policy in read_policies(connection) if policy.enabled}
         chunks = read_chunks(connection)
     if not ages:
@@ -113,7 +112,7 @@ def chunks_are_compressed(settings: Settings) -> str:
 
 def old_rows_are_gone(settings: Settings) -> str:
     """Nothing is left of what retention should have removed two days ago."""
-    with _reader(settings) as connection:
+    with _database(settings) as connection:
         known = policies(connection)
         late = plan(connection, counted=False, at=datetime.now(UTC) - OVERDUE)
     if not known:
@@ -125,7 +124,7 @@ def old_rows_are_gone(settings: Settings) -> str:
 
 def rollups_are_current(settings: Settings) -> str:
     """Stored up to the day before yesterday at least, unless the database is younger."""
-    with _reader(settings) as connection:
+    with _database(settings) as connection:
         threshold, _, _ = state(connection)
     if threshold is None:
         raise NotCheckedError("nothing is rolled up yet: the database is less than some hours old")
@@ -159,8 +158,10 @@ def _outcomes(report: Path, since: datetime) -> dict[str, bool]:
         raise FailedError(f"{report} is no report of drills ({error!r})", "remove it") from error
 
 
-def _reader(settings: Settings) -> closing[Connection]:
+@contextmanager
+def _database(settings: Settings) -> Iterator[Connection]:
     try:
-        return closing(connect(settings, "reader", "iot-acceptance"))
-    except DatabaseError as error:
-        raise FailedError(str(error), "see week 1") from error
+        with closing(connect(settings, "writer", "iot-acceptance")) as connection:
+            yield connection
+    except (DatabaseError, psycopg2.Error) as error:
+        raise FailedError(" ".join(str(error).split()), "see week 1; iot doctor") from error
