@@ -216,6 +216,16 @@ class Settings(ServerSettings, BaseSettings):
         Path("~/.cache/iot-platform"), description="Downloads of the local stack (Kafka, PostgreSQL), shared between checkouts."
     )
 
+    # -- the rest of an installation, for `iot acceptance` ------------------------------------------------------
+    harbor_url: str = Field("", description="Harbor, such as http://192.168.1.100:8080.")
+    harbor_project: str = Field("rke2", description="Project in Harbor that holds the platform's images.")
+    harbor_login_file: Path | None = Field(None, description="File with the robot account: name:secret in one line.")
+    prometheus_url: str = Field("", description="Prometheus, such as http://192.168.1.100:9090.")
+    grafana_url: str = Field("", description="Grafana, such as https://grafana.example.com.")
+    grafana_login_file: Path | None = Field(None, description="File with a service account's token, or name:password in one line.")
+    kubernetes_namespace: str = Field("iot", description="Namespace of the platform in the cluster that KUBECONFIG names.")
+    kubernetes_nodes: int = Field(3, ge=1, description="Nodes that the cluster has at least.")
+
     @field_validator("mqtt_port", "kafka_port", "postgres_port", "dagster_port", "ingest_http_port", "metrics_port", mode="before")
     @classmethod
     def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
@@ -270,6 +280,14 @@ class Settings(ServerSettings, BaseSettings):
             also = "; flush is IOT_KAFKA_FLUSH=false" if "flush" in unknown else ""
             raise ValueError(f"must be words out of {', '.join(RISKS)}, with commas between{also}")
         return ",".join(risks)
+
+    @field_validator("harbor_url", "prometheus_url", "grafana_url")
+    @classmethod
+    def _http_or_none(cls, value: str) -> str:
+        parts = urlsplit(value.strip())
+        if value.strip() and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be http://host[:port] or https://host[:port]")
+        return value.strip().rstrip("/")
 
     @field_validator("dagster_url", "ingest_http_url")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from iot_platform.cli import (
+    acceptance,
     audit,
     compression,
     decode,
@@ -42,6 +43,7 @@ app = typer.Typer(
 
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
+acceptance.register(app)
 audit.register(app)
 compression.register(app)
 decode.register(app)

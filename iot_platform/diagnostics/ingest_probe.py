@@ -35,7 +35,7 @@ def probe_daemon(settings: Settings, url: str) -> str:
     topics = _page(url)["topics"]
     sent = {uuid.uuid4().hex: topic for topic in topics}
     begun = time.monotonic()
-    reasons = _publish(settings, [(topic, probe.payload(identifier)) for identifier, topic in sent.items()])
+    reasons = publish(settings, [(topic, probe.payload(identifier)) for identifier, topic in sent.items()])
     missing = dict(sent)
     while missing and time.monotonic() - begun < BACK_SECONDS:
         for identifier in _page(url)["received"]:
@@ -59,9 +59,14 @@ def _page(url: str) -> dict[str, Any]:
         raise ProbeError(str(error)) from error
 
 
-def _publish(settings: Settings, messages: Sequence[tuple[str, bytes]]) -> list[int]:
-    """Publish at QoS 1, in the MQTT version of IOT_MQTT_PROTOCOL; the broker's reason codes, which are 0 under 3.1.1. Raises ProbeError and
-    SettingsError."""
+def publish(settings: Settings, messages: Sequence[tuple[str, bytes]]) -> list[int]:
+    """Publish payloads at QoS 1, in the MQTT version of IOT_MQTT_PROTOCOL, expiring after a minute; the broker's reason codes, which
+    are 0 under 3.1.1.
+
+    Raises:
+        ProbeError: the broker does not take them; the message says why.
+        SettingsError: its password can not be read.
+    """
     try:
         broker = Broker.from_settings(settings)
         answers = _speak(broker, messages, Protocol(probes.mqtt(settings)))

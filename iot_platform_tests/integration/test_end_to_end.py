@@ -15,6 +15,7 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from rich.console import Console
 
+from iot_platform.acceptance import data as acceptance
 from iot_platform.cli.status import render
 from iot_platform.diagnostics.status import Status
 from iot_platform.diagnostics.trace import follow
@@ -63,6 +64,7 @@ def test_every_message_is_stored_once_and_every_value_exactly(platform: Settings
     assert status.healthy, status.components
     assert status.freshness_p95_seconds is not None
     check_what_people_see(platform, status)
+    assert "stored" in acceptance.row_arrives(platform)
 
 
 @pytest.mark.timeout(280)

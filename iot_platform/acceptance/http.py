@@ -1,0 +1,85 @@
+"""JSON and status codes of the installation's HTTP servers."""
+
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from iot_platform.acceptance.check import FailedError, NotCheckedError
+
+TIMEOUT_SECONDS: Final = 10
+MOST_BYTES: Final = 16 * 1024 * 1024
+
+
+class Answer(NamedTuple):
+    """Of any status code; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self, url: str) -> Any:
+        """The body as JSON.
+
+        Raises:
+            FailedError: it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise FailedError(f"{url} answers {self.status}, but no JSON", "does another program listen there?") from error
+
+
+def ask(url: str, variable: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+    """Send a request and return the answer, whatever its status.
+
+    Raises:
+        FailedError: nobody answers; the remedy names the variable.
+    """
+    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310 - our own setting
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context()) as response:  # noqa: S310
+            return _answer(response.status, response.headers, response.read(MOST_BYTES))
+    except urllib.error.HTTPError as error:
+        return _answer(error.code, error.headers, error.read(MOST_BYTES))
+    except (OSError, HTTPException) as error:
+        why = getattr(error, "reason", error)
+        raise FailedError(f"{url} does not answer: {why}", f"start it, open its port, or correct {variable}") from error
+
+
+def wanted(url: str, variable: str) -> str:
+    """The URL that is set.
+
+    Raises:
+        NotCheckedError: none is set.
+    """
+    if not url:
+        raise NotCheckedError("no address is set", f"set {variable}")
+    return url
+
+
+def login(file: Path | None, variable: str) -> dict[str, str]:
+    """Headers of a login out of a file: `name:password` in one line, or a token.
+
+    Raises:
+        NotCheckedError: no file is set.
+        FailedError: it cannot be read.
+    """
+    if file is None:
+        raise NotCheckedError("no login is set", f"set {variable}")
+    try:
+        text = file.read_text("utf-8").strip()
+    except OSError as error:
+        raise FailedError(f"{file}: {error.strerror}", f"correct {variable}") from error
+    if ":" in text:
+        return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+    return {"Authorization": f"Bearer {text}"}
+
+
+def _answer(status: int, headers: Any, body: bytes) -> Answer:
+    return Answer(status, {name.lower(): value for name, value in headers.items()}, body)

@@ -1,0 +1,152 @@
+"""`iot acceptance`: what passes, what fails with its remedy, what nobody can tell, and going on where it was."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ingest_daemon.home import checkout
+from iot_platform.acceptance import data, host
+from iot_platform.acceptance.check import Check, FailedError, NotCheckedError
+from iot_platform.acceptance.plan import WEEKS
+from iot_platform.acceptance.record import Record
+from iot_platform.cli.main import app
+from iot_platform.drills.catalog import all_drills
+from iot_platform.settings import Settings
+from iot_platform_tests.support.servers.http_pages import HttpPages
+
+Pages = dict[str, tuple[int, Any]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Pages], str]]:
+    """A server with these pages, JSON but for bytes; its URL."""
+    running: list[HttpPages] = []
+
+    def start(pages: Pages) -> str:
+        def answer(path: str) -> tuple[int, bytes]:
+            status, body = pages.get(path, (404, {}))
+            return status, body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        running.append(HttpPages(answer))
+        return running[-1].url
+
+    yield start
+    for server in running:
+        server.close()
+
+
+def acceptance(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr("iot_platform.settings.get_settings", lambda: settings)
+    result = CliRunner().invoke(app, ["acceptance", *arguments])
+    return result.exit_code, result.output
+
+
+def test_what_nobody_can_tell_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(local_dir=tmp_path)
+    code, output = acceptance(settings, monkeypatch, "week6")
+    assert (code, output.count("not checked"), "IOT_PROMETHEUS_URL" in output) == (3, 3, True)
+    code, output = acceptance(settings, monkeypatch, "week6", "--json")
+    document = json.loads(output)
+    assert (code, document["passed"], {item["state"] for item in document["checks"]}) == (3, False, {"not checked"})
+    assert acceptance(settings, monkeypatch, "week9")[0] == 1
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Pages], str]) -> None:
+    pages: Pages = {"/api/v2.0/ping": (200, b'"Pong"')}
+    settings = Settings(
+        local_dir=tmp_path, harbor_url=serve(pages), kafka_bootstrap_servers="127.0.0.1:1", harbor_login_file=tmp_path / "login"
+    )
+    code, output = acceptance(settings, monkeypatch, "week1")
+    assert (code, "✓ Harbor answers" in output, "✗ Kafka answers" in output) == (1, True, True)
+    asked = Record(settings).passed_at("harbor")
+    assert asked is not None
+
+    pages.clear()
+    assert "✓ Harbor answers" in acceptance(settings, monkeypatch, "week1")[1], "what passed is not asked again"
+    assert "1 of 4 passed" in acceptance(settings, monkeypatch)[1]
+    assert "✗ Harbor answers" in acceptance(settings, monkeypatch, "week1", "--again")[1]
+    assert Record(settings).passed_at("harbor") is None
+
+    (tmp_path / "acceptance.json").write_text("half a fi")
+    assert Record(settings).passed_at("harbor") is None
+
+
+def test_every_check_has_a_name_of_its_own() -> None:
+    names = [check.name for week in WEEKS for check in week.checks]
+    assert len(set(names)) == len(names)
+    assert [week.milestone for week in WEEKS] == sorted(week.milestone for week in WEEKS)
+
+
+def test_prometheus_names_what_is_down(serve: Callable[[Pages], str]) -> None:
+    target = {"labels": {"job": "ingest"}, "scrapeUrl": "http://10.0.0.1:9108/metrics", "lastError": "connection refused", "health": "down"}
+    pages: Pages = {
+        "/api/v1/targets?state=active": (200, {"data": {"activeTargets": [target]}}),
+        "/api/v1/rules": (200, {"data": {"groups": []}}),
+    }
+    settings = Settings(prometheus_url=serve(pages))
+    with pytest.raises(FailedError, match=r"1 of 1 targets are not up: ingest http:.*: connection refused"):
+        host.prometheus_answers(settings)
+    with pytest.raises(FailedError, match=r"groups of rules are missing: .*ingest"):
+        host.alerts_are_loaded(settings)
+    target["health"] = "up"
+    assert host.prometheus_answers(settings) == "1 targets are up"
+
+
+def test_grafana_has_every_dashboard(serve: Callable[[Pages], str], tmp_path: Path) -> None:
+    root = checkout()
+    assert root is not None
+    boards = [json.loads(path.read_text("utf-8")) for path in (root / "grafana" / "dashboards").glob("*.json")]
+    assert len(boards) >= 4
+    pages: Pages = {"/api/health": (200, {"database": "ok"}), "/api/datasources": (200, [{"uid": "t", "name": "TimescaleDB"}])}
+    pages |= {f"/api/dashboards/uid/{board['uid']}": (200, {}) for board in boards[1:]}
+    pages["/api/datasources/uid/t/health"] = (400, {"message": "pq: password authentication failed"})
+    token = tmp_path / "token"
+    settings = Settings(grafana_url=serve(pages), grafana_login_file=token)
+    with pytest.raises(FailedError, match="token: No such file"):
+        host.dashboards_answer(settings)
+    token.write_text("secret\n")
+    with pytest.raises(FailedError, match=f"dashboards are missing: {boards[0]['title']}"):
+        host.dashboards_answer(settings)
+    pages[f"/api/dashboards/uid/{boards[0]['uid']}"] = (200, {})
+    with pytest.raises(FailedError, match="data source TimescaleDB: pq: password authentication failed"):
+        host.dashboards_answer(settings)
+    pages["/api/datasources/uid/t/health"] = (200, {"status": "OK"})
+    assert "data sources answer" in host.dashboards_answer(settings)
+
+
+def test_drills_count_for_a_month(tmp_path: Path) -> None:
+    settings = Settings(local_dir=tmp_path)
+    check = Check("drills", "", data.drills_passed)
+    assert check.run(settings).state == "not checked"
+
+    def report(name: str, at: datetime, outcomes: dict[str, bool]) -> None:
+        items = [{"drill": drill, "passed": passed, "skipped": ""} for drill, passed in outcomes.items()]
+        folder = tmp_path / "drills" / name
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps({"started_at": at.isoformat(), "outcomes": items}))
+
+    names = [drill.name for drill in all_drills()]
+    now = datetime.now(UTC)
+    report("1", now - timedelta(days=31), dict.fromkeys(names, True))
+    assert check.run(settings).text.startswith(f"{len(names)} of {len(names)} drills did not run")
+    report("2", now - timedelta(days=2), dict.fromkeys(names, True) | {names[3]: False})
+    verdict = check.run(settings)
+    assert (verdict.state, verdict.remedy) == ("failed", f"iot drill run {names[3]} --keep")
+    report("3", now, {names[3]: True})
+    assert check.run(settings).state == "passed"
+
+
+def test_upkeep_of_a_fresh_database(settings: Settings) -> None:
+    """Nothing is due yet, the schema is whole; the Apache edition cannot compress, and week 1 says so."""
+    assert data.schema_is_current(settings) == "every migration is applied"
+    assert "nothing is overdue" in data.old_rows_are_gone(settings)
+    assert "none is overdue" in data.chunks_are_compressed(settings)
+    with pytest.raises(NotCheckedError, match="nothing is rolled up yet"):
+        data.rollups_are_current(settings)
+    with pytest.raises(FailedError, match="Apache edition: it cannot compress"):
+        host.database_answers(settings)
