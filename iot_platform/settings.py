@@ -218,7 +218,6 @@ class Settings(ServerSettings, BaseSettings):
 
     # -- the rest of an installation, for `iot acceptance` ------------------------------------------------------
     harbor_url: str = Field("", description="Harbor, such as http://192.168.1.100:8080.")
-    harbor_project: str = Field("rke2", description="Project in Harbor that holds the platform's images.")
     harbor_login_file: Path | None = Field(None, description="File with the robot account: name:secret in one line.")
     prometheus_url: str = Field("", description="Prometheus, such as http://192.168.1.100:9090.")
     grafana_url: str = Field("", description="Grafana, such as https://grafana.example.com.")

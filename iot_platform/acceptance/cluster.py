@@ -1,7 +1,9 @@
 """The cluster, asked through its API server: nodes, pods, runs, ArgoCD's Applications, autoscalers. Read only."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -44,7 +46,8 @@ def workloads_are_ready(settings: Settings) -> str:
     bad = []
     for item in found:
         want, status = item.spec.replicas or 0, item.status
-        if (status.ready_replicas or 0) < want or (status.updated_replicas or 0) < want:
+        pods = {status.ready_replicas or 0, status.updated_replicas or 0, status.replicas or 0}
+        if status.observed_generation != item.metadata.generation or pods != {want}:
             reasons = {event.message for event in events if event.involved_object.name.startswith(item.metadata.name)}
             why = f" ({min(reasons)[:200]})" if reasons else ""
             bad.append(f"{item.metadata.name}: {status.ready_replicas or 0} of {want} ready, {status.updated_replicas or 0} new{why}")
@@ -57,7 +60,7 @@ def images_come_from_harbor(settings: Settings) -> str:
     """Nothing in the platform's namespace was pulled from anywhere else."""
     if not settings.harbor_url:
         raise NotCheckedError("no registry is set", "set IOT_HARBOR_URL")
-    prefix = f"{urlsplit(settings.harbor_url).netloc}/{settings.harbor_project}/"
+    prefix = f"{urlsplit(settings.harbor_url).netloc}/"
     with _api(settings) as api:
         pods = api.core.list_namespaced_pod(settings.kubernetes_namespace, _request_timeout=TIMEOUT_SECONDS).items
     images = {container.image for pod in pods for container in (*pod.spec.containers, *(pod.spec.init_containers or ()))}
@@ -165,8 +168,12 @@ def _api(settings: Settings) -> Iterator[Any]:
     except ImportError as error:
         raise NotCheckedError("there is no Kubernetes client here", EXTRA) from error
     configuration = client.Configuration()
+    file = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())  # the client itself looks once, when it is imported
     try:
-        config.load_config(client_configuration=configuration)
+        if "KUBERNETES_SERVICE_HOST" in os.environ and not Path(file).exists():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(file, client_configuration=configuration)
     except config.ConfigException as error:
         raise NotCheckedError(f"no cluster is configured ({error})", "set KUBECONFIG") from error
     configuration.retries = False

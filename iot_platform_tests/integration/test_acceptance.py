@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from ingest_daemon.home import checkout
@@ -16,6 +17,7 @@ from iot_platform.acceptance.plan import WEEKS
 from iot_platform.acceptance.record import Record
 from iot_platform.cli.main import app
 from iot_platform.drills.catalog import all_drills
+from iot_platform.files import DEPLOY
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.http_pages import HttpPages
 
@@ -74,6 +76,20 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     (tmp_path / "acceptance.json").write_text("half a fi")
     assert Record(settings).passed_at("harbor") is None
+
+
+def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path) -> None:
+    (tmp_path / "login").write_text("robot$rke2+rke2-puller:secret")
+    pages: Pages = {}
+    settings = Settings(harbor_url=serve(pages), harbor_login_file=tmp_path / "login")
+    with pytest.raises(FailedError, match=r"are missing: rke2/debian:13-slim, .* and \d+ more"):
+        host.images_are_there(settings)
+    listed = yaml.safe_load((DEPLOY / "harbor" / "images.yaml").read_text("utf-8"))
+    pages |= {f"/v2/{item['to'].replace(':', '/manifests/')}": (200, {}) for item in listed["images"]}
+    with pytest.raises(FailedError, match=f"{len(listed['archives'])} of .* are missing: rke2/iot-ingest"):
+        host.images_are_there(settings)
+    pages |= {f"/v2/{item['to']}/tags/list": (200, {}) for item in listed["archives"]}
+    assert host.images_are_there(settings) == f"{len(listed['images']) + len(listed['archives'])} images"
 
 
 def test_every_check_has_a_name_of_its_own() -> None:

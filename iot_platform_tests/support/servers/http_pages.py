@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class HttpPages:
-    """Answers GET with the status and body that `answer` gives for a path, until it is closed."""
+    """Answers GET (and HEAD, without the body) with the status and body that `answer` gives for a path, until it is closed."""
 
     def __init__(self, answer: Callable[[str], tuple[int, bytes]]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -14,7 +14,10 @@ class HttpPages:
                 status, body = answer(self.path)
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
