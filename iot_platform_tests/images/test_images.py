@@ -191,6 +191,8 @@ def test_the_whole_path_runs_in_containers(
     assert count(database, "SELECT count(*) FROM measurement") > MESSAGES
     users = {line.split()[0] for line in containers.podman("top", "dagster-code", "huser").splitlines()[1:]}
     assert users == {"10001"}
+    for command in ("status", "audit"):  # exit code 1 when something is not well
+        containers.inside("dagster-code", "iot", command)
 
 
 def _pins() -> list[str]:
