@@ -68,13 +68,22 @@ class Builder:
         self.buildah("commit", "--quiet", "--rm", "--timestamp", "0", container, LOCAL_BASE)
         return LOCAL_BASE
 
-    def build(self, target: str, base: str, version: Version, *, cache: bool = True) -> str:
+    def forget(self) -> None:
+        """Remove what earlier runs left but the base: so that Debian's newer packages come in, and the disk does not fill."""
+        self.buildah("rm", "--all")
+        self.buildah("rmi", "--prune")
+        names = self.buildah("images", "--noheading", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+        for name in names:
+            if name.startswith("localhost/iot-"):
+                # Not what a container still runs; that is said, and no reason to stop.
+                subprocess.run(["buildah", "rmi", name], check=False, stdout=subprocess.DEVNULL, env={**os.environ, **self.environment})
+
+    def build(self, target: str, base: str, version: Version) -> str:
         """Build one of TARGETS; the image's name in the storage. Raises LocalStackError."""
         name = f"localhost/iot-{target}:{version.name}"
         with TemporaryDirectory() as secrets:
             command = ["buildah", "build", "--file", str(SOURCE / "deploy/docker/Dockerfile"), "--target", target, "--tag", name]
             command += ["--format", "oci", "--network", "host", "--timestamp", "0", "--layers", *self._registries, *_pip(Path(secrets))]
-            command += [] if cache else ["--no-cache"]
             values = {"BASE": base, "VERSION": version.name, "REVISION": version.revision, "CREATED": version.created}
             command += [part for key, value in values.items() for part in ("--build-arg", f"{key}={value}")]
             command += ["--ignorefile", str(SOURCE / "deploy/docker/Dockerfile.dockerignore"), str(SOURCE)]
@@ -176,7 +185,6 @@ def main() -> int:
     parser.add_argument("--push", action="store_true", help="push registry/iot-TARGET:commit; REGISTRY_AUTH_FILE names the login")
     parser.add_argument("--plain-http", action="store_true", help="registries without TLS, such as Harbor on port 8080")
     parser.add_argument("--output", type=Path, default=SOURCE / "dist" / "images", help="folder of the archives (%(default)s)")
-    parser.add_argument("--no-cache", action="store_true", help="build every step anew")
     options = parser.parse_args()
     folder = Settings().local_dir / "images"
     log = folder / "build.log"
@@ -184,9 +192,10 @@ def main() -> int:
         needed = {name: why for name, why in _NEEDED.items() if shutil.which(name) is None}
         install_packages(needed, log, say)
         builder, version = Builder(folder, log, plain_http=options.plain_http), work_tree()
+        builder.forget()
         base = options.base or builder.import_base()
         for target in options.targets or TARGETS:
-            image = builder.build(target, base, version, cache=not options.no_cache)
+            image = builder.build(target, base, version)
             digest = builder.export(image, options.output / f"{target}.oci.tar")
             size, files = builder.write_bill(image, digest, options.output / f"{target}.sbom.json")
             say(f"{image} {digest} {size / 1e6:.0f} MB in {files} files unpacked")

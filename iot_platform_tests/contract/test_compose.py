@@ -154,6 +154,34 @@ def test_ports_are_published_once_and_only_what_the_firewall_lets_in_to_the_lan(
     assert {address for address, published, _ in ports if published not in LAN_PORTS} == {"127.0.0.1"}
 
 
+def test_the_firewall_lets_in_what_is_published_and_harbor() -> None:
+    opened = re.search(r"\$services = \[ordered\]@\{(.*)\}", (FOLDER / "firewall.ps1").read_text("utf-8"))
+    assert opened is not None
+    services = dict(re.findall(r"'(\w+)' = (\d+)", opened[1]))
+    assert set(services.values()) == LAN_PORTS | {"8080"}
+    for page in ("deployment.md", "deployment.zh-CN.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert all(f"{name} {port}" in text for name, port in services.items())
+
+
+def test_the_pages_show_the_memory_and_the_processors_of_each_service() -> None:
+    for page in ("deployment.md", "deployment.zh-CN.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `") and line.count("|") == 6]
+        shown = {
+            name: (re.search(r"(\d+) ([MG])B", memory), re.search(r"[\d.]+", cpus))
+            for row, memory, cpus in rows
+            for name in re.findall(r"`([\w-]+)`", row)
+        }
+        stay = {name: service for name, service in SERVICES.items() if service["restart"] != "no"}
+        assert shown.keys() == stay.keys()
+        for name, (memory, cpus) in shown.items():
+            assert memory is not None
+            assert cpus is not None
+            assert f"{memory[1]}{memory[2].lower()}" == stay[name]["mem_limit"]
+            assert float(cpus[0]) == float(stay[name]["cpus"])
+
+
 def test_the_memory_fits_into_a_host_of_32_gb() -> None:
     assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") < 16 << 30
 

@@ -75,11 +75,6 @@ def test_its_bill_lists_debian_and_python_packages(containers: Containers, targe
     assert any(purl.startswith("pkg:deb/debian/libssl3t64@3.") for purl in purls)
 
 
-def test_the_same_commit_gives_the_same_digest(containers: Containers, tmp_path: Path) -> None:
-    again = build(tmp_path, "--no-cache", "ingest")["ingest"]
-    assert again.digest == containers.images["ingest"].digest
-
-
 @pytest.fixture
 def settings(settings: Settings, servers: Servers) -> Iterator[Settings]:
     """On a database that nobody has migrated yet."""
@@ -191,6 +186,14 @@ def test_the_whole_path_runs_in_containers(
     assert count(database, "SELECT count(*) FROM measurement") > MESSAGES
     users = {line.split()[0] for line in containers.podman("top", "dagster-code", "huser").splitlines()[1:]}
     assert users == {"10001"}
+    for command in ("status", "audit"):  # exit code 1 when something is not well
+        containers.inside("dagster-code", "iot", command)
+
+
+def test_the_same_commit_gives_the_same_digest(containers: Containers, tmp_path: Path) -> None:
+    """Built anew, without what the first build left."""
+    again = build(tmp_path, "ingest")["ingest"]
+    assert again.digest == containers.images["ingest"].digest
 
 
 def _pins() -> list[str]:

@@ -1,0 +1,18 @@
+# Lets the LAN reach Harbor, Kafka, TimescaleDB and Prometheus on this host, and nobody else. As administrator:
+#   powershell -ExecutionPolicy Bypass -File firewall.ps1 -Lan 192.168.1.0/24
+param(
+    [Parameter(Mandatory = $true)]
+    [string] $Lan
+)
+$ErrorActionPreference = 'Stop'
+$services = [ordered]@{ 'Harbor' = 8080; 'Kafka' = 9092; 'TimescaleDB' = 5432; 'Prometheus' = 9090 }
+
+# Docker Desktop brings a rule that lets everybody in to whatever a container publishes; it would outweigh ours.
+Get-NetFirewallRule -DisplayName 'Docker Desktop Backend' -ErrorAction SilentlyContinue | Disable-NetFirewallRule
+
+foreach ($service in $services.GetEnumerator()) {
+    $name = "IoT platform: $($service.Key)"
+    Get-NetFirewallRule -DisplayName $name -ErrorAction SilentlyContinue | Remove-NetFirewallRule
+    New-NetFirewallRule -DisplayName $name -Direction Inbound -Action Allow -Protocol TCP -LocalPort $service.Value -RemoteAddress $Lan -Profile Any | Out-Null
+}
+Get-NetFirewallRule -DisplayName 'IoT platform: *' | Get-NetFirewallPortFilter | Format-Table LocalPort, Protocol
