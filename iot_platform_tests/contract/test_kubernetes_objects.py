@@ -292,7 +292,8 @@ def test_dagster_is_set_up_as_elsewhere_but_for_its_runs(overlay: str) -> None:
         "runs": {"max_concurrent_runs": 3},
     }
     assert here == elsewhere
-    assert here["storage"] == {"postgres": {"postgres_url": {"env": "IOT_DAGSTER_STORAGE_URL"}}}
+    migrating = yaml.safe_load(one(overlay, "ConfigMap", "dagster-storage")["data"]["dagster.yaml"])
+    assert migrating["storage"] == here["storage"] == {"postgres": {"postgres_url": {"env": "IOT_DAGSTER_STORAGE_URL"}}}
 
 
 def test_a_runs_tags_choose_its_size_and_no_more() -> None:

@@ -41,7 +41,7 @@ def test_a_pod_that_the_api_refuses(cluster_runs: Callable[[], Runs], settings: 
     """Its run fails with the API's own words, its Job goes, and once there is room the message is drained."""
     made = cluster_runs()
     made.cluster.await_ready()
-    made.cluster.api.post(QUOTAS, {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(len(made.cluster.pods()))}}})
+    made.cluster.api.post(QUOTAS, {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}})
     eventually(lambda: "used" in made.cluster.api.get(f"{QUOTAS}/full")["status"], 30)
     run_id, begin = launched(made, settings), time.monotonic()
     eventually(lambda: made.statuses()[run_id] == "FAILURE", SECONDS, lambda: f"{made.statuses()}\n{made.log()}", pause=0.3)

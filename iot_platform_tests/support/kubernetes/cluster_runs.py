@@ -16,7 +16,7 @@ from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.kubernetes.api import Object
 from iot_platform_tests.support.kubernetes.cluster import Start
 from iot_platform_tests.support.kubernetes.manifests import NAMESPACE, instance, one, templates
-from iot_platform_tests.support.kubernetes.nodes import environment_of
+from iot_platform_tests.support.kubernetes.nodes import Played, environment_of
 from iot_platform_tests.support.kubernetes.runs import launcher_config
 from iot_platform_tests.support.servers.stack import Dagster
 from iot_platform_tests.support.waiting import eventually
@@ -107,7 +107,7 @@ class Runs:
         found = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "iot-database"}, "stringData": secret}
         self.cluster.api.call("PUT", f"{core}/secrets/iot-database", found)
 
-    def _play(self, pod: Object) -> tuple[list[str], dict[str, str]] | None:
+    def _play(self, pod: Object) -> Played | None:
         """Its command with its environment, and of this machine only where Python and a home for Dagster are."""
         if pod["metadata"]["labels"].get("app.kubernetes.io/name") != "dagster-run":
             return None
@@ -117,7 +117,7 @@ class Runs:
         environment = environment_of(self.cluster.api, pod) | {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"]}
         command, *arguments = container["args"]
         assert command == "dagster"
-        return [sys.executable, "-m", "dagster", *arguments], environment
+        return Played([sys.executable, "-m", "dagster", *arguments], environment)
 
 
 @pytest.fixture

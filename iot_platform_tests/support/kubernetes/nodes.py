@@ -16,8 +16,19 @@ from typing import Any
 from iot_platform_tests.support.kubernetes.api import Api, ApiError, Object
 
 POLL_SECONDS = 0.25
-Play = Callable[[Object], tuple[list[str], dict[str, str]] | None]
-"""Of a pod, the command and environment of the process that plays it; None where none does."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """The process that plays a pod, and whether it is ready, as its probe would find."""
+
+    command: list[str]
+    environment: dict[str, str]
+    ready: Callable[[], bool] = lambda: True
+
+
+Play = Callable[[Object], Played | None]
+"""Of a pod; None where no process plays it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class _Pod:
     process: "subprocess.Popen[bytes] | None" = None
     told: bool = False
     """SIGTERM was sent."""
-    unready: bool = False
+    ready: Callable[[], bool] = lambda: True
+    shown_ready: bool = False
 
 
 @dataclass
@@ -131,6 +143,9 @@ class Nodes:
                 self._begin(pod, known, path)
             elif phase == "Running" and known.process and known.process.poll() is not None:
                 self._report(pod, path, "Succeeded" if known.process.returncode == 0 else "Failed", known.process.returncode)
+            elif phase == "Running" and known.process and known.ready() != known.shown_ready:
+                known.shown_ready = not known.shown_ready
+                self._report(pod, path, "Running", None, ready=known.shown_ready)
             elif phase == "Running" and not known.process and _is_job(pod) and time.monotonic() >= known.seen + 2 * self.start_seconds:
                 self._report(pod, path, "Succeeded", 0)
         except ApiError as error:
@@ -139,12 +154,13 @@ class Nodes:
 
     def _begin(self, pod: Object, known: _Pod, path: str) -> None:
         if known.process is None and (played := self.play(pod)):
-            command, environment = played
+            known.ready = played.ready
             with self._log(pod["metadata"]).open("ab") as out:
                 known.process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                    played.command, env=played.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
                 )
-        self._report(pod, path, "Running", None)
+        known.shown_ready = known.ready()
+        self._report(pod, path, "Running", None, ready=known.shown_ready)
 
     def _end(self, pod: Object, known: _Pod, path: str) -> None:
         grace = pod["metadata"].get("deletionGracePeriodSeconds", 0)
@@ -163,10 +179,10 @@ class Nodes:
         elif known.process or time.monotonic() >= known.seen + self.stop_seconds:
             self.api.delete(path, gracePeriodSeconds="0")
 
-    def _report(self, pod: Object, path: str, phase: str, code: int | None) -> None:
+    def _report(self, pod: Object, path: str, phase: str, code: int | None, *, ready: bool = False) -> None:
         """As a kubelet does: phase, conditions, and of each container that it runs, or how it ended."""
         running = phase == "Running"
-        kinds = {"Initialized": True, "Ready": running, "ContainersReady": running, "PodReadyToStartContainers": True}
+        kinds = {"Initialized": True, "Ready": ready, "ContainersReady": ready, "PodReadyToStartContainers": True}
         status: dict[str, Any] = {
             "phase": phase,
             "startTime": pod["status"].get("startTime", _now()),
@@ -182,7 +198,7 @@ class Nodes:
                     "name": container["name"],
                     "image": container["image"],
                     "imageID": container["image"],
-                    "ready": running or key != "containerStatuses",
+                    "ready": ready or key != "containerStatuses",
                     "started": running,
                     "restartCount": 0,
                     "state": state if key == "containerStatuses" else {"terminated": {"exitCode": 0, "reason": "Completed"}},

@@ -14,12 +14,13 @@ from kubernetes.client import ApiClient
 
 from iot_platform_tests.support.kubernetes.manifests import Object, instance, one, templates
 
-_NOBODY = {
+NOBODY = {
     "clusters": [{"name": "none", "cluster": {"server": "https://127.0.0.1:1"}}],
     "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
     "users": [{"name": "none", "user": {}}],
     "current-context": "none",
 }
+"""A kubeconfig that leads nowhere."""
 
 
 def launcher_config(overlay: str, kubeconfig: Path) -> Object:
@@ -33,7 +34,7 @@ def launcher_config(overlay: str, kubeconfig: Path) -> Object:
 def run_job(overlay: str, tags: Mapping[str, str] | None = None) -> Object:
     """The Job of a run with these tags, as it would be sent to the API. No cluster is asked."""
     with NamedTemporaryFile("w", encoding="utf-8") as kubeconfig:
-        yaml.safe_dump(_NOBODY, kubeconfig)
+        yaml.safe_dump(NOBODY, kubeconfig)
         kubeconfig.flush()
         launcher = K8sRunLauncher(**launcher_config(overlay, Path(kubeconfig.name)))
     run = DagsterRun(job_name="drain", tags=dict(tags or {}))
