@@ -118,12 +118,54 @@ def test_the_firewall_lets_in_what_the_nodes_need(prepared: Prepared) -> None:
     assert [allowed(prepared.nodes, name) for name in AGENTS] == [agent, agent]
 
 
-def test_the_firewall_comes_up_with_these_rules(prepared: Prepared) -> None:
-    done = prepared.nodes.on(SERVER, "sh", "-ec", "ufw --force enable >/dev/null; ufw status verbose; iptables-save")
+# A cable from the server to another network namespace, which has the addresses of an agent, of another machine of the LAN, and of a pod.
+WIRED = """set -e
+unshare --net sleep 120 & other=$!
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
+ip link add node type veth peer name other netns "$other"
+ip address add 192.168.1.101/24 dev node; ip link set node up
+outside() { nsenter --net="/proc/$other/ns/net" "$@"; }
+for address in 192.168.1.102/24 192.168.1.50/24 10.42.1.7/24 172.16.0.9/24; do outside ip address add "$address" dev other; done
+outside ip link set other up
+for network in 10.42.1.0/24 172.16.0.0/24; do ip route add "$network" dev node; done
+sysctl -qw net.ipv4.ip_forward=1
+chroot "$1" ufw --force enable >/dev/null
+chroot "$1" ufw status verbose | grep Default
+python3 "$2" listen & listening=$!
+outside python3 "$2" ask
+kill "$other" "$listening"
+"""
+TALK = """import socket, sys
+PORTS = 22, 443, 6443, 9345, 2379, 10250, 31000, 5555
+if sys.argv[1] == "listen":
+    kept = [socket.create_server(("192.168.1.101", port)) for port in PORTS]
+    while True:
+        __import__("select").select([], [], [])
+def reached(source, port):
+    while True:
+        try:
+            socket.create_connection(("192.168.1.101", port), timeout=0.5, source_address=(source, 0)).close()
+            return True
+        except ConnectionRefusedError:
+            continue  # it does not listen yet
+        except TimeoutError:
+            return False
+for source in "192.168.1.102", "192.168.1.50", "10.42.1.7", "172.16.0.9":
+    print(source, *(port for port in PORTS if reached(source, port)))
+"""
+
+
+def test_the_firewall_lets_through_what_the_rules_say(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK, "ascii")
+    done = prepared.nodes.run("sh", "-c", WIRED, "sh", str(prepared.nodes.root(SERVER)), str(tmp_path / "talk.py"))
     assert done.returncode == 0, done.stderr
-    assert "Default: deny (incoming), allow (outgoing), allow (routed)" in done.stdout
-    assert re.search(r"-A ufw-user-input -s 192\.168\.1\.0/24 -p tcp -m tcp --dport 6443 -j ACCEPT", done.stdout)
-    assert "-P INPUT DROP" in done.stdout or ":INPUT DROP" in done.stdout
+    assert done.stdout.splitlines() == [
+        "Default: deny (incoming), allow (outgoing), allow (routed)",
+        "192.168.1.102 22 443 6443 9345 10250 31000",
+        "192.168.1.50 22 443 6443 31000",
+        "10.42.1.7 22 443 6443 9345 2379 10250 31000 5555",
+        "172.16.0.9",
+    ]
 
 
 @pytest.mark.parametrize("name", ADDRESSES)
