@@ -113,9 +113,11 @@ def _listed(entry: dict[str, Any], file: Path) -> Image:
 
 
 def full_name(name: str) -> str:
-    """An image's name with its registry, which releases' lists leave out."""
-    first = name.partition("/")[0]
-    return name if "/" in name and ("." in first or ":" in first) else f"docker.io/{name}"
+    """An image's name with its registry, which releases' lists leave out, and with Docker Hub's `library`, which nodes ask for."""
+    first, _, rest = name.partition("/")
+    if not rest or not ("." in first or ":" in first):
+        first, rest = "docker.io", name
+    return f"{first}/library/{rest}" if first == "docker.io" and "/" not in rest else f"{first}/{rest}"
 
 
 def release_target(name: str) -> str:
