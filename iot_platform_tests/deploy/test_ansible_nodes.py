@@ -201,6 +201,49 @@ def test_rke2_would_read_every_key_of_registries_yaml(prepared: Prepared, name: 
     assert subprocess.run([reader, misspelt], check=False, capture_output=True).returncode == 1
 
 
+# A registry where Harbor is, with the robot's login; then what a node's RKE2 asks for, by that node's own file.
+HARBOR = """set -e
+folder=$1 root=$2 crane=$3 reader=$4 file=$5; export DOCKER_CONFIG=$folder/login
+ip address add 192.168.1.100/32 dev lo
+mount --bind "$folder" "$root/srv"; mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"
+chroot "$root" /usr/bin/docker-registry serve /srv/config.yml >"$folder/log" 2>&1 & registry=$!
+until (exec 3<>/dev/tcp/192.168.1.100/8080) 2>/dev/null; do kill -0 $registry; done
+"$crane" auth login 192.168.1.100:8080 --username 'robot$rke2-puller' --password "$SECRET" 2>/dev/null
+for name in rancher/rke2-runtime:v1 rke2/argoproj/argocd:v3 rke2/library/busybox:1; do
+    echo "$name" >"$folder/content"; tar -C "$folder" -cf "$folder/layer.tar" content
+    "$crane" append --oci-empty-base --new_layer "$folder/layer.tar" --new_tag "192.168.1.100:8080/$name" >/dev/null 2>&1
+    "$crane" digest "192.168.1.100:8080/$name"
+done
+unset DOCKER_CONFIG
+"$reader" "$file" 192.168.1.100:8080/rancher/rke2-runtime:v1 quay.io/argoproj/argocd:v3 docker.io/library/busybox:1
+sed 's/password: .*/password: other/' "$file" >"$folder/wrong.yaml"
+! "$reader" "$folder/wrong.yaml" quay.io/argoproj/argocd:v3 2>"$folder/refused"
+grep -o UNAUTHORIZED "$folder/refused" | head -n 1
+kill $registry
+"""
+HARBOR_CONFIG = """version: 0.1
+storage: {filesystem: {rootdirectory: /srv/data}}
+http: {addr: "192.168.1.100:8080"}
+auth: {htpasswd: {realm: test, path: /srv/users}}
+"""
+
+
+def test_rke2_finds_its_images_in_harbor(prepared: Prepared, tmp_path: Path) -> None:
+    log = tmp_path / "install.log"
+    root, crane, reader = (tools.installed(program, log) for program in (tools.registry_root, tools.crane, tools.registries_reader))
+    (tmp_path / "config.yml").write_text(HARBOR_CONFIG, "ascii")
+    perl = ["perl", "-e", "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))", SECRET]
+    hashed = subprocess.run(perl, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "users").write_text(f"robot$rke2-puller:{hashed}\n", "ascii")
+    file = prepared.nodes.file(AGENTS[0], "etc/rancher/rke2/registries.yaml")
+    paths = map(str, (tmp_path, root, crane, reader, file))
+    done = prepared.nodes.run("env", f"SECRET={SECRET}", "bash", "-c", HARBOR, "bash", *paths)
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text("utf-8", "replace")[-2000:]
+    *digests, refused = done.stdout.split()
+    assert (len(set(digests)), refused) == (3, "UNAUTHORIZED")
+    assert digests[:3] == digests[3:]
+
+
 def test_another_file_of_the_network_is_refused(prepared: Prepared) -> None:
     stray = prepared.nodes.file(AGENTS[0], "etc/netplan/90-mine.yaml")
     stray.write_text("network: {version: 2, ethernets: {eth0: {dhcp4: true}}}\n", "ascii")
