@@ -29,6 +29,7 @@ class Prepared:
 
     nodes: Nodes
     said: list[str]
+    written_by_check: set[Path]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     nodes = Nodes(folder, lower, ansible)
     if (found := nodes.run("true")).returncode != 0:
         pytest.skip(f"not run: no overlay here: {found.stderr}")
-    runs = [nodes.playbook(), nodes.playbook()]
+    before = nodes.files()
+    runs = [nodes.playbook("--check", "--diff")]
+    written = nodes.files() ^ before
+    runs += [nodes.playbook(), nodes.playbook()]
     for done in runs:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    return Prepared(nodes, [done.stdout for done in runs])
+    return Prepared(nodes, [done.stdout for done in runs], written)
 
 
 def recap(said: str) -> dict[str, dict[str, int]]:
@@ -53,11 +57,16 @@ def recap(said: str) -> dict[str, dict[str, int]]:
 
 
 def test_the_second_run_changes_nothing(prepared: Prepared) -> None:
-    first, second = map(recap, prepared.said)
+    _, first, second = map(recap, prepared.said)
     assert set(first) == set(second) == set(ADDRESSES)
     assert all(counts["changed"] > 10 and counts["failed"] == 0 for counts in first.values())
     assert {name: (counts["changed"], counts["failed"]) for name, counts in second.items()} == dict.fromkeys(ADDRESSES, (0, 0))
     assert all(counts["ok"] > 15 for counts in second.values())
+
+
+def test_a_look_beforehand_changes_nothing(prepared: Prepared) -> None:
+    assert all(counts["changed"] > 10 and counts["failed"] == 0 for counts in recap(prepared.said[0]).values())
+    assert prepared.written_by_check == set()
 
 
 def test_no_secret_is_printed(prepared: Prepared) -> None:

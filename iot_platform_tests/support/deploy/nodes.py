@@ -68,6 +68,11 @@ class Nodes:
         """One that was written on a node."""
         return self.folder / "nodes" / name / "upper" / path
 
+    def files(self) -> set[Path]:
+        """What was written on the nodes so far, but for Ansible's own scratch files."""
+        written = (path for path in (self.folder / "nodes").glob("*/upper/**/*") if not path.is_dir())
+        return {path for path in written if path.relative_to(self.folder).parts[3] not in {"root", "tmp"}}
+
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command that sees the nodes."""
         private = ["unshare", "--mount", "--net", "--propagation", "private"]
