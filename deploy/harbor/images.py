@@ -7,7 +7,8 @@
     images.py push FOLDER [--dry-run]       # a machine that reaches Harbor: from the folder
     images.py verify [FOLDER]               # Harbor has each digest, with all that belongs to it
 
-Uses `crane`, which copies an image with all its platforms and changes no digest. Logins: `crane auth login 192.168.1.100:8080`.
+For Python 3.10, which Ubuntu 22.04 has, with python3-yaml. Uses `crane`, which copies an image with all its platforms and changes no digest.
+Logins: `crane auth login 192.168.1.100:8080`.
 """
 
 import argparse
@@ -304,8 +305,11 @@ def layout_digest(layout: Path) -> str | None:
 
 def sha256(file: Path) -> str:
     """Of a file's content."""
+    made = hashlib.sha256()
     with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        while part := content.read(1 << 20):
+            made.update(part)
+    return made.hexdigest()
 
 
 def each(images: Sequence[Image], work: Callable[[Image], str]) -> int:

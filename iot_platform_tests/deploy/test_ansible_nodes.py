@@ -84,7 +84,8 @@ def test_the_network_is_static_and_netplan_takes_it(prepared: Prepared, name: st
     assert "Gateway=192.168.1.1" in done.stdout
     assert "DHCP=" not in done.stdout
     assert done.stdout.rstrip().endswith("\n10-node.yaml")
-    assert "config: disabled" in nodes.file(name, "etc/cloud/cloud.cfg.d/99-disable-network-config.cfg").read_text("ascii")
+    cloud = yaml.safe_load(nodes.file(name, "etc/cloud/cloud.cfg.d/99-node.cfg").read_text("ascii"))
+    assert cloud == {"network": {"config": "disabled"}, "preserve_hostname": True}
 
 
 def test_netplan_would_refuse_a_mistake(prepared: Prepared) -> None:
