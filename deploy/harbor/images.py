@@ -7,7 +7,7 @@
     images.py push FOLDER [--dry-run]       # a machine that reaches Harbor: from the folder
     images.py verify [FOLDER]               # Harbor has each digest, with all that belongs to it
 
-For Python 3.10, which Ubuntu 22.04 has, with python3-yaml. Uses `crane`, which copies an image with all its platforms and changes no digest.
+For Python 3.10, as Ubuntu 22.04 has it, with python3-yaml. Uses `crane`, which copies all platforms of an image and changes no digest.
 Logins: `crane auth login 192.168.1.100:8080`.
 """
 
