@@ -68,10 +68,10 @@ class Nodes:
         """One that was written on a node."""
         return self.folder / "nodes" / name / "upper" / path
 
-    def files(self) -> set[Path]:
-        """What was written on the nodes so far, but for Ansible's own scratch files."""
-        written = (path for path in (self.folder / "nodes").glob("*/upper/**/*") if not path.is_dir())
-        return {path for path in written if path.relative_to(self.folder).parts[3] not in {"root", "tmp"}}
+    def files(self) -> dict[Path, bytes]:
+        """What was written on the nodes so far of settings and programs, with its content."""
+        folders = (node / "upper" / name for node in (self.folder / "nodes").iterdir() for name in ("etc", "usr/local", "var/lib/rancher"))
+        return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command that sees the nodes."""
