@@ -88,9 +88,9 @@ def ensure_robot(api: Api, file: Path, *, renew: bool = False) -> str:
         write_secret(file, json.dumps({"name": made["name"], "secret": made["secret"]}))
         return "made"
     done = []
-    if rights(robot["permissions"]) != rights(wanted) or robot["disable"]:
-        body = {key: robot[key] for key in ("id", "name", "level", "description", "duration")}
-        api.call("PUT", f"/api/v2.0/robots/{robot['id']}", {**body, "disable": False, "permissions": wanted})
+    if rights(robot.get("permissions") or []) != rights(wanted) or robot.get("disable"):
+        body = {"id": robot["id"], "name": full_name, "description": "RKE2's nodes", "level": "system", "disable": False, "duration": -1}
+        api.call("PUT", f"/api/v2.0/robots/{robot['id']}", {**body, "permissions": wanted})
         done.append("rights set")
     if renew or not is_valid(api.url, file, full_name):
         secret = password()

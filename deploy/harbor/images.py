@@ -7,7 +7,8 @@
     images.py push FOLDER [--dry-run]       # a machine that reaches Harbor: from the folder
     images.py verify [FOLDER]               # Harbor has each digest, with all that belongs to it
 
-Uses `crane`, which copies an image with all its platforms and changes no digest. Logins: `crane auth login 192.168.1.100:8080`.
+For Python 3.10, as Ubuntu 22.04 has it, with python3-yaml. Uses `crane`, which copies all platforms of an image and changes no digest.
+Logins: `crane auth login 192.168.1.100:8080`.
 """
 
 import argparse
@@ -113,9 +114,11 @@ def _listed(entry: dict[str, Any], file: Path) -> Image:
 
 
 def full_name(name: str) -> str:
-    """An image's name with its registry, which releases' lists leave out."""
-    first = name.partition("/")[0]
-    return name if "/" in name and ("." in first or ":" in first) else f"docker.io/{name}"
+    """An image's name with its registry, which releases' lists leave out, and with Docker Hub's `library`, which nodes ask for."""
+    first, _, rest = name.partition("/")
+    if not rest or not ("." in first or ":" in first):
+        first, rest = "docker.io", name
+    return f"{first}/library/{rest}" if first == "docker.io" and "/" not in rest else f"{first}/{rest}"
 
 
 def release_target(name: str) -> str:
@@ -302,8 +305,11 @@ def layout_digest(layout: Path) -> str | None:
 
 def sha256(file: Path) -> str:
     """Of a file's content."""
+    made = hashlib.sha256()
     with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        while part := content.read(1 << 20):
+            made.update(part)
+    return made.hexdigest()
 
 
 def each(images: Sequence[Image], work: Callable[[Image], str]) -> int:

@@ -29,6 +29,8 @@ class Prepared:
 
     nodes: Nodes
     said: list[str]
+    before_look: dict[Path, bytes]
+    after_look: dict[Path, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     nodes = Nodes(folder, lower, ansible)
     if (found := nodes.run("true")).returncode != 0:
         pytest.skip(f"not run: no overlay here: {found.stderr}")
-    runs = [nodes.playbook(), nodes.playbook()]
+    before = nodes.files()
+    runs = [nodes.playbook("--check", "--diff")]
+    after = nodes.files()
+    runs += [nodes.playbook(), nodes.playbook()]
     for done in runs:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    return Prepared(nodes, [done.stdout for done in runs])
+    return Prepared(nodes, [done.stdout for done in runs], before, after)
 
 
 def recap(said: str) -> dict[str, dict[str, int]]:
@@ -53,11 +58,16 @@ def recap(said: str) -> dict[str, dict[str, int]]:
 
 
 def test_the_second_run_changes_nothing(prepared: Prepared) -> None:
-    first, second = map(recap, prepared.said)
+    _, first, second = map(recap, prepared.said)
     assert set(first) == set(second) == set(ADDRESSES)
     assert all(counts["changed"] > 10 and counts["failed"] == 0 for counts in first.values())
     assert {name: (counts["changed"], counts["failed"]) for name, counts in second.items()} == dict.fromkeys(ADDRESSES, (0, 0))
     assert all(counts["ok"] > 15 for counts in second.values())
+
+
+def test_a_look_beforehand_changes_nothing(prepared: Prepared) -> None:
+    assert all(counts["changed"] > 10 and counts["failed"] == 0 for counts in recap(prepared.said[0]).values())
+    assert prepared.before_look == prepared.after_look != {}
 
 
 def test_no_secret_is_printed(prepared: Prepared) -> None:
@@ -75,7 +85,8 @@ def test_the_network_is_static_and_netplan_takes_it(prepared: Prepared, name: st
     assert "Gateway=192.168.1.1" in done.stdout
     assert "DHCP=" not in done.stdout
     assert done.stdout.rstrip().endswith("\n10-node.yaml")
-    assert "config: disabled" in nodes.file(name, "etc/cloud/cloud.cfg.d/99-disable-network-config.cfg").read_text("ascii")
+    cloud = yaml.safe_load(nodes.file(name, "etc/cloud/cloud.cfg.d/99-node.cfg").read_text("ascii"))
+    assert cloud == {"network": {"config": "disabled"}, "preserve_hostname": True}
 
 
 def test_netplan_would_refuse_a_mistake(prepared: Prepared) -> None:
@@ -118,12 +129,54 @@ def test_the_firewall_lets_in_what_the_nodes_need(prepared: Prepared) -> None:
     assert [allowed(prepared.nodes, name) for name in AGENTS] == [agent, agent]
 
 
-def test_the_firewall_comes_up_with_these_rules(prepared: Prepared) -> None:
-    done = prepared.nodes.on(SERVER, "sh", "-ec", "ufw --force enable >/dev/null; ufw status verbose; iptables-save")
+# A cable from the server to another network namespace, which has the addresses of an agent, of another machine of the LAN, and of a pod.
+WIRED = """set -e
+unshare --net sleep 120 & other=$!
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
+ip link add node type veth peer name other netns "$other"
+ip address add 192.168.1.101/24 dev node; ip link set node up
+outside() { nsenter --net="/proc/$other/ns/net" "$@"; }
+for address in 192.168.1.102/24 192.168.1.50/24 10.42.1.7/24 172.16.0.9/24; do outside ip address add "$address" dev other; done
+outside ip link set other up
+for network in 10.42.1.0/24 172.16.0.0/24; do ip route add "$network" dev node; done
+sysctl -qw net.ipv4.ip_forward=1
+chroot "$1" ufw --force enable >/dev/null
+chroot "$1" ufw status verbose | grep Default
+python3 "$2" listen & listening=$!
+outside python3 "$2" ask
+kill "$other" "$listening"
+"""
+TALK = """import socket, sys
+PORTS = 22, 443, 6443, 9345, 2379, 10250, 31000, 5555
+if sys.argv[1] == "listen":
+    kept = [socket.create_server(("192.168.1.101", port)) for port in PORTS]
+    while True:
+        __import__("select").select([], [], [])
+def reached(source, port):
+    while True:
+        try:
+            socket.create_connection(("192.168.1.101", port), timeout=0.5, source_address=(source, 0)).close()
+            return True
+        except ConnectionRefusedError:
+            continue  # it does not listen yet
+        except TimeoutError:
+            return False
+for source in "192.168.1.102", "192.168.1.50", "10.42.1.7", "172.16.0.9":
+    print(source, *(port for port in PORTS if reached(source, port)))
+"""
+
+
+def test_the_firewall_lets_through_what_the_rules_say(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK, "ascii")
+    done = prepared.nodes.run("sh", "-c", WIRED, "sh", str(prepared.nodes.root(SERVER)), str(tmp_path / "talk.py"))
     assert done.returncode == 0, done.stderr
-    assert "Default: deny (incoming), allow (outgoing), allow (routed)" in done.stdout
-    assert re.search(r"-A ufw-user-input -s 192\.168\.1\.0/24 -p tcp -m tcp --dport 6443 -j ACCEPT", done.stdout)
-    assert "-P INPUT DROP" in done.stdout or ":INPUT DROP" in done.stdout
+    assert done.stdout.splitlines() == [
+        "Default: deny (incoming), allow (outgoing), allow (routed)",
+        "192.168.1.102 22 443 6443 9345 10250 31000",
+        "192.168.1.50 22 443 6443 31000",
+        "10.42.1.7 22 443 6443 9345 2379 10250 31000 5555",
+        "172.16.0.9",
+    ]
 
 
 @pytest.mark.parametrize("name", ADDRESSES)
@@ -157,6 +210,49 @@ def test_rke2_would_read_every_key_of_registries_yaml(prepared: Prepared, name: 
     misspelt = tmp_path / "registries.yaml"
     misspelt.write_text(file.read_text("utf-8").replace("rewrite:", "rewrites:"), "utf-8")
     assert subprocess.run([reader, misspelt], check=False, capture_output=True).returncode == 1
+
+
+# A registry where Harbor is, with the robot's login; then what a node's RKE2 asks for, by that node's own file.
+HARBOR = """set -e
+folder=$1 root=$2 crane=$3 reader=$4 file=$5; export DOCKER_CONFIG=$folder/login
+ip address add 192.168.1.100/32 dev lo
+mount --bind "$folder" "$root/srv"; mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"
+chroot "$root" /usr/bin/docker-registry serve /srv/config.yml >"$folder/log" 2>&1 & registry=$!
+until (exec 3<>/dev/tcp/192.168.1.100/8080) 2>/dev/null; do kill -0 $registry; done
+"$crane" auth login 192.168.1.100:8080 --username 'robot$rke2-puller' --password "$SECRET" 2>/dev/null
+for name in rancher/rke2-runtime:v1 rke2/argoproj/argocd:v3 rke2/library/busybox:1; do
+    echo "$name" >"$folder/content"; tar -C "$folder" -cf "$folder/layer.tar" content
+    "$crane" append --oci-empty-base --new_layer "$folder/layer.tar" --new_tag "192.168.1.100:8080/$name" >/dev/null 2>&1
+    "$crane" digest "192.168.1.100:8080/$name"
+done
+unset DOCKER_CONFIG
+"$reader" "$file" 192.168.1.100:8080/rancher/rke2-runtime:v1 quay.io/argoproj/argocd:v3 docker.io/library/busybox:1
+sed 's/password: .*/password: other/' "$file" >"$folder/wrong.yaml"
+! "$reader" "$folder/wrong.yaml" quay.io/argoproj/argocd:v3 2>"$folder/refused"
+grep -o UNAUTHORIZED "$folder/refused" | head -n 1
+kill $registry
+"""
+HARBOR_CONFIG = """version: 0.1
+storage: {filesystem: {rootdirectory: /srv/data}}
+http: {addr: "192.168.1.100:8080"}
+auth: {htpasswd: {realm: test, path: /srv/users}}
+"""
+
+
+def test_rke2_finds_its_images_in_harbor(prepared: Prepared, tmp_path: Path) -> None:
+    log = tmp_path / "install.log"
+    root, crane, reader = (tools.installed(program, log) for program in (tools.registry_root, tools.crane, tools.registries_reader))
+    (tmp_path / "config.yml").write_text(HARBOR_CONFIG, "ascii")
+    perl = ["perl", "-e", "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))", SECRET]
+    hashed = subprocess.run(perl, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "users").write_text(f"robot$rke2-puller:{hashed}\n", "ascii")
+    file = prepared.nodes.file(AGENTS[0], "etc/rancher/rke2/registries.yaml")
+    paths = map(str, (tmp_path, root, crane, reader, file))
+    done = prepared.nodes.run("env", f"SECRET={SECRET}", "bash", "-c", HARBOR, "bash", *paths)
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text("utf-8", "replace")[-2000:]
+    *digests, refused = done.stdout.split()
+    assert (len(set(digests)), refused) == (3, "UNAUTHORIZED")
+    assert digests[:3] == digests[3:]
 
 
 def test_another_file_of_the_network_is_refused(prepared: Prepared) -> None:

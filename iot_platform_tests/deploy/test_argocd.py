@@ -17,6 +17,7 @@ from iot_platform.local.install import NETWORK, Note, run_logged, which
 from iot_platform_tests.support.brokers.packages import needs
 from iot_platform_tests.support.deploy import tools
 from iot_platform_tests.support.deploy.tools import CHECKOUT
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 FOLDER = CHECKOUT / "deploy/argocd"
@@ -221,3 +222,25 @@ def test_a_release_changes_the_images_and_what_runs_are_started_with(tmp_path: P
         assert set(re.findall(rf'"192\.168\.1\.100:8080/rke2/{name}:([^"]+)"', text)) == {"123456789012"}
     current = re.findall(r'"name": "DAGSTER_CURRENT_IMAGE", "value": "([^"]+)"', text)
     assert current == ["192.168.1.100:8080/rke2/iot-platform:123456789012"]
+
+
+def test_a_real_api_server_takes_argocd_and_its_applications(
+    release: Path, installed: list[Object], request: pytest.FixtureRequest
+) -> None:
+    """With the control plane that tests of deploy/kubernetes build: ArgoCD's definitions and objects, then ours."""
+    try:
+        cluster: Any = request.getfixturevalue("control_plane")
+    except pytest.FixtureLookupError:
+        pytest.skip("not run: there is no control plane here")
+    definitions = [item for item in installed if item["kind"] == "CustomResourceDefinition"]
+    assert {item["spec"]["names"]["kind"] for item in definitions} >= {"Application", "AppProject"}
+    first = [item for item in installed if item["kind"] in {"Namespace", "CustomResourceDefinition"}]
+    for items in (first, [item for item in installed if item not in first]):
+        cluster.kubectl("apply", "--server-side", "-f", "-", given=yaml.safe_dump_all(items))
+    names = [item["metadata"]["name"] for item in definitions]
+    path = "jsonpath={.items[*].status.conditions[?(@.type=='Established')].status}"
+    eventually(lambda: cluster.kubectl("get", "crd", *names, "-o", path).split() == ["True"] * len(names), what="not established")
+    for item in (*PROJECTS.values(), *APPLICATIONS.values()):
+        cluster.kubectl("apply", "--server-side", "-f", "-", given=yaml.safe_dump(item))
+    wrong = {**APPLICATIONS["root"], "spec": {**APPLICATIONS["root"]["spec"], "proj": "iot"}}
+    assert "proj" in cluster.kubectl("apply", "--server-side", "-f", "-", given=yaml.safe_dump(wrong), fails=True)

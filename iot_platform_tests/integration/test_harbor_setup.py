@@ -94,12 +94,13 @@ def test_a_new_secret_on_demand(operator: Operator) -> None:
     assert operator.robot() != before
 
 
-def test_what_was_changed_by_hand_is_put_right(operator: Operator) -> None:
+@pytest.mark.parametrize("rights", [0, 1])
+def test_what_was_changed_by_hand_is_put_right(operator: Operator, rights: int) -> None:
     operator.setup()
     held = operator.robot()
     operator.harbor.projects["rke2"] = {"public": "true"}
     robot = operator.harbor.robots[1]
-    robot["permissions"], robot["disable"] = robot["permissions"][:1], True
+    robot["permissions"], robot["disable"], robot["description"] = robot["permissions"][:rights], True, ""
     operator.setup()
     assert operator.harbor.projects["rke2"] == {"public": "false"}
     assert [each["namespace"] for each in operator.harbor.robots[1]["permissions"]] == ["rke2", "rancher"]

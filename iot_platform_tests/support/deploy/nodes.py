@@ -68,6 +68,11 @@ class Nodes:
         """One that was written on a node."""
         return self.folder / "nodes" / name / "upper" / path
 
+    def files(self) -> dict[Path, bytes]:
+        """What was written on the nodes so far of settings and programs, with its content."""
+        folders = (node / "upper" / name for node in (self.folder / "nodes").iterdir() for name in ("etc", "usr/local", "var/lib/rancher"))
+        return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command that sees the nodes."""
         private = ["unshare", "--mount", "--net", "--propagation", "private"]

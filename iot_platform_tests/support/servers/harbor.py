@@ -115,7 +115,8 @@ class HarborFake:
     def _list_robots(self, query: dict[str, str]) -> tuple[int, object]:
         size = int(query.get("page_size", "10"))
         first = (int(query.get("page", "1")) - 1) * size
-        return 200, list(self.robots.values())[first : first + size]
+        listed = list(self.robots.values())[first : first + size]
+        return 200, [{key: value for key, value in robot.items() if value not in ("", [])} for robot in listed]  # as Harbor's answers do
 
     def _make_robot(self, given: dict[str, Any]) -> tuple[int, object]:
         known(given, _ROBOT)

@@ -3,6 +3,7 @@ module registries
 go 1.26.0
 
 require (
+	github.com/google/go-containerregistry v0.20.2
 	github.com/rancher/wharfie v0.7.1
 	gopkg.in/yaml.v2 v2.4.0
 )
@@ -12,7 +13,6 @@ require (
 	github.com/docker/cli v29.0.4+incompatible // indirect
 	github.com/docker/distribution v2.8.3+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.7.0 // indirect
-	github.com/google/go-containerregistry v0.20.2 // indirect
 	github.com/klauspost/compress v1.18.0 // indirect
 	github.com/kr/pretty v0.3.1 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect

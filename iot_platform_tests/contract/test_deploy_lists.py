@@ -1,0 +1,109 @@
+"""The lists of deploy/ say the same as what they list: images in Harbor, ports of the nodes, places of secrets."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+REGISTRY = "192.168.1.100:8080"
+LISTED = yaml.safe_load((DEPLOY / "harbor/images.yaml").read_text("utf-8"))
+IN_HARBOR = {entry["to"] for entry in LISTED["images"]}
+OURS = {entry["to"] for entry in LISTED["archives"]}
+RULES = yaml.safe_load((DEPLOY / "ansible/roles/firewall/defaults/main.yaml").read_text("utf-8"))["firewall_rules"]
+
+
+def images() -> Iterator[tuple[str, str]]:
+    """What deploy/ runs, as (project/name, tag), with the defaults of Compose's variables."""
+    for file in sorted(DEPLOY.rglob("*.yaml")):
+        text = file.read_text("utf-8")
+        for written in re.findall(r"^\s+image: [\"']?(\S+?)[\"']?$", text, re.M):
+            image = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", written)
+            if image.startswith(f"{REGISTRY}/"):
+                name, _, tag = image.removeprefix(f"{REGISTRY}/").partition(":")
+                yield name, tag
+        for name, tag in re.findall(rf"newName: {REGISTRY}/(\S+)\n\s+newTag: [\"']?([^\s\"']+)", text):
+            yield name, tag
+
+
+def test_every_image_that_is_run_comes_to_harbor() -> None:
+    missing = {f"{name}:{tag}" for name, tag in images() if name not in OURS and f"{name}:{tag}" not in IN_HARBOR}
+    assert missing == set()
+
+
+def test_every_image_says_what_it_is_for() -> None:
+    assert all(entry["for"] for entry in LISTED["images"] + LISTED["archives"])
+    assert {entry["to"].partition("/")[0] for entry in LISTED["images"] + LISTED["archives"]} == {"rke2"}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(DEPLOY / "harbor/images.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_images_of_releases_go_where_the_nodes_look(tmp_path: Path) -> None:
+    """RKE2 puts Harbor before its own names; registries.yaml sends all others to the project rke2."""
+    release = tmp_path / "images.txt"
+    names = (
+        "rancher/hardened-etcd:v3.6",
+        "docker.io/rancher/rke2-runtime:v1",
+        "longhornio/longhorn-manager:v1.9",
+        "quay.io/a/b:1",
+        "busybox:1",
+    )
+    release.write_text("\n".join(names) + "\n", "ascii")
+    said = run("list", "--release-list", str(release)).stdout
+    targets = re.findall(rf"^{REGISTRY}/(\S+)  images.txt\n    (\S+)", said, re.M)
+    assert targets == [
+        ("rancher/hardened-etcd:v3.6", "docker.io/rancher/hardened-etcd:v3.6"),
+        ("rancher/rke2-runtime:v1", "docker.io/rancher/rke2-runtime:v1"),
+        ("rke2/longhornio/longhorn-manager:v1.9", "docker.io/longhornio/longhorn-manager:v1.9"),
+        ("rke2/a/b:1", "quay.io/a/b:1"),
+        ("rke2/library/busybox:1", "docker.io/library/busybox:1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ('{image: "docker.io/a/b:latest", digest: "", to: "rke2/a/b:1", for: x}', "a tag is needed"),
+        ('{image: "docker.io/a/b", digest: "", to: "rke2/a/b:1", for: x}', "a tag is needed"),
+        ('{image: "docker.io/a/b:1", digest: "sha256:12", to: "rke2/a/b:1", for: x}', "not a digest"),
+        ('{image: "docker.io/a/b:1", digests: "", to: "rke2/a/b:1", for: x}', "keys are"),
+    ],
+)
+def test_mistakes_of_the_list_are_said(tmp_path: Path, entry: str, reason: str) -> None:
+    listed = tmp_path / "images.yaml"
+    listed.write_text(f"images: [{entry}]\narchives: []\n", "ascii")
+    done = run("list", "--list", str(listed))
+    assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+
+
+def test_two_images_for_one_place_are_refused(tmp_path: Path) -> None:
+    release = tmp_path / "images.txt"
+    release.write_text("docker.io/a/b:1\nquay.io/a/b:1\n", "ascii")
+    assert "two images for one place: rke2/a/b:1" in run("list", "--release-list", str(release)).stderr
+
+
+@pytest.mark.parametrize("page", ["nodes.md", "nodes.zh-CN.md"])
+def test_the_page_has_the_firewalls_rules(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    rows = {tuple(row) for row in re.findall(r"^\| `(\w+)` \| ([\d:]+|any)/(\w+) \| `(\w+)` \|", text, re.M)}
+    source = {"firewall_lan": "lan", "firewall_nodes": "nodes", "firewall_servers": "rke2_servers", "firewall_pods": "pods"}
+    ruled = {(source[re.findall(r"\w+", rule["from"])[0]], rule["port"] or "any", rule["protocol"], rule["on"]) for rule in RULES}
+    assert rows == ruled
+
+
+def test_secrets_are_outside_the_checkout() -> None:
+    """What is in deploy/ holds no password, key or token of an installation."""
+    values = yaml.safe_load((DEPLOY / "ansible/group_vars/all.yaml").read_text("utf-8"))
+    assert values["secrets_dir"].endswith(".config/iot-platform")
+    written = [path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix in {".pem", ".key", ".age"}]
+    assert written == []
+    texts = (path.read_text("utf-8", "replace") for path in DEPLOY.rglob("*") if path.is_file())
+    assert not any("AGE-SECRET-KEY-1" in text or "BEGIN PRIVATE KEY" in text for text in texts)
