@@ -155,9 +155,8 @@ def test_nothing_grows_or_stays_for_ever(overlay: str) -> None:
 
 @EACH
 def test_there_is_never_more_than_one_dagster_daemon(overlay: str) -> None:
-    daemon = one(overlay, "Deployment", "dagster-daemon")
-    assert daemon["spec"]["replicas"] == 1
-    assert daemon["spec"]["strategy"] == {"type": "Recreate"}
+    """A Deployment would make the next one while the last one ends, when a node is drained."""
+    assert one(overlay, "StatefulSet", "dagster-daemon")["spec"]["replicas"] == 1
 
 
 @EACH

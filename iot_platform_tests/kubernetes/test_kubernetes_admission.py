@@ -46,7 +46,7 @@ def test_pods_of_every_template_are_admitted(namespace: ControlPlane, overlay: s
     """A Deployment or Job whose pods Pod Security refuses is admitted itself; so the pods are asked for."""
     made = templates(overlay) | {"dagster-run": run_job(overlay)["spec"]["template"]}
     for item in of_kind(overlay, "StatefulSet"):  # its controller adds a volume for each claim
-        for claim in (found["metadata"]["name"] for found in item["spec"]["volumeClaimTemplates"]):
+        for claim in (found["metadata"]["name"] for found in item["spec"].get("volumeClaimTemplates", [])):
             volume = {"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-0"}}
             template = made[item["metadata"]["name"]]
             made[item["metadata"]["name"]] = template | {"spec": template["spec"] | {"volumes": [*template["spec"]["volumes"], volume]}}

@@ -21,6 +21,7 @@ from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
 from iot_platform_tests.support.kubernetes.manifests import Object, containers, instance, one, templates
+from iot_platform_tests.support.kubernetes.nodes import proportional_mib
 from iot_platform_tests.support.kubernetes.runs import NOBODY
 from iot_platform_tests.support.waiting import eventually
 
@@ -134,6 +135,9 @@ class Machine:
                     )
             assert process.poll() is None
             yield
+            used, limit = proportional_mib(process.pid), container["resources"]["limits"]["memory"]
+            print(f"{name}: {used:.0f} MiB of {limit}")
+            assert used < int(limit.removesuffix("Mi"))
             process.send_signal(signal.SIGTERM)
             code = process.wait(template["spec"]["terminationGracePeriodSeconds"])
             assert code in (0, -signal.SIGTERM), (name, code, log.read_text()[-3000:])

@@ -15,7 +15,7 @@ from iot_platform_tests.support.feeds.drain import check_books, drain
 from iot_platform_tests.support.feeds.simulation import Simulation, count, stored_messages
 from iot_platform_tests.support.kubernetes.api import Object
 from iot_platform_tests.support.kubernetes.cluster import Cluster, Start
-from iot_platform_tests.support.kubernetes.nodes import Played, environment_of
+from iot_platform_tests.support.kubernetes.nodes import Played, environment_of, proportional_mib
 from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
@@ -59,7 +59,7 @@ def test_a_roll_loses_and_doubles_nothing(
     made.control_plane.kubectl("rollout", "restart", "statefulset/iot-ingest")
     made.control_plane.kubectl("rollout", "status", "statefulset/iot-ingest", "--timeout=300s")
     assert simulation.running, "the devices stopped before the roll had ended: the test proved less than it should"
-    taken = {pod["metadata"]["name"]: proportional_set_size(made, pod) for pod in made.pods("iot-ingest")}
+    taken = {pod["metadata"]["name"]: memory(made, pod) for pod in made.pods("iot-ingest")}
     print(f"memory of each daemon, in MiB: {taken}")
     assert max(taken.values()) < LIMIT_MIB
     published = simulation.finish(300)
@@ -84,9 +84,8 @@ def test_a_roll_loses_and_doubles_nothing(
     check_books(settings)
 
 
-def proportional_set_size(cluster: Cluster, pod: Object) -> float:
+def memory(cluster: Cluster, pod: Object) -> float:
     """Of the process that plays the pod, in MiB."""
     process = cluster.nodes.process(pod)
     assert process is not None
-    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return proportional_mib(process.pid)

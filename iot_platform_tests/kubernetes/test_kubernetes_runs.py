@@ -9,6 +9,7 @@ import pytest
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, check_books
 from iot_platform_tests.support.kubernetes.cluster_runs import JOBS, OVERLAY, PODS, Runs
+from iot_platform_tests.support.kubernetes.nodes import proportional_mib
 from iot_platform_tests.support.kubernetes.runs import run_job
 from iot_platform_tests.support.waiting import eventually
 
@@ -54,6 +55,9 @@ def test_a_pod_that_is_deleted_commits_and_the_next_shift_goes_on(cluster_runs: 
     made.await_messages(1)
     pod = made.drain_pod()
     process = made.process(pod)
+    used = proportional_mib(process.pid)
+    print(f"a drain's memory: {used:.0f} MiB")
+    assert used < 768
     made.cluster.api.delete(f"{PODS}/{pod['metadata']['name']}")
     feed.send(GOOD)
     feed.flush()

@@ -79,10 +79,13 @@ def test_every_pod_has_a_place(cluster: Start, overlay: str) -> None:
 def test_a_node_is_drained_and_everything_lives_on_the_other(cluster: Start) -> None:
     made = cluster("rke2")
     made.await_ready()
+    (daemon,) = made.pods("dagster-daemon")
+    node = daemon["spec"]["nodeName"]
+    (other,) = {"worker-1", "worker-2"} - {node}
     with watched(made) as numbers:
-        made.control_plane.kubectl("drain", "worker-2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
+        made.control_plane.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
         pods = made.await_ready()
-    assert {pod["spec"]["nodeName"] for pod in pods if pod["status"]["phase"] == "Running"} == {"worker-1"}
+    assert {pod["spec"]["nodeName"] for pod in pods if pod["status"]["phase"] == "Running"} == {other}
     assert numbers.fewest["iot-ingest"] >= 2
     assert numbers.fewest["dagster-code"] >= 1
     assert numbers.fewest["grafana"] >= 1
@@ -93,7 +96,7 @@ def test_a_new_version_is_rolled_out_one_at_a_time(cluster: Start) -> None:
     made = cluster("rke2")
     before = {pod["metadata"]["name"]: pod for pod in made.await_ready()}
     with watched(made) as numbers:
-        for what in ("statefulset/iot-ingest", "deployment/dagster-code", "deployment/dagster-daemon", "deployment/grafana"):
+        for what in ("statefulset/iot-ingest", "deployment/dagster-code", "statefulset/dagster-daemon", "deployment/grafana"):
             name = what.partition("/")[2]
             made.control_plane.kubectl("set", "image", what, f"{name}=192.168.1.100:8080/rke2/{name}:new")
         made.await_ready(180)

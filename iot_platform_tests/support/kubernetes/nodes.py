@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -190,18 +190,20 @@ class Nodes:
             "podIPs": [{"ip": _address(pod)}],
             "conditions": [{"type": kind, "status": str(value), "lastTransitionTime": _now()} for kind, value in kinds.items()],
         }
-        ended = {"terminated": {"exitCode": code or 0, "reason": "Completed" if code == 0 else "Error", "finishedAt": _now()}}
+        completed = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        ended = completed if code == 0 else {"terminated": {"exitCode": code, "reason": "Error"}}
         for key, list_ in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
-            state = {"running": {"startedAt": _now()}} if running and key == "containerStatuses" else ended
+            main = key == "containerStatuses"
+            state = completed if not main else {"running": {"startedAt": _now()}} if running else ended
             status[key] = [
                 {
                     "name": container["name"],
                     "image": container["image"],
                     "imageID": container["image"],
-                    "ready": ready or key != "containerStatuses",
+                    "ready": ready or not main,
                     "started": running,
                     "restartCount": 0,
-                    "state": state if key == "containerStatuses" else {"terminated": {"exitCode": 0, "reason": "Completed"}},
+                    "state": state,
                 }
                 for container in pod["spec"].get(list_, [])
             ]
@@ -264,6 +266,7 @@ def environment_of(api: Api, pod: Object) -> dict[str, str]:
     return found
 
 
-def pods_by(api: Api, namespace: str, name: str) -> Iterator[Object]:
-    """The pods of this app.kubernetes.io/name."""
-    yield from api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"app.kubernetes.io/name={name}")
+def proportional_mib(pid: int) -> float:
+    """A process's memory, of what it shares its share (PSS)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
