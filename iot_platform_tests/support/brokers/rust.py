@@ -38,7 +38,7 @@ dynamic_filters = true
 class Rumqttd(BrokerServer):
     """rumqttd; it keeps nothing on disk. `port` speaks MQTT 5, the next one 3.1.1."""
 
-    NAME, VERSION, SOURCE = "rumqttd", "0.20.0", "crates.io"
+    NAME, VERSION, SOURCE = "rumqttd", "0.20.0", "Cargo"
     PROTOCOLS = ("5",)
     LEAVES_DOUBT = frozenset({"kill", "held", "shared"})  # no DUP, new ids, 100 in flight; another member gets them
     LOSES = frozenset({"restart", "broker_kill"})  # sessions are in memory
