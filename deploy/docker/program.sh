@@ -1,5 +1,6 @@
 # Puts /opt/iot-platform into the image's root: program.sh FOLDER COMMAND...
-# Of bin/ only Python and the commands named stay; tests, the web UI's source maps and debugging symbols go.
+# Of bin/ only Python and the commands named stay; tests, the web UI's source maps and debugging symbols go, what only compilers and editors
+# read, and the half of the Kubernetes client that is for asyncio.
 set -eu
 root=$1
 shift
@@ -8,7 +9,8 @@ for file in /opt/iot-platform/bin/*; do
     case " python python3 python3.13 $* " in *" $name "*) ;; *) rm "$file" ;; esac
 done
 find /opt/iot-platform -type d \( -name tests -o -name test_fixtures \) -prune -exec rm -r {} +
-find /opt/iot-platform -name '*.js.map' -delete
+find /opt/iot-platform \( -name '*.js.map' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.a' \) -delete
+rm -rf /opt/iot-platform/lib/python3.13/site-packages/kubernetes/aio
 # Not what wheels bring in *.libs: their names and paths were patched in, which strip may break.
 find /opt/iot-platform -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} +
 mkdir -p "$root/opt"
@@ -17,6 +19,14 @@ cp -a /opt/iot-platform "$root/opt/"
 # Bytecode, because the root is read-only at run time and each process would compile anew. Valid by itself, because the files' times are
 # set when the image is written; by one process with one seed, because the image has to be the same each time.
 PYTHONHASHSEED=0 python3.13 -m compileall -q -j 1 --invalidation-mode unchecked-hash -s "$root" "$root/usr/lib/python3.13" "$root/opt/iot-platform/lib"
+
+# Of the Kubernetes client, 700 generated classes that are all imported, bytecode without docstrings is enough: 450 MB is the limit.
+client=$root/opt/iot-platform/lib/python3.13/site-packages/kubernetes/client
+if [ -d "$client" ]; then
+    find "$client" -name __pycache__ -prune -exec rm -r {} +
+    PYTHONHASHSEED=0 python3.13 -m compileall -q -j 1 -b -o 2 --invalidation-mode unchecked-hash -s "$root" "$client"
+    find "$client" -name '*.py' -delete
+fi
 
 # Each library that a file in here asks for is in here.
 loader=$(echo "$root"/lib64/ld-linux*)
