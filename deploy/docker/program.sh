@@ -20,13 +20,14 @@ cp -a /opt/iot-platform "$root/opt/"
 # set when the image is written; by one process with one seed, because the image has to be the same each time.
 PYTHONHASHSEED=0 python3.13 -m compileall -q -j 1 --invalidation-mode unchecked-hash -s "$root" "$root/usr/lib/python3.13" "$root/opt/iot-platform/lib"
 
-# Of the Kubernetes client, 700 generated classes that are all imported, bytecode without docstrings is enough: 450 MB is the limit.
-client=$root/opt/iot-platform/lib/python3.13/site-packages/kubernetes/client
-if [ -d "$client" ]; then
-    find "$client" -name __pycache__ -prune -exec rm -r {} +
-    PYTHONHASHSEED=0 python3.13 -m compileall -q -j 1 -b -o 2 --invalidation-mode unchecked-hash -s "$root" "$client"
-    find "$client" -name '*.py' -delete
-fi
+# 450 MB is the limit: of two libraries that are large and not ours, bytecode without docstrings is enough. Their lines keep their numbers.
+for library in kubernetes/client sqlalchemy; do
+    folder=$root/opt/iot-platform/lib/python3.13/site-packages/$library
+    [ -d "$folder" ] || continue
+    find "$folder" -name __pycache__ -prune -exec rm -r {} +
+    PYTHONHASHSEED=0 python3.13 -m compileall -q -j 1 -b -o 2 --invalidation-mode unchecked-hash -s "$root" "$folder"
+    find "$folder" -name '*.py' -delete
+done
 
 # Each library that a file in here asks for is in here.
 loader=$(echo "$root"/lib64/ld-linux*)
