@@ -158,11 +158,15 @@ def test_drills_count_for_a_month(tmp_path: Path) -> None:
 
 
 def test_upkeep_of_a_fresh_database(settings: Settings) -> None:
-    """Nothing is due yet, the schema is whole; the Apache edition cannot compress, and week 1 says so."""
+    """Nothing is due yet, the schema is whole."""
     assert data.schema_is_current(settings) == "every migration is applied"
     assert "nothing is overdue" in data.old_rows_are_gone(settings)
     assert "none is overdue" in data.chunks_are_compressed(settings)
     with pytest.raises(NotCheckedError, match="nothing is rolled up yet"):
         data.rollups_are_current(settings)
+
+
+@pytest.mark.apache_only("says what the Apache edition cannot do")
+def test_the_apache_edition_is_not_accepted(settings: Settings) -> None:
     with pytest.raises(FailedError, match="Apache edition: it cannot compress"):
         host.database_answers(settings)
