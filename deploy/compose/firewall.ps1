@@ -1,11 +1,14 @@
 # Lets the LAN reach Harbor, Kafka, TimescaleDB and Prometheus on this host, and nobody else. As administrator:
 #   powershell -ExecutionPolicy Bypass -File firewall.ps1 -Lan 192.168.1.0/24
+# With -Mqtt the MQTT broker, too, where it runs on this host (TLS).
 param(
     [Parameter(Mandatory = $true)]
-    [string] $Lan
+    [string] $Lan,
+    [switch] $Mqtt
 )
 $ErrorActionPreference = 'Stop'
 $services = [ordered]@{ 'Harbor' = 8080; 'Kafka' = 9092; 'TimescaleDB' = 5432; 'Prometheus' = 9090 }
+if ($Mqtt) { $services['MQTT'] = 8883 }
 
 # Docker Desktop brings a rule that lets everybody in to whatever a container publishes; it would outweigh ours.
 Get-NetFirewallRule -DisplayName 'Docker Desktop Backend' -ErrorAction SilentlyContinue | Disable-NetFirewallRule
