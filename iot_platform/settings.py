@@ -218,7 +218,9 @@ class Settings(ServerSettings, BaseSettings):
 
     # -- the rest of an installation, for `iot acceptance` ------------------------------------------------------
     harbor_url: str = Field("", description="Harbor, such as http://192.168.1.100:8080.")
-    harbor_login_file: Path | None = Field(None, description="File with the robot account: name:secret in one line.")
+    harbor_login_file: Path | None = Field(
+        None, description="File with the robot account: as harbor.py writes it, or name:secret in one line."
+    )
     prometheus_url: str = Field("", description="Prometheus, such as http://192.168.1.100:9090.")
     grafana_url: str = Field("", description="Grafana, such as https://grafana.example.com.")
     grafana_login_file: Path | None = Field(None, description="File with a service account's token, or name:password in one line.")

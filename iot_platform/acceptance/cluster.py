@@ -89,10 +89,8 @@ def pods_reach_servers(settings: Settings) -> str:
     done = [job for job in jobs if job.status.succeeded]
     if jobs and not done:
         raise FailedError("the migration has not succeeded", f"kubectl -n {space} logs job/{jobs[-1].metadata.name}")
-    if not jobs:
-        raise NotCheckedError(
-            f"{len(pods)} ingest pods are ready; the migration's Job is gone", "its time to live is over, or it never ran"
-        )
+    if not jobs:  # it goes a day after it ended; the check of the schema says the same
+        return f"{len(pods)} ingest pods are ready"
     return f"{len(pods)} ingest pods are ready, the migration is complete"
 
 

@@ -37,7 +37,10 @@ def harbor_answers(settings: Settings) -> str:
 def images_are_there(settings: Settings) -> str:
     """Every image of deploy/harbor/images.yaml is in the registry, with the digest that the list names; of our own ones any version."""
     registry = wanted(settings.harbor_url, "IOT_HARBOR_URL")
-    listed = yaml.safe_load((DEPLOY / "harbor" / "images.yaml").read_text("utf-8"))
+    file = DEPLOY / "harbor" / "images.yaml"
+    if not file.is_file():
+        raise NotCheckedError("the list of images is not here", "run it in a checkout")
+    listed = yaml.safe_load(file.read_text("utf-8"))
     headers = {"Accept": MANIFESTS} | login(settings.harbor_login_file, "IOT_HARBOR_LOGIN_FILE")
 
     def look(path: str, method: str) -> Answer:
@@ -113,9 +116,11 @@ def prometheus_answers(settings: Settings) -> str:
 def alerts_are_loaded(settings: Settings) -> str:
     """Every group of deploy/prometheus/rules, and none of its rules fails."""
     base = wanted(settings.prometheus_url, "IOT_PROMETHEUS_URL")
+    files = sorted((DEPLOY / "prometheus" / "rules").glob("*.yaml"))
+    if not files:
+        raise NotCheckedError("the rules' files are not here", "run it in a checkout")
     url = f"{base}/api/v1/rules"
     groups = {group["name"]: group for group in ask(url, "IOT_PROMETHEUS_URL").json(url)["data"]["groups"]}
-    files = sorted((DEPLOY / "prometheus" / "rules").glob("*.yaml"))
     ours = [group["name"] for file in files for group in yaml.safe_load(file.read_text("utf-8"))["groups"]]
     if missing := [name for name in ours if name not in groups]:
         raise FailedError(f"groups of rules are missing: {_few(missing)}", "mount deploy/prometheus/rules into Prometheus and reload it")

@@ -64,7 +64,7 @@ def wanted(url: str, variable: str) -> str:
 
 
 def login(file: Path | None, variable: str) -> dict[str, str]:
-    """Headers of a login out of a file: `name:password` in one line, or a token.
+    """Headers of a login out of a file: JSON with name and secret (as harbor.py writes it), `name:password` in one line, or a token.
 
     Raises:
         NotCheckedError: no file is set.
@@ -76,6 +76,12 @@ def login(file: Path | None, variable: str) -> dict[str, str]:
         text = file.read_text("utf-8").strip()
     except OSError as error:
         raise FailedError(f"{file}: {error.strerror}", f"correct {variable}") from error
+    if text.startswith("{"):
+        try:
+            document = json.loads(text)
+            text = f"{document['name']}:{document['secret']}"
+        except (ValueError, KeyError, TypeError) as error:
+            raise FailedError(f"{file}: JSON, but without name and secret", f"correct {variable}") from error
     if ":" in text:
         return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
     return {"Authorization": f"Bearer {text}"}

@@ -42,7 +42,5 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         document = json.loads(path.read_text("utf-8"))
         return dict(document["checks"]) if document["version"] == VERSION else {}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError):
-        return {}  # not ours any more: everything is asked again
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # not there, or not ours any more: everything is asked

@@ -78,5 +78,8 @@ def _verdict(check: "Check", settings: "Settings", record: "Record", *, again: b
     if before is not None and kept is not None and not again:
         return kept, before
     verdict = check.run(settings)
-    record.note(check.name, verdict)
+    try:
+        record.note(check.name, verdict)
+    except OSError as error:
+        terminal.echo(f"note: {record.path}: {error.strerror}; what passed is asked again next time (IOT_LOCAL_DIR)", err=True)
     return verdict, datetime.now(UTC)

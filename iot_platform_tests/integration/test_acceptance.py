@@ -1,6 +1,7 @@
 """`iot acceptance`: what passes, what fails with its remedy, what nobody can tell, and going on where it was."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from ingest_daemon.home import checkout
 from iot_platform.acceptance import data, host
 from iot_platform.acceptance.check import Check, FailedError, NotCheckedError
+from iot_platform.acceptance.http import login
 from iot_platform.acceptance.plan import WEEKS
 from iot_platform.acceptance.record import Record
 from iot_platform.cli.main import app
@@ -76,10 +78,14 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     (tmp_path / "acceptance.json").write_text("half a fi")
     assert Record(settings).passed_at("harbor") is None
+    nowhere = settings.model_copy(update={"local_dir": tmp_path / "acceptance.json"})
+    code, output = acceptance(nowhere, monkeypatch, "week1")
+    assert (code, "what passed is asked again next time" in output, "✗ Kafka answers" in output) == (1, True, True)
 
 
 def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path) -> None:
-    (tmp_path / "login").write_text("robot$rke2+rke2-puller:secret")
+    (tmp_path / "login").write_text('{"name": "robot$rke2-puller", "secret": "s"}')
+    assert login(tmp_path / "login", "") == {"Authorization": f"Basic {b64encode(b'robot$rke2-puller:s').decode()}"}
     pages: Pages = {}
     settings = Settings(harbor_url=serve(pages), harbor_login_file=tmp_path / "login")
     with pytest.raises(FailedError, match=r"are missing: rke2/debian:13-slim, .* and \d+ more"):
@@ -90,6 +96,15 @@ def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path)
         host.images_are_there(settings)
     pages |= {f"/v2/{item['to']}/tags/list": (200, {}) for item in listed["archives"]}
     assert host.images_are_there(settings) == f"{len(listed['images']) + len(listed['archives'])} images"
+
+
+def test_a_wheel_has_no_lists_to_compare_with(monkeypatch: pytest.MonkeyPatch, serve: Callable[[Pages], str], tmp_path: Path) -> None:
+    (tmp_path / "login").write_text("a:b")
+    monkeypatch.setattr(host, "DEPLOY", tmp_path)
+    settings = Settings(harbor_url=serve({}), harbor_login_file=tmp_path / "login", prometheus_url=serve({}))
+    for look in (host.images_are_there, host.alerts_are_loaded):
+        with pytest.raises(NotCheckedError, match="not here"):
+            look(settings)
 
 
 def test_every_check_has_a_name_of_its_own() -> None:
