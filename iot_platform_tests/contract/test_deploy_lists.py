@@ -169,6 +169,18 @@ def test_the_page_has_the_firewalls_rules(page: str) -> None:
     assert rows == ruled
 
 
+@pytest.mark.parametrize("page", ["nodes.md", "nodes.zh-CN.md"])
+@pytest.mark.parametrize("command", ["copy", "carry"])
+def test_the_page_brings_the_images_of_all_that_the_nodes_run(page: str, command: str) -> None:
+    server = (DEPLOY / "ansible/roles/rke2/templates/server.yaml").read_text("utf-8")
+    chosen = re.findall(r"^(?:cni|ingress-controller): \W*([\w-]+)", server, re.M)
+    assert len(chosen) == 2
+    text = (ROOT / "docs" / page).read_text("utf-8").replace("\\\n", " ")
+    (line,) = re.findall(rf"^python3 deploy/harbor/images.py {command} (.*--release-list.*)$", text, re.M)
+    lists = {f"rke2-images-{name}.linux-amd64.txt" for name in ("core", *chosen)} | {"longhorn-images.txt"}
+    assert set(re.findall(r"--release-list (\S+)", line)) == lists
+
+
 def test_secrets_are_outside_the_checkout() -> None:
     """What is in deploy/ holds no password, key or token of an installation."""
     values = yaml.safe_load((DEPLOY / "ansible/group_vars/all.yaml").read_text("utf-8"))
