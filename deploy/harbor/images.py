@@ -1,6 +1,7 @@
 """Brings the images of images.yaml into Harbor, digest by digest: directly, or carried on a disk. Each may be interrupted and repeated.
 
     images.py list                          # what there is, and what for
+    images.py tag                           # the tag of our own images, as `make images` built them: for a release
     images.py pin                           # write the digests that are missing into images.yaml
     images.py copy [--dry-run]              # a machine that reaches both: from their registries into Harbor
     images.py carry FOLDER [--dry-run]      # a machine with internet: an OCI layout of each image, and SHA256SUMS
@@ -32,6 +33,8 @@ LIST = Path(__file__).with_name("images.yaml")
 REGISTRY = "192.168.1.100:8080"
 SUMS = "SHA256SUMS"
 INDEX = "images.json"
+VERSION = "org.opencontainers.image.version"
+NOT_BUILT = "not-built"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -81,13 +84,16 @@ class Crane:
             raise
 
 
-def read_list(file: Path, releases: Sequence[Path], tag: str) -> list[Image]:
-    """The images of images.yaml, of releases' lists and of our own build. Raises ImageError for what a list should not hold."""
+def read_list(file: Path, releases: Sequence[Path], tag: str | None = None) -> list[Image]:
+    """The images of images.yaml, of releases' lists and of our own build, whose tag is the one that it was built with unless given.
+
+    Raises ImageError for what a list should not hold, and for an archive that does not say its version.
+    """
     listed = yaml.safe_load(file.read_text("utf-8"))
     images = [_listed(entry, file) for entry in listed["images"]]
     for entry in listed["archives"]:
         archive = CHECKOUT / entry["archive"]
-        images.append(Image(str(archive), f"{entry['to']}:{tag}", None, entry["for"], is_archive=True))
+        images.append(Image(str(archive), f"{entry['to']}:{tag or archive_version(archive)}", None, entry["for"], is_archive=True))
     for release in releases:
         lines = [line.strip() for line in release.read_text("utf-8").splitlines()]
         images += [
@@ -146,15 +152,45 @@ def pin(images: Iterable[Image], file: Path, crane: Crane) -> list[str]:
 def wanted_digest(image: Image, crane: Crane) -> str:
     """What is to be copied. Images of a release's list are what its tag means; ours what the build wrote."""
     if image.is_archive:
-        try:
-            with tarfile.open(image.source) as archive:
-                index = archive.extractfile("index.json") if "index.json" in archive.getnames() else archive.extractfile("./index.json")
-                return str(json.load(index)["manifests"][0]["digest"])  # type: ignore[arg-type]
-        except (OSError, KeyError) as error:
-            raise ImageError(f"{image.source}: {error}. `make images` writes it") from error
+        return read_archive(Path(image.source))[0]
     if image.digest is None and not image.by_tag:
         raise ImageError(f"{image.source} has no digest in the list: `pin` asks for it")
     return image.digest or crane("digest", image.source)
+
+
+def read_archive(file: Path) -> tuple[str, dict[str, str]]:
+    """Digest and labels of the image in an OCI archive. Raises ImageError."""
+    try:
+        with tarfile.open(file) as archive:
+            members = {member.name.removeprefix("./"): member for member in archive}
+
+            def read(name: str) -> Any:
+                return json.load(archive.extractfile(members[name]))  # type: ignore[arg-type]
+
+            digest = str(read("index.json")["manifests"][0]["digest"])
+            manifest = read(f"blobs/{digest.replace(':', '/')}")
+            config = read(f"blobs/{manifest['config']['digest'].replace(':', '/')}")
+            return digest, dict(config.get("config", {}).get("Labels") or {})
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise ImageError(f"{file}: {error}. `make images` writes it") from error
+
+
+def archive_version(file: Path) -> str:
+    """The commit that an archive was built from, whatever the work tree has now; NOT_BUILT where there is none. Raises ImageError."""
+    if not file.exists():
+        return NOT_BUILT
+    version = read_archive(file)[1].get(VERSION, "unknown")
+    if version == "unknown":
+        raise ImageError(f"{file} has no label {VERSION}: `make images` sets it, --tag takes its place")
+    return version
+
+
+def built_tag(images: Iterable[Image]) -> str:
+    """The one tag of our own images. Raises ImageError where they are not of one build."""
+    tags = {image.target.rpartition(":")[2] for image in images if image.is_archive}
+    if len(tags) != 1 or NOT_BUILT in tags:
+        raise ImageError(f"our images are not of one build ({', '.join(sorted(tags)) or 'none listed'}): `make images` makes them all")
+    return tags.pop()
 
 
 def copy(image: Image, registry: str, crane: Crane, *, dry_run: bool, again: bool = False) -> str:
@@ -324,30 +360,24 @@ def each(images: Sequence[Image], work: Callable[[Image], str]) -> int:
     return failed
 
 
-def commit() -> str:
-    """The tag that `make images` gives."""
-    done = subprocess.run(["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()[:12] or "unknown"
-
-
 def main() -> int:
     """Do what the command line says; 1 when an image failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["list", "pin", "copy", "carry", "push", "verify"])
+    parser.add_argument("command", choices=["list", "tag", "pin", "copy", "carry", "push", "verify"])
     parser.add_argument("folder", type=Path, nargs="?", help="of carry and push; verify compares with it instead of the list")
     parser.add_argument("--list", type=Path, default=LIST, help="the list (%(default)s)")
     parser.add_argument(
         "--release-list", type=Path, action="append", default=[], help="images of a release of RKE2 or Longhorn, a name a line"
     )
     parser.add_argument("--only", default="", help="images whose place in Harbor has this in its name")
-    parser.add_argument("--tag", help="of our own images (the commit)")
+    parser.add_argument("--tag", help="of our own images (default: the commit that they were built from)")
     parser.add_argument("--registry", default=REGISTRY, help="Harbor (%(default)s)")
     parser.add_argument("--crane", default="crane", help="the program (%(default)s)")
     parser.add_argument("--again", action="store_true", help="copy or push, though Harbor has the digest: heals what verify found")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     options = parser.parse_args()
     if (options.command in {"carry", "push"}) != (options.folder is not None) and options.command != "verify":
-        parser.error("carry and push want a folder, list, pin and copy none")
+        parser.error("carry and push want a folder, list, tag, pin and copy none")
     try:
         return run(options)
     except (ImageError, OSError) as error:
@@ -359,11 +389,14 @@ def run(options: argparse.Namespace) -> int:
     """The chosen command. Raises ImageError."""
     crane, folder, registry, dry_run, again = Crane(options.crane), options.folder, options.registry, options.dry_run, options.again
     from_folder = folder is not None and options.command != "carry"
-    images = carried(folder) if from_folder else read_list(options.list, options.release_list, options.tag or commit())
+    images = carried(folder) if from_folder else read_list(options.list, options.release_list, options.tag)
     images = [image for image in images if options.only in image.target]
     if options.command == "list":
         for image in images:
             print(f"{registry}/{image.target}  {image.purpose}\n    {image.source}  {image.digest or 'no digest yet'}")
+        return 0
+    if options.command == "tag":
+        print(built_tag(images))
         return 0
     if options.command == "pin":
         print("\n".join(pin(images, options.list, crane)) or "every image has a digest")

@@ -1,8 +1,12 @@
 """The lists of deploy/ say the same as what they list: images in Harbor, ports of the nodes, places of secrets."""
 
+import hashlib
+import io
+import json
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +94,72 @@ def test_two_images_for_one_place_are_refused(tmp_path: Path) -> None:
     assert "two images for one place: rke2/a/b:1" in run("list", "--release-list", str(release)).stderr
 
 
+def write_archive(file: Path, labels: dict[str, str]) -> None:
+    """An OCI archive, as buildah writes one, of an image without layers."""
+    files = {}
+
+    def blob(content: object) -> dict[str, object]:
+        data = json.dumps(content).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        files[f"blobs/sha256/{digest}"] = data
+        return {"digest": f"sha256:{digest}", "size": len(data)}
+
+    manifest = blob({"schemaVersion": 2, "config": blob({"config": {"Labels": labels}}), "layers": []})
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    with tarfile.open(file, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def ours(folder: Path, **versions: str | None) -> list[str]:
+    """The options for a list of our own archives, each with its version as label."""
+    rows = []
+    for name, version in versions.items():
+        if version is not None:
+            write_archive(folder / f"{name}.oci.tar", {"org.opencontainers.image.version": version} if version else {})
+        rows.append({"archive": str(folder / f"{name}.oci.tar"), "to": f"rke2/iot-{name}", "for": "ours"})
+    (folder / "images.yaml").write_text(yaml.safe_dump({"images": [], "archives": rows}), "utf-8")
+    return ["--list", str(folder / "images.yaml")]
+
+
+def test_our_images_have_the_tag_that_they_were_built_with(tmp_path: Path) -> None:
+    """Not the work tree's commit, which may be a later one."""
+    options = ours(tmp_path, ingest="c0ffee123456", platform="c0ffee123456")
+    assert run("tag", *options).stdout == "c0ffee123456\n"
+    targets = re.findall(rf"^{REGISTRY}/(\S+)", run("list", *options).stdout, re.M)
+    assert targets == ["rke2/iot-ingest:c0ffee123456", "rke2/iot-platform:c0ffee123456"]
+    assert run("tag", "--tag", "1.0", *options).stdout == "1.0\n"
+
+
+@pytest.mark.parametrize("platform", ["ba5eba11abcd", None])
+def test_images_of_two_builds_are_no_release(tmp_path: Path, platform: str | None) -> None:
+    done = run("tag", *ours(tmp_path, ingest="c0ffee123456", platform=platform))
+    assert (done.returncode, done.stdout, "not of one build" in done.stderr) == (1, "", True), done.stderr
+
+
+@pytest.mark.parametrize("version", ["", "unknown"])
+def test_an_archive_without_its_version_gets_no_tag(tmp_path: Path, version: str) -> None:
+    done = run("list", *ours(tmp_path, ingest=version))
+    assert (done.returncode, "has no label org.opencontainers.image.version" in done.stderr) == (1, True), done.stderr
+
+
+def test_an_archive_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    options = ours(tmp_path, ingest="c0ffee123456")
+    archive = tmp_path / "ingest.oci.tar"
+    archive.write_bytes(archive.read_bytes()[:700])
+    done = run("list", *options)
+    assert (done.returncode, done.stderr.startswith(f"error: {archive}: ")) == (1, True), done.stderr
+
+
+def test_the_build_labels_images_with_the_tag_that_it_gives_them() -> None:
+    assert (DEPLOY / "docker/Dockerfile").read_text("utf-8").count('org.opencontainers.image.version="${VERSION}"') == len(OURS)
+    build = (DEPLOY / "docker/build.py").read_text("utf-8")
+    assert '"VERSION": version.name' in build
+    assert 'f"{options.registry}/iot-{target}:{version.name}"' in build
+
+
 @pytest.mark.parametrize("page", ["nodes.md", "nodes.zh-CN.md"])
 def test_the_page_has_the_firewalls_rules(page: str) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
@@ -97,6 +167,18 @@ def test_the_page_has_the_firewalls_rules(page: str) -> None:
     source = {"firewall_lan": "lan", "firewall_nodes": "nodes", "firewall_servers": "rke2_servers", "firewall_pods": "pods"}
     ruled = {(source[re.findall(r"\w+", rule["from"])[0]], rule["port"] or "any", rule["protocol"], rule["on"]) for rule in RULES}
     assert rows == ruled
+
+
+@pytest.mark.parametrize("page", ["nodes.md", "nodes.zh-CN.md"])
+@pytest.mark.parametrize("command", ["copy", "carry"])
+def test_the_page_brings_the_images_of_all_that_the_nodes_run(page: str, command: str) -> None:
+    server = (DEPLOY / "ansible/roles/rke2/templates/server.yaml").read_text("utf-8")
+    chosen = re.findall(r"^(?:cni|ingress-controller): \W*([\w-]+)", server, re.M)
+    assert len(chosen) == 2
+    text = (ROOT / "docs" / page).read_text("utf-8").replace("\\\n", " ")
+    (line,) = re.findall(rf"^python3 deploy/harbor/images.py {command} (.*--release-list.*)$", text, re.M)
+    lists = {f"rke2-images-{name}.linux-amd64.txt" for name in ("core", *chosen)} | {"longhorn-images.txt"}
+    assert set(re.findall(r"--release-list (\S+)", line)) == lists
 
 
 def test_secrets_are_outside_the_checkout() -> None:

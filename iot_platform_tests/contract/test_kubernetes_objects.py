@@ -246,9 +246,10 @@ def test_secrets_that_are_named_are_those_of_the_example(overlay: str) -> None:
     launcher = instance(overlay)["run_launcher"]["config"]
     named |= {*launcher["env_secrets"]} | {v["secret"]["secret_name"] for v in launcher["volumes"] if "secret" in v}
     named |= {i["metadata"]["annotations"].get("nginx.ingress.kubernetes.io/auth-secret") for i in of_kind(overlay, "Ingress")} - {None}
+    certificates = {tls["secretName"] for ingress in of_kind(overlay, "Ingress") for tls in ingress["spec"]["tls"]}
     example = {secret["metadata"]["name"]: secret for secret in example_secrets()}
-    assert named <= {*example}
-    assert overlay != "rke2" or named == {*example}
+    assert named | certificates <= {*example}
+    assert overlay != "rke2" or named | certificates == {*example}
     made = {re.sub(r"-[a-z0-9]{10}$", "", s["metadata"]["name"]) for s in of_kind(overlay, "Secret")}
     assert made == (named if overlay == "dev" else set())
 
