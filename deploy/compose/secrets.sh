@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be. What is there stays. Two are yours to fill in:
+# Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be; and for compose.tls.yaml an authority (ca.pem, which
+# clients trust) with the certificates it has signed. What is there stays: to have one made again, remove it. Two are yours to fill in:
 #   MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
 set -eu
 cd "$(dirname "$0")"
@@ -10,7 +11,7 @@ cd secrets
 umask 022
 put() { [ -s "$1" ] || printf '%s\n' "$2" >"$1"; }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
-for name in postgres_password migrator_password writer_password reader_password grafana_admin_password kafka_ingest_password kafka_platform_password; do
+for name in postgres_password migrator_password writer_password reader_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
     put $name "$(random)"
 done
 put iot_database_url "postgresql://iot_writer:$(cat writer_password)@timescaledb:5432/iot"
@@ -18,3 +19,22 @@ put iot_database_admin_url "postgresql://iot_migrator:$(cat migrator_password)@t
 put iot_database_reader_url "postgresql://iot_reader:$(cat reader_password)@timescaledb:5432/iot"
 put iot_mqtt_url "${MQTT_URL:-mqtt://mqtt.example:1883}"
 put alert_webhook_url "${ALERT_WEBHOOK_URL:-http://alerts.example/hook}"
+
+# openssl 3.
+address=${HOST_ADDRESS:-$(cat ../.env ../host.env 2>/dev/null | sed -n 's/^HOST_ADDRESS=//p' | head -n 1)}
+sign() {
+    openssl req -x509 -config ../openssl.conf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 "$@" 2>openssl.log || {
+        cat openssl.log >&2
+        exit 1
+    }
+    rm openssl.log
+}
+if [ ! -s ca.pem ]; then
+    (umask 077 && sign -extensions authority -subj "/CN=IoT platform $address" -keyout ca.key -out ca.pem.new)
+    chmod 644 ca.pem.new && mv ca.pem.new ca.pem
+fi
+for name in kafka timescaledb; do
+    [ ! -s ${name}_keystore.pem ] || continue
+    sign -CA ca.pem -CAkey ca.key -extensions server -addext "subjectAltName=DNS:$name,DNS:localhost,IP:$address" -subj "/CN=$name" -keyout key.new -out certificate.new
+    cat key.new certificate.new >${name}_keystore.pem.new && mv ${name}_keystore.pem.new ${name}_keystore.pem && rm key.new certificate.new
+done

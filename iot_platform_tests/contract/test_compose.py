@@ -65,12 +65,23 @@ def test_compose_finds_it_valid_and_has_nothing_to_warn_of(copy: Path, combinati
 def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> None:
     made = {path.name for path in (copy / "secrets").iterdir()}
     mounted = {Path(secret["file"]).name for secret in ALL["secrets"].values()}
-    assert mounted == made | {"kafka_keystore.pem"}  # which is the user's
+    assert mounted | {"ca.pem", "ca.key"} == made  # the authority: its clients trust it, and nothing here reads its key
     assert set(ALL["secrets"]) == mounted
     used = {name for service in SERVICES.values() for name in service.get("secrets", [])}
     assert used == mounted
     assert all((copy / "secrets" / name).stat().st_size > 16 for name in made)
     assert (copy / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (copy / "secrets" / "ca.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["kafka", "timescaledb"])
+def test_a_certificate_is_the_authoritys_for_the_services_name_and_the_hosts_address(copy: Path, name: str) -> None:
+    checks = [["-verify_hostname", name], ["-verify_hostname", "localhost"], ["-verify_ip", "192.168.1.100"]]
+    verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "secrets/ca.pem"]
+    for check in checks:
+        done = _run(*verify, *check, f"secrets/{name}_keystore.pem", cwd=copy)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (copy / "secrets" / f"{name}_keystore.pem").read_text("utf-8").startswith("-----BEGIN PRIVATE KEY-----")
 
 
 def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:

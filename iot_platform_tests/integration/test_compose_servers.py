@@ -3,6 +3,7 @@ containers. What differs from a container are ports and paths."""
 
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 import psycopg2
 import pytest
+import yaml
 from confluent_kafka import Producer
 
 from iot_platform.database.migrate import migrate
@@ -181,14 +183,33 @@ def client(kafka: KafkaHost, ca_file: Path, user: str, password: str) -> dict[st
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
 class ComposePostgresql(PostgresqlServer):
-    """The tests' own PostgreSQL with the configuration files of compose.yaml, which lie in its data folder: it may see no other."""
+    """The tests' own PostgreSQL as compose.tls.yaml starts it, with the files that it mounts; they lie in its data folder: it may see no
+    other."""
+
+    @property
+    def secrets(self) -> Path:
+        """What secrets.sh made."""
+        return self.local_dir / "compose" / "secrets"
 
     def program(self) -> Program:
         made = super().program()
         command = list(made.command)
-        own = {"port": str(self.port), "unix_socket_directories": "", "config_file": "/srv/postgresql.conf", "hba_file": "/srv/pg_hba.conf"}
-        arguments = [part for name, value in own.items() for part in ("-c", f"{name}={value}")]
-        return replace(made, command=(*command[: command.index("-D") + 2], *arguments))
+        service = yaml.safe_load((COMPOSE / "compose.tls.yaml").read_text("utf-8"))["services"]["timescaledb"]
+        assert service["entrypoint"] == ["sh", "/etc/iot-platform/timescaledb/start.sh"]
+        arguments = [re.sub("=/.*/", f"={self._path(self._installation(lambda _: None), '')}", part) for part in service["command"][1:]]
+        own = ["-c", f"port={self.port}", "-c", "unix_socket_directories="]
+        start = "sh", str(COMPOSE / "timescaledb" / "start.sh")
+        environment = {
+            "SECRETS": str(self.secrets),
+            "KEYSTORE": str(self._data / "keystore.pem"),
+            "OWNER": str(self._data.stat().st_uid),
+            "ENTRYPOINT": "env",
+        }
+        return replace(
+            made,
+            command=(*start, *command[: command.index("-D") + 2], *arguments, *own),
+            environment={**made.environment, **environment},
+        )
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +219,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
     server = ComposePostgresql(folder, Settings().cache_dir, free_ports(1)[0], passwords)
     install_packages(server.missing_packages(), folder / "install.log", lambda _: None)
     server.prepare(lambda _: None)
+    server.secrets.parent.mkdir()
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(COMPOSE / name, server.secrets.parent / name)
+    environment = {**os.environ, "HOST_ADDRESS": LOOPBACK}
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=server.secrets.parent, env=environment)
     for name in ("postgresql.conf", "pg_hba.conf"):
         shutil.copyfile(COMPOSE / "timescaledb" / name, server._data / name)
         (server._data / name).chmod(0o644)
@@ -210,13 +236,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
 @pytest.fixture(scope="module")
 def roles(postgresql: ComposePostgresql) -> ComposePostgresql:
     """After roles.sh, as the image runs it."""
-    secrets = postgresql.local_dir / "secrets"
-    secrets.mkdir()
     for role in ("migrator", "writer", "reader"):
-        (secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
+        (postgresql.secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
     environment = {
         **os.environ,
-        "SECRETS": str(secrets),
+        "SECRETS": str(postgresql.secrets),
         "SUPERUSER_SQL": str(ROOT / "sql" / "superuser"),
         "PGHOST": LOOPBACK,
         "PGPORT": str(postgresql.port),
@@ -256,8 +280,37 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
         ask(roles.url("iot_writer", "postgres"), "SELECT 1")
 
 
+def test_a_client_that_checks_the_certificate_gets_in_by_tls(roles: ComposePostgresql) -> None:
+    """As deploy/kubernetes/secrets.example.yaml writes the URLs: by the service's name, which is this host's address; and by the address."""
+    query = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    checked = f"{roles.url('iot_writer')}?sslmode=verify-full&sslrootcert={roles.secrets}/ca.pem"
+    for url in (checked, f"{checked}&host=timescaledb&hostaddr={LOOPBACK}"):
+        assert ask(url, query) == [(True, "TLSv1.3")]
+    with pytest.raises(psycopg2.OperationalError, match="does not match host name"):
+        ask(f"{checked}&host=elsewhere&hostaddr={LOOPBACK}", query)
+    other = Authority(roles.local_dir / "other").ca_file
+    with pytest.raises(psycopg2.OperationalError, match="certificate verify failed"):
+        ask(f"{roles.url('iot_writer')}?sslmode=verify-full&sslrootcert={other}", query)
+
+
+def test_the_clusters_grafana_has_a_database_of_its_own_and_no_other(roles: ComposePostgresql) -> None:
+    password = (roles.secrets / "grafana_database_password").read_text("utf-8").strip()
+    url = f"postgresql://grafana:{password}@{LOOPBACK}:{roles.port}/"
+    assert ask(f"{url}grafana?sslmode=require", "CREATE TABLE public.dashboard (id int); SELECT count(*) FROM dashboard") == [(0,)]
+    for address in (f"{url}iot", f"{url}postgres", roles.url("iot_writer", "grafana")):
+        with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf"):
+            ask(address, "SELECT 1")
+
+
 @pytest.mark.parametrize(
-    ("user", "database", "answer"), [("iot_writer", "iot", b"R"), ("postgres", "postgres", b"E"), ("iot_writer", "postgres", b"E")]
+    ("user", "database", "answer"),
+    [
+        ("iot_writer", "iot", b"R"),
+        ("grafana", "grafana", b"R"),
+        ("postgres", "postgres", b"E"),
+        ("iot_writer", "postgres", b"E"),
+        ("grafana", "iot", b"E"),
+    ],
 )
 def test_a_neighbour_is_asked_for_a_password_and_the_superuser_is_refused(
     roles: ComposePostgresql, user: str, database: str, answer: bytes
