@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be; and for compose.tls.yaml an authority (ca.pem, which
-# clients trust) with the certificates it has signed. What is there stays: to have one made again, remove it. Two are yours to fill in:
+# Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be; and an authority (ca.pem, which clients trust)
+# with the certificates it has signed, for compose.tls.yaml and the cluster's Ingress. What is there stays: to have one made again, remove it. Two are yours to fill in:
 #   MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
 set -eu
 cd "$(dirname "$0")"
@@ -33,8 +33,10 @@ if [ ! -s ca.pem ]; then
     (umask 077 && sign -extensions authority -subj "/CN=IoT platform $address" -keyout ca.key -out ca.pem.new)
     chmod 644 ca.pem.new && mv ca.pem.new ca.pem
 fi
-for name in kafka timescaledb; do
+for name in kafka timescaledb ingress; do
     [ ! -s ${name}_keystore.pem ] || continue
-    sign -CA ca.pem -CAkey ca.key -extensions server -addext "subjectAltName=DNS:$name,DNS:localhost,IP:$address" -subj "/CN=$name" -keyout key.new -out certificate.new
+    names="DNS:$name,DNS:localhost,IP:$address"
+    [ $name != ingress ] || names="DNS:*.${CLUSTER_DOMAIN:-iot.lan}"
+    sign -CA ca.pem -CAkey ca.key -extensions server -addext "subjectAltName=$names" -subj "/CN=$name" -keyout key.new -out certificate.new
     cat key.new certificate.new >${name}_keystore.pem.new && mv ${name}_keystore.pem.new ${name}_keystore.pem && rm key.new certificate.new
 done

@@ -12,6 +12,7 @@ import yaml
 
 from ingest_daemon.variables import known
 from iot_platform.settings import Settings
+from iot_platform_tests.support.kubernetes.manifests import of_kind, one
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
@@ -65,7 +66,7 @@ def test_compose_finds_it_valid_and_has_nothing_to_warn_of(copy: Path, combinati
 def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> None:
     made = {path.name for path in (copy / "secrets").iterdir()}
     mounted = {Path(secret["file"]).name for secret in ALL["secrets"].values()}
-    assert mounted | {"ca.pem", "ca.key"} == made  # the authority: its clients trust it, and nothing here reads its key
+    assert mounted | {"ca.key", "ingress_keystore.pem"} == made  # nothing here reads these: the authority's key, and what the cluster gets
     assert set(ALL["secrets"]) == mounted
     used = {name for service in SERVICES.values() for name in service.get("secrets", [])}
     assert used == mounted
@@ -74,9 +75,12 @@ def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> No
     assert (copy / "secrets" / "ca.key").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("name", ["kafka", "timescaledb"])
-def test_a_certificate_is_the_authoritys_for_the_services_name_and_the_hosts_address(copy: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["kafka", "timescaledb", "ingress"])
+def test_a_certificate_is_the_authoritys_for_every_name_and_address_that_clients_use(copy: Path, name: str) -> None:
     checks = [["-verify_hostname", name], ["-verify_hostname", "localhost"], ["-verify_ip", "192.168.1.100"]]
+    if name == "ingress":
+        rules = [rule for item in of_kind("rke2", "Ingress") for rule in item["spec"]["rules"]]
+        checks = [["-verify_hostname", rule["host"]] for rule in rules]
     verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "secrets/ca.pem"]
     for check in checks:
         done = _run(*verify, *check, f"secrets/{name}_keystore.pem", cwd=copy)
@@ -90,6 +94,32 @@ def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
     assert {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()} == before
     assert len(set(before.values())) == len(before)
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
+
+
+@pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
+def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("no promtool here: .ci/run installs it")
+    shutil.copytree(copy / "prometheus", tmp_path / "prometheus")
+    targets = tmp_path / "prometheus" / "targets"
+    for name in listed:
+        shutil.copyfile(targets / f"{name}.example.yml", targets / f"{name}.yml")
+    config = tmp_path / "prometheus" / "prometheus.yml"
+    text = config.read_text("utf-8").replace("/etc/iot-platform/prometheus", str(tmp_path / "prometheus"))
+    text = text.replace("/etc/iot-platform/rules", str(ROOT / "deploy/prometheus/rules")).replace("/run/secrets", str(copy / "secrets"))
+    config.write_text(text, "utf-8")
+    done = _run(promtool, "check", "config", str(config), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("WARNING") == 2 - len(listed)  # of a file that is not there
+
+
+def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
+    folder = FOLDER / "prometheus" / "targets"
+    of = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.example.yml")}
+    addresses = {name: {target for group in groups for target in group["targets"]} for name, groups in of.items()}
+    assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
+    metrics = one("rke2", "Ingress", "metrics")
+    assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
 
 
 def test_every_variable_has_its_line_in_host_env() -> None:

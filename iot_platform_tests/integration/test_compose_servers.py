@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -34,7 +35,7 @@ from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.program import Program
 from iot_platform.settings import Settings
-from iot_platform_tests.support.servers.certificates import Authority
+from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.ingest import records_held
 from iot_platform_tests.support.waiting import eventually
 
@@ -281,7 +282,7 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
 
 
 def test_a_client_that_checks_the_certificate_gets_in_by_tls(roles: ComposePostgresql) -> None:
-    """As deploy/kubernetes/secrets.example.yaml writes the URLs: by the service's name, which is this host's address; and by the address."""
+    """As deploy/kubernetes/secrets.example.yaml writes the URLs, by the service's name; and by the address."""
     query = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     checked = f"{roles.url('iot_writer')}?sslmode=verify-full&sslrootcert={roles.secrets}/ca.pem"
     for url in (checked, f"{checked}&host=timescaledb&hostaddr={LOOPBACK}"):
@@ -348,6 +349,32 @@ class Hook:
         self._server.server_close()
 
 
+class Cluster:
+    """/metrics by https."""
+
+    def __init__(self, pair: Pair) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(b"iot_ingest_up 1\n")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = HTTPServer((LOOPBACK, 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert_file, pair.key_file)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.address = f"{LOOPBACK}:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 def installed(folder: Path, replacements: dict[str, str]) -> Path:
     """deploy/compose/prometheus with other paths and addresses in its files; each must occur."""
     made = folder / "prometheus"
@@ -374,6 +401,9 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     hook = Hook()
     (tmp_path / "alert_webhook_url").write_text(hook.url + "\n", "utf-8")
     port, alerts = free_ports(2)
+    authority = Authority(tmp_path / "authority")
+    shutil.copyfile(authority.ca_file, tmp_path / "ca.pem")
+    cluster = Cluster(authority.issue(tmp_path, "ingress"))
     folder = installed(
         tmp_path,
         {
@@ -383,8 +413,12 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
             "alertmanager:9093": f"{LOOPBACK}:{alerts}",
             "localhost:9090": f"{LOOPBACK}:{port}",
             "group_wait: 30s": "group_wait: 100ms",
+            "scrape_interval: 15s": "scrape_interval: 1s",
+            "metrics.iot.lan:443": cluster.address,
         },
     )
+    for name in ("host", "cluster"):
+        (folder / "targets" / f"{name}.example.yml").rename(folder / "targets" / f"{name}.yml")
     alertmanager = [
         str(programs["prometheus-alertmanager"]), f"--config.file={folder}/alertmanager.yml", f"--storage.path={tmp_path}/alertmanager",
         "--cluster.listen-address=", f"--web.listen-address={LOOPBACK}:{alerts}",
@@ -400,8 +434,10 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     ):
         rules = [rule["name"] for group in get(f"{base}/api/v1/rules")["groups"] for rule in group["rules"]]
         assert "IngestSilent" in rules
-        targets = eventually(lambda: _jobs(base) >= {"prometheus", "alertmanager", "grafana", "iot"} and _jobs(base), 20)
-        assert targets == {"prometheus", "alertmanager", "grafana", "iot"}
+        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster"}
+        targets = eventually(lambda: _jobs(base) >= jobs and _jobs(base), 20)
+        assert targets == jobs
+        eventually(lambda: cluster.address in _scraped(base), 20)
         eventually(lambda: [item["url"] for item in get(f"{base}/api/v1/alertmanagers")["activeAlertmanagers"]], 20)
         body = json.dumps([{"labels": {"alertname": "IngestCertificateEnded", "severity": "critical", "instance": "a"}}]).encode()
         request = urllib.request.Request(f"http://{LOOPBACK}:{alerts}/api/v2/alerts", body, {"Content-Type": "application/json"})
@@ -409,7 +445,13 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
         eventually(lambda: hook.received, 20)
     assert hook.received[0]["alerts"][0]["labels"]["alertname"] == "IngestCertificateEnded"
     hook.close()
+    cluster.close()
 
 
 def _jobs(base: str) -> set[str]:
     return {target["labels"]["job"] for target in get(f"{base}/api/v1/targets")["activeTargets"]}
+
+
+def _scraped(base: str) -> set[str]:
+    """Addresses of the targets whose last scrape went well."""
+    return {target["labels"]["instance"] for target in get(f"{base}/api/v1/targets")["activeTargets"] if target["health"] == "up"}
