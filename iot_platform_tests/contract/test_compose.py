@@ -12,7 +12,7 @@ import yaml
 
 from ingest_daemon.variables import known
 from iot_platform.settings import Settings
-from iot_platform_tests.support.kubernetes.manifests import of_kind, one
+from iot_platform_tests.support.kubernetes.manifests import example_secrets, of_kind, one
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
@@ -120,6 +120,23 @@ def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
     assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
     metrics = one("rke2", "Ingress", "metrics")
     assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
+
+
+@pytest.mark.parametrize("page", ["deployment.md", "deployment.zh-CN.md"])
+def test_the_pages_say_where_each_value_of_the_clusters_secrets_comes_from(copy: Path, page: str) -> None:
+    rows = re.findall(r"^\| (.+?) \| ((?:`[\w-]+`: `.+)) \|$", (ROOT / "docs" / page).read_text("utf-8"), re.M)
+    files = {name[1:-1] for name, _ in rows if name.startswith("`")}
+    assert files <= {path.name for path in (copy / "secrets").iterdir()}
+    shown = {
+        (secret, key)
+        for _, keys in rows
+        for secret, names in re.findall(r"`([\w-]+)`: ([^;]+)", keys)
+        for key in re.findall(r"`(.+?)`", names)
+    }
+    wanted = {
+        (item["metadata"]["name"], key) for item in example_secrets() for key, value in item["stringData"].items() if "REPLACE" in value
+    }
+    assert shown == wanted
 
 
 def test_every_variable_has_its_line_in_host_env() -> None:
