@@ -66,6 +66,16 @@ def answers(check: Callable[[], object]) -> bool:
     return True
 
 
+def made_secrets(folder: Path) -> Path:
+    """What secrets.sh makes for a host at 127.0.0.1, in compose/secrets."""
+    made = folder / "compose"
+    made.mkdir()
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(COMPOSE / name, made / name)
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=made, env={**os.environ, "HOST_ADDRESS": LOOPBACK})
+    return made / "secrets"
+
+
 # -- Kafka -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class KafkaHost:
@@ -142,8 +152,7 @@ def send(config: dict[str, Any], *, idempotent: bool = True, seconds: float = 20
 @pytest.mark.timeout(240)
 def test_kafka_keeps_what_it_has_when_passwords_and_tls_come(kafka_files: KafkaFiles, tmp_path: Path) -> None:
     """An installation's life: open, then with users, passwords and TLS, on the same disk."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
+    secrets = made_secrets(tmp_path)
     for user in ("ingest", "platform"):
         (secrets / f"kafka_{user}_password").write_text(f"{user}-password\n", "utf-8")
     with kafka_files.start("PLAINTEXT") as kafka:
@@ -156,11 +165,8 @@ def test_kafka_keeps_what_it_has_when_passwords_and_tls_come(kafka_files: KafkaF
         assert done.returncode == 0, done.stdout + done.stderr
         assert "ingest-password" not in done.stdout + done.stderr
 
-    authority = Authority(tmp_path / "authority")
-    keystore = tmp_path / "keystore.pem"
-    keystore.write_text(authority.issue(tmp_path, "kafka").keystore, "utf-8")
-    with kafka_files.start("SASL_SSL", keystore) as kafka:
-        login = partial(client, kafka, authority.ca_file)
+    with kafka_files.start("SASL_SSL", secrets / "kafka_keystore.pem") as kafka:
+        login = partial(client, kafka, secrets / "ca.pem")
         assert send(login("ingest", "ingest-password")) == ""
         assert send(login("ingest", "wrong"), seconds=2) == "_MSG_TIMED_OUT"
         assert send({"bootstrap.servers": kafka.lan}, seconds=2) == "_MSG_TIMED_OUT"
@@ -220,11 +226,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
     server = ComposePostgresql(folder, Settings().cache_dir, free_ports(1)[0], passwords)
     install_packages(server.missing_packages(), folder / "install.log", lambda _: None)
     server.prepare(lambda _: None)
-    server.secrets.parent.mkdir()
-    for name in ("secrets.sh", "openssl.conf"):
-        shutil.copyfile(COMPOSE / name, server.secrets.parent / name)
-    environment = {**os.environ, "HOST_ADDRESS": LOOPBACK}
-    subprocess.run(["sh", "secrets.sh"], check=True, cwd=server.secrets.parent, env=environment)
+    made_secrets(folder)
     for name in ("postgresql.conf", "pg_hba.conf"):
         shutil.copyfile(COMPOSE / "timescaledb" / name, server._data / name)
         (server._data / name).chmod(0o644)
