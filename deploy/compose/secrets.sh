@@ -20,11 +20,13 @@ put iot_database_reader_url "postgresql://iot_reader:$(cat reader_password)@time
 put iot_mqtt_url "${MQTT_URL:-mqtt://mqtt.example:1883}"
 put alert_webhook_url "${ALERT_WEBHOOK_URL:-http://alerts.example/hook}"
 
-# openssl 3.
-address=${HOST_ADDRESS:-$(cat ../.env ../host.env 2>/dev/null | sed -n 's/^HOST_ADDRESS=//p' | head -n 1)}
+# openssl 3. The address stands in the certificates.
+address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | tr -d "\r'\"")}
+: "${address:?copy host.env to .env and set HOST_ADDRESS first, for the certificates}"
 sign() {
     openssl req -x509 -config ../openssl.conf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 "$@" 2>openssl.log || {
         cat openssl.log >&2
+        rm -f openssl.log ./*.new
         exit 1
     }
     rm openssl.log
@@ -34,7 +36,11 @@ if [ ! -s ca.pem ]; then
     chmod 644 ca.pem.new && mv ca.pem.new ca.pem
 fi
 for name in kafka timescaledb ingress; do
-    [ ! -s ${name}_keystore.pem ] || continue
+    if [ -s ${name}_keystore.pem ]; then
+        [ $name = ingress ] || openssl x509 -noout -checkip "$address" -in ${name}_keystore.pem | grep -q 'does match' ||
+            echo "secrets/${name}_keystore.pem is not for $address: remove it to have one made" >&2
+        continue
+    fi
     names="DNS:$name,DNS:localhost,IP:$address"
     [ $name != ingress ] || names="DNS:*.${CLUSTER_DOMAIN:-iot.lan}"
     sign -CA ca.pem -CAkey ca.key -extensions server -addext "subjectAltName=$names" -subj "/CN=$name" -keyout key.new -out certificate.new

@@ -47,8 +47,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("host")
     for folder in ("deploy/compose", "deploy/prometheus", "grafana/provisioning", "grafana/dashboards", "sql/superuser"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("secrets", ".env"))
-    subprocess.run(["sh", "secrets.sh"], check=True, cwd=root / "deploy/compose")
     shutil.copyfile(FOLDER / "host.env", root / "deploy/compose/.env")
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=root / "deploy/compose")
     return root / "deploy/compose"
 
 
@@ -120,6 +120,18 @@ def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
     assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
     metrics = one("rke2", "Ingress", "metrics")
     assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
+
+
+def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is_told(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    refused = _run("sh", "secrets.sh", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "set HOST_ADDRESS first" in refused.stderr
+    for address, told in (("192.168.1.100", 0), ("192.168.1.99", 2)):
+        (tmp_path / ".env").write_text(f"HOST_ADDRESS={address}\r\n", "utf-8")
+        done = _run("sh", "secrets.sh", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count(f"is not for {address}: remove it")) == (0, told), done.stderr
 
 
 @pytest.mark.parametrize("page", ["deployment.md", "deployment.zh-CN.md"])
