@@ -12,6 +12,7 @@ import yaml
 
 from ingest_daemon.variables import known
 from iot_platform.settings import Settings
+from iot_platform_tests.support.kubernetes.manifests import example_secrets, of_kind, one
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
@@ -46,8 +47,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("host")
     for folder in ("deploy/compose", "deploy/prometheus", "grafana/provisioning", "grafana/dashboards", "sql/superuser"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("secrets", ".env"))
-    subprocess.run(["sh", "secrets.sh"], check=True, cwd=root / "deploy/compose")
     shutil.copyfile(FOLDER / "host.env", root / "deploy/compose/.env")
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=root / "deploy/compose")
     return root / "deploy/compose"
 
 
@@ -65,12 +66,26 @@ def test_compose_finds_it_valid_and_has_nothing_to_warn_of(copy: Path, combinati
 def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> None:
     made = {path.name for path in (copy / "secrets").iterdir()}
     mounted = {Path(secret["file"]).name for secret in ALL["secrets"].values()}
-    assert mounted == made | {"kafka_keystore.pem"}  # which is the user's
+    assert mounted | {"ca.key", "ingress_keystore.pem"} == made  # nothing here reads these: the authority's key, and what the cluster gets
     assert set(ALL["secrets"]) == mounted
     used = {name for service in SERVICES.values() for name in service.get("secrets", [])}
     assert used == mounted
     assert all((copy / "secrets" / name).stat().st_size > 16 for name in made)
     assert (copy / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (copy / "secrets" / "ca.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["kafka", "timescaledb", "ingress"])
+def test_a_certificate_is_the_authoritys_for_every_name_and_address_that_clients_use(copy: Path, name: str) -> None:
+    checks = [["-verify_hostname", name], ["-verify_hostname", "localhost"], ["-verify_ip", "192.168.1.100"]]
+    if name == "ingress":
+        rules = [rule for item in of_kind("rke2", "Ingress") for rule in item["spec"]["rules"]]
+        checks = [["-verify_hostname", rule["host"]] for rule in rules]
+    verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "secrets/ca.pem"]
+    for check in checks:
+        done = _run(*verify, *check, f"secrets/{name}_keystore.pem", cwd=copy)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (copy / "secrets" / f"{name}_keystore.pem").read_text("utf-8").startswith("-----BEGIN PRIVATE KEY-----")
 
 
 def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
@@ -79,6 +94,61 @@ def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
     assert {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()} == before
     assert len(set(before.values())) == len(before)
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
+
+
+@pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
+def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("no promtool here: .ci/run installs it")
+    shutil.copytree(copy / "prometheus", tmp_path / "prometheus")
+    targets = tmp_path / "prometheus" / "targets"
+    for name in listed:
+        shutil.copyfile(targets / f"{name}.example.yml", targets / f"{name}.yml")
+    config = tmp_path / "prometheus" / "prometheus.yml"
+    text = config.read_text("utf-8").replace("/etc/iot-platform/prometheus", str(tmp_path / "prometheus"))
+    text = text.replace("/etc/iot-platform/rules", str(ROOT / "deploy/prometheus/rules")).replace("/run/secrets", str(copy / "secrets"))
+    config.write_text(text, "utf-8")
+    done = _run(promtool, "check", "config", str(config), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("WARNING") == 2 - len(listed)  # of a file that is not there
+
+
+def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
+    folder = FOLDER / "prometheus" / "targets"
+    of = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.example.yml")}
+    addresses = {name: {target for group in groups for target in group["targets"]} for name, groups in of.items()}
+    assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
+    metrics = one("rke2", "Ingress", "metrics")
+    assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
+
+
+def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is_told(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    refused = _run("sh", "secrets.sh", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "set HOST_ADDRESS first" in refused.stderr
+    for address, told in (("192.168.1.100", 0), ("192.168.1.99", 2)):
+        (tmp_path / ".env").write_text(f"HOST_ADDRESS={address}\r\n", "utf-8")
+        done = _run("sh", "secrets.sh", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count(f"is not for {address}: remove it")) == (0, told), done.stderr
+
+
+@pytest.mark.parametrize("page", ["deployment.md", "deployment.zh-CN.md"])
+def test_the_pages_say_where_each_value_of_the_clusters_secrets_comes_from(copy: Path, page: str) -> None:
+    rows = re.findall(r"^\| (.+?) \| ((?:`[\w-]+`: `.+)) \|$", (ROOT / "docs" / page).read_text("utf-8"), re.M)
+    files = {name[1:-1] for name, _ in rows if name.startswith("`")}
+    assert files <= {path.name for path in (copy / "secrets").iterdir()}
+    shown = {
+        (secret, key)
+        for _, keys in rows
+        for secret, names in re.findall(r"`([\w-]+)`: ([^;]+)", keys)
+        for key in re.findall(r"`(.+?)`", names)
+    }
+    wanted = {
+        (item["metadata"]["name"], key) for item in example_secrets() for key, value in item["stringData"].items() if "REPLACE" in value
+    }
+    assert shown == wanted
 
 
 def test_every_variable_has_its_line_in_host_env() -> None:

@@ -3,8 +3,10 @@ containers. What differs from a container are ports and paths."""
 
 import json
 import os
+import re
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -19,6 +21,7 @@ from typing import Any, ClassVar
 
 import psycopg2
 import pytest
+import yaml
 from confluent_kafka import Producer
 
 from iot_platform.database.migrate import migrate
@@ -32,7 +35,7 @@ from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.program import Program
 from iot_platform.settings import Settings
-from iot_platform_tests.support.servers.certificates import Authority
+from iot_platform_tests.support.servers.certificates import Authority, Pair
 from iot_platform_tests.support.servers.ingest import records_held
 from iot_platform_tests.support.waiting import eventually
 
@@ -61,6 +64,16 @@ def answers(check: Callable[[], object]) -> bool:
     except NotReadyError:
         return False
     return True
+
+
+def made_secrets(folder: Path) -> Path:
+    """What secrets.sh makes for a host at 127.0.0.1, in compose/secrets."""
+    made = folder / "compose"
+    made.mkdir()
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(COMPOSE / name, made / name)
+    subprocess.run(["sh", "secrets.sh"], check=True, cwd=made, env={**os.environ, "HOST_ADDRESS": LOOPBACK})
+    return made / "secrets"
 
 
 # -- Kafka -------------------------------------------------------------------------------------------------------------
@@ -139,8 +152,7 @@ def send(config: dict[str, Any], *, idempotent: bool = True, seconds: float = 20
 @pytest.mark.timeout(240)
 def test_kafka_keeps_what_it_has_when_passwords_and_tls_come(kafka_files: KafkaFiles, tmp_path: Path) -> None:
     """An installation's life: open, then with users, passwords and TLS, on the same disk."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
+    secrets = made_secrets(tmp_path)
     for user in ("ingest", "platform"):
         (secrets / f"kafka_{user}_password").write_text(f"{user}-password\n", "utf-8")
     with kafka_files.start("PLAINTEXT") as kafka:
@@ -153,11 +165,8 @@ def test_kafka_keeps_what_it_has_when_passwords_and_tls_come(kafka_files: KafkaF
         assert done.returncode == 0, done.stdout + done.stderr
         assert "ingest-password" not in done.stdout + done.stderr
 
-    authority = Authority(tmp_path / "authority")
-    keystore = tmp_path / "keystore.pem"
-    keystore.write_text(authority.issue(tmp_path, "kafka").keystore, "utf-8")
-    with kafka_files.start("SASL_SSL", keystore) as kafka:
-        login = partial(client, kafka, authority.ca_file)
+    with kafka_files.start("SASL_SSL", secrets / "kafka_keystore.pem") as kafka:
+        login = partial(client, kafka, secrets / "ca.pem")
         assert send(login("ingest", "ingest-password")) == ""
         assert send(login("ingest", "wrong"), seconds=2) == "_MSG_TIMED_OUT"
         assert send({"bootstrap.servers": kafka.lan}, seconds=2) == "_MSG_TIMED_OUT"
@@ -181,14 +190,33 @@ def client(kafka: KafkaHost, ca_file: Path, user: str, password: str) -> dict[st
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
 class ComposePostgresql(PostgresqlServer):
-    """The tests' own PostgreSQL with the configuration files of compose.yaml, which lie in its data folder: it may see no other."""
+    """The tests' own PostgreSQL as compose.tls.yaml starts it, with the files that it mounts; they lie in its data folder: it may see no
+    other."""
+
+    @property
+    def secrets(self) -> Path:
+        """What secrets.sh made."""
+        return self.local_dir / "compose" / "secrets"
 
     def program(self) -> Program:
         made = super().program()
         command = list(made.command)
-        own = {"port": str(self.port), "unix_socket_directories": "", "config_file": "/srv/postgresql.conf", "hba_file": "/srv/pg_hba.conf"}
-        arguments = [part for name, value in own.items() for part in ("-c", f"{name}={value}")]
-        return replace(made, command=(*command[: command.index("-D") + 2], *arguments))
+        service = yaml.safe_load((COMPOSE / "compose.tls.yaml").read_text("utf-8"))["services"]["timescaledb"]
+        assert service["entrypoint"] == ["sh", "/etc/iot-platform/timescaledb/start.sh"]
+        arguments = [re.sub("=/.*/", f"={self._path(self._installation(lambda _: None), '')}", part) for part in service["command"][1:]]
+        own = ["-c", f"port={self.port}", "-c", "unix_socket_directories="]
+        start = "sh", str(COMPOSE / "timescaledb" / "start.sh")
+        environment = {
+            "SECRETS": str(self.secrets),
+            "KEYSTORE": str(self._data / "keystore.pem"),
+            "OWNER": str(self._data.stat().st_uid),
+            "ENTRYPOINT": "env",
+        }
+        return replace(
+            made,
+            command=(*start, *command[: command.index("-D") + 2], *arguments, *own),
+            environment={**made.environment, **environment},
+        )
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +226,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
     server = ComposePostgresql(folder, Settings().cache_dir, free_ports(1)[0], passwords)
     install_packages(server.missing_packages(), folder / "install.log", lambda _: None)
     server.prepare(lambda _: None)
+    made_secrets(folder)
     for name in ("postgresql.conf", "pg_hba.conf"):
         shutil.copyfile(COMPOSE / "timescaledb" / name, server._data / name)
         (server._data / name).chmod(0o644)
@@ -210,13 +239,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
 @pytest.fixture(scope="module")
 def roles(postgresql: ComposePostgresql) -> ComposePostgresql:
     """After roles.sh, as the image runs it."""
-    secrets = postgresql.local_dir / "secrets"
-    secrets.mkdir()
     for role in ("migrator", "writer", "reader"):
-        (secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
+        (postgresql.secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
     environment = {
         **os.environ,
-        "SECRETS": str(secrets),
+        "SECRETS": str(postgresql.secrets),
         "SUPERUSER_SQL": str(ROOT / "sql" / "superuser"),
         "PGHOST": LOOPBACK,
         "PGPORT": str(postgresql.port),
@@ -256,8 +283,37 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
         ask(roles.url("iot_writer", "postgres"), "SELECT 1")
 
 
+def test_a_client_that_checks_the_certificate_gets_in_by_tls(roles: ComposePostgresql) -> None:
+    """As deploy/kubernetes/secrets.example.yaml writes the URLs, by the service's name; and by the address."""
+    query = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    checked = f"{roles.url('iot_writer')}?sslmode=verify-full&sslrootcert={roles.secrets}/ca.pem"
+    for url in (checked, f"{checked}&host=timescaledb&hostaddr={LOOPBACK}"):
+        assert ask(url, query) == [(True, "TLSv1.3")]
+    with pytest.raises(psycopg2.OperationalError, match="does not match host name"):
+        ask(f"{checked}&host=elsewhere&hostaddr={LOOPBACK}", query)
+    other = Authority(roles.local_dir / "other").ca_file
+    with pytest.raises(psycopg2.OperationalError, match="certificate verify failed"):
+        ask(f"{roles.url('iot_writer')}?sslmode=verify-full&sslrootcert={other}", query)
+
+
+def test_the_clusters_grafana_has_a_database_of_its_own_and_no_other(roles: ComposePostgresql) -> None:
+    password = (roles.secrets / "grafana_database_password").read_text("utf-8").strip()
+    url = f"postgresql://grafana:{password}@{LOOPBACK}:{roles.port}/"
+    assert ask(f"{url}grafana?sslmode=require", "CREATE TABLE public.dashboard (id int); SELECT count(*) FROM dashboard") == [(0,)]
+    for address in (f"{url}iot", f"{url}postgres", roles.url("iot_writer", "grafana")):
+        with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf"):
+            ask(address, "SELECT 1")
+
+
 @pytest.mark.parametrize(
-    ("user", "database", "answer"), [("iot_writer", "iot", b"R"), ("postgres", "postgres", b"E"), ("iot_writer", "postgres", b"E")]
+    ("user", "database", "answer"),
+    [
+        ("iot_writer", "iot", b"R"),
+        ("grafana", "grafana", b"R"),
+        ("postgres", "postgres", b"E"),
+        ("iot_writer", "postgres", b"E"),
+        ("grafana", "iot", b"E"),
+    ],
 )
 def test_a_neighbour_is_asked_for_a_password_and_the_superuser_is_refused(
     roles: ComposePostgresql, user: str, database: str, answer: bytes
@@ -295,6 +351,32 @@ class Hook:
         self._server.server_close()
 
 
+class Cluster:
+    """/metrics by https."""
+
+    def __init__(self, pair: Pair) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(b"iot_ingest_up 1\n")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = HTTPServer((LOOPBACK, 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert_file, pair.key_file)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.address = f"{LOOPBACK}:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 def installed(folder: Path, replacements: dict[str, str]) -> Path:
     """deploy/compose/prometheus with other paths and addresses in its files; each must occur."""
     made = folder / "prometheus"
@@ -321,6 +403,9 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     hook = Hook()
     (tmp_path / "alert_webhook_url").write_text(hook.url + "\n", "utf-8")
     port, alerts = free_ports(2)
+    authority = Authority(tmp_path / "authority")
+    shutil.copyfile(authority.ca_file, tmp_path / "ca.pem")
+    cluster = Cluster(authority.issue(tmp_path, "ingress"))
     folder = installed(
         tmp_path,
         {
@@ -330,8 +415,12 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
             "alertmanager:9093": f"{LOOPBACK}:{alerts}",
             "localhost:9090": f"{LOOPBACK}:{port}",
             "group_wait: 30s": "group_wait: 100ms",
+            "scrape_interval: 15s": "scrape_interval: 1s",
+            "metrics.iot.lan:443": cluster.address,
         },
     )
+    for name in ("host", "cluster"):
+        (folder / "targets" / f"{name}.example.yml").rename(folder / "targets" / f"{name}.yml")
     alertmanager = [
         str(programs["prometheus-alertmanager"]), f"--config.file={folder}/alertmanager.yml", f"--storage.path={tmp_path}/alertmanager",
         "--cluster.listen-address=", f"--web.listen-address={LOOPBACK}:{alerts}",
@@ -347,8 +436,10 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     ):
         rules = [rule["name"] for group in get(f"{base}/api/v1/rules")["groups"] for rule in group["rules"]]
         assert "IngestSilent" in rules
-        targets = eventually(lambda: _jobs(base) >= {"prometheus", "alertmanager", "grafana", "iot"} and _jobs(base), 20)
-        assert targets == {"prometheus", "alertmanager", "grafana", "iot"}
+        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster"}
+        targets = eventually(lambda: _jobs(base) >= jobs and _jobs(base), 20)
+        assert targets == jobs
+        eventually(lambda: cluster.address in _scraped(base), 20)
         eventually(lambda: [item["url"] for item in get(f"{base}/api/v1/alertmanagers")["activeAlertmanagers"]], 20)
         body = json.dumps([{"labels": {"alertname": "IngestCertificateEnded", "severity": "critical", "instance": "a"}}]).encode()
         request = urllib.request.Request(f"http://{LOOPBACK}:{alerts}/api/v2/alerts", body, {"Content-Type": "application/json"})
@@ -356,7 +447,13 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
         eventually(lambda: hook.received, 20)
     assert hook.received[0]["alerts"][0]["labels"]["alertname"] == "IngestCertificateEnded"
     hook.close()
+    cluster.close()
 
 
 def _jobs(base: str) -> set[str]:
     return {target["labels"]["job"] for target in get(f"{base}/api/v1/targets")["activeTargets"]}
+
+
+def _scraped(base: str) -> set[str]:
+    """Addresses of the targets whose last scrape went well."""
+    return {target["labels"]["instance"] for target in get(f"{base}/api/v1/targets")["activeTargets"] if target["health"] == "up"}
