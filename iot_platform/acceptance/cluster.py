@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from iot_platform.acceptance.check import FailedError, NotCheckedError
+from iot_platform.acceptance.http import wanted
 from iot_platform.settings import Settings
 
 TIMEOUT_SECONDS: Final = 10
@@ -58,9 +59,7 @@ def workloads_are_ready(settings: Settings) -> str:
 
 def images_come_from_harbor(settings: Settings) -> str:
     """Nothing in the platform's namespace was pulled from anywhere else."""
-    if not settings.harbor_url:
-        raise NotCheckedError("no registry is set", "set IOT_HARBOR_URL")
-    prefix = f"{urlsplit(settings.harbor_url).netloc}/"
+    prefix = f"{urlsplit(wanted(settings.harbor_url, 'IOT_HARBOR_URL')).netloc}/"
     with _api(settings) as api:
         pods = api.core.list_namespaced_pod(settings.kubernetes_namespace, _request_timeout=TIMEOUT_SECONDS).items
     images = {container.image for pod in pods for container in (*pod.spec.containers, *(pod.spec.init_containers or ()))}
