@@ -28,6 +28,7 @@ from ingest_daemon.errors import SettingsError, UnsafeBrokerError
 from ingest_daemon.housekeeping import Housekeeping
 from ingest_daemon.inflight import InFlight
 from ingest_daemon.kafka import Channel
+from ingest_daemon.leaving import leave
 from ingest_daemon.metrics import Metrics
 from ingest_daemon.probe import Probes
 from ingest_daemon.receive_clock import ReceiveClock
@@ -205,4 +206,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -35,12 +35,14 @@ class HabitStore(Protocol):
 class BrokerHabit:
     """Which candidates a message may repeat, on this broker.
 
-    - With DUP: those with its packet id. If the broker is known to renumber what it sends again: those that were never acknowledged, and
-      of those acknowledged in the last moments the ones that are alone with their topic and bytes. The flag alone proves nothing: all
-      brokers flag what we had not read yet, too, some also what they never sent.
+    - With DUP: those with its packet id; on a connection that begins with packet id 1 as a broker that renumbers begins each, only those
+      that were never acknowledged, or are alone with their topic and bytes. If the broker is known to renumber what it sends again: those
+      that were never acknowledged, and of those acknowledged in the last moments the ones that are alone with their topic and bytes. The
+      flag alone proves nothing: all brokers flag what we had not read yet, too, some also what they never sent.
     - Without DUP, from a broker that is known to set it: none. From one that is known to leave it out: those that were never acknowledged,
-      and of those acknowledged in the last moments the ones with its packet id, or that are alone with their topic and bytes. From one that
-      is not known: those that were never acknowledged and are alone with their topic and bytes.
+      and of those acknowledged in the last moments the ones that are alone with their topic and bytes (packet ids prove nothing: rumqttd
+      begins at 1 on each connection). From one that is not known: those that were never acknowledged and are alone with their topic and
+      bytes.
 
     A broker sends again before it sends what is new. So where nothing is known of it, what comes without DUP behind a new message is new.
 
@@ -56,6 +58,7 @@ class BrokerHabit:
 
     def _begin(self, tail: Mapping[int, int]) -> None:
         self._tail = tail
+        self._first_id = 0  # of this connection; 0 until there is one
         self._over = False  # a message has shown that without DUP none comes again (any more) on this connection
         self._with_dup: set[int] = set()
         self._without_dup: set[int] = set()
@@ -67,6 +70,11 @@ class BrokerHabit:
         self._begin(dict(ids))
         if not resumed:  # another broker, perhaps
             self._learn(sets_dup=None, renumbers=False)
+
+    def begins(self, messages: Iterable[Message]) -> None:
+        """With the first messages of a connection, before any of them is judged."""
+        if not self._first_id:
+            self._first_id = next((packet_id for _, _, packet_id, _ in messages if packet_id), 0)
 
     @property
     def known(self) -> bool:
@@ -121,14 +129,14 @@ class BrokerHabit:
                 return one.owed or (one.recent and alone)
             if not same and one.owed and alone:
                 self._doubt(self._other_id, one.digest, sets_dup=self._sets_dup, renumbers=True)
-            return same
+            return same and (one.owed or alone or self._first_id != 1)
         if self._sets_dup:
             if one.owed and alone and not self._over:
                 self._doubt(self._without_dup, one.digest, sets_dup=False, renumbers=self._renumbers)
             return False
         if self._sets_dup is None:
             return one.owed and alone and not self._over
-        return one.owed or (one.recent and (same or alone))
+        return one.owed or (one.recent and alone)
 
     def matched(self, one: Candidate, first: int, packet_id: int) -> None:
         """This candidate came again so."""

@@ -1,8 +1,7 @@
 """Entry point of the `iot-ingest` script: imports the daemon only where its packages are installed."""
 
-import sys
-
 from ingest_daemon.extras import needs
+from ingest_daemon.leaving import leave
 
 
 def main() -> None:
@@ -10,4 +9,4 @@ def main() -> None:
     with needs("ingest", "iot-ingest"):
         from ingest_daemon.__main__ import main as daemon
 
-        sys.exit(daemon())
+        leave(daemon())

@@ -143,6 +143,7 @@ class Redelivery:
 
     def admit(self, messages: list[Message]) -> list[Message]:
         """Those that may be taken now, in order. At the beginning of a connection they may have to wait for a moment."""
+        self._habit.begins(messages)
         if not self._holding:
             return messages
         held = self._held

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ingest_daemon.leaving import leave
 from iot_platform.cli import (
     acceptance,
     audit,
@@ -81,6 +82,15 @@ def _root(
 
 def main() -> None:
     """Entry point of the `iot` script."""
+    try:
+        _run()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):  # None, or a text that the interpreter prints
+            raise
+        leave(ended.code)
+
+
+def _run() -> None:
     try:
         app()
     except (CliError, SettingsError) as error:

@@ -288,6 +288,36 @@ def test_any_history_with_kills_marks_second_copies_and_only_them(tmp_path: Path
     assert found["redelivered"] <= world.redelivered
 
 
+@pytest.mark.parametrize("name", HABITS)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_of_equal_messages_keeps_as_many_as_were_published(tmp_path: Path, name: str, seed: int) -> None:
+    """A few payloads, again and again: a second copy may have no mark, a message must not have one."""
+    world = opened(tmp_path, name, random.Random(seed))
+    chance = world.chance
+    if seed % 2:
+        learn(world)
+    for step in range(60):
+        for _ in range(chance.randrange(12)):
+            world.publish(b"%d" % step if chance.random() < 0.05 else b"{}")
+        if chance.random() < 0.2:
+            world.kill_after = chance.randrange(12)
+        try:
+            world.turn()
+            world.delivered(chance.randrange(20))
+            world.turn()
+        except KilledError:
+            world.restart()
+            continue
+        world.acknowledged(chance.randrange(20))
+        world.kill_after = None
+        if chance.random() < 0.1:
+            world.through()
+            world.reconnect()
+    world.settle()
+    kept = world.unmarked()
+    assert {payload: (kept[payload], count) for payload, count in world.published.items() if kept[payload] < count} == {}
+
+
 def test_the_books_hold_without_dup(tmp_path: Path) -> None:
     world = opened(tmp_path, "rumqttd")
     world.readings(20)
