@@ -193,6 +193,21 @@ def test_autoscaling_takes_no_daemon_away_and_owns_their_number() -> None:
     assert names["Pods"]["pods"]["metric"]["name"] == f"iot_ingest_{exported[0]}"
 
 
+def test_every_daemon_that_the_autoscaler_may_make_has_an_address() -> None:
+    """Prometheus on the physical host asks each by a name of the Ingress."""
+    most = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]["maxReplicas"]
+    daemons = [f"iot-ingest-{number}" for number in range(most)]
+    rules = {rule["host"]: rule["http"]["paths"] for rule in one("rke2", "Ingress", "metrics")["spec"]["rules"]}
+    rules.pop("metrics.iot.lan")
+    assert [host.partition(".")[0] for host in rules] == [name.removeprefix("iot-") for name in daemons]
+    assert [path["backend"]["service"]["name"] for (path,) in rules.values()] == daemons
+    for name in daemons:
+        selector = one("rke2", "Service", name)["spec"]["selector"]
+        assert selector == {NAME: "iot-ingest", "statefulset.kubernetes.io/pod-name": name}
+    others = {item["metadata"]["name"] for item in of_kind("rke2", "Service") if item["metadata"]["name"].startswith("iot-ingest-")}
+    assert others == {*daemons}
+
+
 @EACH
 def test_an_external_name_is_a_name(overlay: str) -> None:
     for service in of_kind(overlay, "Service"):
@@ -319,7 +334,8 @@ def test_runs_fit_beside_everything_else() -> None:
         name: sum(mebibytes(c["resources"]["requests"]["memory"]) for c in template["spec"]["containers"])
         for name, template in pods("rke2")
     }
-    number = {item["metadata"]["name"]: item["spec"].get("replicas", 3) for item in of_kind("rke2", "Deployment", "StatefulSet")}
+    most = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]["maxReplicas"]
+    number = {item["metadata"]["name"]: item["spec"].get("replicas", most) for item in of_kind("rke2", "Deployment", "StatefulSet")}
     standing = sum(asked[name] * count for name, count in number.items())
     runs = instance()["concurrency"]["runs"]["max_concurrent_runs"] + 2  # two shifts of a shard
     assert standing + runs * asked[RUN] <= 2 * (4096 * 9 // 10 - 700)
