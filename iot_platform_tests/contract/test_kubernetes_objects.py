@@ -2,9 +2,13 @@
 
 import ipaddress
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -16,6 +20,7 @@ from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.settings import Settings
 from iot_platform_tests.support.kubernetes.manifests import (
     FOLDER,
+    KUBECTL,
     NAMESPACE,
     OVERLAYS,
     ROOT,
@@ -73,6 +78,29 @@ def test_images_are_pinned(overlay: str) -> None:
         for container in containers(template):
             _, _, tag = container["image"].rpartition("/")[2].partition(":")
             assert tag not in ("", "latest"), (name, container["image"])
+
+
+@pytest.mark.parametrize("overlay", ["rke2", "managed"])
+def test_a_release_sets_the_tag_of_everything_that_is_ours(overlay: str, tmp_path: Path) -> None:
+    """Run pods among it. The placeholder is no build's, so an overlay without a release runs nothing."""
+    assert {container["image"].rpartition(":")[2] for container in ours(rendered(overlay))} == {"0.1.0"}
+    for part in ("deploy", "grafana"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("secrets", "dist"))
+    program = [sys.executable, tmp_path / "deploy/argocd/release.py", "--overlay", overlay]
+    refused = subprocess.run([*program, "latest"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "not a tag for a release" in refused.stderr) == (1, True)
+    subprocess.run([*program, "0123456789e1"], check=True)
+    command = [KUBECTL, "kustomize", tmp_path / "deploy/kubernetes/overlays" / overlay]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert {container["image"].rpartition(":")[2] for container in ours(text)} == {"0123456789e1"}
+    assert re.findall(r"name: DAGSTER_CURRENT_IMAGE\n\s+value: \S+:(\S+)", text) == ["0123456789e1"]
+
+
+def ours(text: str) -> list[Object]:
+    """Containers of our own images."""
+    made = [item for item in yaml.safe_load_all(text) if item["kind"] in ("Deployment", "StatefulSet", "Job")]
+    found = [container for item in made for container in containers(item["spec"]["template"])]
+    return [container for container in found if re.search(r"/iot-(ingest|platform):", container["image"])]
 
 
 @EACH
