@@ -1,15 +1,17 @@
-"""Sets the tag of our own images in the overlay that ArgoCD follows; committing the change deploys it, reverting it goes back.
+"""Sets the tag of our own images in an overlay; committing the change deploys it where ArgoCD follows the overlay, reverting it goes back.
 
-    python3 deploy/argocd/release.py COMMIT    # as `make images` tags them, and as Harbor must have them
+    python3 deploy/argocd/release.py COMMIT                      # as `make images` tags them, and as Harbor must have them
+    python3 deploy/argocd/release.py --overlay managed COMMIT    # the overlay rke2 unless said
 
 Not by ArgoCD's image parameters: those leave the code server's DAGSTER_CURRENT_IMAGE, and runs would stay with the old image.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
 
-OVERLAY = Path(__file__).resolve().parents[1] / "kubernetes/overlays/rke2/kustomization.yaml"
+OVERLAYS = Path(__file__).resolve().parents[1] / "kubernetes/overlays"
 OURS = ("iot-ingest", "iot-platform")
 
 
@@ -20,19 +22,21 @@ def set_tag(text: str, tag: str) -> str:
     for name in OURS:
         text, found = re.subn(rf"(- name: {name}\n\s+newName: \S+\n\s+newTag: )\S+", rf'\g<1>"{tag}"', text)
         if found != 1:
-            raise ValueError(f"{OVERLAY}: {found} entries for {name}, in the order name, newName, newTag")
+            raise ValueError(f"{found} entries for {name}, in the order name, newName, newTag")
     return text
 
 
 def main() -> int:
     """Change the file; 1 when it is not as expected."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overlay", choices=["rke2", "managed"], default="rke2")
+    parser.add_argument("tag")
+    given = parser.parse_args()
+    file = OVERLAYS / given.overlay / "kustomization.yaml"
     try:
-        OVERLAY.write_text(set_tag(OVERLAY.read_text("utf-8"), sys.argv[1]), "utf-8")
+        file.write_text(set_tag(file.read_text("utf-8"), given.tag), "utf-8")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {file}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -24,6 +24,9 @@ MANIFESTS: Final = ", ".join(
     )
 )
 
+BY_AUTOSCALER: Final = "by-autoscaler"
+"""Value of the label `added` of Prometheus' targets that need not be there (deploy/compose/prometheus/targets/cluster.example.yml)."""
+
 
 def harbor_answers(settings: Settings) -> str:
     """Harbor's own ping."""
@@ -92,7 +95,7 @@ def database_answers(settings: Settings) -> str:
 
 
 def prometheus_answers(settings: Settings) -> str:
-    """Ready, every target up."""
+    """Ready, every target up but those of daemons that the autoscaler has not added."""
     base = wanted(settings.prometheus_url, "IOT_PROMETHEUS_URL")
     url = f"{base}/api/v1/targets?state=active"
     answer = ask(url, "IOT_PROMETHEUS_URL")
@@ -101,16 +104,18 @@ def prometheus_answers(settings: Settings) -> str:
     targets: list[dict[str, Any]] = answer.json(url)["data"]["activeTargets"]
     if not targets:
         raise FailedError("Prometheus scrapes nothing", "give it deploy's scrape configuration")
+    up = [item for item in targets if item["health"] == "up"]
+    spare = [item for item in targets if item not in up and item["labels"].get("added") == BY_AUTOSCALER]
     down = [
         f"{item['labels'].get('job')} {item['scrapeUrl']}: {item['lastError'] or item['health']}"
         for item in targets
-        if item["health"] != "up"
+        if item not in up and item not in spare
     ]
     if down:
         raise FailedError(
             f"{len(down)} of {len(targets)} targets are not up: {_few(down)}", "start them, or open their ports to Prometheus"
         )
-    return f"{len(targets)} targets are up"
+    return f"{len(up)} targets are up" + (f", {len(spare)} wait for daemons of the autoscaler's" if spare else "")
 
 
 def alerts_are_loaded(settings: Settings) -> str:

@@ -8,8 +8,10 @@ lock, for a process that is gone: no run starts any more. (dagster 1.13.27, dags
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from iot_platform.orchestration import json_logs
 from iot_platform.orchestration.dagster_private import api_server, run_dagster_command
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ def guarded(check: Check) -> Check:
 
 
 def main() -> None:
-    """`dagster api grpc` with the guard; arguments as there."""
+    """`dagster api grpc` with the guard; arguments as there. With `--log-format json` all of its logs are JSON (json_logs)."""
+    if ("--log-format", "json") in pairwise(sys.argv):
+        json_logs.set_up()
     server = api_server()
     server._check_for_orphaned_runs = guarded(server._check_for_orphaned_runs)  # type: ignore[assignment,method-assign]
     sys.argv = ["dagster", "api", "grpc", *sys.argv[1:]]

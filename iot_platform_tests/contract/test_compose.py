@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ingest_daemon.variables import known
+from iot_platform.acceptance.host import BY_AUTOSCALER
 from iot_platform.settings import Settings
 from iot_platform_tests.support.kubernetes.manifests import example_secrets, of_kind, one
 
@@ -120,6 +121,14 @@ def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
     assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
     metrics = one("rke2", "Ingress", "metrics")
     assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
+    # Of the daemons, those that there always are, and those that there may be.
+    autoscaler = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]
+    always, perhaps = (
+        {target for group in of["cluster.example.yml"] for target in group["targets"] if group["labels"] == {"part": "ingest"} | added}
+        for added in ({}, {"added": BY_AUTOSCALER})
+    )
+    assert always == {f"ingest-{number}.iot.lan:443" for number in range(autoscaler["minReplicas"])}
+    assert perhaps == {f"ingest-{number}.iot.lan:443" for number in range(autoscaler["minReplicas"], autoscaler["maxReplicas"])}
 
 
 def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is_told(copy: Path, tmp_path: Path) -> None:

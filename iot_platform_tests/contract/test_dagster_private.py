@@ -3,7 +3,9 @@
 import inspect
 from pathlib import Path
 
+from dagster import _loggers
 from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster._utils import log as dagster_log
 
 from iot_platform.orchestration import dagster_private
 from iot_platform.orchestration.run_coordinator import ShiftRunCoordinator
@@ -46,3 +48,9 @@ def test_dagster_still_has_what_is_guarded() -> None:
     for text in ("self._check_for_orphaned_runs()", "with self._execution_lock:", "self._termination_events[run_id] = termination_event"):
         assert text in source
     assert list(inspect.signature(server._check_for_orphaned_runs).parameters) == ["self"]
+
+
+def test_dagster_still_logs_by_what_is_replaced() -> None:
+    """What `log_by` puts its own in the place of."""
+    assert "return create_console_logger(\n" in inspect.getsource(_loggers)
+    assert "= get_structlog_json_formatter()\n" in inspect.getsource(dagster_log.configure_loggers)

@@ -2,9 +2,13 @@
 
 import ipaddress
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -16,6 +20,7 @@ from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.settings import Settings
 from iot_platform_tests.support.kubernetes.manifests import (
     FOLDER,
+    KUBECTL,
     NAMESPACE,
     OVERLAYS,
     ROOT,
@@ -73,6 +78,29 @@ def test_images_are_pinned(overlay: str) -> None:
         for container in containers(template):
             _, _, tag = container["image"].rpartition("/")[2].partition(":")
             assert tag not in ("", "latest"), (name, container["image"])
+
+
+@pytest.mark.parametrize("overlay", ["rke2", "managed"])
+def test_a_release_sets_the_tag_of_everything_that_is_ours(overlay: str, tmp_path: Path) -> None:
+    """Run pods among it. The placeholder is no build's, so an overlay without a release runs nothing."""
+    assert {container["image"].rpartition(":")[2] for container in ours(rendered(overlay))} == {"0.1.0"}
+    for part in ("deploy", "grafana"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("secrets", "dist"))
+    program = [sys.executable, tmp_path / "deploy/argocd/release.py", "--overlay", overlay]
+    refused = subprocess.run([*program, "latest"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "not a tag for a release" in refused.stderr) == (1, True)
+    subprocess.run([*program, "0123456789e1"], check=True)
+    command = [KUBECTL, "kustomize", tmp_path / "deploy/kubernetes/overlays" / overlay]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert {container["image"].rpartition(":")[2] for container in ours(text)} == {"0123456789e1"}
+    assert re.findall(r"name: DAGSTER_CURRENT_IMAGE\n\s+value: \S+:(\S+)", text) == ["0123456789e1"]
+
+
+def ours(text: str) -> list[Object]:
+    """Containers of our own images."""
+    made = [item for item in yaml.safe_load_all(text) if item["kind"] in ("Deployment", "StatefulSet", "Job")]
+    found = [container for item in made for container in containers(item["spec"]["template"])]
+    return [container for container in found if re.search(r"/iot-(ingest|platform):", container["image"])]
 
 
 @EACH
@@ -191,6 +219,21 @@ def test_autoscaling_takes_no_daemon_away_and_owns_their_number() -> None:
     names = {metric["type"]: metric for metric in autoscaler["spec"]["metrics"]}
     exported = re.findall(r'"(messages_in_flight)"', (ROOT / "ingest_daemon/metrics.py").read_text("utf-8"))
     assert names["Pods"]["pods"]["metric"]["name"] == f"iot_ingest_{exported[0]}"
+
+
+def test_every_daemon_that_the_autoscaler_may_make_has_an_address() -> None:
+    """Prometheus on the physical host asks each by a name of the Ingress."""
+    most = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]["maxReplicas"]
+    daemons = [f"iot-ingest-{number}" for number in range(most)]
+    rules = {rule["host"]: rule["http"]["paths"] for rule in one("rke2", "Ingress", "metrics")["spec"]["rules"]}
+    rules.pop("metrics.iot.lan")
+    assert [host.partition(".")[0] for host in rules] == [name.removeprefix("iot-") for name in daemons]
+    assert [path["backend"]["service"]["name"] for (path,) in rules.values()] == daemons
+    for name in daemons:
+        selector = one("rke2", "Service", name)["spec"]["selector"]
+        assert selector == {NAME: "iot-ingest", "statefulset.kubernetes.io/pod-name": name}
+    others = {item["metadata"]["name"] for item in of_kind("rke2", "Service") if item["metadata"]["name"].startswith("iot-ingest-")}
+    assert others == {*daemons}
 
 
 @EACH
@@ -319,7 +362,8 @@ def test_runs_fit_beside_everything_else() -> None:
         name: sum(mebibytes(c["resources"]["requests"]["memory"]) for c in template["spec"]["containers"])
         for name, template in pods("rke2")
     }
-    number = {item["metadata"]["name"]: item["spec"].get("replicas", 3) for item in of_kind("rke2", "Deployment", "StatefulSet")}
+    most = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]["maxReplicas"]
+    number = {item["metadata"]["name"]: item["spec"].get("replicas", most) for item in of_kind("rke2", "Deployment", "StatefulSet")}
     standing = sum(asked[name] * count for name, count in number.items())
     runs = instance()["concurrency"]["runs"]["max_concurrent_runs"] + 2  # two shifts of a shard
     assert standing + runs * asked[RUN] <= 2 * (4096 * 9 // 10 - 700)

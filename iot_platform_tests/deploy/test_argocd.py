@@ -1,4 +1,4 @@
-"""deploy/argocd: objects as ArgoCD's own schemas want them, the order of its waves, and the health of Applications by its own Lua."""
+"""deploy/argocd: objects as ArgoCD's own schemas want them, and the order of its waves."""
 
 import json
 import re
@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,38 +143,6 @@ def test_argocds_images_are_in_harbors_list(installed: list[Object]) -> None:
     used = {match for item in installed for match in re.findall(r"'image': '([^']+)'", str(item.get("spec", {}).get("template", "")))}
     assert used
     assert used - listed == set()
-
-
-SYNCED = {"health": {"status": "Healthy"}, "sync": {"status": "Synced"}, "operationState": {"phase": "Succeeded"}}
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (None, "Progressing"),
-        ({}, "Progressing"),
-        (SYNCED, "Healthy"),
-        ({**SYNCED, "health": {"status": "Degraded", "message": "a Job failed"}}, "Degraded"),
-        ({**SYNCED, "health": {"status": "Progressing"}}, "Progressing"),
-        ({**SYNCED, "sync": {"status": "OutOfSync"}}, "Progressing"),
-        ({**SYNCED, "operationState": {"phase": "Running"}}, "Progressing"),
-        ({**SYNCED, "sync": {"status": "OutOfSync"}, "operationState": {"phase": "Failed", "message": "refused"}}, "Degraded"),
-    ],
-)
-def test_an_application_is_healthy_when_it_is_what_the_repository_says(status: Object | None, expected: str, tmp_path: Path) -> None:
-    glua = tools.installed(partial(tools.go_program, "github.com/yuin/gopher-lua/cmd/glua", "v1.1.2"), tmp_path / "install.log")
-    (settings,) = objects(FOLDER / "install/argocd-cm.yaml")
-    script = settings["data"]["resource.customizations.health.argoproj.io_Application"]
-    (tmp_path / "health.lua").write_text(
-        f"local obj = {lua({'status': status} if status is not None else {})}\nprint((function()\n{script}\nend)().status)", "ascii"
-    )
-    done = subprocess.run([glua, tmp_path / "health.lua"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
-
-
-def lua(value: object) -> str:
-    """As a table of Lua."""
-    return "{" + ", ".join(f"{key} = {lua(item)}" for key, item in value.items()) + "}" if isinstance(value, dict) else json.dumps(value)
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,9 @@ def test_prometheus_names_what_is_down(serve: Callable[[Pages], str]) -> None:
         host.alerts_are_loaded(settings)
     target["health"] = "up"
     assert host.prometheus_answers(settings) == "1 targets are up"
+    spare = target | {"labels": {"job": "iot-cluster", "added": "by-autoscaler"}, "health": "down"}
+    pages["/api/v1/targets?state=active"] = (200, {"data": {"activeTargets": [target, spare]}})
+    assert host.prometheus_answers(settings) == "1 targets are up, 1 wait for daemons of the autoscaler's"
 
 
 def test_grafana_has_every_dashboard(serve: Callable[[Pages], str], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_shift_is_a_job_whose_pod_drains(cluster_runs: Callable[[], Runs], set
         key: value for key, value in wanted.items() if key not in ("containers", "volumes", "imagePullSecrets")
     }
     (container,), (meant,) = found["containers"], wanted["containers"]
-    for key in ("image", "resources", "securityContext", "envFrom", "volumeMounts"):
+    for key in ("image", "command", "resources", "securityContext", "envFrom", "volumeMounts"):
         assert container[key] == meant[key], key
     password = settings.writer_url.partition("://")[2].partition("@")[0].partition(":")[2]
     assert password
@@ -44,6 +44,8 @@ def test_a_shift_is_a_job_whose_pod_drains(cluster_runs: Callable[[], Runs], set
     run_id = job["metadata"]["labels"]["dagster/run-id"]
     eventually(lambda: made.statuses().get(run_id) == "SUCCESS", 120, made.log, pause=0.5)
     eventually(lambda: made.cluster.api.get(f"{JOBS}/{job['metadata']['name']}")["status"].get("succeeded") == 1, 30)
+    (pod,) = [pod for pod in made.cluster.pods("dagster-run") if pod["metadata"]["labels"]["dagster/run-id"] == run_id]
+    assert all("event" in json.loads(line) for line in made.cluster.nodes.log(pod).splitlines())
 
 
 def test_a_pod_that_is_deleted_commits_and_the_next_shift_goes_on(cluster_runs: Callable[[], Runs], settings: Settings) -> None:

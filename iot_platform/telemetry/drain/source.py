@@ -29,7 +29,7 @@ CONSUMER: Final[dict[str, str | int | float | bool]] = {
     "queued.max.messages.kbytes": 32 * 1024,
     "fetch.message.max.bytes": 4 * 1024 * 1024,
     "check.crcs": True,
-    "log_level": 3,
+    "log_level": 0,
     "statistics.interval.ms": 0,
 }
 

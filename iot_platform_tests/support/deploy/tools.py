@@ -15,7 +15,7 @@ from iot_platform_tests.support.brokers import debian, packages
 from iot_platform_tests.support.brokers.packages import needs
 
 CHECKOUT = Path(__file__).parents[3]
-REGISTRIES = Path(__file__).with_name("registries")
+OURS = Path(__file__).parent
 RELEASE = "trixie"
 NODE_PACKAGES = "chrony,iproute2,kmod,netplan.io,open-iscsi,python3,python3-apt,systemd,systemd-sysv,ufw"
 
@@ -84,7 +84,14 @@ def node_root(cache_dir: Path, log: Path, note: Note) -> Path:
     return target
 
 
-def registries_reader(cache_dir: Path, log: Path, note: Note) -> Path:
-    """Reads a registries.yaml by RKE2's own types, and refuses what RKE2 would pass over."""
-    version = hashlib.sha256(b"".join((REGISTRIES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))).hexdigest()[:12]
-    return packages.go(REGISTRIES, ".", cache_dir / f"registries-{version}", log, note) / "broker"
+def our_go_program(name: str, cache_dir: Path, log: Path, note: Note) -> Path:
+    """One whose source is a folder beside this file; built anew when that changes."""
+    module = OURS / name
+    version = hashlib.sha256(b"".join((module / file).read_bytes() for file in ("go.mod", "go.sum", "main.go"))).hexdigest()[:12]
+    return packages.go(module, ".", cache_dir / f"{name}-{version}", log, note) / "broker"
+
+
+registries_reader = partial(our_go_program, "registries")
+"""Reads a registries.yaml by RKE2's own types, and refuses what RKE2 would pass over."""
+argocd_health = partial(our_go_program, "argocd_health")
+"""What ArgoCD shows of objects, by its own functions; six minutes of processor time to build."""

@@ -115,9 +115,9 @@ class Runs:
         home = self._folder / pod["metadata"]["name"]
         home.mkdir(exist_ok=True)
         environment = environment_of(self.cluster.api, pod) | {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"]}
-        command, *arguments = container["args"]
-        assert command == "dagster"
-        return Played([sys.executable, "-m", "dagster", *arguments], environment)
+        python, *arguments = [*container["command"], *container["args"]]
+        assert python == "python"
+        return Played([sys.executable, *arguments], environment)
 
 
 @pytest.fixture
