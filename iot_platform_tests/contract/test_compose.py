@@ -143,6 +143,71 @@ def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is
         assert (done.returncode, done.stderr.count(f"is not for {address}: remove it")) == (0, told), done.stderr
 
 
+@pytest.fixture
+def bare(copy: Path, tmp_path: Path) -> Path:
+    """A folder with a space in its name, in which secrets.sh never ran."""
+    folder = tmp_path / "a host"
+    folder.mkdir()
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, folder / name)
+    (folder / ".env").write_text('HOST_ADDRESS="192.168.1.7"  # of the LAN\nOTHER=1\n', "utf-8")
+    return folder
+
+
+def run_secrets(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(folder / "secrets.sh")]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], **environment})
+
+
+def test_what_is_given_later_takes_the_placeholders_place(bare: Path) -> None:
+    """And what somebody set himself stays, and is said."""
+    assert run_secrets(bare).returncode == 0
+    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtt://mqtt.example:1883\n"
+    done = run_secrets(bare, MQTT_URL="mqtts://u:p%2F@broker:8883")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtts://u:p%2F@broker:8883\n"
+    done = run_secrets(bare, MQTT_URL="mqtt://another")
+    assert "secrets/iot_mqtt_url stays as it is" in done.stderr
+    assert run_secrets(bare, MQTT_URL="mqtts://u:p%2F@broker:8883").stderr == ""
+
+
+def test_a_password_that_was_made_anew_is_missed_in_its_url(bare: Path) -> None:
+    assert run_secrets(bare).stderr == ""
+    (bare / "secrets/writer_password").unlink()
+    assert "secrets/iot_database_url has another password than writer_password" in run_secrets(bare).stderr
+    (bare / "secrets/iot_database_url").unlink()
+    assert run_secrets(bare).stderr == ""
+
+
+def test_no_password_is_made_without_random_numbers(bare: Path) -> None:
+    tools = bare / "tools"
+    tools.mkdir()
+    for name in ("dirname", "mkdir", "chmod", "cat", "tr", "mv", "rm", "sed", "openssl", "grep", "date"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [str(shutil.which("sh")), str(bare / "secrets.sh")], capture_output=True, text=True, check=False, env={"PATH": str(tools)}
+    )
+    assert (done.returncode != 0, "no random numbers" in done.stderr) == (True, True), done.stderr
+    assert list((bare / "secrets").iterdir()) == []
+
+
+def test_a_certificate_that_clients_would_refuse_is_told(bare: Path) -> None:
+    assert run_secrets(bare).stderr == ""
+    shutil.copytree(bare / "secrets", bare / "before")
+    for name in ("ca.pem", "ca.key"):  # a new authority, and the certificates of the one before
+        (bare / "secrets" / name).unlink()
+    assert run_secrets(bare).stderr.count("is not signed by ca.pem") == 3
+    shutil.rmtree(bare / "secrets")
+    shutil.copytree(bare / "before", bare / "secrets")
+    for name in ("ca.pem", "timescaledb_keystore.pem"):
+        (bare / "secrets" / name).unlink()
+    conf = (bare / "secrets.sh").read_text("utf-8")
+    (bare / "secrets.sh").write_text(conf.replace("-days 3650", "-days 20"), "utf-8")
+    assert run_secrets(bare).returncode == 0
+    (bare / "secrets.sh").write_text(conf, "utf-8")
+    assert "timescaledb_keystore.pem is not signed by ca.pem, or ends within 30 days" in run_secrets(bare).stderr
+
+
 @pytest.mark.parametrize("page", ["deployment.md", "deployment.zh-CN.md"])
 def test_the_pages_say_where_each_value_of_the_clusters_secrets_comes_from(copy: Path, page: str) -> None:
     rows = re.findall(r"^\| (.+?) \| ((?:`[\w-]+`: `.+)) \|$", (ROOT / "docs" / page).read_text("utf-8"), re.M)

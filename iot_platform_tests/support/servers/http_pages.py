@@ -1,18 +1,22 @@
 """An HTTP server on a free port whose pages a test decides."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class HttpPages:
-    """Answers GET (and HEAD, without the body) with the status and body that `answer` gives for a path, until it is closed."""
+    """Answers GET (and HEAD, without the body) with the status and body that `answer` gives for a path, until it is closed. A page that
+    is a registry's manifest has its digest in a header, as registries send it."""
 
     def __init__(self, answer: Callable[[str], tuple[int, bytes]]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, body = answer(self.path)
                 self.send_response(status)
+                if status == 200 and "/manifests/" in self.path:
+                    self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(body).hexdigest()}")
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
