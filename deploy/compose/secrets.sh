@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be; and an authority (ca.pem, which clients trust)
-# with the certificates it has signed, for compose.tls.yaml and the cluster's Ingress. What is there stays: to have one made again, remove it. Two are yours to fill in:
-#   MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
+# with the certificates it has signed, for compose.tls.yaml and the cluster's Ingress. What is there stays: to have one made again, remove it. Two are yours,
+# and what is given takes the place of what is there: MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
 set -eu
 cd "$(dirname "$0")"
 mkdir -p secrets
@@ -17,8 +17,13 @@ done
 put iot_database_url "postgresql://iot_writer:$(cat writer_password)@timescaledb:5432/iot"
 put iot_database_admin_url "postgresql://iot_migrator:$(cat migrator_password)@timescaledb:5432/iot"
 put iot_database_reader_url "postgresql://iot_reader:$(cat reader_password)@timescaledb:5432/iot"
-put iot_mqtt_url "${MQTT_URL:-mqtt://mqtt.example:1883}"
-put alert_webhook_url "${ALERT_WEBHOOK_URL:-http://alerts.example/hook}"
+given() { # FILE VALUE PLACEHOLDER HINT
+    [ -z "$2" ] || printf '%s\n' "$2" >"$1"
+    put "$1" "$3"
+    [ "$(cat "$1")" != "$3" ] || echo "secrets/$1 is a placeholder; $4" >&2
+}
+given iot_mqtt_url "${MQTT_URL:-}" mqtt://mqtt.example:1883 "--profile all needs the broker's: MQTT_URL=mqtt://user:password@broker sh secrets.sh"
+given alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook "alerts reach nobody until ALERT_WEBHOOK_URL=https://… sh secrets.sh"
 
 # openssl 3. The address stands in the certificates.
 address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | tr -d "\r'\"")}

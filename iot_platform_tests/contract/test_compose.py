@@ -96,6 +96,21 @@ def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
 
 
+def test_what_the_operator_gives_the_script_counts_at_any_time_and_a_placeholder_is_told(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    values = {"iot_mqtt_url": "MQTT_URL", "alert_webhook_url": "ALERT_WEBHOOK_URL"}
+    before = ""
+    for given in ("", "first", "second", ""):
+        done = _run("sh", "secrets.sh", cwd=tmp_path, HOST_ADDRESS="192.168.1.100", **dict.fromkeys(values.values(), given))
+        assert done.returncode == 0, done.stderr
+        before = given or before
+        for name, variable in values.items():
+            held = (tmp_path / "secrets" / name).read_text("utf-8").strip()
+            assert (held == before) == bool(before)
+            assert (f"secrets/{name} is a placeholder" in done.stderr, f"{variable}=" in done.stderr) == (not before, not before)
+
+
 @pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
 def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
     if (promtool := shutil.which("promtool")) is None:
@@ -260,6 +275,6 @@ def _bytes(text: str) -> int:
     return int(text[:-1]) * UNITS[text[-1]]
 
 
-def _run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+def _run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), **variables}
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)
