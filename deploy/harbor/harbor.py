@@ -25,6 +25,10 @@ SECRETS = Path.home() / ".config/iot-platform"
 PROJECTS = ("rke2", "rancher")
 ROBOT = "rke2-puller"
 _TIMEOUT_SECONDS = 30
+_HINTS = {
+    401: "; the password in the file is not Harbor's (harbor.yml counts at the first start only)",
+    404: "; what answers there is not Harbor: is --url right, and does no proxy stand between",
+}
 
 
 class HarborError(Exception):
@@ -53,8 +57,8 @@ class Api:
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise HarborError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
         if status not in accepted:
-            hint = "; the password in the file is not Harbor's (harbor.yml counts at the first start only)" if status == 401 else ""
-            raise HarborError(f"{method} {path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
+            hint = _HINTS.get(status, "")
+            raise HarborError(f"{method} {self.url}{path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
         return status, json.loads(content) if content.strip() else None
 
 

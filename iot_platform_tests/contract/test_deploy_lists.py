@@ -88,6 +88,11 @@ def test_mistakes_of_the_list_are_said(tmp_path: Path, entry: str, reason: str) 
     assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
 
 
+def test_a_releases_list_that_is_not_there_is_named_with_where_it_comes_from(tmp_path: Path) -> None:
+    done = run("list", "--release-list", str(tmp_path / "rke2-images-core.linux-amd64.txt"))
+    assert (done.returncode, "is not there: it is one of the files of" in done.stderr) == (1, True), done.stderr
+
+
 def test_two_images_for_one_place_are_refused(tmp_path: Path) -> None:
     release = tmp_path / "images.txt"
     release.write_text("docker.io/a/b:1\nquay.io/a/b:1\n", "ascii")
