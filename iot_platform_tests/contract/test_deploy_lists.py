@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,8 @@ def test_the_page_brings_the_images_of_all_that_the_nodes_run(page: str, command
     (line,) = re.findall(rf"^python3 deploy/harbor/images.py {command} (.*--release-list.*)$", text, re.M)
     lists = {f"rke2-images-{name}.linux-amd64.txt" for name in ("core", *chosen)} | {"longhorn-images.txt"}
     assert set(re.findall(r"--release-list (\S+)", line)) == lists
+    ignored = (ROOT / ".gitignore").read_text("utf-8").split()  # else `make images` would call the work tree dirty
+    assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in lists)
 
 
 def test_secrets_are_outside_the_checkout() -> None:
