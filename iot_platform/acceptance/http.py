@@ -49,7 +49,10 @@ def ask(url: str, variable: str, *, headers: Mapping[str, str] | None = None, me
         return _answer(error.code, error.headers, error.read(MOST_BYTES))
     except (OSError, HTTPException) as error:
         why = getattr(error, "reason", error)
-        raise FailedError(f"{url} does not answer: {why}", f"start it, open its port, or correct {variable}") from error
+        remedy = f"start it, open its port, or correct {variable}"
+        if isinstance(why, ssl.SSLCertVerificationError):
+            remedy = f"let SSL_CERT_FILE name the file of the authority that signed its certificate (ca.pem), or correct {variable}"
+        raise FailedError(f"{url} does not answer: {why}", remedy) from error
 
 
 def wanted(url: str, variable: str) -> str:

@@ -33,7 +33,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_into_a_page_lead_to_a_heading(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
-    missing = [(name, anchor) for name, anchor in links if "://" not in name and anchor not in anchors(page.parent / name if name else page)]
+    missing = [
+        (name, anchor) for name, anchor in links if "://" not in name and anchor not in anchors(page.parent / name if name else page)
+    ]
     assert missing == []
 
 
