@@ -86,7 +86,7 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (code, "what passed is asked again next time" in output, "✗ Kafka answers" in output) == (1, True, True)
 
 
-def test_a_file_that_a_setting_names_and_that_is_not_there_fails_one_check_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_that_a_setting_names_fails_one_check_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(
         local_dir=tmp_path,
         kafka_bootstrap_servers="127.0.0.1:1",
@@ -97,7 +97,11 @@ def test_a_file_that_a_setting_names_and_that_is_not_there_fails_one_check_only(
         database_url=SecretStr("postgresql://iot_writer@127.0.0.1:1/iot"),
     )
     code, output = acceptance(settings, monkeypatch, "week1")
-    assert (code, "✗ Kafka answers: IOT_KAFKA_SASL_PASSWORD_FILE: can't read" in output, "✗ TimescaleDB answers" in output) == (1, True, True)
+    assert (code, "✗ Kafka answers: IOT_KAFKA_SASL_PASSWORD_FILE: can't read" in output, "✗ TimescaleDB answers" in output) == (
+        1,
+        True,
+        True,
+    )
 
 
 def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path) -> None:
