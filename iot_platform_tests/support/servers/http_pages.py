@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class HttpPages:
-    """Answers GET (and HEAD, without the body), with `tls` by https, with the status and body that `answer` gives for a path, until closed."""
+    """Answers GET (and HEAD, without the body), with `tls` by https, with the status and body that `answer` gives for a path."""
 
     def __init__(self, answer: Callable[[str], tuple[int, bytes]], tls: ssl.SSLContext | None = None) -> None:
         class Handler(BaseHTTPRequestHandler):
