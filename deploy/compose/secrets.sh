@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes ./secrets: a file for each password that compose.yaml mounts, random where it can be; and an authority (ca.pem, which clients trust)
-# with the certificates it has signed, for compose.tls.yaml and the cluster's Ingress. What is there stays: to have one made again, remove it. Two are yours to fill in:
-#   MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
+# with the certificates it has signed, for compose.tls.yaml and the cluster's Ingress. What is there stays: to have one made again, remove it. Two are yours,
+# and what is given takes the place of what is there: MQTT_URL=mqtt://user:password@broker ALERT_WEBHOOK_URL=https://… sh secrets.sh
 set -eu
 CDPATH='' cd "$(dirname "$0")"
 mkdir -p secrets
@@ -13,12 +13,6 @@ put() { # at once and whole: half a password would stay
     [ ! -s "$1" ] || return 0
     printf '%s\n' "$2" >"$1.new"
     mv "$1.new" "$1"
-}
-# yours FILE GIVEN PLACEHOLDER: what is given takes the placeholder's place, and nothing else's.
-yours() {
-    [ -z "$2" ] || [ ! -f "$1" ] || [ "$(cat "$1")" != "$3" ] || rm "$1"
-    put "$1" "${2:-$3}"
-    [ -z "$2" ] || [ "$(cat "$1")" = "$2" ] || echo "secrets/$1 stays as it is: remove it to have it made of what is given" >&2
 }
 random() { # 48 hexadecimal digits
     made=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
@@ -35,8 +29,13 @@ url() { # FILE ROLE PASSWORD_FILE
 url iot_database_url iot_writer writer_password
 url iot_database_admin_url iot_migrator migrator_password
 url iot_database_reader_url iot_reader reader_password
-yours iot_mqtt_url "${MQTT_URL:-}" mqtt://mqtt.example:1883
-yours alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook
+yours() { # FILE GIVEN PLACEHOLDER HINT
+    [ -z "$2" ] || { printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"; }
+    put "$1" "$3"
+    [ "$(cat "$1")" != "$3" ] || echo "secrets/$1 is a placeholder; $4" >&2
+}
+yours iot_mqtt_url "${MQTT_URL:-}" mqtt://mqtt.example:1883 "--profile all needs the broker's: MQTT_URL=mqtt://user:password@broker sh secrets.sh"
+yours alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook "alerts reach nobody until ALERT_WEBHOOK_URL=https://… sh secrets.sh"
 
 # openssl 3. The address stands in the certificates.
 address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | sed 's/[[:space:]]#.*//; $!d' | tr -d "[:space:]'\"")}

@@ -25,6 +25,10 @@ SECRETS = Path.home() / ".config/iot-platform"
 PROJECTS = ("rke2", "rancher")
 ROBOT = "rke2-puller"
 _TIMEOUT_SECONDS = 30
+_HINTS = {
+    401: "; the password in the file is not Harbor's (harbor.yml counts at the first start only)",
+    404: "; what answers there is not Harbor: is --url right, and does no proxy stand between",
+}
 
 
 class HarborError(Exception):
@@ -56,12 +60,14 @@ class Api:
         if status in range(300, 400):
             raise HarborError(f"{self.url} sends on to {where}: --url has to be Harbor's own address, with https where Harbor has it")
         if status not in accepted:
-            hint = "; the password in the file is not Harbor's (harbor.yml counts at the first start only)" if status == 401 else ""
-            raise HarborError(f"{method} {path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
+            hint = _HINTS.get(status, "")
+            raise HarborError(f"{method} {self.url}{path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
         try:
             return status, json.loads(content) if content.strip() else None
         except ValueError as error:
-            raise HarborError(f"{method} {path}: an answer that is no JSON: does Harbor listen at {self.url}, or a proxy?") from error
+            raise HarborError(
+                f"{method} {self.url}{path}: an answer that is no JSON: does Harbor listen at {self.url}, or a proxy?"
+            ) from error
 
 
 class _StayHere(urllib.request.HTTPErrorProcessor):

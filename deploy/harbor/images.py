@@ -9,7 +9,7 @@
     images.py verify [FOLDER]               # Harbor has each digest, with all that belongs to it
 
 For Python 3.10, as Ubuntu 22.04 has it, with python3-yaml. Uses `crane`, which copies all platforms of an image and changes no digest.
-Logins: `crane auth login 192.168.1.100:8080`.
+Login: `crane auth login 192.168.1.100:8080 --username admin --password-stdin <~/.config/iot-platform/harbor-admin`.
 """
 
 import argparse
@@ -99,6 +99,8 @@ def read_list(file: Path, releases: Sequence[Path], tag: str | None = None) -> l
         archive = CHECKOUT / entry["archive"]
         images.append(Image(str(archive), f"{entry['to']}:{tag or archive_version(archive)}", None, entry["for"], is_archive=True))
     for release in releases:
+        if not release.is_file():
+            raise ImageError(f"{release} is not there: it is one of the files of RKE2's or Longhorn's release, fetch it first")
         lines = [line.strip() for line in release.read_text("utf-8").splitlines()]
         images += [
             Image(full_name(line), release_target(line), None, release.name, by_tag=True)

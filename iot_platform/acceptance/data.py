@@ -12,6 +12,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.acceptance.check import FailedError, NotCheckedError
+from iot_platform.acceptance.host import can_compress
 from iot_platform.audit import run_audit
 from iot_platform.compression.chunks import read_chunks, read_policies
 from iot_platform.database import DatabaseError, connect
@@ -98,8 +99,9 @@ def dagster_works(settings: Settings) -> str:
 
 
 def chunks_are_compressed(settings: Settings) -> str:
-    """What was due two days ago is compressed."""
+    """The edition can compress, and what was due two days ago is compressed."""
     with _database(settings) as connection:
+        can_compress(connection)
         ages = {policy.table: policy.older_than for policy in read_policies(connection) if policy.enabled}
         chunks = read_chunks(connection)
     if not ages:

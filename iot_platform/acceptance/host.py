@@ -1,9 +1,11 @@
 """The physical host: registry, Kafka, database, Prometheus, Grafana."""
 
 import json
+from contextlib import closing
 from typing import Any, Final
 
 import yaml
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from ingest_daemon.home import checkout
 from iot_platform.acceptance.check import FailedError, NotCheckedError
@@ -90,10 +92,17 @@ def database_answers(settings: Settings) -> str:
         connection = connect(settings, "reader", "iot-acceptance")
     except DatabaseError as error:
         raise FailedError(str(error), "start PostgreSQL, let this address into pg_hba.conf, or correct IOT_DATABASE_URL") from error
-    try:
-        report = read_capabilities(connection)
-    finally:
-        connection.close()
+    with closing(connection):
+        return can_compress(connection)
+
+
+def can_compress(connection: Connection) -> str:
+    """The database's edition and versions.
+
+    Raises:
+        FailedError: it is the Apache edition.
+    """
+    report = read_capabilities(connection)
     if not report.has("compression"):
         remedy = next(item.remedy for item in report.missing if item.name == "compression")
         raise FailedError(f"{report.headline()}: it cannot compress", remedy)

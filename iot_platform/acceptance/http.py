@@ -48,7 +48,10 @@ def ask(url: str, variable: str, *, headers: Mapping[str, str] | None = None, me
             answer = Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response.read(MOST_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
-        raise FailedError(f"{url} does not answer: {why}", f"start it, open its port, or correct {variable}") from error
+        remedy = f"start it, open its port, or correct {variable}"
+        if isinstance(why, ssl.SSLCertVerificationError):
+            remedy = f"let SSL_CERT_FILE name the file of the authority that signed its certificate (ca.pem), or correct {variable}"
+        raise FailedError(f"{url} does not answer: {why}", remedy) from error
     if answer.status in range(300, 400):
         raise FailedError(
             f"{url} sends on to {answer.headers.get('location')}", f"set {variable} to the server itself, not to a proxy or login before it"

@@ -97,6 +97,21 @@ def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
 
 
+def test_what_the_operator_gives_the_script_counts_at_any_time_and_a_placeholder_is_told(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    values = {"iot_mqtt_url": "MQTT_URL", "alert_webhook_url": "ALERT_WEBHOOK_URL"}
+    before = ""
+    for given in ("", "first", "second", ""):
+        done = _run("sh", "secrets.sh", cwd=tmp_path, HOST_ADDRESS="192.168.1.100", **dict.fromkeys(values.values(), given))
+        assert done.returncode == 0, done.stderr
+        before = given or before
+        for name, variable in values.items():
+            held = (tmp_path / "secrets" / name).read_text("utf-8").strip()
+            assert (held == before) == bool(before)
+            assert (f"secrets/{name} is a placeholder" in done.stderr, f"{variable}=" in done.stderr) == (not before, not before)
+
+
 @pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
 def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
     if (promtool := shutil.which("promtool")) is None:
@@ -156,19 +171,20 @@ def bare(copy: Path, tmp_path: Path) -> Path:
 
 def run_secrets(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["sh", str(folder / "secrets.sh")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], **environment})
+    given = {"PATH": os.environ["PATH"], "MQTT_URL": "mqtt://u:p@broker", "ALERT_WEBHOOK_URL": "https://hook"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**given, **environment})
 
 
-def test_what_is_given_later_takes_the_placeholders_place(bare: Path) -> None:
-    """And what somebody set himself stays, and is said."""
-    assert run_secrets(bare).returncode == 0
+def test_what_is_given_takes_the_place_of_what_is_there(bare: Path) -> None:
+    """And a placeholder is told until then."""
+    done = run_secrets(bare, MQTT_URL="", ALERT_WEBHOOK_URL="")
+    assert (done.returncode, done.stderr.count("is a placeholder")) == (0, 2)
     assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtt://mqtt.example:1883\n"
-    done = run_secrets(bare, MQTT_URL="mqtts://u:p%2F@broker:8883")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtts://u:p%2F@broker:8883\n"
-    done = run_secrets(bare, MQTT_URL="mqtt://another")
-    assert "secrets/iot_mqtt_url stays as it is" in done.stderr
-    assert run_secrets(bare, MQTT_URL="mqtts://u:p%2F@broker:8883").stderr == ""
+    for url in ("mqtts://u:p%2F@broker:8883", "mqtt://another"):
+        assert run_secrets(bare, MQTT_URL=url).stderr == ""
+        assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == f"{url}\n"
+    assert run_secrets(bare, MQTT_URL="").stderr == ""
+    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtt://another\n"
 
 
 def test_a_password_that_was_made_anew_is_missed_in_its_url(bare: Path) -> None:
@@ -334,6 +350,6 @@ def _bytes(text: str) -> int:
     return int(text[:-1]) * UNITS[text[-1]]
 
 
-def _run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+def _run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), **variables}
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)

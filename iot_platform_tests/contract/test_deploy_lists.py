@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,11 @@ def test_mistakes_of_the_list_are_said(tmp_path: Path, entry: str, reason: str) 
     listed.write_text(f"images: [{entry}]\narchives: []\n", "ascii")
     done = run("list", "--list", str(listed))
     assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+
+
+def test_a_releases_list_that_is_not_there_is_named_with_where_it_comes_from(tmp_path: Path) -> None:
+    done = run("list", "--release-list", str(tmp_path / "rke2-images-core.linux-amd64.txt"))
+    assert (done.returncode, "is not there: it is one of the files of" in done.stderr) == (1, True), done.stderr
 
 
 def test_two_images_for_one_place_are_refused(tmp_path: Path) -> None:
@@ -212,6 +218,8 @@ def test_the_page_brings_the_images_of_all_that_the_nodes_run(page: str, command
     (line,) = re.findall(rf"^python3 deploy/harbor/images.py {command} (.*--release-list.*)$", text, re.M)
     lists = {f"rke2-images-{name}.linux-amd64.txt" for name in ("core", *chosen)} | {"longhorn-images.txt"}
     assert set(re.findall(r"--release-list (\S+)", line)) == lists
+    ignored = (ROOT / ".gitignore").read_text("utf-8").split()  # else `make images` would call the work tree dirty
+    assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in lists)
 
 
 def test_secrets_are_outside_the_checkout() -> None:

@@ -1,6 +1,7 @@
 """`iot acceptance`: what passes, what fails with its remedy, what nobody can tell, and going on where it was."""
 
 import json
+import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,18 +11,20 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from ingest_daemon.home import checkout
 from iot_platform.acceptance import data, host
 from iot_platform.acceptance.check import Check, FailedError, NotCheckedError
-from iot_platform.acceptance.http import login
+from iot_platform.acceptance.http import ask, login
 from iot_platform.acceptance.plan import WEEKS
 from iot_platform.acceptance.record import Record
 from iot_platform.cli.main import app
 from iot_platform.drills.catalog import all_drills
 from iot_platform.files import DEPLOY
 from iot_platform.settings import Settings
+from iot_platform_tests.support.servers.certificates import Authority
 from iot_platform_tests.support.servers.http_pages import HttpPages
 
 Pages = dict[str, tuple[int, Any]]
@@ -92,6 +95,24 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     nowhere = settings.model_copy(update={"local_dir": tmp_path / "acceptance.json"})
     code, output = acceptance(nowhere, monkeypatch, "week1")
     assert (code, "what passed is asked again next time" in output, "✗ Kafka answers" in output) == (1, True, True)
+
+
+def test_a_missing_file_that_a_setting_names_fails_one_check_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(
+        local_dir=tmp_path,
+        kafka_bootstrap_servers="127.0.0.1:1",
+        kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="SCRAM-SHA-512",
+        kafka_sasl_username="iot-platform",
+        kafka_sasl_password_file=tmp_path / "absent",
+        database_url=SecretStr("postgresql://iot_writer@127.0.0.1:1/iot"),
+    )
+    code, output = acceptance(settings, monkeypatch, "week1")
+    assert (code, "✗ Kafka answers: IOT_KAFKA_SASL_PASSWORD_FILE: can't read" in output, "✗ TimescaleDB answers" in output) == (
+        1,
+        True,
+        True,
+    )
 
 
 def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +206,22 @@ def test_grafana_has_every_dashboard(serve: Callable[[Pages], str], tmp_path: Pa
     assert "data sources answer" in host.dashboards_answer(settings)
 
 
+def test_an_authority_of_ones_own_is_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue(tmp_path, "grafana")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.cert_file, pair.key_file)
+    server = HttpPages(lambda _: (200, b"{}"), tls)
+    try:
+        with pytest.raises(FailedError, match="certificate verify failed") as caught:
+            ask(server.url, "IOT_GRAFANA_URL")
+        assert "SSL_CERT_FILE" in caught.value.remedy
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+        assert ask(server.url, "IOT_GRAFANA_URL").status == 200
+    finally:
+        server.close()
+
+
 def test_drills_count_for_a_month(tmp_path: Path) -> None:
     settings = Settings(local_dir=tmp_path)
     check = Check("drills", "", data.drills_passed)
@@ -207,16 +244,20 @@ def test_drills_count_for_a_month(tmp_path: Path) -> None:
     assert check.run(settings).state == "passed"
 
 
-def test_upkeep_of_a_fresh_database(settings: Settings) -> None:
+@pytest.mark.both_editions
+def test_upkeep_of_a_fresh_database(settings: Settings, edition: str) -> None:
     """Nothing is due yet, the schema is whole; that upkeep works is not known before it did something."""
     assert data.schema_is_current(settings) == "every migration is applied"
-    for look, why in (
-        (data.old_rows_are_gone, "nothing is overdue"),
-        (data.chunks_are_compressed, "none is overdue"),
-        (data.rollups_are_current, "nothing is rolled up yet"),
-    ):
-        with pytest.raises(NotCheckedError, match=why):
-            look(settings)
+    with pytest.raises(NotCheckedError, match="nothing is overdue"):
+        data.old_rows_are_gone(settings)
+    if edition == "community":
+        with pytest.raises(NotCheckedError, match="none is overdue"):
+            data.chunks_are_compressed(settings)
+    else:
+        with pytest.raises(FailedError, match="Apache edition: it cannot compress"):
+            data.chunks_are_compressed(settings)
+    with pytest.raises(NotCheckedError, match="nothing is rolled up yet"):
+        data.rollups_are_current(settings)
 
 
 def test_another_installation_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Pages], str]) -> None:

@@ -129,6 +129,8 @@ def test_a_wrong_password_and_a_missing_server_are_said(operator: Operator) -> N
     operator.admin_file.write_text("Right1password", "ascii")
     away = operator.run("setup", "--url", "http://127.0.0.1:9", "--robot-file", str(operator.robot_file))
     assert (away.returncode, "does not answer" in away.stderr) == (1, True)
+    other = operator.run("setup", "--url", f"{operator.harbor.url}/elsewhere", "--robot-file", str(operator.robot_file))
+    assert (other.returncode, "is not Harbor: is --url right" in other.stderr) == (1, True), other.stderr
     assert not operator.robot_file.exists()
 
 
