@@ -29,6 +29,7 @@ class DatabaseHost:
         self._words, self.config, self.folder = shlex.split(command), config, folder
         self._environment = {**os.environ, READ_ONLY: "yes" if read_only else ""}
         self._mounts = FOLDER in self._words
+        self._by_ssh = bool(self._words) and Path(self._words[0]).name == "ssh"
 
     @classmethod
     def of(cls, settings: Settings, folder: Path | None = None, *, read_only: bool = False) -> "DatabaseHost":
@@ -77,7 +78,8 @@ class DatabaseHost:
         Raises:
             BackupError: it cannot be started, does not end in time, or (`check`) fails; the message has what it said.
         """
-        command = [str(self.folder or "-") if word == FOLDER else word for word in self._words] + list(argv)
+        remote = [shlex.quote(word) for word in argv] if self._by_ssh else list(argv)  # ssh hands one line to a shell there
+        command = [str(self.folder or "-") if word == FOLDER else word for word in self._words] + remote
         try:
             done = subprocess.run(
                 command,
@@ -115,15 +117,17 @@ class DatabaseHost:
         except ValueError as error:
             raise BackupError(f"pgbackrest {command} did not answer in JSON: {shown[:200]!r}") from error
 
-    def sql(self, query: str, *, socket: str = "", port: int = 0, database: str = "postgres") -> list[list[str]]:
-        """Rows of a query as the server's superuser, as text; "" is NULL. `socket`, `port`: another server than the usual one.
+    def sql(self, query: str, *, socket: str = "", port: int = 0, database: str = "postgres", **values: str) -> list[list[str]]:
+        """Rows of a query as the server's superuser, as text; "" is NULL. `socket`, `port`: another server than the usual one. The query
+        names the values :name, or :'name' as a literal.
 
         Raises:
             BackupError: no server answers, or it refuses.
         """
         where = [*(("-h", socket) if socket else ()), *(("-p", str(port)) if port else ())]
         options = ("-X", "-A", "-t", "-q", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-d", database)
-        shown = self.run("psql", *where, *options, seconds=600, text=query).stdout
+        variables = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
+        shown = self.run("psql", *where, *options, *variables, seconds=600, text=query).stdout
         return [line.split("\x1f") for line in shown.splitlines()]
 
 

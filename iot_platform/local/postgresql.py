@@ -100,9 +100,9 @@ class PostgresqlServer:
             raise LocalStackError(
                 f"{data} holds data of PostgreSQL {others[0]}, but {installation.major} is installed: pg_upgrade it, or `iot clean-data`"
             )
+        self.prepare_backups(note)
         if not (data / installation.major / "PG_VERSION").exists():
             self._initialize(installation, note)
-        self.prepare_backups(note)
 
     def prepare_backups(self, note: Note) -> None:
         """What `iot backup` needs, and nothing else: also where there is no data folder, to restore it. Nothing without a repository."""

@@ -21,7 +21,7 @@ _PASSFILE: Final = f"{_WORK}/pgpass"
 # $1: the folder that is restored to, or -. It is /media inside, and the server's user's.
 _MOUNTED: Final = """#!/bin/sh
 # Written by `iot up`: runs a program beside the local PostgreSQL, as its user. The mounts vanish with the process.
-export PATH={bin}:/usr/bin:/bin LC_ALL=C.UTF-8 PGHOST={socket} PGPORT={port} PGUSER=postgres PGPASSFILE={passfile}
+export PATH={bin}:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 PGHOST={socket} PGPORT={port} PGUSER=postgres PGPASSFILE={passfile}
 exec unshare --mount --propagation private sh -c 'set -e
 root=$1 data=$2 repository=$3 folder=$4; shift 4
 if [ "$repository" != - ]; then
@@ -35,7 +35,7 @@ exec chroot --userspec=postgres:postgres "$root" "$@"' sh {root} {data} {reposit
 """
 _PLAIN: Final = """#!/bin/sh
 # Written by `iot up`: runs a program beside the local PostgreSQL, as its user.
-export PATH={bin}:/usr/bin:/bin LC_ALL=C.UTF-8 PGHOST={socket} PGPORT={port} PGUSER=postgres PGPASSFILE={passfile}
+export PATH={bin}:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 PGHOST={socket} PGPORT={port} PGUSER=postgres PGPASSFILE={passfile}
 exec {become} "$@"
 """
 _BECOME: Final = "setpriv --reuid=postgres --regid=postgres --init-groups"
