@@ -16,8 +16,8 @@ _SLACK_SECONDS: Final = 3600.0  # a daily schedule is a little early as often as
 
 
 def create(settings: Settings, kind: Kind | None = None) -> Backup:
-    """Make a backup now (None: of the kind that is due), remove what is older than IOT_BACKUP_KEEP_DAYS, and return it. Blocks as long as it
-    takes.
+    """Make a backup now (None: of the kind that is due), remove what is older than IOT_BACKUP_KEEP_DAYS, and return it. Blocks as long as
+    it takes.
 
     Raises:
         BackupError: it was not made.

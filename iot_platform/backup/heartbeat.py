@@ -70,7 +70,8 @@ def read_heartbeat(settings: Settings) -> Heartbeat | None:
 def _server(connection: Connection) -> tuple[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT (SELECT system_identifier::text FROM pg_control_system()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
+            " ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
         )
         row = cursor.fetchone()
     connection.commit()

@@ -33,7 +33,7 @@ def read_repository(host: DatabaseHost) -> Repository:
         raise BackupError(f"the repository has no stanza '{STANZA}' ({said}): `iot up` makes it, or pgbackrest stanza-create")
     database = stanza["db"][-1]
     archive_id = f"{database['version']}-{database['id']}"
-    wal = next((item for item in stanza["archive"] if item["id"] == archive_id), {})
+    wal: dict[str, str] = next((item for item in stanza["archive"] if item["id"] == archive_id), {})
     own = [item for item in stanza["backup"] if item["database"]["id"] == database["id"]]
     return Repository(
         tuple(sorted(map(_backup, own), key=lambda backup: backup.stopped_at)),

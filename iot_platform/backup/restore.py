@@ -25,6 +25,7 @@ from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.drain.partition_state import judge
 
 Note = Callable[[str], None]
+_LOCKS: Final = "/tmp/iot-restore"  # noqa: S108 - a restore need not wait for a backup, nor the reverse
 _OFFSETS: Final = """
 SELECT kafka_partition, next_offset, cluster_id, topic_id, first_offset, log_generation, leader_epoch, verified_epoch,
     extract(epoch FROM updated_at) FROM kafka_offset WHERE topic = :'topic' ORDER BY 1"""
@@ -93,8 +94,9 @@ def restore(settings: Settings, folder: Path, note: Note, *, at: datetime | None
     """
     _require_stopped(settings)
     host = DatabaseHost.of(settings, folder)
-    plan, beat, problems = make_plan(settings, host, at, timeline)
+    plan, beat, problems = make_plan(settings, DatabaseHost.of(settings), at, timeline)
     note(f"restoring backup {plan.backup.label}, then the WAL of timeline {plan.timeline} ({plan.why})")
+    host.make_folder()
     seconds = _fetch(host, plan)
     note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
     began = time.monotonic()
@@ -117,10 +119,11 @@ def drill(settings: Settings, folder: Path, note: Note, *, at: datetime | None =
     Raises:
         BackupError: nothing usable was restored, or the repository could have been written.
     """
-    host = DatabaseHost.of(settings, folder, read_only=True)
-    require_read_only(host)
-    plan, beat, problems = make_plan(settings, host, at, None)
+    host, reader = DatabaseHost.of(settings, folder, read_only=True), DatabaseHost.of(settings, read_only=True)
+    require_read_only(reader)
+    plan, beat, problems = make_plan(settings, reader, at, None)
     note(f"restoring backup {plan.backup.label} into {folder}, then the WAL of timeline {plan.timeline} ({plan.why})")
+    host.make_folder()
     try:
         seconds = _fetch(host, plan, "--archive-mode=off")
         note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
@@ -202,8 +205,7 @@ def _heartbeat(settings: Settings, repository: Repository) -> tuple[Heartbeat | 
 
 def _fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
     began = time.monotonic()
-    host.make_folder()
-    host.pgbackrest("restore", f"--pg1-path={host.inside}", f"--lock-path={host.inside}/.pgbackrest", *plan.options, *more)
+    host.pgbackrest("restore", f"--pg1-path={host.inside}", f"--lock-path={_LOCKS}", *plan.options, *more)
     return time.monotonic() - began
 
 
@@ -269,8 +271,8 @@ def _require_stopped(settings: Settings) -> None:
     except DatabaseError:
         return
     raise BackupError(
-        "the database of IOT_DATABASE_URL is running. A real restore goes on in its place, and two of them would archive into one repository:"
-        " stop it first (local stack: `iot down`). To practise: `iot backup drill`"
+        "the database of IOT_DATABASE_URL is running. A real restore goes on in its place, and two of them would archive into one"
+        " repository: stop it first (local stack: `iot down`). To practise: `iot backup drill`"
     )
 
 
