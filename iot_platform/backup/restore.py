@@ -85,9 +85,17 @@ class Report:
         return sum(end - start for start, end in self.lost.values())
 
 
-def restore(settings: Settings, folder: Path, note: Note, *, at: datetime | None = None, timeline: int | None = None) -> Report:
+def restore(
+    settings: Settings,
+    folder: Path,
+    note: Note,
+    *,
+    at: datetime | None = None,
+    timeline: int | None = None,
+    prepare: Callable[[RestoredServer], None] | None = None,
+) -> Report:
     """Restore for real: the new server archives from its first segment on, gets a full backup, and is stopped again, ready to be started in
-    its place. Blocks as long as it takes.
+    its place. Blocks as long as it takes. `prepare`: what else is done to it once it is examined.
 
     Raises:
         BackupError: nothing usable was restored; the folder keeps what there is, for a look.
@@ -103,6 +111,8 @@ def restore(settings: Settings, folder: Path, note: Note, *, at: datetime | None
     with RestoredServer(host, archives=True) as server:
         report = _examine(settings, server, plan, beat, problems)
         report.restore_seconds, report.recovery_seconds = seconds, time.monotonic() - began
+        if prepare is not None:
+            prepare(server)
         note("making a full backup of what was restored")
         began = time.monotonic()
         server.full_backup()

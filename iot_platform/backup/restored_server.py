@@ -109,6 +109,10 @@ class RestoredServer:
         rows = self.rows(query, database)
         return rows[-1][0] if rows else ""
 
+    def set_password(self, role: str, password: str) -> None:
+        """The password is without quotes and backslashes."""
+        self._host.sql(f"\\set secret '{password}'\nALTER ROLE :\"role\" PASSWORD :'secret';", socket=self._data, port=_PORT, role=role)
+
     def log(self) -> str:
         """All that it said since it was started."""
         return self._host.run("cat", f"{self._data}/{_LOG}", check=False).stdout
