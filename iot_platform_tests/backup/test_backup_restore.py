@@ -4,6 +4,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+import dagster as dg
 import pytest
 
 from iot_platform.audit.audit import run_audit
@@ -12,8 +13,10 @@ from iot_platform.backup.create import create
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_archive, read_repository
+from iot_platform.backup.metrics import BackupCollector
 from iot_platform.backup.restore import drill, require_read_only, restore
 from iot_platform.backup.verify import verify
+from iot_platform.orchestration.backup_run import back_up, evaluate_archive, request
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform_tests.support.feeds.drain import Feed, check_books, delete_records, drain, query
@@ -172,8 +175,8 @@ def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
 
     # Whatever it tries, with its access.
     host = DatabaseHost.of(settings, read_only=True)
-    segment = f"{backed_up.host.sql('SHOW data_directory')[0][0]}/pg_wal/{before[-1][:24]}"
-    for command, arguments in (("archive-push", (segment,)), ("backup", ()), ("expire", ())):
+    ((segment,),) = backed_up.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_current_wal_lsn())")
+    for command, arguments in (("archive-push", (segment,)), ("backup", ())):
         with pytest.raises(BackupError, match="Read-only file system"):
             host.pgbackrest(command, arguments=arguments)
     with pytest.raises(BackupError, match="could write into the repository"):
@@ -202,7 +205,7 @@ def test_hole_in_the_archive_is_found(backed_up: BackedUp) -> None:
     found = verify(backed_up.host)
     assert found.holes == [Hole(1, lost, lost)]
     assert name in found.problems[0]
-    assert "status: ok" in backed_up.host.pgbackrest("verify", "--output=text"), "which is why we look ourselves"
+    assert "status: ok" in backed_up.host.pgbackrest("verify", "--output=text", "--verbose"), "which is why we look ourselves"
     report = drill(settings, backed_up.folder / "drill", quiet)
     assert "hole" in report.problems[0]
     assert sum(report.offsets.values()) < 50, "recovery ends at the hole, without an error"
@@ -222,3 +225,28 @@ def test_archive_that_is_refused_is_told(backed_up: BackedUp) -> None:
     eventually(lambda: verify(backed_up.host, checksums=False).problems == [], 120)
     drain(backed_up.settings)
     publisher.require_equal()
+
+
+def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
+    settings = backed_up.settings
+    assert isinstance(request(Settings()), dg.SkipReason)
+    assert isinstance(request(settings), dg.RunRequest)
+    collector = BackupCollector(settings)
+    collector.look()
+    assert samples(collector)["iot_backup_last_success_timestamp_seconds", "full"] == 0
+    first, second = back_up(settings), back_up(settings)
+    assert [(result.metadata or {})["type"] for result in (first, second)] == ["full", "diff"]
+    assert evaluate_archive(settings).passed
+    collector = BackupCollector(settings)
+    collector.look()
+    seen = samples(collector)
+    for kind in ("full", "diff"):
+        assert time.time() - 300 < seen["iot_backup_last_success_timestamp_seconds", kind] <= time.time() + 1
+    assert seen["iot_backup_last_success_timestamp_seconds", "incr"] == 0
+    assert seen["iot_wal_archive_failures_total", ""] == 0
+    assert time.time() - 300 < seen["iot_wal_archive_last_success_timestamp_seconds", ""] <= time.time() + 1
+
+
+def samples(collector: BackupCollector) -> dict[tuple[str, str], float]:
+    """Name and type → value."""
+    return {(sample.name, sample.labels.get("type", "")): sample.value for metric in collector.collect() for sample in metric.samples}
