@@ -185,22 +185,30 @@ def _exit(report: "Report") -> None:
 
 
 def _settings_of_restore(note: Callable[[str], None]) -> "tuple[Settings, Callable[[RestoredServer], None] | None]":
-    """For the local stack, also on a machine where nothing is left of it: what runs pgBackRest is made anew, and the superuser gets the
-    password that is noted here now."""
+    """For the local stack, also on a machine where nothing is left of it: what runs pgBackRest is made anew, Kafka (which knows what is
+    missing) is started, and the superuser gets the password that is noted here now."""
+    from threading import Event
+
     from iot_platform.local.errors import LocalStackError
     from iot_platform.local.plan import make_plan
+    from iot_platform.local.server import start
+    from iot_platform.local.supervisor import Supervisor
     from iot_platform.settings import get_settings, user_settings
 
-    server = make_plan(user_settings()).postgresql
+    plan = make_plan(user_settings())
+    server = plan.postgresql
     if server is None or server.repository is None:
         return get_settings(), None
     try:
         server.prepare_backups(note)
+        if plan.kafka is not None:
+            supervisor = Supervisor(plan.settings.local_dir)
+            supervisor.ensure_running()
+            start(plan.kafka, supervisor, note, abort=Event())
     except LocalStackError as error:
         raise CliError(str(error), UNKNOWN) from error
     password = server.passwords.of("postgres")
-    settings = make_plan(user_settings()).settings
-    return settings, lambda restored: restored.set_password("postgres", password)
+    return plan.settings, lambda restored: restored.set_password("postgres", password)
 
 
 @contextmanager

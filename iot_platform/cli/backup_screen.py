@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from iot_platform.cli import terminal
 from iot_platform.compression.formats import size
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from iot_platform.backup.listing import Repository
     from iot_platform.backup.restore import Report
     from iot_platform.backup.verify import Verification
+
+
+WIDTH: Final = 132
+"""Of the table of backups; their names are what the other commands want, whole."""
 
 
 def as_dict(backup: "Backup") -> dict[str, Any]:
@@ -58,12 +62,12 @@ def show_repository(repository: "Repository", console: "Console") -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("backup", "type", "ended (UTC)", "database", "added", "timeline", "WAL from"):
-        table.add_column(name, justify="right" if name in ("database", "added", "timeline") else "left")
+        table.add_column(name, no_wrap=True, justify="right" if name in ("database", "added", "timeline") else "left")
     for item in repository.backups:
         sizes = (size(item.database_bytes), size(item.repository_bytes))
         broken = " broken" if item.broken else ""
         table.add_row(item.label + broken, item.type, _text(item.stopped_at), *sizes, str(item.timeline), item.first_segment)
-    console.print(table)
+    console.print(table, width=WIDTH, crop=False, soft_wrap=True)
     wal = f"WAL {repository.first_wal} to {repository.last_wal}" if repository.last_wal else "no WAL"
     console.print(f"{wal}; {'encrypted' if repository.encrypted else 'not encrypted (IOT_BACKUP_CIPHER_FILE)'}", soft_wrap=True)
 
@@ -127,9 +131,11 @@ def show_report(report: "Report", console: "Console") -> None:
     target = f"the state at {plan.at:%Y-%m-%d %H:%M:%S.%fZ}" if plan.at else "all that the archive has"
     last = _text(recovery.last_commit_at) if recovery.last_commit_at else "none behind the backup"
     console.print(
-        f"backup {plan.backup.label} and WAL of timeline {recovery.left}: {target}; the server writes timeline {recovery.timeline}"
+        f"backup {plan.backup.label} and WAL of timeline {recovery.left}: {target}; the server writes timeline {recovery.timeline}",
+        soft_wrap=True,
     )
-    console.print(f"last transaction: {last}; last batch of messages: {_text(report.committed_at) if report.committed_at else 'none'}")
+    batch = _text(report.committed_at) if report.committed_at else "none"
+    console.print(f"last transaction: {last}; last batch of messages: {batch}", soft_wrap=True)
     seconds = f"restored in {report.restore_seconds:.1f} s, recovered and examined in {report.recovery_seconds:.1f} s"
     console.print(seconds + (f", full backup in {report.backup_seconds:.1f} s" if report.backup_seconds else ""))
     if report.heartbeat is not None:
