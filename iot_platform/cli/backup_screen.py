@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from iot_platform.cli import terminal
 from iot_platform.compression.formats import size
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from iot_platform.backup.listing import Repository
     from iot_platform.backup.restore import Report
     from iot_platform.backup.verify import Verification
-
-
-WIDTH: Final = 132
-"""Of the table of backups; their names are what the other commands want, whole."""
 
 
 def as_dict(backup: "Backup") -> dict[str, Any]:
@@ -57,17 +53,15 @@ def repository_dict(repository: "Repository") -> dict[str, Any]:
 
 
 def show_repository(repository: "Repository", console: "Console") -> None:
-    """A table of the backups."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("backup", "type", "ended (UTC)", "database", "added", "timeline", "WAL from"):
-        table.add_column(name, no_wrap=True, justify="right" if name in ("database", "added", "timeline") else "left")
+    """A line for each backup; no table, because their names are what other commands want, whole."""
+    head = _columns("backup", "type", "ended (UTC)", "database", "added", "timeline", "WAL from")
+    lines = [head] if repository.backups else []
     for item in repository.backups:
         sizes = (size(item.database_bytes), size(item.repository_bytes))
-        broken = " broken" if item.broken else ""
-        table.add_row(item.label + broken, item.type, _text(item.stopped_at), *sizes, str(item.timeline), item.first_segment)
-    console.print(table, width=WIDTH, crop=False, soft_wrap=True)
+        broken = " (broken)" if item.broken else ""
+        lines.append(_columns(item.label, item.type, _text(item.stopped_at), *sizes, str(item.timeline), item.first_segment + broken))
+    for shown in lines:
+        console.print(shown, soft_wrap=True)
     wal = f"WAL {repository.first_wal} to {repository.last_wal}" if repository.last_wal else "no WAL"
     console.print(f"{wal}; {'encrypted' if repository.encrypted else 'not encrypted (IOT_BACKUP_CIPHER_FILE)'}", soft_wrap=True)
 
@@ -150,6 +144,10 @@ def show_report(report: "Report", console: "Console") -> None:
         console.print(f"[red]{report.lost_messages:,} of them Kafka no longer has ({where})[/red]", soft_wrap=True)
     _say(console, report.problems, "red")
     _say(console, report.notes, "yellow")
+
+
+def _columns(label: str, kind: str, ended: str, database: str, added: str, timeline: str, wal: str) -> str:
+    return f"{label:<33}  {kind:<4}  {ended:<20}  {database:>8}  {added:>8}  {timeline:>8}  {wal}"
 
 
 def _say(console: "Console", texts: list[str], colour: str) -> None:
