@@ -63,6 +63,10 @@ test-deploy: bootstrap ## Ansible on nodes' root file systems, images between re
 test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed, one that stays away, rolling restart; about ten minutes
 	@$(IOT) drill run cluster
 
+.PHONY: test-backup
+test-backup: bootstrap ## Backups made, damaged and restored, the database killed in between; minutes (needs root)
+	@$(PYTEST) iot_platform_tests/backup -m backup $(ARGS)
+
 .PHONY: test-images
 test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
 	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)

@@ -189,6 +189,40 @@ class Settings(ServerSettings, BaseSettings):
         "Unless set, the free disk of a local database; of another one nothing is known.",
     )
 
+    # -- backups (docs/backup.md) --------------------------------------------------------------------------------
+    backup_repository: str = Field(
+        "",
+        description="Where the local stack's PostgreSQL keeps its backups and its WAL: a folder, or s3://bucket/prefix. Unless set, there "
+        "are none. A folder on another disk than the database's.",
+    )
+    backup_cipher_file: Path | None = Field(
+        None,
+        description="File with the passphrase (one line) that backups are encrypted with; unless set, they are not. Whoever loses it has "
+        "no backups: keep a copy elsewhere. It cannot be changed later.",
+    )
+    backup_keep_days: int = Field(14, ge=1, le=3650, description="How many days back the database can be restored.")
+    backup_full_days: float = Field(
+        7.0, gt=0, le=365, description="Days between full backups; the daily ones between them are differential."
+    )
+    backup_s3_endpoint: str = Field("", description="S3's address, host[:port], where IOT_BACKUP_REPOSITORY is in S3 or something like it.")
+    backup_s3_region: str = Field("us-east-1", description="S3's region.")
+    backup_s3_key_file: Path | None = Field(None, description="File with S3's access key, key:secret in one line.")
+    backup_exec: str = Field(
+        "",
+        description="What stands before `pgbackrest`, `pg_ctl` and `psql` so that they run on the database's machine, as its user, such as "
+        "`ssh postgres@db.example` or `docker compose exec -T -u postgres timescaledb`. The local stack's is set by itself.",
+    )
+    backup_config: str = Field(
+        "",
+        description="The pgbackrest.conf on the database's machine; its stanza is `iot`. Set it, and there are backups of a database that "
+        "is not the local stack's.",
+    )
+    backup_drill_config: str = Field(
+        "",
+        description="The pgbackrest.conf of restore drills: the same repository with a login that may only read it. Unless set: "
+        "IOT_BACKUP_CONFIG, and a drill refuses if that one can write.",
+    )
+
     # -- Dagster -----------------------------------------------------------------------------------------------
     dagster_history_days: float = Field(
         7.0,
@@ -282,6 +316,14 @@ class Settings(ServerSettings, BaseSettings):
             raise ValueError(f"must be words out of {', '.join(RISKS)}, with commas between{also}")
         return ",".join(risks)
 
+    @field_validator("backup_repository")
+    @classmethod
+    def _folder_or_s3(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (Path(value).is_absolute() or (parts.scheme == "s3" and parts.netloc)):
+            raise ValueError("must be an absolute path or s3://bucket/prefix")
+        return value.rstrip("/")
+
     @field_validator("harbor_url", "prometheus_url", "grafana_url")
     @classmethod
     def _http_or_none(cls, value: str) -> str:
@@ -368,7 +410,9 @@ def exports(settings: BaseSettings) -> dict[str, str]:
     return {f"IOT_{name.upper()}": json.dumps(value) if isinstance(value, (tuple, dict)) else str(value) for name, value in plain.items()}
 
 
-_DATABASE_FIELDS = frozenset({"database_url", "database_admin_url", "database_reader_url", "dagster_storage_url"})
+_DATABASE_FIELDS = frozenset(
+    {"database_url", "database_admin_url", "database_reader_url", "dagster_storage_url", "backup_exec", "backup_config"}
+)
 
 
 def user_settings() -> Settings:

@@ -15,6 +15,7 @@ from iot_platform_tests.support.kubernetes.cluster import cluster
 from iot_platform_tests.support.kubernetes.cluster_runs import cluster_runs
 from iot_platform_tests.support.kubernetes.control_plane import control_plane
 from iot_platform_tests.support.oracles.grafana_display import grafana_display
+from iot_platform_tests.support.servers.backed_up import backed_up
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite, without_apache
 from iot_platform_tests.support.servers.containers import containers
 from iot_platform_tests.support.servers.first_chain import first_chain
@@ -43,6 +44,7 @@ hypothesis.settings.load_profile("any machine")
 
 __all__ = [
     "accountant",
+    "backed_up",
     "cluster",
     "cluster_runs",
     "community",

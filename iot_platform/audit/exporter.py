@@ -149,10 +149,11 @@ class Exporter(Collector):
             yield GaugeMetricFamily("iot_audit_timestamp_seconds", "When the last audit was finished.", value=seen.audit.at.timestamp())
 
 
-def serve(exporter: Exporter, host: str, port: int) -> ThreadingHTTPServer:
-    """Answer /metrics and /healthz from threads. Raises SettingsError when the port is taken."""
+def serve(exporter: Exporter, host: str, port: int, *others: Collector) -> ThreadingHTTPServer:
+    """Answer /metrics (of the others, too) and /healthz from threads. Raises SettingsError when the port is taken."""
     registry = CollectorRegistry()
-    registry.register(exporter)
+    for collector in (exporter, *others):
+        registry.register(collector)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10

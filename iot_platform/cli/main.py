@@ -10,6 +10,7 @@ from ingest_daemon.leaving import leave
 from iot_platform.cli import (
     acceptance,
     audit,
+    backup,
     compression,
     decode,
     drill,
@@ -46,6 +47,7 @@ app = typer.Typer(
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 acceptance.register(app)
 audit.register(app)
+backup.register(app)
 compression.register(app)
 decode.register(app)
 drill.register(app)

@@ -1,4 +1,5 @@
-"""Copies the drained offsets into a consumer group, so that Kafka's own tools show the drain and its lag. Nothing ever reads them back."""
+"""Copies the drained offsets into a consumer group: Kafka's own tools show the drain and its lag, and a database that was restored is
+compared with them. No drain ever begins there."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 
 from iot_platform.kafka.causes import ConnectionCauses
+from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.rights import Right, reading, refused_right
 from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
@@ -37,9 +39,10 @@ class GroupOffsets:
         self._due = clock()
         self._said: int | None = None
 
-    def note(self, offsets: Mapping[int, int]) -> None:
-        """Copy partition → next offset, if a minute has passed since the last time. Never blocks and never raises for Kafka's sake: the
-        answer is looked at by a later call, and what is wrong is logged, once for each kind of failure in a row."""
+    def note(self, offsets: Mapping[int, int], remark: Callable[[int], str] = lambda _partition: "") -> None:
+        """Copy partition → next offset, if a minute has passed since the last time; with each a remark, asked for only then, of 4 kB at
+        most. Never blocks and never raises for Kafka's sake: the answer is looked at by a later call, and what is wrong is logged, once
+        for each kind of failure in a row."""
         if self._settings.kafka_drain_group == OFF:
             return
         if self._answer is not None and self._answer.done():
@@ -49,7 +52,7 @@ class GroupOffsets:
             return
         self._due = self._clock() + NOTE_SECONDS
         try:
-            self._answer = self._ask(offsets)
+            self._answer = self._ask({partition: (offset, remark(partition)) for partition, offset in offsets.items()})
         except KafkaException as error:  # a certificate file that can't be read
             self._failed(error.args[0])
 
@@ -60,11 +63,12 @@ class GroupOffsets:
             with admin:
                 pass
 
-    def _ask(self, offsets: Mapping[int, int]) -> "Future[Any]":
+    def _ask(self, noted: Mapping[int, tuple[int, str]]) -> "Future[Any]":
         if self._admin is None:
             self._admin = AdminClient({**self._causes.config, "log_level": 0})
         group, topic = self._settings.kafka_drain_group, self._settings.kafka_topic
-        wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()])
+        partitions = [TopicPartition(topic, partition, offset, remark) for partition, (offset, remark) in noted.items()]
+        wanted = ConsumerGroupTopicPartitions(group, partitions)
         answer: Future[Any] = self._admin.alter_consumer_group_offsets([wanted], request_timeout=REQUEST_SECONDS)[group]
         return answer
 
@@ -97,3 +101,41 @@ class GroupOffsets:
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return refused_right(self._settings, error, topic)
         return self._causes.explain(error, self._admin.poll if self._admin else None, group)
+
+
+def write_noted(settings: Settings, noted: Mapping[int, tuple[int, str]]) -> bool:
+    """Note partition → next offset and remark now; False where IOT_KAFKA_DRAIN_GROUP is off. Blocks for up to ten seconds.
+
+    Raises:
+        KafkaUnavailableError: Kafka does not answer, or refuses.
+    """
+    group, causes = settings.kafka_drain_group, ConnectionCauses(settings)
+    if group == OFF or not noted:
+        return False
+    partitions = [TopicPartition(settings.kafka_topic, partition, offset, remark) for partition, (offset, remark) in noted.items()]
+    try:
+        with AdminClient({**causes.config, "log_level": 0}) as admin:
+            asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_SECONDS)
+            if failed := [item.error for item in asked[group].result().topic_partitions if item.error is not None]:
+                raise KafkaException(failed[0])
+    except KafkaException as error:
+        raise KafkaUnavailableError(causes.explain(error, needs=Right(("Read",), "group", group))) from error
+    return True
+
+
+def read_noted(settings: Settings) -> dict[int, tuple[int, str]]:
+    """Partition → next offset and remark, as noted last; empty where nothing is. Blocks for up to half a minute.
+
+    Raises:
+        KafkaUnavailableError: Kafka does not answer, or refuses.
+    """
+    group, topic, causes = settings.kafka_drain_group, settings.kafka_topic, ConnectionCauses(settings)
+    if group == OFF:
+        return {}
+    try:
+        with AdminClient({**causes.config, "log_level": 0}) as admin:
+            asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=3 * REQUEST_SECONDS)
+            found = asked[group].result().topic_partitions
+    except KafkaException as error:
+        raise KafkaUnavailableError(causes.explain(error, needs=Right(("Describe",), "group", group))) from error
+    return {item.partition: (item.offset, item.metadata or "") for item in found if item.topic == topic and item.error is None}

@@ -122,11 +122,8 @@ def _no_service_starts() -> Iterator[None]:
 
 
 @contextmanager
-def cached(target: Path, note: Note) -> Iterator[Path | None]:
-    """Make a folder of the cache once, also when several processes ask: yields a temporary folder to fill, or None when the target exists.
-
-    Leaving the block renames the temporary folder to the target; an exception removes it. A lock serialises checkouts.
-    """
+def folder_lock(target: Path, note: Note) -> Iterator[None]:
+    """One process at a time makes or changes a folder of the cache; others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         try:
@@ -134,6 +131,16 @@ def cached(target: Path, note: Note) -> Iterator[Path | None]:
         except BlockingIOError:
             note(f"waiting for another process that makes {target}")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def cached(target: Path, note: Note) -> Iterator[Path | None]:
+    """Make a folder of the cache once, also when several processes ask: yields a temporary folder to fill, or None when the target exists.
+
+    Leaving the block renames the temporary folder to the target; an exception removes it. A lock serialises checkouts.
+    """
+    with folder_lock(target, note):
         if target.exists():
             yield None
             return

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from iot_platform.backup.repository import Repository
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.mosquitto import MosquittoServer
 from iot_platform.local.passwords import Passwords
@@ -57,7 +58,8 @@ def make_plan(user: Settings) -> Plan:
     kafka = None if _is_users("kafka_bootstrap_servers", user) else KafkaServer(local_dir, cache_dir, user.kafka_port, user)
     postgresql = None
     if not _is_users("database_url", user):
-        postgresql = PostgresqlServer(local_dir, cache_dir, user.postgres_port, Passwords.load(local_dir / "data" / "passwords.json"))
+        passwords = Passwords.load(local_dir / "data" / "passwords.json")
+        postgresql = PostgresqlServer(local_dir, cache_dir, user.postgres_port, passwords, repository=Repository.of(user))
     local_dagster = not _is_users("dagster_url", user)
     notes: dict[str, str] = {}
     if mosquitto:
@@ -68,6 +70,7 @@ def make_plan(user: Settings) -> Plan:
         notes["database_url"] = postgresql.url("iot_writer")
         notes["database_admin_url"] = postgresql.url("iot_migrator")
         notes["database_reader_url"] = postgresql.url("iot_reader")
+        notes |= postgresql.backup_notes()
     if local_dagster:
         notes["dagster_url"] = f"http://{LOOPBACK}:{user.dagster_port}"
     notes["ingest_http_url"] = f"http://{LOOPBACK}:{user.ingest_http_port}"

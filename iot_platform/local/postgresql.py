@@ -7,18 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from iot_platform.local import probes
+from iot_platform.backup.repository import Repository
+from iot_platform.local import postgresql_backup, probes
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.install import Note, debian_codename, run_logged, which
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import LOOPBACK
-from iot_platform.local.postgresql_install import NEWEST_RELEASE, PACKAGES, RELEASE, Installation, find_installed, install_rootfs
+from iot_platform.local.postgresql_backup import Place
+from iot_platform.local.postgresql_install import (
+    BACKUP_PACKAGE,
+    NEWEST_RELEASE,
+    PACKAGES,
+    RELEASE,
+    Installation,
+    find_installed,
+    install_pgbackrest,
+    install_rootfs,
+)
 from iot_platform.local.program import Program, base_environment
 
 # Runs a command as user postgres with the data folder at /srv: under a root file system of its own, or under / when the
-# checkout lies below a folder that this user may not enter. The mounts vanish with the process.
+# checkout lies below a folder that this user may not enter. Backups' repository (or -) is at /mnt. The mounts vanish with the process.
 _ENTER = """set -e
-root=$1 data=$2; shift 2
+root=$1 data=$2 repository=$3; shift 3
+if [ "$repository" != - ]; then mount --bind "$repository" "$root/mnt"; fi
 mount --bind "$data" "$root/srv"
 if [ "$root" != / ]; then mount --rbind /dev "$root/dev"; mount --rbind /proc "$root/proc"; fi
 exec chroot --userspec=postgres:postgres "$root" "$@"
@@ -45,6 +57,7 @@ class PostgresqlServer:
     passwords: Passwords
     durable: bool = True  # False: no fsync, for tests
     newest: bool = False  # True: Debian's newest packages, whatever is installed here, for tests
+    repository: Repository | None = None  # of backups
     name: str = "postgresql"
 
     @property
@@ -60,6 +73,9 @@ class PostgresqlServer:
         """See Server."""
         # psql is a convenience: no reason to refuse anybody who can't install it.
         client = {"postgresql-client": "psql, for `iot sql`"} if os.geteuid() == 0 and not which("psql") else {}
+        here = self._installed() is not None or (debian_codename() == RELEASE and not self.newest)
+        if self.repository and here and not which(BACKUP_PACKAGE):
+            client[BACKUP_PACKAGE] = "backups (IOT_BACKUP_REPOSITORY)"
         if self._installed() or (os.geteuid() == 0 and self._rootfs.exists()):
             return client
         if debian_codename() == RELEASE and not self.newest:
@@ -84,8 +100,28 @@ class PostgresqlServer:
             raise LocalStackError(
                 f"{data} holds data of PostgreSQL {others[0]}, but {installation.major} is installed: pg_upgrade it, or `iot clean-data`"
             )
+        self.prepare_backups(note)
         if not (data / installation.major / "PG_VERSION").exists():
             self._initialize(installation, note)
+
+    def prepare_backups(self, note: Note) -> None:
+        """What `iot backup` needs, and nothing else: also where there is no data folder, to restore it. Nothing without a repository."""
+        if self.repository is None:
+            return
+        installation = self._installation(note)
+        if installation.root != Path("/"):
+            install_pgbackrest(installation.root, self.log_dir / "install.log", note)
+        self._data.mkdir(parents=True, exist_ok=True)
+        self._own(installation)
+        place = Place(installation, self._data, self._mounted(installation), self.port)
+        postgresql_backup.write(self.repository, place, self.passwords, self.local_dir)
+
+    def backup_notes(self) -> dict[str, str]:
+        """The settings by which `iot backup` finds pgBackRest here; none without a repository."""
+        if self.repository is None:
+            return {}
+        mounted = os.geteuid() == 0 and (self._installed() is None or _may_mount())
+        return postgresql_backup.notes(self.local_dir, self._data, mounted=mounted)
 
     def program(self) -> Program:
         """See Server."""
@@ -95,6 +131,8 @@ class PostgresqlServer:
             options["reserved_connections"] = "80"  # of the 200, for the platform's roles, whatever tenants' logins hold
         if not self.durable:
             options |= {"fsync": "off", "full_page_writes": "off"}  # survives kill -9 of the server, not of the machine
+        if self.repository is not None:
+            options |= postgresql_backup.options(Place(installation, self._data, self._mounted(installation), self.port))
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command = self._inside(installation, "postgres", "-D", self._path(installation, installation.major), *arguments)
         environment = base_environment(self.local_dir) | {"LC_ALL": "C.UTF-8"}
@@ -113,6 +151,9 @@ class PostgresqlServer:
         create_roles(superuser, self.passwords)
         close_other_databases(superuser)
         create_database(superuser, "iot")
+        if self.repository is not None:
+            note("preparing the backups' repository")
+            postgresql_backup.provision(self._data, self.backup_notes(), self.repository)
 
     # -- private ---------------------------------------------------------------------------------------------
     @property
@@ -143,7 +184,8 @@ class PostgresqlServer:
         if os.geteuid() != 0:
             return argv
         if _may_mount():
-            enter = (_ENTER, "sh", str(installation.root), str(self._data))
+            repository = self.repository.folder if self.repository else None
+            enter = (_ENTER, "sh", str(installation.root), str(self._data), str(repository or "-"))
             return ("unshare", "--mount", "--propagation", "private", "sh", "-c", *enter, *argv)
         if installation.root != Path("/"):
             raise LocalStackError(
@@ -158,8 +200,10 @@ class PostgresqlServer:
 
     def _path(self, installation: Installation, name: str) -> str:
         """A path below the data folder as the server sees it."""
-        mounted = os.geteuid() == 0 and (installation.root != Path("/") or _may_mount())
-        return f"/srv/{name}" if mounted else str(self._data / name)
+        return f"/srv/{name}" if self._mounted(installation) else str(self._data / name)
+
+    def _mounted(self, installation: Installation) -> bool:
+        return os.geteuid() == 0 and (installation.root != Path("/") or _may_mount())
 
     def _own(self, installation: Installation) -> None:
         """Give the data to the server's user; only the first time, or after a change of installation."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot_platform.local.errors import LocalStackError
-from iot_platform.local.install import NETWORK, Note, cached, debian_mirror, run_logged, which
+from iot_platform.local.install import NETWORK, Note, cached, debian_mirror, folder_lock, run_logged, which
 
 RELEASE = "trixie"  # the Debian release that has both packages
 PACKAGES = ("postgresql-17", "postgresql-17-timescaledb")
 NEWEST_RELEASE = "forky"  # with TimescaleDB's newest packages; for tests
 NEWEST_PACKAGES = ("postgresql-18", "postgresql-18-timescaledb")
+BACKUP_PACKAGE = "pgbackrest"
 _MINIMUM_TIMESCALEDB = (2, 19, 1)  # earlier ones drop rows on ON CONFLICT into compressed chunks
 
 _IN_ROOTFS = """set -e
@@ -71,6 +72,16 @@ def install_rootfs(target: Path, log: Path, note: Note, *, newest: bool = False)
         if release != RELEASE:  # not made of it: debootstrap and keys need not know it; a mirror may stand still
             (folder / "etc/apt/sources.list").write_text(f"deb [check-valid-until=no] {mirror} {release} main\n", "ascii")
         run_logged([*private, "sh", "-c", _IN_ROOTFS, "sh", str(folder), *packages], log, note, what="installing PostgreSQL", hint=NETWORK)
+
+
+def install_pgbackrest(target: Path, log: Path, note: Note) -> None:
+    """Add pgBackRest to a root file system that `install_rootfs` made, once. Servers that run from it are not disturbed. Needs root."""
+    with folder_lock(target, note):
+        if (target / "usr/bin/pgbackrest").exists():
+            return
+        note("downloading pgBackRest")
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _IN_ROOTFS, "sh", str(target), BACKUP_PACKAGE]
+        run_logged(command, log, note, what="installing pgBackRest", hint=NETWORK)
 
 
 def _configure(folder: Path) -> None:

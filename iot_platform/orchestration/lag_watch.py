@@ -10,6 +10,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.backup.heartbeat import remarks
 from iot_platform.database import connect
 from iot_platform.database.locks import shard_is_locked
 from iot_platform.database.sessions import sessions
@@ -86,8 +87,10 @@ class LagWatch:
             problems = {partition: state.text or None for partition, state in drain.partitions.items()}
             note_watermarks(self._connection, self._settings.kafka_topic, self._end, problems)
             self._noted_at = time.monotonic()
+        rows = {partition: drain.rows[partition] for partition in self._partitions if partition in drain.rows}
         _group_offsets(self._settings).note(
-            {partition: drain.rows[partition].next_offset for partition in self._partitions if partition in drain.rows}
+            {partition: row.next_offset for partition, row in rows.items()},
+            remarks(self._connection, {partition: row.updated_at for partition, row in rows.items()}),
         )
 
     def _look_at_partitions(self) -> DrainState:

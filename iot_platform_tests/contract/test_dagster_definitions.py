@@ -36,6 +36,7 @@ LINEAGE = {
     "retention_removed": {"message", "measurement_1d", "quarantine"},
     "quality_result": {"message", "measurement", "quarantine"},
     "compressed_chunk": {"message", "measurement"},
+    "database_backup": {"message", "measurement", "quarantine"},
 }
 
 
@@ -78,6 +79,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "remove_old_rows",
         "evaluate_quality",
         "compress_old_chunks",
+        "back_up_database",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
@@ -94,6 +96,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         *(f"quality_result:{rule}" for rule in RULES),
         "compressed_chunk:old_chunks_are_compressed",
         "compressed_chunk:disk_is_sufficient",
+        "database_backup:wal_archive_is_complete",
     }
 
 

@@ -1,9 +1,10 @@
-"""What keeps the database small: retention removes what policies do not keep, compression shrinks old chunks."""
+"""What keeps the database small, and safe: retention removes what policies do not keep, compression shrinks old chunks; backups."""
 
 from datetime import timedelta
 
 import dagster as dg
 
+from iot_platform.orchestration import backup_run
 from iot_platform.orchestration.compression_run import compress_chunks
 from iot_platform.orchestration.retention_run import ASSET, CHECK, materialize_retention
 from iot_platform.resources.platform import PlatformResource
@@ -39,3 +40,17 @@ def compressed_chunk(context: dg.AssetExecutionContext, platform: PlatformResour
     """Compressions of old chunks of message, measurement and ledger (Community edition): one row is one compression. Materialized, it
     compresses every chunk that is due, one transaction each. In the Apache edition it changes nothing and says what is missing."""
     return compress_chunks(context, platform.settings())
+
+
+@dg.asset(
+    name=backup_run.ASSET,
+    group_name=GROUP,
+    kinds={"postgres"},
+    pool="backup",
+    deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "measurement", "quarantine")],
+)
+def database_backup(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Backups of the whole database (`iot backup list`): one row is one backup. Materialized, it makes a differential one, or a full one
+    where the last is IOT_BACKUP_FULL_DAYS old, and removes what is older than IOT_BACKUP_KEEP_DAYS. The WAL between them is archived by
+    PostgreSQL itself."""
+    return backup_run.back_up(platform.settings())

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from iot_platform.orchestration import compression_run, retention_run
+from iot_platform.orchestration import backup_run, compression_run, retention_run
 from iot_platform.orchestration.run_history import purge_runs
 from iot_platform.resources.platform import PlatformResource
 
@@ -31,4 +31,11 @@ compress_old_chunks = dg.define_asset_job(
     "compress_old_chunks",
     selection=dg.AssetSelection.assets(compression_run.ASSET),
     description="Compresses old chunks and looks ahead at the disk. Safe to repeat, and to stop at any point.",
+)
+
+back_up_database = dg.define_asset_job(
+    backup_run.JOB,
+    selection=dg.AssetSelection.assets(backup_run.ASSET),
+    tags={"dagster/max_runtime": "43200"},
+    description="Makes the backup that is due, as `iot backup create` does, and looks for holes in the archived WAL.",
 )

@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from iot_platform.defs.maintenance.jobs import compress_old_chunks, purge_dagster_history, remove_old_rows
+from iot_platform.defs.maintenance.jobs import back_up_database, compress_old_chunks, purge_dagster_history, remove_old_rows
+from iot_platform.orchestration import backup_run
+from iot_platform.resources.platform import PlatformResource
 
 purge_dagster_history_schedule = dg.ScheduleDefinition(
     name="purge_dagster_history_daily",
@@ -25,3 +27,15 @@ compress_old_chunks_schedule = dg.ScheduleDefinition(
     cron_schedule="43 2 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+
+
+# After retention and compression: what they removed or made smaller need not be copied.
+@dg.schedule(
+    name="back_up_database_daily",
+    job=back_up_database,
+    cron_schedule="13 4 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def back_up_database_schedule(platform: PlatformResource) -> dg.RunRequest | dg.SkipReason:
+    """Daily, where backups are set up."""
+    return backup_run.request(platform.settings())

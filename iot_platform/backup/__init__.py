@@ -1,0 +1,1 @@
+"""Backups of the database with pgBackRest: made, listed, verified, restored, and restored for practice."""

@@ -1,0 +1,107 @@
+"""Whether every state since the oldest backup can be restored: pgBackRest's own verification, and what it does not see."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from iot_platform.backup.archive import Hole, segment_number
+from iot_platform.backup.errors import BackupError
+from iot_platform.backup.host import DatabaseHost
+from iot_platform.backup.listing import Repository, read_archive, read_repository
+
+LATE_SECONDS: Final = 600.0
+"""WAL that waits longer than this for its archiving is told of: ten times what archive_timeout lets pass."""
+_ARCHIVER: Final = """
+SELECT failed_count, coalesce(extract(epoch FROM last_failed_time), 0), coalesce(extract(epoch FROM last_archived_time), 0),
+    pg_walfile_name(pg_current_wal_lsn()), current_setting('archive_mode') FROM pg_stat_archiver"""
+_STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Archiver:
+    """What the running server says. Times are seconds since the epoch, 0 for never."""
+
+    failures: int
+    last_failed_at: float
+    last_archived_at: float
+    segment: str
+    on: bool
+
+
+@dataclass
+class Verification:
+    """`problems`: why something cannot be restored, or soon cannot; `unknown`: what could not be looked at."""
+
+    repository: Repository
+    holes: list[Hole] = field(default_factory=list)
+    segments: int = 0
+    timelines: tuple[int, ...] = ()
+    archiver: Archiver | None = None
+    waiting: int = 0
+    problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def verify(host: DatabaseHost, *, checksums: bool = True) -> Verification:
+    """Look for what is missing; with `checksums`, read the whole repository too. Blocks as long as that takes.
+
+    Raises:
+        BackupError: the repository cannot be read.
+    """
+    repository = read_repository(host)
+    archive = read_archive(host, repository.archive_id)
+    found = Verification(repository, archive.holes(repository.backups))
+    found.segments, found.timelines = sum(map(len, archive.segments.values())), tuple(sorted(archive.segments))
+    found.problems += [f"hole in the archive: {hole.text}" for hole in found.holes]
+    found.problems += [f"backup {backup.label} has pages with wrong checksums" for backup in repository.backups if backup.broken]
+    if not repository.backups:
+        found.problems.append("there is no backup yet: `iot backup create`")
+    if checksums:
+        _verify_checksums(host, found)
+    _look_at_server(host, found, archive.segments)
+    return found
+
+
+def read_archiver(host: DatabaseHost) -> Archiver:
+    """How the running server's archiving goes.
+
+    Raises:
+        BackupError: the server does not answer.
+    """
+    failures, failed, archived, segment, mode = host.sql(_ARCHIVER)[0]
+    return Archiver(int(failures), float(failed), float(archived), segment, mode != "off")
+
+
+def _verify_checksums(host: DatabaseHost, found: Verification) -> None:
+    said = host.pgbackrest("verify", "--output=text", "--verbose")
+    status = _STATUS.search(said)
+    if status is None or status[1] != "ok":
+        wrong = [line.strip() for line in said.splitlines() if re.search(r"(missing|invalid|other): [1-9]|status: (?!ok|valid)", line)]
+        found.problems.append(f"pgbackrest verify: {'; '.join(wrong) or said.strip()[:300] or 'no answer'}")
+
+
+def _look_at_server(host: DatabaseHost, found: Verification, segments: Mapping[int, frozenset[int]]) -> None:
+    try:
+        archiver = found.archiver = read_archiver(host)
+    except BackupError as error:
+        found.unknown.append(f"how the server's archiving goes: {error}")
+        return
+    if not archiver.on:
+        found.problems.append("archive_mode is off: there is no WAL behind the newest backup")
+        return
+    timeline = int(archiver.segment[:8], 16)
+    there = segments.get(timeline, frozenset())
+    found.waiting = max(0, segment_number(archiver.segment) - 1 - max(there, default=segment_number(archiver.segment) - 1))
+    if archiver.last_failed_at > archiver.last_archived_at:
+        found.problems.append(
+            f"archiving fails: {found.waiting} WAL segment(s) wait, the last attempt at {_shown(archiver.last_failed_at)}"
+        )
+    elif found.waiting and time.time() - archiver.last_archived_at > LATE_SECONDS:
+        found.problems.append(f"{found.waiting} WAL segment(s) wait; the last one was archived at {_shown(archiver.last_archived_at)}")
+
+
+def _shown(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"

@@ -1,0 +1,252 @@
+"""The database is killed and its disk is lost: what a restore brings back, and that the drain makes good the rest, exactly once."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from iot_platform.audit.audit import run_audit
+from iot_platform.backup.archive import Hole
+from iot_platform.backup.create import create
+from iot_platform.backup.errors import BackupError
+from iot_platform.backup.host import DatabaseHost
+from iot_platform.backup.listing import read_archive, read_repository
+from iot_platform.backup.metrics import BackupCollector
+from iot_platform.backup.restore import drill, require_read_only, restore
+from iot_platform.backup.verify import verify
+from iot_platform.orchestration.backup_run import back_up, evaluate_archive, request
+from iot_platform.settings import Settings
+from iot_platform.telemetry.errors import DataGoneError
+from iot_platform_tests.support.feeds.drain import Feed, check_books, delete_records, drain, query
+from iot_platform_tests.support.servers.backed_up import BackedUp
+from iot_platform_tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.backup, pytest.mark.timeout(900)]
+
+
+class Publisher:
+    """Sends readings with running numbers to both partitions, and compares what the database holds with them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._feed, self._sent = settings, Feed(settings), list[str]()
+
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            number = len(self._sent)
+            payload = json.dumps({"deviceId": f"d{number % 7}", "number": number, "ts": int(time.time() * 1_000_000) + number})
+            self._feed.send(payload.encode(), partition=number % 2)
+            self._sent.append(payload)
+        self._feed.flush()
+
+    def send_and_drain(self, count: int) -> None:
+        self.send(count)
+        drain(self._settings)
+
+    @property
+    def stored(self) -> list[str]:
+        return sorted(row[0].decode() for row in query(self._settings, "SELECT payload FROM message"))
+
+    def require_equal(self) -> None:
+        """Set equality; each once."""
+        assert self.stored == sorted(self._sent)
+        check_books(self._settings)
+        found = run_audit(self._settings, since=datetime.fromtimestamp(0, UTC), wait_seconds=0)
+        assert not [difference for difference in found.differences if difference.kind in ("offsets", "accounting")]
+
+
+def quiet(_text: str) -> None:
+    """No progress."""
+
+
+def now(database: BackedUp) -> datetime:
+    """By the database's clock, which commits go by."""
+    ((moment,),) = query(database.settings, "SELECT clock_timestamp()")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) -> None:
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(200)
+    assert create(settings).type == "full"
+    publisher.send_and_drain(300)
+    at = now(backed_up)
+    publisher.send_and_drain(150)
+    backed_up.note_heartbeat()
+    assert create(settings, "incr").type == "incr"
+    data = backed_up.kill()
+
+    report = restore(settings, data, quiet, at=at)
+    assert report.problems == []
+    assert (report.plan.timeline, report.recovery.left, report.recovery.timeline) == (1, 1, 2)
+    assert report.plan.backup.type == "full", "the newer one ended after the target"
+    assert (report.missing_messages, report.lost_messages) == (150, 0)
+    assert report.recovery.last_commit_at is not None
+    assert report.recovery.last_commit_at <= at.timestamp()
+    assert report.recovery.stopped_at is not None
+    assert report.recovery.stopped_at > at.timestamp()
+    newest = read_repository(backed_up.host).backups[-1]
+    assert (newest.type, newest.timeline) == ("full", 2), "a full backup follows"
+
+    backed_up.start()
+    assert len(publisher.stored) == 500
+    ids = query(settings, "SELECT max(batch_id) FROM ledger")
+    publisher.send_and_drain(100)  # behind the 150 that wait in Kafka
+    publisher.require_equal()
+    assert query(settings, "SELECT count(*) FROM ledger WHERE batch_id > %s", ids[0][0])[0][0] > 0
+
+    # Once more: without a heartbeat since, the newest backup tells the timeline.
+    publisher.send_and_drain(80)
+    query_wal_switch(backed_up)
+    publisher.send_and_drain(40)
+    data = backed_up.kill()
+    report = restore(settings, data, quiet)
+    assert (report.plan.timeline, report.recovery.left, report.recovery.timeline) == (2, 2, 3)
+    assert report.problems == []
+    backed_up.start()
+    drain(settings)
+    publisher.require_equal()
+    found = verify(backed_up.host)
+    assert (found.problems, found.unknown) == ([], [])
+    assert found.timelines == (1, 2, 3)
+
+
+def query_wal_switch(database: BackedUp) -> None:
+    """All that is committed so far is in the archive."""
+    host = database.host
+    ((segment,),) = host.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    eventually(lambda: host.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0] >= segment, 30)
+
+
+def test_times_that_cannot_be_restored_are_told(backed_up: BackedUp) -> None:
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(20)
+    with pytest.raises(BackupError, match="no backups yet"):
+        drill(settings, backed_up.folder / "drill", quiet)
+    before = now(backed_up)
+    create(settings, "full")
+    with pytest.raises(BackupError, match="is running"):
+        restore(settings, backed_up.folder / "other", quiet)
+    with pytest.raises(BackupError, match="the oldest backup ended at"):
+        drill(settings, backed_up.folder / "drill", quiet, at=before)
+    ahead = datetime.fromtimestamp(time.time() + 3600, UTC)
+    with pytest.raises(BackupError, match="the archive ends before the target"):
+        drill(settings, backed_up.folder / "drill", quiet, at=ahead)
+    assert not (backed_up.folder / "drill").exists()
+    (backed_up.folder / "full").mkdir()
+    (backed_up.folder / "full" / "file").touch()
+    with pytest.raises(BackupError, match="is not empty"):
+        drill(settings, backed_up.folder / "full", quiet)
+    assert (backed_up.folder / "full" / "file").exists()
+
+
+def test_kafka_that_has_forgotten_is_told_and_stops_the_drain(backed_up: BackedUp) -> None:
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(100)
+    create(settings, "full")
+    at = now(backed_up)
+    publisher.send_and_drain(100)
+    backed_up.note_heartbeat()
+    query_wal_switch(backed_up)
+    delete_records(settings, 0, 70)
+    report = restore(settings, backed_up.kill(), quiet, at=at)
+    assert (report.missing_messages, report.lost_messages) == (100, 20)
+    assert "iot offsets accept --partition 0" in " ".join(report.problems)
+    backed_up.start()
+    with pytest.raises(DataGoneError, match=r"offsets 50\.\.69.*iot offsets accept --partition 0"):
+        drain(settings)
+
+
+def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(50)
+    create(settings, "full")
+    publisher.send_and_drain(50)
+    backed_up.note_heartbeat()
+    query_wal_switch(backed_up)
+    before = archive_names(backed_up)
+    folder = backed_up.folder / "drill"
+    report = drill(settings, folder, quiet)
+    assert (report.problems, report.missing_messages, sum(report.offsets.values())) == ([], 0, 100)
+    assert not folder.exists()
+    assert archive_names(backed_up) == before
+
+    # Whatever it tries, with its access.
+    host = DatabaseHost.of(settings, read_only=True)
+    ((segment,),) = backed_up.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_current_wal_lsn())")
+    for command, arguments in (("archive-push", (segment,)), ("backup", ())):
+        with pytest.raises(BackupError, match="Read-only file system"):
+            host.pgbackrest(command, arguments=arguments)
+    with pytest.raises(BackupError, match="could write into the repository"):
+        require_read_only(backed_up.host)
+    assert archive_names(backed_up) == before
+
+
+def archive_names(database: BackedUp) -> list[str]:
+    """Every file of the repository."""
+    return sorted(str(path.name) for path in database.repository.rglob("*") if path.is_file() and ".lock" not in path.name)
+
+
+def test_hole_in_the_archive_is_found(backed_up: BackedUp) -> None:
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(10)
+    create(settings, "full")
+    for _ in range(4):
+        publisher.send_and_drain(10)
+        query_wal_switch(backed_up)
+    assert verify(backed_up.host).problems == []
+    archive = read_archive(backed_up.host, read_repository(backed_up.host).archive_id)
+    lost = sorted(archive.segments[1])[-3]
+    name = f"{1:08X}{lost // 256:08X}{lost % 256:08X}"
+    (path,) = backed_up.repository.rglob(f"{name}-*")
+    path.unlink()
+    found = verify(backed_up.host)
+    assert found.holes == [Hole(1, lost, lost)]
+    assert name in found.problems[0]
+    assert "status: ok" in backed_up.host.pgbackrest("verify", "--output=text", "--verbose"), "which is why we look ourselves"
+    report = drill(settings, backed_up.folder / "drill", quiet)
+    assert "hole" in report.problems[0]
+    assert sum(report.offsets.values()) < 50, "recovery ends at the hole, without an error"
+
+
+def test_archive_that_is_refused_is_told(backed_up: BackedUp) -> None:
+    publisher = Publisher(backed_up.settings)
+    create(backed_up.settings, "full")
+    folder = backed_up.repository / "archive"
+    folder.rename(backed_up.repository / "away")
+    folder.touch()
+    publisher.send_and_drain(10)
+    backed_up.host.sql("SELECT pg_switch_wal()")
+    eventually(lambda: int(backed_up.host.sql("SELECT failed_count FROM pg_stat_archiver")[0][0]) > 0, 60)
+    folder.unlink()
+    (backed_up.repository / "away").rename(folder)
+    eventually(lambda: verify(backed_up.host, checksums=False).problems == [], 120)
+    drain(backed_up.settings)
+    publisher.require_equal()
+
+
+def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
+    settings = backed_up.settings
+    assert isinstance(request(Settings()), dg.SkipReason)
+    assert isinstance(request(settings), dg.RunRequest)
+    collector = BackupCollector(settings)
+    collector.look()
+    assert samples(collector)["iot_backup_last_success_timestamp_seconds", "full"] == 0
+    first, second = back_up(settings), back_up(settings)
+    assert [(result.metadata or {})["type"] for result in (first, second)] == ["full", "diff"]
+    assert evaluate_archive(settings).passed
+    collector = BackupCollector(settings)
+    collector.look()
+    seen = samples(collector)
+    for kind in ("full", "diff"):
+        assert time.time() - 300 < seen["iot_backup_last_success_timestamp_seconds", kind] <= time.time() + 1
+    assert seen["iot_backup_last_success_timestamp_seconds", "incr"] == 0
+    assert seen["iot_wal_archive_failures_total", ""] == 0
+    assert time.time() - 300 < seen["iot_wal_archive_last_success_timestamp_seconds", ""] <= time.time() + 1
+
+
+def samples(collector: BackupCollector) -> dict[tuple[str, str], float]:
+    """Name and type → value."""
+    return {(sample.name, sample.labels.get("type", "")): sample.value for metric in collector.collect() for sample in metric.samples}
