@@ -15,6 +15,7 @@ from iot_platform.cli import (
     drill,
     environment,
     local_stack,
+    logs,
     metrics,
     migrate,
     offsets,
@@ -65,6 +66,7 @@ tenant.register(app)
 topics.register(app)
 trace.register(app)
 local_stack.register(app)
+logs.register(app)
 
 
 def _show_version(wanted: bool) -> None:

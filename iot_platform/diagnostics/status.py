@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from iot_platform.diagnostics.exporter_page import audit_differences
 from iot_platform.diagnostics.finding import EXIT_CODES, Finding, verdict, worst
 from iot_platform.diagnostics.parallel import in_parallel
+from iot_platform.diagnostics.status_picture import Component, Picture
 from iot_platform.diagnostics.status_problems import problems
 from iot_platform.settings import Settings
 
@@ -59,39 +60,8 @@ _RUNS: Final = """{
 
 
 @dataclass
-class Component:
-    """One part of the platform; `state` is ok, starting, down or – (nothing to say)."""
-
-    name: str
-    state: str
-    detail: str = ""
-
-
-@dataclass
-class Status:
-    """Everything on the screen; None is "unknown", because the component that knows it did not answer."""
-
-    components: list[Component] = field(default_factory=list)
-    messages_in_per_second: float | None = None
-    messages_out_per_second: float | None = None
-    measurements_out_per_second: float | None = None
-    in_flight: int | None = None
-    spool: int | None = None
-    lag: dict[int, int] | None = None
-    kafka_detail: str = ""
-    freshness_p50_seconds: float | None = None
-    freshness_p95_seconds: float | None = None
-    quarantine_24h: dict[str, int] | None = None
-    conflicts_24h: int | None = None
-    conflicts_by_project_24h: list[dict[str, Any]] | None = None
-    """The projects with most conflicts: tenant, project, conflicts and measurements (all that arrived)."""
-    runs: list[dict[str, Any]] | None = None
-    audit_differences: dict[str, int] | None = None
-    """What the last audit of `iot metrics` on this machine found, by proof."""
-    notices: list[str] = field(default_factory=list)
-    """What the ingest daemons have to say although messages flow."""
-    waits_for_person: bool = False
-    """Whether a partition is not drained until somebody decides."""
+class Status(Picture):
+    """Everything on the screen."""
 
     @property
     def problems(self) -> list[Finding]:
@@ -102,11 +72,6 @@ class Status:
     def exit_code(self) -> int:
         """By the worst problem: see EXIT_CODES."""
         return EXIT_CODES[worst(self.problems)]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every component is well."""
-        return all(component.state in ("ok", "–") for component in self.components)
 
     def as_json(self) -> dict[str, Any]:
         """For machines; keys are the field names."""

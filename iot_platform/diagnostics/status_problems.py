@@ -1,12 +1,10 @@
 """What `iot status` puts first: whether messages are missing, late or wrong, where, and what to do."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from iot_platform.diagnostics.finding import Finding, by_urgency
-
-if TYPE_CHECKING:
-    from iot_platform.diagnostics.status import Status
+from iot_platform.diagnostics.status_picture import Picture
 
 LATE_SECONDS: Final = 60.0
 SLOW_SECONDS: Final = 5.0
@@ -22,12 +20,12 @@ _REMEDIES: Final = {
 _PROCESS: Final = "process "
 
 
-def problems(status: "Status") -> list[Finding]:
+def problems(status: Picture) -> list[Finding]:
     """Ordered by what to fix first; empty when there is nothing."""
     return by_urgency(_problems(status))
 
 
-def _problems(status: "Status") -> Iterator[Finding]:
+def _problems(status: Picture) -> Iterator[Finding]:
     for kind, count in (status.audit_differences or {}).items():
         if count:
             text = f"the last audit found {count:,} differences ({kind}): messages are missing or doubled"
@@ -37,7 +35,7 @@ def _problems(status: "Status") -> Iterator[Finding]:
     yield from _figures(status)
 
 
-def _of_component(status: "Status", name: str, state: str, detail: str) -> Iterator[Finding]:
+def _of_component(status: Picture, name: str, state: str, detail: str) -> Iterator[Finding]:
     if state == "down":
         program = name.removeprefix(_PROCESS)
         remedy = _REMEDIES.get(name, f"`iot logs {program}`, then `iot up`")
@@ -50,7 +48,7 @@ def _of_component(status: "Status", name: str, state: str, detail: str) -> Itera
         yield Finding(name, "note", detail, "`iot audit` names what is missing")
 
 
-def _figures(status: "Status") -> Iterator[Finding]:
+def _figures(status: Picture) -> Iterator[Finding]:
     late = status.freshness_p95_seconds
     if late is not None and late > SLOW_SECONDS:
         remedy = "where the lag is: docs/operations.md, When to grow" if status.lag else "`iot doctor`"
