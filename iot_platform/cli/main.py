@@ -27,6 +27,7 @@ from iot_platform.cli import (
     simulate,
     sql,
     status,
+    support_bundle,
     tenant,
     terminal,
     topics,
@@ -62,6 +63,7 @@ rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+support_bundle.register(app)
 tenant.register(app)
 topics.register(app)
 trace.register(app)

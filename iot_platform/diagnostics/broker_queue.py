@@ -59,6 +59,23 @@ def ask_broker(settings: Settings, expiry_seconds: int, version: str) -> BrokerA
     return answer
 
 
+def read_retained(settings: Settings, version: str, topic_filter: str) -> dict[str, str]:
+    """What the broker sends of a filter at once: topic → text. Empty where it grants nothing.
+
+    Raises:
+        QueueError: see there.
+        SettingsError: the broker's password can not be read.
+    """
+    link = _Link(settings, version, _name())
+    try:
+        link.connect()
+        link.subscribe(topic_filter)
+        _collect(link)
+    finally:
+        link.leave()
+    return dict(sorted(link.topics.items()))
+
+
 def kept_for_the_absent(settings: Settings, version: str) -> int:
     """How many of PUBLISHED messages a session got that was away while they were published. They go to a topic of their own.
 
@@ -123,6 +140,8 @@ class _Link:
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
         self.received: list[bytes] = []
+        self.topics: dict[str, str] = {}
+        """The last text of each topic."""
         self._settings, self._version, self._name = settings, version, name
         self._is_v5, self._expiry_seconds, self._clean = version == Protocol.V5, expiry_seconds, clean
         self._answers: dict[str, Any] = {}
@@ -134,7 +153,7 @@ class _Link:
         self._client = Client(CallbackAPIVersion.VERSION2, name, clean_session=session, protocol=protocol, reconnect_on_failure=False)
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda _client, _data, _number, reasons, _properties: self._answers.update(subscribed=reasons)
-        self._client.on_message = lambda _client, _data, message: self.received.append(bytes(message.payload))
+        self._client.on_message = self._arrived
         self._client.on_publish = self._published
         if broker.username is not None:
             self._client.username_pw_set(broker.username, broker.password)
@@ -145,6 +164,10 @@ class _Link:
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
         self._answers |= {"connected": reason, "properties": properties}
+
+    def _arrived(self, _client: Any, _data: Any, message: Any) -> None:
+        self.received.append(bytes(message.payload))
+        self.topics[message.topic] = message.payload.decode("utf-8", "replace")
 
     def _published(self, _client: Any, _data: Any, number: int, reason: Any, _properties: Any) -> None:
         self._unanswered.discard(number)
