@@ -223,5 +223,6 @@ def _doctor(_settings: Settings) -> dict[str, Any]:
     from iot_platform.local.plan import make_plan
 
     found = examine(make_plan(user_settings()))
-    lines = [verdict(found), *(f"{item.state:<5}{item.what}: {item.text}{f' -> {item.remedy}' if item.remedy else ''}" for item in found)]
+    remedies = [f" -> {item.remedy}" if item.remedy and item.state != "ok" else "" for item in found]
+    lines = [verdict(found), *(f"{item.state:<5}{item.what}: {item.text}{todo}" for item, todo in zip(found, remedies, strict=True))]
     return {"doctor.txt": "\n".join(lines) + "\n", "doctor.json": [asdict(item) for item in found]}

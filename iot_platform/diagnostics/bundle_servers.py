@@ -125,8 +125,11 @@ def _graphql(settings: Settings, query: str, variables: dict[str, str]) -> dict[
     body = json.dumps({"query": query, "variables": variables}).encode()
     url = f"{settings.dagster_url.rstrip('/')}/graphql"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own setting
-    with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:  # noqa: S310 - as above
-        document = json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:  # noqa: S310 - as above
+            document = json.load(answer)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"{url} does not answer (IOT_DAGSTER_URL): {getattr(error, 'reason', error)}") from error
     return dict(document.get("data") or {"errors": document.get("errors")})
 
 

@@ -14,6 +14,9 @@ from dotenv import dotenv_values
 GONE: Final = "[redacted]"
 LEAST_CHARACTERS: Final = 5
 """A shorter password is only found where a rule knows its place: taken out everywhere it would take words apart."""
+LONG_WORD: Final = 10
+_FOLDERS: Final = frozenset({"PWD", "OLDPWD"})
+"""Of the shell: no passwords."""
 _FILE_BYTES: Final = 256 * 1024
 _WORDS: Final = (
     r"passw(?:or)?d|passwd|\bpwd\b|passphrase|secret|token|credential|api[-_.]?key|access[-_.]?key|private[-_.]?key|ssl[-_.]?key\b"
@@ -46,7 +49,7 @@ class Scrubber:
 
     def __init__(self, known: Iterable[str]) -> None:
         forms = {form for value in known for form in _forms(value.strip()) if len(form) >= LEAST_CHARACTERS}
-        self._known = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+        self._known = re.compile("|".join(map(_pattern, sorted(forms, key=len, reverse=True)))) if forms else None
 
     def text(self, text: str) -> str:
         """A text of people or programs. A line that is JSON stays JSON."""
@@ -91,7 +94,7 @@ def _without_patterns(text: str) -> str:
 
 def is_secret(name: str) -> bool:
     """Whether a variable or key of this name holds a secret itself; one that says where it is does not."""
-    return bool(_NAME.search(name)) and not _PLACE.search(name)
+    return bool(_NAME.search(name)) and not _PLACE.search(name) and name not in _FOLDERS
 
 
 def without_password(url: str) -> str:
@@ -178,6 +181,11 @@ def _content(path: Path) -> str:
             return opened.read(_FILE_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _pattern(form: str) -> str:
+    """A short word is taken out as a word only: with the password "postgres" there would be no "postgresql" left."""
+    return rf"\b{re.escape(form)}\b" if form.isalpha() and len(form) < LONG_WORD else re.escape(form)
 
 
 def _forms(value: str) -> set[str]:

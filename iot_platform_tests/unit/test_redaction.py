@@ -66,10 +66,15 @@ def test_what_helps_stays(text: str) -> None:
     assert Scrubber(["hunter22"]).text(text) == text
 
 
+def test_a_password_that_is_a_word_takes_no_other_word_apart() -> None:
+    shown = Scrubber(["postgres", "x1"]).text("postgresql at db, user postgres, x1 of 3")
+    assert shown == f"postgresql at db, user {GONE}, x1 of 3"
+
+
 def test_names_that_hold_a_secret_and_names_that_say_where_it_is() -> None:
     assert all(map(is_secret, ("IOT_KAFKA_SASL_PASSWORD", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "GRAFANA_TOKEN", "ssl.key.password")))
     assert not any(
-        map(is_secret, ("IOT_KAFKA_SASL_PASSWORD_FILE", "IOT_SECRETS_DIR", "IOT_MQTT_URL", "key", "keepalive", "ssl.key.location"))
+        map(is_secret, ("IOT_KAFKA_SASL_PASSWORD_FILE", "IOT_SECRETS_DIR", "IOT_MQTT_URL", "key", "PWD", "OLDPWD", "ssl.key.location"))
     )
     assert without_password("http://a:b@c,http://d") == f"http://a:{GONE}@c,http://d"
 
