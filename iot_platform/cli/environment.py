@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shlex
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
@@ -74,16 +75,20 @@ def doctor(
     from iot_platform.settings import user_settings
 
     plan = make_plan(user_settings())
-    while True:
-        with terminal.console(stderr=True).status("looking") as progress:
-            found = examine(plan, lambda awaited: progress.update(f"looking; awaited: {awaited}"))
-        _show(found, everything=everything, as_json=as_json, clear=watch)
-        if not watch:
-            raise typer.Exit(EXIT_CODES[worst(found)])
-        try:
+    found: list[Finding] = []
+    try:
+        while True:
+            with terminal.console(stderr=True).status("looking") as progress:
+                found = examine(plan, lambda awaited: progress.update(f"looking; awaited: {awaited}"))
+            _show(found, everything=everything, as_json=as_json, clear=watch)
+            sys.stdout.flush()
+            if not watch:
+                break
             time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT_CODES[worst(found)]) from None
+    except KeyboardInterrupt:
+        if not found:
+            raise
+    raise typer.Exit(EXIT_CODES[worst(found)])
 
 
 def _show(found: "list[Finding]", *, everything: bool, as_json: bool, clear: bool) -> None:

@@ -18,7 +18,7 @@ from iot_platform.diagnostics.doctor_broker import broker_findings
 from iot_platform.diagnostics.doctor_clocks import clock_findings
 from iot_platform.diagnostics.doctor_database import database_findings
 from iot_platform.diagnostics.doctor_drain import drain_findings
-from iot_platform.diagnostics.doctor_ingest import ingest_findings
+from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding, by_urgency
 from iot_platform.diagnostics.parallel import in_parallel
@@ -65,6 +65,7 @@ def _groups(plan: Plan) -> dict[str, Callable[[], Iterable[Finding]]]:
         "machine": lambda: [*_machine(plan), *_installed(plan), *_ports(plan)],
         "MQTT": partial(_server, plan, "MQTT", running=running),
         "ingest daemons": partial(_server, plan, "ingest", running=running),
+        "spool": spool_finding,
         "Kafka": partial(_server, plan, "Kafka", running=running),
         "Kafka's disk": lambda: [disk_finding(plan)],
         "database": partial(_server, plan, "database", running=running),

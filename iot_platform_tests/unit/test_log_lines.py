@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from typer.testing import CliRunner
 
 from ingest_daemon.log_sampling import BURST, KINDS, WINDOW_SECONDS, Sampler
+from iot_platform.cli.errors import CliError
+from iot_platform.cli.main import app
 from iot_platform.diagnostics.log_files import follow, last_records, records
 from iot_platform.diagnostics.log_lines import LEVELS, Record, Wanted, begins, parse
 from iot_platform_tests.support.waiting import eventually
@@ -125,6 +128,25 @@ def test_following_sees_what_is_added_rotated_and_new(tmp_path: Path) -> None:
     ended.set()
     watching.join(10)
     assert {record.program for record in seen} == {"one", "later"}
+
+
+def test_the_command_chooses_programs_and_says_which_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_LOCAL_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def shown(*arguments: str) -> list[str]:
+        return CliRunner().invoke(app, ["logs", *arguments]).stdout.splitlines()
+
+    with pytest.raises(CliError, match="iot logs -"):
+        CliRunner().invoke(app, ["logs"], catch_exceptions=False)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "dagster-code.log").write_text(f"{RETRY}\n{JSON}\n")
+    (tmp_path / "logs" / "kafka.log").write_text("[2026-11-29 22:00:00,000] ERROR away (org.apache.kafka)\n")
+    with pytest.raises(CliError, match=r"no log of kafka2 .*dagster-code, kafka"):
+        CliRunner().invoke(app, ["logs", "kafka2"], catch_exceptions=False)
+    assert shown("kafka", "--level", "error") == ["2026-11-29 22:00:00.000 error ERROR away (org.apache.kafka)"]
+    assert [line.split()[2] for line in shown("--level", "debug") if line.startswith("2026")] == ["kafka", "dagster-code"]
+    assert [json.loads(line)["batch"] for line in shown("--batch", "812", "--json")] == [812]
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------
