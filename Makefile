@@ -24,7 +24,7 @@ status: bootstrap ## One screen: health, rates, lag, freshness
 	@$(IOT) status
 
 .PHONY: logs
-logs: bootstrap ## Follow all logs (Ctrl-C ends it)
+logs: bootstrap ## Follow all logs (Ctrl-C ends it; `iot logs --help` filters)
 	@$(IOT) logs --follow
 
 .PHONY: clean-data

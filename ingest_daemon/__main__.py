@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             check(settings)
             return 0
-        logs.configure(settings.ingest_log_level)
+        logs.configure(settings.ingest_log_level, settings.log_format)
         return serve(settings, files)
     except SettingsError as error:
         print(f"ingest_daemon refuses to start:\n{error}", file=sys.stderr)

@@ -1,10 +1,12 @@
-"""Structured logs: one JSON object per line on standard error, never a payload."""
+"""Structured logs on standard error: one JSON object per line, or readable lines; never a payload."""
 
 import logging
 import sys
 import time
 
 import structlog
+
+from ingest_daemon.log_sampling import Sampler
 
 REPEAT_SECONDS = 30.0
 
@@ -26,8 +28,15 @@ class Seldom(logging.Filter):
         return True
 
 
-def configure(level: str) -> None:
-    """Set up structlog and route the standard library's loggers (librdkafka's lines) through it."""
+def renderer(form: str) -> structlog.typing.Processor:
+    """What makes a line of an event; `form`: auto, json or text. auto: text where a person looks at standard error, else JSON."""
+    if form == "text" or (form == "auto" and sys.stderr.isatty()):
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.processors.JSONRenderer(default=str)
+
+
+def configure(level: str, form: str = "auto") -> None:
+    """Set up structlog and route the standard library's loggers (librdkafka's lines) through it. `form`: as IOT_LOG_FORMAT."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -35,7 +44,13 @@ def configure(level: str) -> None:
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared[:2],
+            Sampler(),
+            *shared[2:],
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -44,7 +59,7 @@ def configure(level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer(form)],
         )
     )
     root = logging.getLogger()

@@ -155,6 +155,11 @@ class Settings(ServerSettings, BaseSettings):
     ingest_spool_after_seconds: float = Field(
         2.0, gt=0, le=3600, description="When Kafka has not confirmed a message for so long, messages go to the spool on disk."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="Log lines of our own programs: json (one object a line), text, or auto: text on a terminal, else json. "
+        "`iot logs` reads both.",
+    )
     ingest_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line that is written.")
     ingest_sparkplug_partitions: int = Field(
         1,

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from ingest_daemon.clock import ClockWatch
 from ingest_daemon.credentials import Credentials
 from ingest_daemon.dead_letter import ABOUT_THE_BATCH, ABOUT_THE_MESSAGE, Refused
+from ingest_daemon.delivered import Delivered
 from ingest_daemon.envelope import HEADER
 from ingest_daemon.gate import Gate
 from ingest_daemon.inflight import IN_KAFKA, Connection, InFlight, OldestAge, Pending, Place, State
@@ -57,6 +58,7 @@ class Sink:
     ) -> None:
         """`credentials`: the sink uses what they found last. The owner calls `look` periodically. Raises SettingsError."""
         self._clock_watch = clock_watch
+        self._delivered = Delivered(clock) if settings.ingest_log_level == "debug" else None
         self._sampling: ClockWatch | None = None  # once its time has come: the next message's report compares the clocks
         self._settings = settings
         self._topic = settings.kafka_topic
@@ -132,6 +134,8 @@ class Sink:
         report: Callable[[Any, Any], None] = pending
         if self._sampling is not None:
             report, self._sampling = self._sampling.compared(pending, self._clock), None
+        if self._delivered is not None:
+            report = self._delivered.watched(report, pending)
         key, partition = pending.key, ANY_PARTITION
         if NAMESPACE in key and self._together and (found := partition_of(key, self._together)) is not None:
             partition = found
@@ -212,6 +216,8 @@ class Sink:
                 self._leave_direct()
         else:
             self._forward(rows)
+        if self._delivered is not None:
+            self._delivered.tell()
         if self._clock_watch is not None and self._clock_watch.due(self._clock()):
             self._sampling = self._clock_watch
 

@@ -125,6 +125,22 @@ def page(url: str, name: str) -> bytes:
     return _read(url, name, READY_SECONDS)
 
 
+def date(url: str) -> str | None:
+    """What a daemon's host takes for the time, as HTTP writes it: whole seconds, rounded down.
+
+    Raises:
+        IngestPageError: see there.
+    """
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=READY_SECONDS) as answer:  # noqa: S310 - our own setting
+            return str(answer.headers["Date"]) if "Date" in answer.headers else None
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.headers.get("Date")
+    except (OSError, ValueError, HTTPException) as error:
+        raise _no_answer(f"{url}/healthz", error) from error
+
+
 def accounting(url: str) -> dict[str, Any]:
     """Where every message is that the daemon ever received.
 

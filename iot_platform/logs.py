@@ -1,12 +1,24 @@
-"""Loggers of the platform: readable lines on standard error, so that they mix with no command's output."""
+"""Loggers of the platform: one JSON object a line, or readable lines, on standard error, so that they mix with no command's output."""
 
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import structlog
 
-from iot_platform.visible import visible
+from ingest_daemon.log_sampling import Sampler
+from ingest_daemon.logs import renderer
+from iot_platform.visible import visible, visible_json
+
+_wanted: Final = {"form": "auto", "level": "info"}
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+class _Printer(structlog.PrintLogger):
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
 
 
 def get_logger(name: str) -> Any:
@@ -16,16 +28,37 @@ def get_logger(name: str) -> Any:
             processors=[
                 structlog.contextvars.merge_contextvars,
                 structlog.processors.add_log_level,
+                structlog.stdlib.add_logger_name,
+                _drop_unwanted,
+                Sampler(),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
-                _show,
-                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+                _render,
             ],
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            logger_factory=_Printer,
         )
     return structlog.get_logger(name)
 
 
-def _show(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def follow(form: str, level: str) -> None:
+    """From now on lines are as IOT_LOG_FORMAT and IOT_LOG_LEVEL say; whoever reads the settings calls it."""
+    _wanted.update(form=form, level=level)
+
+
+@cache
+def _renderer(form: str) -> structlog.typing.Processor:
+    return renderer(form)
+
+
+def _drop_unwanted(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if LEVELS.get(method, 20) < LEVELS[_wanted["level"]]:
+        raise structlog.DropEvent
+    return event
+
+
+def _render(logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
     """What devices send is shown by `visible`: people read logs on terminals."""
-    return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}
+    renders = _renderer(_wanted["form"])
+    if isinstance(renders, structlog.processors.JSONRenderer):
+        return visible_json(str(renders(logger, method, event)))
+    return renders(logger, method, {name: visible(value) if isinstance(value, str) else value for name, value in event.items()})

@@ -17,6 +17,7 @@ from ingest_daemon import home
 from ingest_daemon.errors import SettingsError as SettingsError  # noqa: PLC0414  ours, too
 from ingest_daemon.server_settings import ServerSettings
 from ingest_daemon.variables import is_service_address, misspelt, secrets_dir
+from iot_platform import logs
 
 RISKS = ("cleanup", "retention", "unclean_election", "insync", "timestamp", "size")
 """What a user may accept of a Kafka topic, by name; docs/kafka-topics.md says what each means."""
@@ -122,6 +123,15 @@ class Settings(ServerSettings, BaseSettings):
         "127.0.0.1", description="Address that the platform's own /metrics (`iot metrics`) listens on; 0.0.0.0 for all."
     )
     metrics_port: int = Field(9109, ge=1, le=65535, description="Port of the platform's own /metrics (`iot metrics`) and its /healthz.")
+
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="Log lines of our own programs: json (one object a line), text, or auto: text on a terminal, else json. "
+        "`iot logs` reads both.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written; debug has a line for each batch that the drain commits."
+    )
 
     # -- message contract --------------------------------------------------------------------------------------
     mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
@@ -436,7 +446,9 @@ def get_settings() -> Settings:
     said = set(user_settings().model_fields_set)
     if "database_url" in said:  # never mix the user's database with roles of the local one
         said |= _DATABASE_FIELDS
-    return _load({name: value for name, value in stack_notes().items() if name not in said})
+    settings = _load({name: value for name, value in stack_notes().items() if name not in said})
+    logs.follow(settings.log_format, settings.log_level)
+    return settings
 
 
 def _load(notes: dict[str, str]) -> Settings:

@@ -1,17 +1,25 @@
 """`iot env`, `iot exec` and `iot doctor`: the settings in force, and whether this machine and the servers fit them."""
 
+import dataclasses
 import os
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
 
-from iot_platform.cli import terminal
+from iot_platform.cli import findings_screen, terminal
 from iot_platform.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from iot_platform.diagnostics.finding import Finding
+
+WATCH_SECONDS: Final = 30.0
+"""Each look publishes probes and writes to the disk for a second: nothing to do all the time."""
 
 
 def env(
@@ -55,22 +63,50 @@ def execute(command: Annotated[list[str], typer.Argument(metavar="COMMAND...", h
         raise CliError(f"{command[0]}: {error.strerror}; it is neither in PATH nor beside {sys.executable}") from error
 
 
-def doctor() -> None:
-    """Check this machine, the ports and every configured server; each problem comes with its remedy. Exit code 1 if there is one."""
+def doctor(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="What is well, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the page.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
+) -> None:
+    """Check this machine, the servers and the settings that the promise rests on: one page within a minute, what to fix first and how.
+
+    Exit code: 0 nothing to fix, 1 in danger at the next fault, 3 something does not work and messages are late, 4 messages are missing or
+    wrong.
+    """
     from iot_platform.diagnostics.doctor import examine
+    from iot_platform.diagnostics.finding import EXIT_CODES, worst
     from iot_platform.local.plan import make_plan
     from iot_platform.settings import user_settings
 
+    plan = make_plan(user_settings())
+    found: list[Finding] = []
+    try:
+        while True:
+            with terminal.console(stderr=True).status("looking") as progress:
+                found = examine(plan, lambda awaited: progress.update(f"looking; awaited: {awaited}"))
+            _show(found, everything=everything, as_json=as_json, clear=watch)
+            sys.stdout.flush()
+            if not watch:
+                break
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+    raise typer.Exit(EXIT_CODES[worst(found)])
+
+
+def _show(found: "list[Finding]", *, everything: bool, as_json: bool, clear: bool) -> None:
+    from iot_platform.diagnostics.finding import EXIT_CODES, verdict, worst
+
+    if as_json:
+        state = worst(found)
+        document = {"verdict": verdict(found), "state": state, "exit_code": EXIT_CODES[state]}
+        terminal.echo_json(document | {"findings": [dataclasses.asdict(finding) for finding in found]})
+        return
     console = terminal.console(soft_wrap=True, highlight=False)
-    signs = {"ok": "[green]✓[/green]", "note": "[yellow]·[/yellow]", "bad": "[red]✗[/red]"}
-    bad = 0
-    for finding in examine(make_plan(user_settings())):
-        remedy = f"  → {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
-        what = terminal.escape(finding.what)
-        console.print(f"{signs[finding.state]} {what:<19} {terminal.escape(finding.text)}[dim]{terminal.escape(remedy)}[/dim]")
-        bad += finding.state == "bad"
-    if bad:
-        raise CliError(f"{bad} problem(s), marked ✗ above")
+    if clear and console.is_terminal:
+        console.clear()
+    console.print(findings_screen.page(found, everything=everything))
 
 
 def register(app: typer.Typer) -> None:

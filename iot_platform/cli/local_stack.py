@@ -1,4 +1,4 @@
-"""`iot up`, `iot down`, `iot logs`: the local stack."""
+"""`iot up`, `iot down`, `iot clean-data`: the local stack."""
 
 import os
 from pathlib import Path
@@ -81,27 +81,6 @@ def clean_data(
     console.print("removed; `iot up` starts afresh", highlight=False)
 
 
-def logs(
-    component: Annotated[str | None, typer.Argument(help="mosquitto, kafka, postgresql, ingest, dagster-code …; all unless given.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines arrive, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log to begin with.")] = 20,
-) -> None:
-    """Show the end of the components' logs."""
-    from iot_platform.settings import user_settings
-
-    folder = user_settings().local_dir / "logs"
-    files = sorted(folder.glob("*.log"))
-    if component is not None:
-        names = [path.stem for path in files]
-        files = [path for path in files if path.stem == component]
-        if not files:
-            raise CliError(f"no log of {component} in {folder}; there are: {', '.join(names) or 'none (iot up makes them)'}")
-    if not files:
-        raise CliError(f"no logs in {folder} yet: run `iot up`")
-    command = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *map(str, files)]
-    os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
-
-
 def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
     from ingest_daemon.home import checkout
 
@@ -127,4 +106,3 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("clean-data")(clean_data)
-    app.command("logs")(logs)

@@ -16,6 +16,7 @@ from iot_platform.cli import (
     drill,
     environment,
     local_stack,
+    logs,
     metrics,
     migrate,
     offsets,
@@ -27,6 +28,7 @@ from iot_platform.cli import (
     simulate,
     sql,
     status,
+    support_bundle,
     tenant,
     terminal,
     topics,
@@ -63,10 +65,12 @@ rollup.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)
+support_bundle.register(app)
 tenant.register(app)
 topics.register(app)
 trace.register(app)
 local_stack.register(app)
+logs.register(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iot_platform.cli import terminal
+from iot_platform.cli import findings_screen, terminal
 from iot_platform.visible import visible
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the screen.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
 ) -> None:
-    """Show health, rates, lag, freshness, quarantine and the last runs. Exit code 1 if anything is unhealthy.
+    """Show what to fix first, then health, rates, lag, freshness, quarantine and the last runs; within about 10 seconds, whatever is down.
 
-    It answers within about 10 seconds, whatever is down.
+    Exit code: 0 nothing to fix, 1 in danger at the next fault, 3 something does not work and messages are late, 4 messages are missing or
+    wrong. `iot doctor` looks at the settings, too.
     """
     from iot_platform.diagnostics.status import collect
     from iot_platform.settings import get_settings
@@ -48,7 +49,7 @@ def status(
             terminal.console().print(render(now, settings))
         if not watch:
             sys.stdout.flush()
-            raise typer.Exit(0 if now.healthy else 1)
+            raise typer.Exit(now.exit_code)
         time.sleep(WATCH_SECONDS)
 
 
@@ -73,16 +74,24 @@ def render(status: "Status", settings: "Settings") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
+    from iot_platform.diagnostics.finding import SIGNS, verdict, worst
+
     title = Text(f"IoT platform, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "italic")
+    found = status.problems
+    title.append(f"   {verdict(found)}", f"not italic {SIGNS[worst(found)][1]}")
+    first = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
+    for sign, what, text, remedy in findings_screen.rows(found):
+        first.add_row(sign, what, text.append(f"  → {remedy}" if remedy else "", "dim"))
     health = Table(header_style="bold")
     for name in ("component", "state", "detail"):
         health.add_column(name, overflow="fold")
     for component in status.components:
-        health.add_row(component.name, Text(component.state, COLOURS.get(component.state, "")), Text(component.detail))
+        said = "" if component.state == "down" else component.detail  # what is down stands above
+        health.add_row(component.name, Text(component.state, COLOURS.get(component.state, "")), Text(visible(said)))
     figures = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _figures(status):
         figures.add_row(Text(name, "bold"), Text(visible(value)))
-    return Group(title, health, figures, _runs(status, settings))
+    return Group(title, first, health, figures, _runs(status, settings))
 
 
 def _figures(status: "Status") -> list[tuple[str, str]]:

@@ -3,23 +3,25 @@
 import contextlib
 import os
 import shutil
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from ingest_daemon.home import env_files
 from iot_platform.compression.formats import ENOUGH_DAYS, outlook_text
+from iot_platform.diagnostics.doctor_broker import broker_findings
+from iot_platform.diagnostics.doctor_clocks import clock_findings
+from iot_platform.diagnostics.doctor_database import database_findings
 from iot_platform.diagnostics.doctor_drain import drain_findings
-from iot_platform.diagnostics.doctor_ingest import ingest_findings
+from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
-from iot_platform.diagnostics.finding import Finding
+from iot_platform.diagnostics.finding import Finding, by_urgency
+from iot_platform.diagnostics.parallel import in_parallel
 from iot_platform.ingest_pages import daemons
 from iot_platform.local import probes
 from iot_platform.local.errors import LocalStackError, NotReadyError
@@ -33,27 +35,64 @@ from iot_platform.telemetry.decode import DecodeRules
 
 _ENOUGH_DISK_BYTES = 5 << 30
 _ENOUGH_MEMORY_BYTES = 2 << 30
-_CLOCK_TOLERANCE_SECONDS = 2.0
+DEADLINE_SECONDS: Final = 50.0
+"""One page in one minute."""
 _T = TypeVar("_T")
 
 
-def examine(plan: Plan) -> Iterator[Finding]:
-    """All checks, one by one; each blocks for at most about 5 seconds, a probe that does not come back for 10."""
-    running = Supervisor(plan.settings.local_dir).alive()
-    yield from _machine(plan)
-    yield from _installed(plan)
-    yield from _ports(plan)
-    yield from _servers(plan, running=running)
-    if plan.mosquitto is None or running:
-        yield from ingest_findings(plan.settings)
-    if plan.kafka is None or running:
-        yield from topic_findings(plan.settings)
-    yield disk_finding(plan)
-    if (plan.kafka is None and plan.postgresql is None) or running:
-        yield from drain_findings(plan.settings)
-    if plan.postgresql is None or running:
-        yield from _capabilities(plan.settings)
-        yield from _tenants(plan.settings)
+def examine(plan: Plan, note: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """All checks at once, ordered by what to fix first; within DEADLINE_SECONDS, whatever hangs. `note` hears what is still awaited."""
+    groups = _groups(plan)
+    found: dict[str, list[Finding]] = {name: [] for name in groups}
+    failures = in_parallel({name: partial(_collect, found[name], check) for name, check in groups.items()}, DEADLINE_SECONDS, waiting=note)
+    for name, why in failures.items():
+        found[name].append(Finding(name, "bad", f"not examined to its end: {why}", "repeat it; `iot support-bundle` keeps what there is"))
+    told = [finding for findings in list(found.values()) for finding in list(findings)]
+    first = {finding.text: finding for finding in reversed(told)}  # one cause, found by several questions, is told once
+    return by_urgency(finding for finding in told if finding is first[finding.text] or finding.state == "ok")
+
+
+def _collect(into: list[Finding], check: Callable[[], Iterable[Finding]]) -> None:
+    into.extend(check())  # one by one: what was found before a check hangs counts
+
+
+def _groups(plan: Plan) -> dict[str, Callable[[], Iterable[Finding]]]:
+    """What can be examined side by side, along the way of the data."""
+    settings, running = plan.settings, Supervisor(plan.settings.local_dir).alive()
+    here = {"mqtt": plan.mosquitto is not None, "kafka": plan.kafka is not None, "database": plan.postgresql is not None}
+    up = {name: running or not local for name, local in here.items()}
+    groups: dict[str, Callable[[], Iterable[Finding]]] = {
+        "machine": lambda: [*_machine(plan), *_installed(plan), *_ports(plan)],
+        "MQTT": partial(_server, plan, "MQTT", running=running),
+        "ingest daemons": partial(_server, plan, "ingest", running=running),
+        "spool": spool_finding,
+        "Kafka": partial(_server, plan, "Kafka", running=running),
+        "Kafka's disk": lambda: [disk_finding(plan)],
+        "database": partial(_server, plan, "database", running=running),
+        "Dagster": partial(_server, plan, "Dagster", running=running),
+        "clocks": partial(clock_findings, settings, database=up["database"], kafka=up["kafka"], ingest=up["mqtt"]),
+    }
+    if up["mqtt"]:
+        groups["broker"] = partial(broker_findings, settings, _session_expiry())
+        groups["probes"] = partial(ingest_findings, settings)
+    if up["kafka"]:
+        groups["topics"] = partial(topic_findings, settings)
+    if up["kafka"] and up["database"]:
+        groups["drain"] = partial(drain_findings, settings)
+    if up["database"]:
+        groups["database settings"] = partial(_capabilities, settings)
+        groups["tenants' logins"] = partial(_tenants, settings)
+    return groups
+
+
+def _session_expiry() -> int:
+    """IOT_INGEST_SESSION_EXPIRY_SECONDS as a daemon of this machine reads it; its default where the daemon's settings are elsewhere."""
+    from ingest_daemon import settings as daemon
+
+    try:
+        return daemon.load().ingest_session_expiry_seconds
+    except SettingsError:
+        return int(daemon.Settings.model_fields["ingest_session_expiry_seconds"].default)
 
 
 def _machine(plan: Plan) -> Iterator[Finding]:
@@ -121,7 +160,8 @@ def _ports(plan: Plan) -> Iterator[Finding]:
             yield Finding(f"port {port}", "bad", f"wanted for {name}, used by {owner(port)}", f"stop that, or set {variable}")
 
 
-def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
+def _server(plan: Plan, wanted: str, *, running: bool) -> Iterator[Finding]:
+    """Whether what we were told the address of answers, and as it should."""
     settings = plan.settings
     checks: list[tuple[str, str, bool, Callable[[], str]]] = [
         ("MQTT", "IOT_MQTT_URL", plan.mosquitto is not None, lambda: f"accepts our CONNECT by MQTT {probes.mqtt(settings)}"),
@@ -131,6 +171,8 @@ def _servers(plan: Plan, *, running: bool) -> Iterator[Finding]:
         ("Dagster", "IOT_DAGSTER_URL", plan.local_dagster, lambda: _said(probes.dagster, settings.dagster_url, "loaded, daemons beat")),
     ]
     for what, variable, local, check in checks:
+        if what != wanted:
+            continue
         if local and not running:
             yield Finding(what, "note", "not running", "`iot up`")
             continue
@@ -154,6 +196,7 @@ def _capabilities(settings: Settings) -> Iterator[Finding]:
     except DatabaseError:
         return
     with contextlib.closing(connection):
+        yield from _readable("database settings", database_findings(connection))
         yield from _readable("edition", _edition(connection))
         yield from _readable("disk forecast", _forecast(connection, settings))
 
@@ -234,8 +277,8 @@ def _database(settings: Settings) -> str:
         connection = connect(settings, "writer", "iot-doctor")
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT current_setting('server_version'), extversion, current_setting('timescaledb.license', true), "
-                "extract(epoch FROM clock_timestamp())::float8 FROM pg_extension WHERE extname = 'timescaledb'"
+                "SELECT current_setting('server_version'), extversion, current_setting('timescaledb.license', true) "
+                "FROM pg_extension WHERE extname = 'timescaledb'"
             )
             row = cursor.fetchone()
         connection.close()
@@ -249,10 +292,7 @@ def _database(settings: Settings) -> str:
         raise _ToldError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
     if todo:
         raise _ToldError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
-    skew = time.time() - float(row[3])
-    if abs(skew) > _CLOCK_TOLERANCE_SECONDS:
-        raise _ToldError(f"the clock of {socket.gethostname()} differs from the database's by {skew:+.1f} s: synchronise both (NTP)")
-    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date, clocks within {abs(skew):.1f} s"
+    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date"
 
 
 def _available_memory() -> int | None:

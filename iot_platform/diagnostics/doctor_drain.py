@@ -34,7 +34,7 @@ def drain_findings(settings: Settings) -> Iterator[Finding]:
     for cut in cuts:
         yield Finding("Kafka's log", "note", cut.line)
     for state in drain.wrong:
-        yield Finding("drain", "bad" if state.needs_person else "note", f"partition {state.partition}: {state.text}")
+        yield Finding("drain", "lost" if state.needs_person else "note", f"partition {state.partition}: {state.text}")
     if not drain.wrong:
         count = len(drain.partitions)
         yield Finding("drain", "ok", f"{count} partitions can go on where they were drained to; {drain.lag:,} records wait")

@@ -29,7 +29,7 @@ def topic_findings(settings: Settings) -> Iterator[Finding]:
     for item in found:
         text = item.line.removeprefix("topic ") + (" (accepted)" if item.state == "accepted" else "")
         yield Finding(
-            "topic", "bad" if item.state == "refused" else "note", text, remedy(settings, item) if item.state == "refused" else ""
+            "topic", "risk" if item.state == "refused" else "note", text, remedy(settings, item) if item.state == "refused" else ""
         )
 
 

@@ -1,7 +1,6 @@
 """What `iot status` shows, gathered from every component at once; one that does not answer costs its figures and never the rest."""
 
 import json
-import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +10,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from iot_platform.diagnostics.exporter_page import audit_differences
+from iot_platform.diagnostics.finding import EXIT_CODES, Finding, verdict, worst
+from iot_platform.diagnostics.parallel import in_parallel
+from iot_platform.diagnostics.status_picture import Component, Picture
+from iot_platform.diagnostics.status_problems import problems
 from iot_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,42 +60,24 @@ _RUNS: Final = """{
 
 
 @dataclass
-class Component:
-    """One part of the platform; `state` is ok, starting, down or – (nothing to say)."""
-
-    name: str
-    state: str
-    detail: str = ""
-
-
-@dataclass
-class Status:
-    """Everything on the screen; None is "unknown", because the component that knows it did not answer."""
-
-    components: list[Component] = field(default_factory=list)
-    messages_in_per_second: float | None = None
-    messages_out_per_second: float | None = None
-    measurements_out_per_second: float | None = None
-    in_flight: int | None = None
-    spool: int | None = None
-    lag: dict[int, int] | None = None
-    kafka_detail: str = ""
-    freshness_p50_seconds: float | None = None
-    freshness_p95_seconds: float | None = None
-    quarantine_24h: dict[str, int] | None = None
-    conflicts_24h: int | None = None
-    conflicts_by_project_24h: list[dict[str, Any]] | None = None
-    """The projects with most conflicts: tenant, project, conflicts and measurements (all that arrived)."""
-    runs: list[dict[str, Any]] | None = None
+class Status(Picture):
+    """Everything on the screen."""
 
     @property
-    def healthy(self) -> bool:
-        """Whether every component is well."""
-        return all(component.state in ("ok", "–") for component in self.components)
+    def problems(self) -> list[Finding]:
+        """What to fix, first things first."""
+        return problems(self)
+
+    @property
+    def exit_code(self) -> int:
+        """By the worst problem: see EXIT_CODES."""
+        return EXIT_CODES[worst(self.problems)]
 
     def as_json(self) -> dict[str, Any]:
         """For machines; keys are the field names."""
-        document = asdict(self) | {"healthy": self.healthy}
+        found = self.problems
+        document = {"verdict": verdict(found), "state": worst(found), "problems": [asdict(item) for item in found], **asdict(self)}
+        document["healthy"] = self.healthy
         document["quarantined_24h"] = sum(self.quarantine_24h.values()) if self.quarantine_24h is not None else None
         document["lag_total"] = sum(self.lag.values()) if self.lag is not None else None
         return document
@@ -111,7 +97,7 @@ def collect(settings: Settings) -> Status:
         "ingest": partial(_ingest, settings, status),
         "dagster": partial(_dagster, settings, status, found),
     }
-    failures = _in_parallel(tasks)
+    failures = in_parallel(tasks | {"audit": partial(_audit, settings, status)}, DEADLINE_SECONDS)
     said = {"kafka": status.kafka_detail} | failures
     status.components = [Component(name, "down" if name in failures else "ok", said.get(name, "")) for name in tasks]
     _judge_drain(status, found)
@@ -135,36 +121,16 @@ def _judge_drain(status: Status, found: _Found) -> None:
     if drain.state != "ok" or found.drain is None:
         return
     waiting = sum(max(0, state.lag) for state in found.drain.partitions.values())
-    problems = found.drain.problems
+    told = found.drain.problems
+    status.waits_for_person = any(state.needs_person for state in found.drain.wrong)
     ended = [run for run in found.drain_runs if run["endTime"]]
     failed = ended and ended[0]["status"] == "FAILURE"
     still = found.last_commit_seconds
     if waiting and failed and (still is None or still > time.time() - ended[0]["endTime"]):
-        problems.append(f"{waiting:,} records wait, and the last drain run failed: run {ended[0]['runId']} says why")
+        told.append(f"{waiting:,} records wait, and the last drain run failed: run {ended[0]['runId']} says why")
     elif waiting and still is not None and still > STILL_SECONDS:
-        problems.append(f"{waiting:,} records wait, and nothing was committed for {still:,.0f} s: see the runs of the job drain in Dagster")
-    drain.state, drain.detail = ("down", "; ".join(problems)) if problems else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
-
-
-def _in_parallel(tasks: dict[str, Callable[[], object]]) -> dict[str, str]:
-    """Run every task in a thread of its own; names and reasons of those that failed or did not end in time."""
-    failures = dict.fromkeys(tasks, f"no answer within {DEADLINE_SECONDS:.0f} s")
-
-    def run(name: str, task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Exception as error:  # whatever breaks is what the screen must show
-            failures[name] = " ".join(str(error).split()) or type(error).__name__
-        else:
-            del failures[name]
-
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in tasks.items()]
-    for thread in threads:
-        thread.start()
-    give_up = time.monotonic() + DEADLINE_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, give_up - time.monotonic()))
-    return dict(failures)
+        told.append(f"{waiting:,} records wait, and nothing was committed for {still:,.0f} s: see the runs of the job drain in Dagster")
+    drain.state, drain.detail = ("down", "; ".join(told)) if told else ("ok", "; ".join(cut.line for cut in found.cuts[:3]))
 
 
 def _kafka(settings: Settings, status: Status) -> None:
@@ -238,7 +204,7 @@ def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[
 
 
 def _ingest(settings: Settings, status: Status) -> None:
-    from iot_platform.ingest_pages import counters, daemons
+    from iot_platform.ingest_pages import counters, daemons, notices
     from iot_platform.local import probes
 
     urls = daemons(settings)
@@ -251,7 +217,13 @@ def _ingest(settings: Settings, status: Status) -> None:
     if received in before and received in after:
         status.messages_in_per_second = max(0.0, after[received] - before[received]) / (time.monotonic() - began)
     for url in urls:
+        status.notices += [f"{url}: {notice}" for notice in notices(url)]
+    for url in urls:
         probes.http(f"{url}/readyz")
+
+
+def _audit(settings: Settings, status: Status) -> None:
+    status.audit_differences = audit_differences(settings)
 
 
 def _read(url: str, variable: str, body: bytes | None = None) -> bytes:
@@ -284,7 +256,7 @@ def _programs(settings: Settings, answering: set[str]) -> list[Component]:
     shown = {"mosquitto": "mqtt"}
     components = []
     found: dict[str, Any] = {}
-    failures = _in_parallel({"supervisor": lambda: found.update(Supervisor(settings.local_dir).states())})
+    failures = in_parallel({"supervisor": lambda: found.update(Supervisor(settings.local_dir).states())}, DEADLINE_SECONDS)
     for name, state in sorted(found.items()):
         if state.name == "RUNNING" and shown.get(name, name) in answering:
             continue

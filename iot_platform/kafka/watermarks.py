@@ -20,6 +20,7 @@ WORK_SECONDS: Final = 10.0
 """How long one may take where work would have to begin anew."""
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_NEWEST: Final = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ class TopicOffsets:
         wanted = tuple(partitions)
         low, high = self._list(wanted, _EARLIEST), self._list(wanted, _LATEST)
         return {number: Watermarks(low[number].offset, high[number].offset, high[number].leader_epoch) for number in wanted}
+
+    def newest(self) -> float | None:
+        """The latest time that Kafka has stamped a record with (Unix time, seconds); None of an empty topic.
+
+        Raises:
+            KafkaUnavailableError, TopicMissingError.
+        """
+        ends = self.watermarks(self.partitions())
+        filled = tuple(number for number, marks in ends.items() if marks.low < marks.high)
+        return max((answer.timestamp / 1000 for answer in self._list(filled, _NEWEST).values()), default=None)
 
     def look(self, partitions: Iterable[int] | None = None) -> tuple[TopicIdentity, dict[int, Watermarks]]:
         """Which topic it is, and what the logs of these of its partitions (None: of all) hold.

@@ -276,7 +276,7 @@ def test_status_shows_figures_and_what_is_down(settings: Settings) -> None:
     feed.send(b"{}")
     feed.flush()
     done = iot(settings, "status", "--json")
-    assert done.returncode == 1  # neither the ingest daemon nor Dagster runs
+    assert done.returncode == 3  # neither the ingest daemon nor Dagster runs
     found = json.loads(done.stdout)
     states = {component["name"]: component["state"] for component in found["components"]}
     assert states == {"mqtt": "ok", "kafka": "ok", "postgresql": "ok", "drain": "ok", "ingest": "down", "dagster": "down"}
@@ -285,7 +285,9 @@ def test_status_shows_figures_and_what_is_down(settings: Settings) -> None:
     assert 0 < found["freshness_p50_seconds"] <= found["freshness_p95_seconds"] < 60
     assert found["messages_out_per_second"] > 0
     screen = iot(settings, "status")
-    assert screen.returncode == 1
+    assert screen.returncode == 3
+    assert [problem["what"] for problem in found["problems"]] == ["ingest", "dagster", "quarantine"]
+    assert found["verdict"] == "2 not working"
     assert all(text in screen.stdout for text in ("postgresql", "IOT_INGEST_HTTP_URL", "not_json 1", "1 messages (0: 1, 1: 0)"))
 
 
@@ -300,5 +302,5 @@ def test_status_answers_when_everything_is_down(settings: Settings) -> None:
     began = time.monotonic()
     done = iot(nowhere, "status", "--json")
     assert time.monotonic() - began < 20
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert {component["state"] for component in json.loads(done.stdout)["components"]} == {"down"}

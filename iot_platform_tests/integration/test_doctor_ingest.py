@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from ingest_daemon import probe
 from iot_platform import ingest_pages
 from iot_platform.diagnostics.doctor import examine
-from iot_platform.diagnostics.doctor_ingest import ingest_findings
+from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.finding import Finding
 from iot_platform.local import probes
 from iot_platform.local.errors import NotReadyError
@@ -115,3 +115,21 @@ def test_each_daemon_that_the_user_named_is_asked(pages: Pages, tmp_path: Path) 
     )  # fmt: skip
     told = {finding.text.split(": ")[0]: finding for finding in examine(make_plan(user)) if finding.what == "ingest"}
     assert {url: finding.state for url, finding in told.items()} == {pages.url: "ok", f"{gone}/readyz does not answer": "bad"}
+
+
+def test_sessions_that_the_broker_lost_are_told(pages: Pages) -> None:
+    pages.pages["metrics"] = (200, b"# TYPE iot_ingest_mqtt_sessions_lost_total counter\niot_ingest_mqtt_sessions_lost_total 2\n")
+    asked = Settings(mqtt_url=SecretStr("mqtt://127.0.0.1:9"), ingest_http_url=pages.url)
+    (finding,) = [finding for finding in ingest_findings(asked) if finding.what == "sessions"]
+    assert "at 2 connections" in finding.text
+    assert "session expiry" in finding.remedy
+
+
+def test_a_disk_too_small_for_the_spool_is_a_risk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_INGEST_STATE_DIR", str(tmp_path))
+    for limit, state in ((1 << 20, "ok"), (1 << 60, "risk")):
+        monkeypatch.setenv("IOT_INGEST_SPOOL_BYTES", str(limit))
+        (finding,) = spool_finding()
+        assert (finding.state, "IOT_INGEST_SPOOL_BYTES" in finding.remedy) == (state, True)
+    monkeypatch.setenv("IOT_INGEST_STATE_DIR", str(tmp_path / "none"))
+    assert list(spool_finding()) == []

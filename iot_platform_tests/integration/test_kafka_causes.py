@@ -185,7 +185,7 @@ def test_a_missing_right_is_named_with_the_command_that_grants_it(kafka: Secured
     assert {item.state for item in topic_findings(settings)} == {"note"}
     for name in names.values():
         kafka.grant(user, "DESCRIBE_CONFIGS", topic=name)
-    assert "bad" in {item.state for item in topic_findings(settings)}
+    assert "risk" in {item.state for item in topic_findings(settings)}
 
 
 def test_a_consumer_names_it_without_being_polled_for_it(kafka: SecuredKafka) -> None:

@@ -103,7 +103,7 @@ def test_somebody_elses_topic_is_refused_accepted_or_mended(
     assert expected in text
     assert f"kafka-configs.sh --bootstrap-server {mine.kafka_bootstrap_servers} --alter --entity-type topics" in text
     assert state(mine).config[setting].value == value, "somebody else's topic was altered"
-    assert [finding.state for finding in topic_findings(mine) if setting in finding.text] == ["bad"]
+    assert [finding.state for finding in topic_findings(mine) if setting in finding.text] == ["risk"]
 
     accept: dict[str, object] = {"kafka_flush": False} if risk == "flush" else {"kafka_accept_risks": risk}
     assert any(setting in said and "(accepted)" in said for said in ensure_topics(mine.model_copy(update=accept)))

@@ -22,7 +22,7 @@ HOUR_US: Final = 3_600_000_000
 _LEDGER: Final = """
 INSERT INTO ledger (kind, kafka_topic, topic_id, run_id, kafka_partition, log_generation, leader_epoch, from_offset, to_offset,
     empty_offsets, messages, duplicates, quarantined, measurements, measurement_duplicates, measurement_conflicts, first_received_at,
-    last_received_at) VALUES %s"""
+    last_received_at) VALUES %s RETURNING kafka_partition, batch_id"""
 _TIME: Final = "'epoch'::timestamptz + %s::interval"
 _LEDGER_ROW: Final = f"('drain', {', '.join(['%s'] * 15)}, {_TIME}, {_TIME})"
 _ACCOUNTING: Final = """
@@ -73,6 +73,8 @@ class Outcome:
     last: dict[int, LastRecord] = field(default_factory=dict)
     generations: Generations = field(default_factory=dict)
     local_times: list[LocalTimesOfRecord] = field(default_factory=list)
+    batches: dict[int, int] = field(default_factory=dict)
+    """Partition → the ledger's batch_id."""
 
     def by_partition(self) -> dict[int, Counts]:
         """Sums per Kafka partition of the ranges."""
@@ -172,7 +174,7 @@ def write(cursor: Cursor, outcome: Outcome, topic: str, topic_id: str, run_id: s
                 *edges,
             )
         )
-    execute_values(cursor, _LEDGER, ledger, template=_LEDGER_ROW)
+    outcome.batches = dict(execute_values(cursor, _LEDGER, ledger, template=_LEDGER_ROW, fetch=True))
     write_hours(cursor, outcome.groups)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg2
+import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.abandoned import end_abandoned
@@ -26,7 +27,7 @@ from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.errors import DrainedElsewhereError
 from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
-from iot_platform.telemetry.records import DecodedRecords
+from iot_platform.telemetry.records import DecodedRecords, Ranges
 
 log = get_logger(__name__)
 
@@ -73,9 +74,11 @@ class Lane:
         self._done = self._late_start_noted = False
         self._committed = False
         self._in_doubt: Outcome | None = None
+        self._at_work: Ranges = {}
         self.thread = threading.Thread(target=self._run, name=f"drain-lane-{partitions[0]}", daemon=True)
 
     def _run(self) -> None:
+        structlog.contextvars.bind_contextvars(run=self._run_id)  # of all lines that this thread writes, whoever writes them
         try:
             while not self._done and not self._halt.is_set():
                 retries.persist(self._session, progressed=lambda: self._committed, stop=self._halt, on_retry=self._note_retry)
@@ -86,7 +89,7 @@ class Lane:
     def _note_retry(self, error: BaseException) -> None:
         self.state.unresolved = error
         self.state.retries += 1
-        log.warning("drain retries", partitions=self.partitions, error=str(error))
+        log.warning("drain retries", partitions=self.partitions, offsets=offset_spans(self._at_work), error=str(error))
 
     def _session(self) -> None:
         """Work until halted, caught up or broken."""
@@ -165,12 +168,14 @@ class Lane:
             self.state.unresolved = None  # whatever was retried is behind us
 
     def _write(self, writer: Writer, batch: DecodedRecords) -> None:
+        self._at_work = batch.records.ranges
         try:
             outcome = writer.write(batch)
         except BaseException:
             self._in_doubt = writer.in_doubt or self._in_doubt
             raise
-        self._in_doubt, self._committed = None, True
+        self._in_doubt, self._committed, self._at_work = None, True, {}
+        tell(outcome)
         self.state.lost, self.state.unresolved = 0, None
         self._on_commit(outcome)
 
@@ -188,6 +193,7 @@ class Lane:
                     continue
             return None
 
+        structlog.contextvars.bind_contextvars(run=self._run_id)
         history = BirthHistory(self._settings, self._run_id)
         try:
             decoder = Decoder(replace(self._rules, births=Births(history.load)))
@@ -220,4 +226,27 @@ class Lane:
         keys = [(outcome.generations.get(partition, 0), partition, *edges) for partition, edges in outcome.ranges.items()]
         if retries.is_committed(connection, self._run_id, "drain", keys):
             self._in_doubt = None
+            tell(outcome)
             self._on_commit(outcome)
+
+
+def offset_spans(ranges: Ranges) -> dict[str, list[int]]:
+    """Partition → first and last offset, as log lines have them."""
+    return {str(partition): [start, end - 1] for partition, (start, end) in sorted(ranges.items())}
+
+
+def tell(outcome: Outcome) -> None:
+    """One line for each batch of the ledger: what leads from a row (partition, offset) to the run, and on to the ingest daemon's log."""
+    sums = outcome.by_partition()
+    for partition, (start, end) in sorted(outcome.ranges.items()):
+        counts = sums[partition]
+        log.debug(
+            "batch committed",
+            batch=outcome.batches.get(partition),
+            partition=partition,
+            first_offset=start,
+            last_offset=end - 1,
+            messages=counts.messages,
+            quarantined=counts.quarantined,
+            measurements=counts.measurements,
+        )
