@@ -146,7 +146,8 @@ def show_report(report: "Report", console: "Console") -> None:
     _say(console, report.notes, "yellow")
 
 
-def _columns(label: str, kind: str, ended: str, database: str, added: str, timeline: str, wal: str) -> str:
+def _columns(*cells: str) -> str:
+    label, kind, ended, database, added, timeline, wal = cells
     return f"{label:<33}  {kind:<4}  {ended:<20}  {database:>8}  {added:>8}  {timeline:>8}  {wal}"
 
 
