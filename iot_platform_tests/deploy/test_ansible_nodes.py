@@ -1,5 +1,6 @@
 """deploy/ansible, run for real against three root file systems: the second run changes nothing, and each tool takes what was written."""
 
+import json
 import re
 import stat
 import subprocess
@@ -258,11 +259,39 @@ def test_rke2_finds_its_images_in_harbor(prepared: Prepared, tmp_path: Path) -> 
 def test_another_file_of_the_network_is_refused(prepared: Prepared) -> None:
     stray = prepared.nodes.file(AGENTS[0], "etc/netplan/90-mine.yaml")
     stray.write_text("network: {version: 2, ethernets: {eth0: {dhcp4: true}}}\n", "ascii")
+    installers = prepared.nodes.file(AGENTS[0], "etc/netplan/50-cloud-init.yaml")
+    prepared.nodes.on(AGENTS[0], "cp", "/etc/netplan/90-mine.yaml", "/etc/netplan/50-cloud-init.yaml")
     try:
         done = prepared.nodes.playbook("--tags", "network", "--limit", AGENTS[0])
         assert (done.returncode, "netplan would merge ours with /etc/netplan/90-mine.yaml" in done.stdout) == (2, True)
+        assert installers.is_file(), "a node that is refused would boot without a network"
     finally:
-        stray.unlink()
+        prepared.nodes.on(AGENTS[0], "rm", "/etc/netplan/90-mine.yaml", "/etc/netplan/50-cloud-init.yaml")
+
+
+def test_what_a_broken_off_run_has_written_is_applied(prepared: Prepared) -> None:
+    """The next run finds the file as it should be, and tells no handler of it."""
+    prepared.nodes.on(SERVER, "sh", "-c", "echo >>/etc/sysctl.d/90-rke2.conf")
+    broken = json.dumps({"time_sources": ["a b c"]})  # chronyd refuses its file
+    done = prepared.nodes.playbook("--tags", "system", "--limit", SERVER, "-e", broken)
+    assert (done.returncode, "RUNNING HANDLER [system : Set the kernel now]" in done.stdout) == (2, True), done.stdout
+    done = prepared.nodes.playbook("--tags", "system", "--limit", SERVER)
+    assert (done.returncode, "RUNNING HANDLER" in done.stdout) == (0, False), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rke2-token", ""), ("rke2-token", "short\n"), ("rke2-puller.json", '{"name": "robot", "sec'), ("rke2-puller.json", "")],
+)
+def test_a_secret_that_is_none_is_named_and_not_printed(prepared: Prepared, name: str, content: str) -> None:
+    file = prepared.nodes.secrets / name
+    whole = file.read_text("ascii")
+    file.write_text(content, "ascii")
+    try:
+        done = prepared.nodes.playbook("--tags", "rke2", "--limit", SERVER)
+        assert (done.returncode, f"{file} " in done.stdout, '"robot", "sec' in done.stdout) == (2, True, False), done.stdout
+    finally:
+        file.write_text(whole, "ascii")
 
 
 def test_a_release_that_was_damaged_on_the_way_is_refused(prepared: Prepared) -> None:
