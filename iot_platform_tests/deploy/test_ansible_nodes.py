@@ -71,6 +71,14 @@ def test_a_look_beforehand_changes_nothing(prepared: Prepared) -> None:
     assert prepared.before_look == prepared.after_look != {}
 
 
+def test_files_that_the_operator_lacks_are_named_before_a_node_is_changed(prepared: Prepared) -> None:
+    done = prepared.nodes.playbook("-e", "secrets_dir=/nowhere")
+    assert done.returncode != 0
+    for name, source in (("rke2-token", "openssl rand"), ("rke2-puller.json", "deploy/harbor/harbor.py setup")):
+        assert f"/nowhere/{name} is not there: {source}" in done.stdout + done.stderr
+    assert {counts["changed"] for counts in recap(done.stdout).values()} == {0}
+
+
 def test_no_secret_is_printed(prepared: Prepared) -> None:
     assert not any(secret in said for said in prepared.said for secret in (TOKEN, SECRET, SECRET.replace('"', '\\"')))
 
