@@ -40,6 +40,11 @@ yours alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook "ale
 # openssl 3. The address stands in the certificates.
 address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | sed 's/[[:space:]]#.*//; $!d' | tr -d "[:space:]'\"")}
 : "${address:?copy host.env to .env and set HOST_ADDRESS first, for the certificates}"
+case $address in *[!0-9.]*)
+    echo "HOST_ADDRESS is $address: an IPv4 address is wanted, to which compose.yaml binds ports" >&2
+    exit 1
+    ;;
+esac
 sign() {
     openssl req -x509 -config ../openssl.conf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 "$@" 2>openssl.log || {
         cat openssl.log >&2

@@ -159,7 +159,7 @@ def pin(images: Iterable[Image], file: Path, crane: Crane) -> list[str]:
         pattern = re.compile(rf'(- image: {re.escape(image.source)}\n\s+digest: )""')
         changed, found = pattern.subn(rf'\g<1>"{digest}"', text)
         if found:
-            file.write_text(changed, "utf-8")
+            write(file, changed.removesuffix("\n"))
             said.append(f"{image.source} is {digest}")
     return said
 

@@ -21,7 +21,7 @@ EXTRA: Final = "install the extra: pip install 'iot-platform[kubernetes]'"
 
 
 def nodes_are_ready(settings: Settings) -> str:
-    """As many as the plan has, all Ready, none under pressure."""
+    """As many as the plan has, all Ready and open to pods, none under pressure."""
     with _api(settings) as api:
         nodes = api.core.list_node(_request_timeout=TIMEOUT_SECONDS).items
     bad = []
@@ -29,6 +29,8 @@ def nodes_are_ready(settings: Settings) -> str:
         conditions = {item.type: item.status for item in node.status.conditions or ()}
         if conditions.get("Ready") != "True":
             bad.append(f"{node.metadata.name} is not Ready")
+        if node.spec.unschedulable:
+            bad.append(f"{node.metadata.name} takes no pods (kubectl uncordon)")
         bad += [f"{node.metadata.name} has {name}" for name in PRESSURES if conditions.get(name) == "True"]
     if len(nodes) < settings.kubernetes_nodes:
         bad.append(f"{len(nodes)} nodes, wanted {settings.kubernetes_nodes}")

@@ -27,7 +27,7 @@ GIVE_UP_SECONDS = 600.0
 """Beyond every start timeout: Dagster has ended the run by then."""
 REQUEST_SECONDS = 10.0
 _REFUSED = "FailedCreate"
-_FOR_GOOD = (" is forbidden: ", " is invalid: ")
+_FOR_GOOD = (" is forbidden: ", " is invalid: ", " denied the request")
 """In what the Job controller says of a refused pod. Other trouble (a conflict on the quota, a busy server) it gets over itself."""
 _ENDED = ("BackoffLimitExceeded", "DeadlineExceeded")
 

@@ -207,6 +207,13 @@ def test_no_password_is_made_without_random_numbers(bare: Path) -> None:
     assert list((bare / "secrets").iterdir()) == []
 
 
+@pytest.mark.parametrize("address", ["fd00::1", "host.lan", "192.168.1.7:8080", "192.168.1.0/24"])
+def test_what_is_no_address_makes_no_authority(bare: Path, address: str) -> None:
+    done = run_secrets(bare, HOST_ADDRESS=address)
+    assert (done.returncode, f"HOST_ADDRESS is {address}: an IPv4 address is wanted" in done.stderr) == (1, True), done.stderr
+    assert not (bare / "secrets/ca.pem").exists()
+
+
 def test_a_certificate_that_clients_would_refuse_is_told(bare: Path) -> None:
     assert run_secrets(bare).stderr == ""
     shutil.copytree(bare / "secrets", bare / "before")

@@ -216,9 +216,54 @@ def test_autoscaling_takes_no_daemon_away_and_owns_their_number() -> None:
     (autoscaler,) = of_kind("rke2", "HorizontalPodAutoscaler")
     assert autoscaler["spec"]["behavior"]["scaleDown"] == {"selectPolicy": "Disabled"}
     assert "replicas" not in one("rke2", "StatefulSet", "iot-ingest")["spec"]
-    names = {metric["type"]: metric for metric in autoscaler["spec"]["metrics"]}
+
+
+def test_the_daemons_own_metric_is_wanted_where_an_adapter_serves_it() -> None:
+    """Elsewhere the autoscaler would lack a metric for ever; `managed` has what every cluster has."""
+    metrics = {
+        overlay: [m["type"] for m in one(overlay, "HorizontalPodAutoscaler", "iot-ingest")["spec"]["metrics"]]
+        for overlay in ("managed", "rke2")
+    }
+    assert metrics == {"managed": ["Resource"], "rke2": ["Resource", "Pods"]}
+    wanted = one("rke2", "HorizontalPodAutoscaler", "iot-ingest")["spec"]["metrics"][1]["pods"]["metric"]["name"]
     exported = re.findall(r'"(messages_in_flight)"', (ROOT / "ingest_daemon/metrics.py").read_text("utf-8"))
-    assert names["Pods"]["pods"]["metric"]["name"] == f"iot_ingest_{exported[0]}"
+    assert [wanted] == [f"iot_ingest_{name}" for name in exported]
+    (rule,) = yaml.safe_load((FOLDER / "metrics-adapter/config.yaml").read_text("utf-8"))["rules"]
+    assert rule["seriesQuery"] == wanted + '{namespace!="",pod!=""}'
+
+
+def test_prometheus_names_the_pods_as_they_are_called() -> None:
+    """By its own rules, of the addresses that it asks."""
+    config = yaml.safe_load((ROOT / "deploy/compose/prometheus/prometheus.yml").read_text("utf-8"))
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "iot-cluster"]
+    hosts = [rule["host"] for rule in one("rke2", "Ingress", "metrics")["spec"]["rules"]]
+    labels = {}
+    for host in hosts:
+        found = labels[host] = {"__address__": f"{host}:443"}
+        for rule in job["relabel_configs"]:
+            if matched := re.fullmatch(rule["regex"], ";".join(found.get(name, "") for name in rule["source_labels"])):
+                found[rule["target_label"]] = matched.expand(rule["replacement"].replace("$", "\\"))
+    paths = [rule["http"]["paths"][0]["backend"]["service"]["name"] for rule in one("rke2", "Ingress", "metrics")["spec"]["rules"]]
+    services = dict(zip(hosts, paths, strict=True))
+    for host, found in labels.items():
+        pod = one("rke2", "Service", services[host])["spec"]["selector"].get("statefulset.kubernetes.io/pod-name")
+        assert (found.get("pod"), found.get("namespace")) == ((pod, NAMESPACE) if pod else (None, None))
+
+
+def test_the_adapter_is_as_the_platforms_own_pods_are() -> None:
+    built = subprocess.run([KUBECTL, "kustomize", FOLDER / "metrics-adapter"], capture_output=True, text=True, check=True)
+    made = list(yaml.safe_load_all(built.stdout))
+    for item in made:
+        if item["kind"] != "APIService":  # of another group's schema
+            kubernetes_validate.validate(item, VERSION, strict=True)
+        assert item["metadata"]["annotations"]["owner"]
+    (deployment,) = [item for item in made if item["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (usual,) = templates("rke2")["iot-ingest"]["spec"]["containers"]
+    assert container["securityContext"] == usual["securityContext"]
+    assert {*container["resources"]["requests"]} == {*container["resources"]["limits"]} == {"cpu", "memory"}
+    (config,) = [item["metadata"]["name"] for item in made if item["kind"] == "ConfigMap"]
+    assert {"name": "config", "configMap": {"name": config}} in deployment["spec"]["template"]["spec"]["volumes"]
 
 
 def test_every_daemon_that_the_autoscaler_may_make_has_an_address() -> None:

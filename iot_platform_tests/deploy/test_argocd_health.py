@@ -100,6 +100,14 @@ def test_an_autoscaler_without_a_metric_fails_the_sync(health: Health) -> None:
     assert health(*states) == ["Degraded", "Degraded", "Healthy"]
 
 
+def test_the_platform_waits_for_the_adapter_that_its_autoscaler_needs(health: Health) -> None:
+    """By the Application of a wave before."""
+    file = CHECKOUT / "deploy/kubernetes/metrics-adapter/adapter.yaml"
+    (service,) = [item for item in yaml.safe_load_all(file.read_text("utf-8")) if item["kind"] == "APIService"]
+    there = [with_status(service, {"conditions": [{"type": "Available", "status": status}]}) for status in ("False", "True")]
+    assert health(service, *there) == ["Progressing", "Progressing", "Healthy"]
+
+
 def test_an_ingress_waits_for_its_address(health: Health) -> None:
     ingress = one("rke2", "Ingress", "metrics")
     states = [with_status(ingress, status) for status in ({"loadBalancer": {}}, {"loadBalancer": {"ingress": [{"ip": "192.168.1.102"}]}})]

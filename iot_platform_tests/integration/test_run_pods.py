@@ -108,10 +108,19 @@ def runs(tmp_path: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPa
     made.api.close()
 
 
-def test_a_refused_pod_fails_its_run(runs: Runs) -> None:
+@pytest.mark.parametrize(
+    "why",
+    [
+        QUOTA,
+        'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+        'Error creating: Pod "x" is invalid: spec.containers[0].image: Required value',
+        'Error creating: admission webhook "images.policy" denied the request: not from Harbor',
+    ],
+)
+def test_a_refused_pod_fails_its_run(runs: Runs, why: str) -> None:
     run_id, job = runs.launch()
-    runs.api.warn(job, "FailedCreate", QUOTA)
-    assert "exceeded quota: full" in runs.fails(run_id)
+    runs.api.warn(job, "FailedCreate", why)
+    assert f"refuses the run's pod: {why}" in runs.fails(run_id)
     assert not runs.api.jobs
 
 

@@ -70,15 +70,15 @@ class ControlPlane:
         assert (done.returncode != 0) is fails, f"kubectl {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout, done.stderr
 
-    def token(self, account: str) -> str:
-        """Of a service account of our namespace, for an hour."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
+    def token(self, account: str, namespace: str = NAMESPACE) -> str:
+        """Of a service account, for an hour."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         return str(self.api.post(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"])
 
-    def kubeconfig_of(self, account: str) -> Path:
+    def kubeconfig_of(self, account: str, namespace: str = NAMESPACE) -> Path:
         """A kubeconfig with that service account's rights."""
         path = self.folder / f"{account}.kubeconfig"
-        path.write_text(yaml.safe_dump(_kubeconfig(self.api.url, self.api.ca_file, self.token(account))), "utf-8")
+        path.write_text(yaml.safe_dump(_kubeconfig(self.api.url, self.api.ca_file, self.token(account, namespace))), "utf-8")
         return path
 
     def stop(self, name: str) -> None:
