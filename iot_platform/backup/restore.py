@@ -17,6 +17,7 @@ from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import Repository, read_archive, read_repository
 from iot_platform.backup.restored_server import Recovery, RestoredServer
 from iot_platform.database import DatabaseError, connect
+from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.kafka.group_offsets import write_noted
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
@@ -187,7 +188,8 @@ def make_plan(
     numbers = tuple(number for number, _ in lineage)
     start = segment_number(backup.first_segment)
     holes = tuple(hole for hole in archive.holes(repository.backups) if hole.timeline in numbers and hole.last >= start)
-    problems += [f"the archive has a hole, and nothing behind it can be restored: {hole.text}" for hole in holes]
+    if at is None:  # a target that lies behind the hole is never reached, which is an error
+        problems += [f"the archive has a hole, and nothing behind it can be restored: {hole.text}" for hole in holes]
     return Plan(backup, chosen, numbers, at, holes, why), beat, problems
 
 
@@ -220,7 +222,10 @@ def _fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
 
 
 def _examine(settings: Settings, server: RestoredServer, plan: Plan, beat: Heartbeat | None, problems: list[str]) -> Report:
-    recovery = server.await_end()
+    try:
+        recovery = server.await_end()
+    except BackupError as error:
+        raise BackupError("; ".join((str(error), *(f"hole in the archive: {hole.text}" for hole in plan.holes)))) from error
     database = parse_dsn(settings.writer_url).get("dbname", "iot")
     rows = {row.partition: row for row in map(_offset_row, server.rows(_OFFSETS, database, topic=settings.kafka_topic))}
     report = Report(
@@ -278,8 +283,10 @@ def _note_anew(settings: Settings, system_id: str, report: Report) -> None:
 def _require_stopped(settings: Settings) -> None:
     try:
         connect(settings, application_name="iot-backup").close()
-    except DatabaseError:
+    except DatabaseUnreachableError:
         return
+    except DatabaseError:  # it refuses us, so it runs
+        pass
     raise BackupError(
         "the database of IOT_DATABASE_URL is running. A real restore goes on in its place, and two of them would archive into one"
         " repository: stop it first (local stack: `iot down`). To practise: `iot backup drill`"

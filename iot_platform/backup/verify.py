@@ -2,12 +2,11 @@
 
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from iot_platform.backup.archive import Hole, segment_number
+from iot_platform.backup.archive import Archive, Hole, segment_number
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import Repository, read_archive, read_repository
@@ -61,7 +60,7 @@ def verify(host: DatabaseHost, *, checksums: bool = True) -> Verification:
         found.problems.append("there is no backup yet: `iot backup create`")
     if checksums:
         _verify_checksums(host, found)
-    _look_at_server(host, found, archive.segments)
+    _look_at_server(host, found, archive)
     return found
 
 
@@ -83,7 +82,7 @@ def _verify_checksums(host: DatabaseHost, found: Verification) -> None:
         found.problems.append(f"pgbackrest verify: {'; '.join(wrong) or said.strip()[:300] or 'no answer'}")
 
 
-def _look_at_server(host: DatabaseHost, found: Verification, segments: Mapping[int, frozenset[int]]) -> None:
+def _look_at_server(host: DatabaseHost, found: Verification, archive: Archive) -> None:
     try:
         archiver = found.archiver = read_archiver(host)
     except BackupError as error:
@@ -93,14 +92,15 @@ def _look_at_server(host: DatabaseHost, found: Verification, segments: Mapping[i
         found.problems.append("archive_mode is off: there is no WAL behind the newest backup")
         return
     timeline = int(archiver.segment[:8], 16)
-    there = segments.get(timeline, frozenset())
+    there = archive.segments.get(timeline, frozenset())
     found.waiting = max(0, segment_number(archiver.segment) - 1 - max(there, default=segment_number(archiver.segment) - 1))
+    newest = max(archiver.last_archived_at, archive.newest_at)  # a crash resets the server's statistics
     if archiver.last_failed_at > archiver.last_archived_at:
         found.problems.append(
             f"archiving fails: {found.waiting} WAL segment(s) wait, the last attempt at {_shown(archiver.last_failed_at)}"
         )
-    elif found.waiting and time.time() - archiver.last_archived_at > LATE_SECONDS:
-        found.problems.append(f"{found.waiting} WAL segment(s) wait; the last one was archived at {_shown(archiver.last_archived_at)}")
+    elif found.waiting and time.time() - newest > LATE_SECONDS:
+        found.problems.append(f"{found.waiting} WAL segment(s) wait; the last one was archived at {_shown(newest)}")
 
 
 def _shown(seconds: float) -> str:

@@ -46,6 +46,17 @@ def test_named_servers_do_not_start_here(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [name for name, *_ in plan.ports] == ["ingest", "metrics"]
 
 
+def test_backups_of_the_local_server_are_found_by_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "backup_config" not in make_plan(user_settings()).notes
+    write_notes(make_plan(_user(monkeypatch, IOT_BACKUP_REPOSITORY="/backup")), stack_notes_file())
+    settings = get_settings()
+    assert settings.backup_exec.startswith(str(tmp_path / "local" / "run" / "database-exec"))
+    assert settings.backup_config.endswith("pgbackrest/pgbackrest.conf")
+    get_settings.cache_clear()
+    monkeypatch.setenv("IOT_DATABASE_URL", "postgresql://me:secret@db.invalid/iot")
+    assert (get_settings().backup_exec, get_settings().backup_config) == ("", ""), "of another database"
+
+
 def test_env_file_counts_like_the_environment(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("IOT_MQTT_URL=mqtt://broker.invalid\n")
     plan = make_plan(user_settings())

@@ -1,15 +1,18 @@
 """Which PostgreSQL the local stack takes, and what it says when it can't take one."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from iot_platform.backup.repository import Repository
 from iot_platform.local import postgresql
 from iot_platform.local.errors import LocalStackError
 from iot_platform.local.passwords import ROLES, Passwords
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.postgresql_install import Installation, find_installed
+from iot_platform.settings import Settings
 
 
 def _installed(root: Path, major: str, timescaledb: str | None) -> None:
@@ -55,6 +58,15 @@ def test_debian_13_needs_its_own_packages(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(postgresql, "debian_codename", lambda: "trixie")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert set(_server(tmp_path).missing_packages()) == {"postgresql-17", "postgresql-17-timescaledb"}
+
+
+def test_backups_need_pgbackrest_on_debian_13(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(postgresql, "find_installed", lambda: None)
+    monkeypatch.setattr(postgresql, "debian_codename", lambda: "trixie")
+    monkeypatch.setattr(postgresql, "which", lambda _name: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    server = replace(_server(tmp_path), repository=Repository.of(Settings(backup_repository="/backup")))
+    assert set(server.missing_packages()) == {"postgresql-17", "postgresql-17-timescaledb", "pgbackrest"}
 
 
 def test_data_of_another_major_version_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ LOADERS = pytest.mark.parametrize("load", [user_settings, ingest_settings.load],
         ("IOT_DEVICE_POINTERS", "deviceId"),
         ("IOT_TOPIC_PATTERN", "a/b"),
         ("IOT_DEFAULT_TIMEZONE", "Mars/Base"),
+        ("IOT_BACKUP_REPOSITORY", "backups"),
+        ("IOT_BACKUP_REPOSITORY", "s3://"),
+        ("IOT_BACKUP_KEEP_DAYS", "0"),
     ],
 )
 def test_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
