@@ -20,7 +20,7 @@ from iot_platform.diagnostics.doctor_database import database_findings
 from iot_platform.diagnostics.doctor_drain import drain_findings
 from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
-from iot_platform.diagnostics.finding import Finding, by_urgency
+from iot_platform.diagnostics.finding import Finding, State, by_urgency
 from iot_platform.diagnostics.parallel import in_parallel
 from iot_platform.ingest_pages import daemons
 from iot_platform.local import probes
@@ -105,7 +105,8 @@ def _machine(plan: Plan) -> Iterator[Finding]:
     for what, folder in (("data", plan.settings.local_dir), ("downloads", plan.settings.cache_dir)):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
-        state: Literal["ok", "bad"] = "ok" if free >= _ENOUGH_DISK_BYTES else "bad"
+        short: Literal["risk", "note"] = "risk" if what == "data" else "note"
+        state: State = "ok" if free >= _ENOUGH_DISK_BYTES else short
         variable = "IOT_LOCAL_DIR" if what == "data" else "IOT_CACHE_DIR"
         yield Finding(f"disk for {what}", state, f"{free / (1 << 30):.1f} GiB free at {folder}", f"make room, or set {variable}")
     memory = _available_memory()
