@@ -47,9 +47,7 @@ def examine(plan: Plan, note: Callable[[str], None] = lambda _: None) -> list[Fi
     failures = in_parallel({name: partial(_collect, found[name], check) for name, check in groups.items()}, DEADLINE_SECONDS, waiting=note)
     for name, why in failures.items():
         found[name].append(Finding(name, "bad", f"not examined to its end: {why}", "repeat it; `iot support-bundle` keeps what there is"))
-    told = [finding for findings in list(found.values()) for finding in list(findings)]
-    first = {finding.text: finding for finding in reversed(told)}  # one cause, found by several questions, is told once
-    return by_urgency(finding for finding in told if finding is first[finding.text] or finding.state == "ok")
+    return by_urgency([finding for findings in list(found.values()) for finding in list(findings)])
 
 
 def _collect(into: list[Finding], check: Callable[[], Iterable[Finding]]) -> None:
