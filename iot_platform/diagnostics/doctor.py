@@ -20,7 +20,7 @@ from iot_platform.diagnostics.doctor_database import database_findings
 from iot_platform.diagnostics.doctor_drain import drain_findings
 from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
-from iot_platform.diagnostics.finding import Finding, by_urgency
+from iot_platform.diagnostics.finding import Finding, State, by_urgency
 from iot_platform.diagnostics.parallel import in_parallel
 from iot_platform.ingest_pages import daemons
 from iot_platform.local import probes
@@ -47,9 +47,7 @@ def examine(plan: Plan, note: Callable[[str], None] = lambda _: None) -> list[Fi
     failures = in_parallel({name: partial(_collect, found[name], check) for name, check in groups.items()}, DEADLINE_SECONDS, waiting=note)
     for name, why in failures.items():
         found[name].append(Finding(name, "bad", f"not examined to its end: {why}", "repeat it; `iot support-bundle` keeps what there is"))
-    told = [finding for findings in list(found.values()) for finding in list(findings)]
-    first = {finding.text: finding for finding in reversed(told)}  # one cause, found by several questions, is told once
-    return by_urgency(finding for finding in told if finding is first[finding.text] or finding.state == "ok")
+    return by_urgency([finding for findings in list(found.values()) for finding in list(findings)])
 
 
 def _collect(into: list[Finding], check: Callable[[], Iterable[Finding]]) -> None:
@@ -66,7 +64,7 @@ def _groups(plan: Plan) -> dict[str, Callable[[], Iterable[Finding]]]:
         "MQTT": partial(_server, plan, "MQTT", running=running),
         "ingest daemons": partial(_server, plan, "ingest", running=running),
         "spool": spool_finding,
-        "Kafka": partial(_server, plan, "Kafka", running=running),
+        "Kafka": partial(_kafka, plan, running=running),
         "Kafka's disk": lambda: [disk_finding(plan)],
         "database": partial(_server, plan, "database", running=running),
         "Dagster": partial(_server, plan, "Dagster", running=running),
@@ -75,8 +73,6 @@ def _groups(plan: Plan) -> dict[str, Callable[[], Iterable[Finding]]]:
     if up["mqtt"]:
         groups["broker"] = partial(broker_findings, settings, _session_expiry())
         groups["probes"] = partial(ingest_findings, settings)
-    if up["kafka"]:
-        groups["topics"] = partial(topic_findings, settings)
     if up["kafka"] and up["database"]:
         groups["drain"] = partial(drain_findings, settings)
     if up["database"]:
@@ -105,7 +101,8 @@ def _machine(plan: Plan) -> Iterator[Finding]:
     for what, folder in (("data", plan.settings.local_dir), ("downloads", plan.settings.cache_dir)):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
-        state: Literal["ok", "bad"] = "ok" if free >= _ENOUGH_DISK_BYTES else "bad"
+        short: Literal["risk", "note"] = "risk" if what == "data" else "note"
+        state: State = "ok" if free >= _ENOUGH_DISK_BYTES else short
         variable = "IOT_LOCAL_DIR" if what == "data" else "IOT_CACHE_DIR"
         yield Finding(f"disk for {what}", state, f"{free / (1 << 30):.1f} GiB free at {folder}", f"make room, or set {variable}")
     memory = _available_memory()
@@ -185,6 +182,14 @@ def _server(plan: Plan, wanted: str, *, running: bool) -> Iterator[Finding]:
             wrong = "the setting that it names" if what == "Kafka" else variable
             remedy = f"`iot logs`, `iot up`; or set {variable} to a server of yours" if local else f"correct {wrong}"
             yield Finding(what, "bad", str(error), remedy)
+
+
+def _kafka(plan: Plan, *, running: bool) -> Iterator[Finding]:
+    """Its topics, too, if it answers: asked alone they would wait three times as long for the same words."""
+    found = list(_server(plan, "Kafka", running=running))
+    yield from found
+    if all(finding.state == "ok" for finding in found):
+        yield from topic_findings(plan.settings)
 
 
 def _capabilities(settings: Settings) -> Iterator[Finding]:

@@ -81,6 +81,6 @@ def _certificates(url: str, labelled: list[tuple[str, dict[str, str], float]]) -
             yield Finding("certificate", "bad", f"{url}: {whose} ended on {day}", "renew it; the daemon takes a new file over by itself")
         elif left < SOON_SECONDS:
             text = f"{url}: {whose} ends on {day}, in {left / 86_400:.0f} days"
-            yield Finding("certificate", "note", text, "renew it; the daemon takes a new file over by itself")
+            yield Finding("certificate", "risk", text, "renew it; the daemon takes a new file over by itself")
         else:
             yield Finding("certificate", "ok", f"{url}: {whose} ends on {day}")

@@ -31,8 +31,11 @@ class Finding:
 
 
 def by_urgency(findings: Iterable[Finding]) -> list[Finding]:
-    """What to fix first; of equal urgency in the order given, which is that of the data's way: what lies upstream explains the rest."""
-    return sorted(findings, key=lambda finding: URGENCY.index(finding.state))
+    """What to fix first; of equal urgency in the order given, which is that of the data's way: what lies upstream explains the rest.
+    One cause that several questions have found is told once."""
+    ordered = sorted(findings, key=lambda finding: URGENCY.index(finding.state))
+    first = {finding.text: finding for finding in reversed(ordered)}
+    return [finding for finding in ordered if finding is first[finding.text] or finding.state == "ok"]
 
 
 def worst(findings: Iterable[Finding]) -> State:

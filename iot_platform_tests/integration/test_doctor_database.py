@@ -144,17 +144,17 @@ def test_the_clocks_of_two_programs_of_one_machine_agree(settings: Settings) -> 
 
 
 def test_records_from_the_future_tell_that_kafkas_clock_is_ahead(settings: Settings) -> None:
-    name = f"{settings.kafka_topic}-ahead"
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    admin.create_topics([NewTopic(name, 2, 1, config={"message.timestamp.type": "CreateTime"})])[name].result(30)
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    producer.produce(name, b"1", partition=1, timestamp=int((time.time() + 600) * 1000))
-    assert producer.flush(30) == 0
-    (finding,) = clock_findings(settings.model_copy(update={"kafka_topic": name}), database=False, kafka=True, ingest=False)
+    name, where = f"{settings.kafka_topic}-ahead", {"bootstrap.servers": settings.kafka_bootstrap_servers}
+    with AdminClient(where) as admin:
+        admin.create_topics([NewTopic(name, 2, 1, config={"message.timestamp.type": "CreateTime"})])[name].result(30)
+        producer = Producer(where)
+        producer.produce(name, b"1", partition=1, timestamp=int((time.time() + 600) * 1000))
+        assert producer.flush(30) == 0
+        (finding,) = clock_findings(settings.model_copy(update={"kafka_topic": name}), database=False, kafka=True, ingest=False)
+        admin.delete_topics([name])[name].result(30)
     assert finding.state == "risk"
     assert "Kafka's clock is" in finding.text
     assert "ahead of" in finding.text
-    admin.delete_topics([name])[name].result(30)
 
 
 def test_a_daemon_whose_clock_is_wrong_is_told(settings: Settings, tmp_path: Path) -> None:

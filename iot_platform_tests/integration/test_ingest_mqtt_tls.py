@@ -64,7 +64,7 @@ def test_client_certificates_renewed_while_messages_flow(
             eventually(lambda before=before: ends(daemon, "client") > before + 86_400)
     settings = Settings(ingest_http_url=f"http://127.0.0.1:{daemon.port}", **secured_broker.mutual(pair))
     told = {finding.text.partition(": ")[2]: finding.state for finding in ingest_findings(settings) if finding.what == "certificate"}
-    assert set(told.values()) == {"note"}  # the authority's own ends the day after tomorrow
+    assert set(told.values()) == {"risk"}  # the authority's own ends the day after tomorrow
     assert any(text.startswith("our certificate for the MQTT broker ends") and text.endswith("5 days") for text in told)
     passage.check()
     assert daemon.metric("mqtt_sessions_lost_total") == 0

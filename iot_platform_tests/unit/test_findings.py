@@ -13,8 +13,8 @@ from iot_platform.diagnostics.status import Component, Status
 FOUND = [
     Finding("Python", "ok", "3.11"),
     Finding("broker", "risk", "its queue is short", "max_queued_messages 1000000"),
-    Finding("database", "bad", "no answer", "IOT_DATABASE_URL"),
-    Finding("Kafka", "bad", "no answer", "IOT_KAFKA_BOOTSTRAP_SERVERS"),
+    Finding("database", "bad", "no PostgreSQL", "IOT_DATABASE_URL"),
+    Finding("Kafka", "bad", "no Kafka", "IOT_KAFKA_BOOTSTRAP_SERVERS"),
     Finding("root", "note", "no"),
     Finding("drain", "lost", "partition 3: 12 messages gone", "iot offsets accept"),
 ]
@@ -22,6 +22,11 @@ FOUND = [
 
 def test_what_is_lost_stands_before_what_does_not_work_and_equals_keep_the_way_of_the_data() -> None:
     assert [finding.what for finding in by_urgency(FOUND)] == ["drain", "database", "Kafka", "broker", "root", "Python"]
+
+
+def test_one_cause_that_several_questions_have_found_is_told_once() -> None:
+    again = Finding("drain", "bad", "no PostgreSQL", "iot offsets show")
+    assert [finding.what for finding in by_urgency([*FOUND, again])] == [finding.what for finding in by_urgency(FOUND)]
 
 
 def test_the_worst_makes_the_exit_code() -> None:

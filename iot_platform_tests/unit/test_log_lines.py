@@ -211,6 +211,16 @@ def test_the_platforms_lines_are_json_or_text_as_wanted_and_read_again(form: str
     assert LEVELS.index(record.level) == 2
 
 
+def test_a_storm_of_one_error_is_a_few_lines_and_a_count() -> None:
+    code = (
+        "from iot_platform.logs import get_logger\nlog = get_logger('drain')\n"
+        "for number in range(500): log.error('drain retries', error=f'no answer after {number} s')\nlog.info('over')\n"
+    )
+    lines = [json.loads(line) for line in write(code, form="json")]
+    assert [line["event"] for line in lines] == ["drain retries"] * BURST + ["over"]
+    assert lines[-1]["left_out"] == {"drain retries": 500 - BURST}
+
+
 def test_the_daemons_lines_are_json_unless_text_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     from ingest_daemon import logs
 
