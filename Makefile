@@ -106,3 +106,7 @@ schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migrat
 .PHONY: dashboards
 dashboards: bootstrap ## Write grafana/dashboards/*.json from grafana/source
 	@.venv/bin/python -m grafana.source
+
+.PHONY: metrics-page
+metrics-page: bootstrap ## Write docs/metrics.md and docs/metrics.zh-CN.md from the metrics' definitions
+	@.venv/bin/python -m scripts.metrics_page

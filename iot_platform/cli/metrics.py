@@ -13,12 +13,13 @@ def register(app: typer.Typer) -> None:
 
 
 def metrics() -> None:
-    """Serve the audit's differences, the drain's lag and the stored messages to Prometheus, until stopped.
+    """Serve the platform's own metrics to Prometheus until stopped: audit, drain, freshness, upkeep, database, Dagster.
 
-    /metrics and /healthz on IOT_METRICS_HOST:IOT_METRICS_PORT. The audit runs every 5 minutes. Servers that do not answer are told by the
-    gauge iot_server_up.
+    /metrics and /healthz on IOT_METRICS_HOST:IOT_METRICS_PORT. It looks every 15 seconds, and at the audit and the storage every 5 minutes.
+    Servers that do not answer are told by the gauge iot_server_up; what they said last stays, with its age.
     """
-    from iot_platform.audit.exporter import Exporter, serve
+    from iot_platform.metrics.exporter import Exporter
+    from iot_platform.metrics.page import serve
     from iot_platform.settings import get_settings
 
     settings = get_settings()
