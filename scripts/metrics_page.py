@@ -14,7 +14,7 @@ _CERTIFICATE = "iot_ingest_certificate_expiry_timestamp_seconds"
 
 _ENGLISH = f"""# Metrics
 
-[中文](metrics.zh-CN.md)
+[中文](metrics.zh-CN.md) · [alerts](alerts.md)
 
 <!-- Written by `make metrics-page` from the code. -->
 
@@ -25,7 +25,7 @@ have every label set from the start, so that `increase()` sees the first event. 
 """
 _CHINESE = f"""# 指标
 
-[English](metrics.md)
+[English](metrics.md) · [告警](alerts.zh-CN.md)
 
 <!-- 由 `make metrics-page` 从代码生成。 -->
 

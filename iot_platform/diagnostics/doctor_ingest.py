@@ -11,7 +11,7 @@ from iot_platform.diagnostics.ingest_probe import DeafError, ProbeError, probe_d
 from iot_platform.settings import Settings, SettingsError
 
 SOON_SECONDS: Final = 21 * 86_400
-"""Certificates that end within three weeks are worth a remark: as in deploy/prometheus/rules/ingest.yaml."""
+"""Certificates that end within three weeks are worth a remark: as in deploy/prometheus/rules/certificates.yaml."""
 _EXPIRY: Final = "iot_ingest_certificate_expiry_timestamp_seconds"
 _SERVERS: Final = {"mqtt": "the MQTT broker", "kafka": "Kafka"}
 _WHOSE: Final = {"server": "the certificate of {}", "client": "our certificate for {}", "ca": "the last CA for {}"}

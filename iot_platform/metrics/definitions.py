@@ -100,8 +100,8 @@ DEFINITIONS: Final = (
     _counter("iot_wal_archive_failures", "WAL segments that could not be archived at an attempt (pg_stat_archiver)."),
     _gauge("iot_wal_archive_last_success_timestamp_seconds", "When a WAL segment was last archived; 0: never."),
     # -- Dagster ---------------------------------------------------------------------------------------------------
-    _counter("iot_dagster_runs", "Runs that ended since the exporter started.", "job", "status"),
-    Definition("iot_dagster_run_seconds", "histogram", "How long runs took that ended since the exporter started.", ("job",)),
+    _counter("iot_dagster_runs", "Runs that ended since the exporter started.", "job_name", "status"),
+    Definition("iot_dagster_run_seconds", "histogram", "How long runs took that ended since the exporter started.", ("job_name",)),
     _gauge("iot_dagster_unfinished_runs", "Runs that have not ended.", "status"),
     _gauge("iot_dagster_oldest_queued_seconds", "How long the oldest queued run has waited; 0: none."),
     _gauge("iot_dagster_heartbeat_timestamp_seconds", "When a part of the Dagster daemon last reported.", "daemon"),

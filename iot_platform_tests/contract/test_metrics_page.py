@@ -22,7 +22,7 @@ from scripts import metrics_page
 UNITS = {"seconds", "bytes", "days", "messages", "measurements", "chunks", "notes", "incidents", "evaluations", "connections", "runs"}
 COUNTED = {"differences", "gaps", "missing", "cuts", "failures", "lost"}
 BOOLEAN = {"up", "connected", "full", "problem", "enabled", "failed", "off"}
-NEVER = {"device", "device_id", "run_id", "topic", "client_id"}
+NEVER = {"device", "device_id", "run_id", "topic", "client_id", "job", "instance"}  # the last two are Prometheus' own
 
 
 def platform_page() -> CollectorRegistry:
