@@ -225,6 +225,10 @@ class Settings(ServerSettings, BaseSettings):
     postgres_port: int = Field(5432, ge=1, le=65535, description="Port of the local PostgreSQL.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the local Dagster web UI.")
     ingest_http_port: int = Field(9108, ge=1, le=65535, description="Port of the local ingest daemon's health and metrics.")
+    prometheus_port: int = Field(9090, ge=1, le=65535, description="Port of the local Prometheus (MONITORING=1).")
+    alertmanager_port: int = Field(
+        9095, ge=1, le=65535, description="Port of the local Alertmanager (MONITORING=1); not 9093, where Kafka's controller may listen."
+    )
     local_dir: Path = Field(
         default_factory=home.local_dir,
         description="Data, logs and secrets of the local stack. Installed without a checkout: ~/.local/share/iot-platform.",
@@ -245,7 +249,16 @@ class Settings(ServerSettings, BaseSettings):
     kubernetes_nodes: int = Field(3, ge=1, description="Nodes that the cluster has at least.")
 
     @field_validator(
-        "mqtt_port", "kafka_port", "postgres_port", "dagster_port", "ingest_http_port", "metrics_port", "alert_bridge_port", mode="before"
+        "mqtt_port",
+        "kafka_port",
+        "postgres_port",
+        "dagster_port",
+        "ingest_http_port",
+        "metrics_port",
+        "alert_bridge_port",
+        "prometheus_port",
+        "alertmanager_port",
+        mode="before",
     )
     @classmethod
     def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
