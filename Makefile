@@ -12,7 +12,7 @@ bootstrap: ## Make .venv with everything Python needs (the other targets do it t
 	@sh scripts/bootstrap.sh
 
 .PHONY: up
-up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator)
+up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus and Alertmanager)
 	@$(IOT) up
 
 .PHONY: down
@@ -110,3 +110,7 @@ schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migrat
 .PHONY: dashboards
 dashboards: bootstrap ## Write grafana/dashboards/*.json from grafana/source
 	@.venv/bin/python -m grafana.source
+
+.PHONY: metrics-page
+metrics-page: bootstrap ## Write docs/metrics.md and docs/metrics.zh-CN.md from the metrics' definitions
+	@.venv/bin/python -m scripts.metrics_page

@@ -138,6 +138,7 @@ def serve(settings: Settings, files: BrokerFiles) -> int:
     metrics.mqtt_connected.set_function(lambda: bridge.subscribed)
     metrics.kafka_up.set_function(lambda: watch.problem is None)
     metrics.spool_bytes.set_function(lambda: sink.level.used_bytes)
+    metrics.spool_limit.set(settings.ingest_spool_bytes)
     metrics.spool_oldest.set_function(lambda: sink.level.oldest.received_at_us / 1e6 if sink.level.oldest else 0.0)
     metrics.spool_full.set_function(lambda: sink.spool_full)
     server, port = health.start(

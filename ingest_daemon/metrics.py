@@ -5,7 +5,7 @@ received = delivered + dead-lettered + spooled + in flight + given up + missing.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -76,6 +76,7 @@ class Metrics:
 
     def __init__(self, totals: Callable[[], Totals]) -> None:
         """`totals` is `Accounting.totals`: all counters at one moment."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody asked for
         self.registry = registry = CollectorRegistry()
         registry.register(_AccountingCollector(totals))
         self.resent = Counter(
@@ -94,6 +95,7 @@ class Metrics:
         )
         self.kafka_up = Gauge("iot_ingest_kafka_up", "1 while Kafka answers and has both topics.", registry=registry)
         self.spool_bytes = Gauge("iot_ingest_spool_bytes", "Bytes that the spool uses on disk.", registry=registry)
+        self.spool_limit = Gauge("iot_ingest_spool_limit_bytes", "Bytes that the spool may use: IOT_INGEST_SPOOL_BYTES.", registry=registry)
         self.spool_oldest = Gauge(
             "iot_ingest_spool_oldest_timestamp_seconds",
             "Receive time of the oldest message in the spool; 0 if it is empty.",

@@ -133,6 +133,23 @@ class Settings(ServerSettings, BaseSettings):
         "info", description="Least severe log line that is written; debug has a line for each batch that the drain commits."
     )
 
+    # -- notifications: `iot alert-bridge` -----------------------------------------------------------------------
+    alert_bridge_host: str = Field("127.0.0.1", description="Address that `iot alert-bridge` listens on; 0.0.0.0 for all.")
+    alert_bridge_port: int = Field(9110, ge=1, le=65535, description="Port of `iot alert-bridge`.")
+    alert_wecom_url_file: Path | None = Field(
+        None, description="File with the address of a WeCom (企业微信) group robot, its key included; read for each message."
+    )
+    alert_dingtalk_url_file: Path | None = Field(
+        None, description="File with the address of a DingTalk (钉钉) robot, its access_token included; read for each message."
+    )
+    alert_dingtalk_secret_file: Path | None = Field(
+        None, description="File with that robot's secret (加签), if it has one: messages are signed."
+    )
+    alert_feishu_url_file: Path | None = Field(None, description="File with the address of a Feishu (飞书) robot; read for each message.")
+    alert_feishu_secret_file: Path | None = Field(
+        None, description="File with that robot's secret (签名校验), if it has one: messages are signed."
+    )
+
     # -- message contract --------------------------------------------------------------------------------------
     mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
         "auto",
@@ -252,6 +269,10 @@ class Settings(ServerSettings, BaseSettings):
     postgres_port: int = Field(5432, ge=1, le=65535, description="Port of the local PostgreSQL.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the local Dagster web UI.")
     ingest_http_port: int = Field(9108, ge=1, le=65535, description="Port of the local ingest daemon's health and metrics.")
+    prometheus_port: int = Field(9090, ge=1, le=65535, description="Port of the local Prometheus (MONITORING=1).")
+    alertmanager_port: int = Field(
+        9095, ge=1, le=65535, description="Port of the local Alertmanager (MONITORING=1); not 9093, where Kafka's controller may listen."
+    )
     local_dir: Path = Field(
         default_factory=home.local_dir,
         description="Data, logs and secrets of the local stack. Installed without a checkout: ~/.local/share/iot-platform.",
@@ -271,7 +292,18 @@ class Settings(ServerSettings, BaseSettings):
     kubernetes_namespace: str = Field("iot", description="Namespace of the platform in the cluster that KUBECONFIG names.")
     kubernetes_nodes: int = Field(3, ge=1, description="Nodes that the cluster has at least.")
 
-    @field_validator("mqtt_port", "kafka_port", "postgres_port", "dagster_port", "ingest_http_port", "metrics_port", mode="before")
+    @field_validator(
+        "mqtt_port",
+        "kafka_port",
+        "postgres_port",
+        "dagster_port",
+        "ingest_http_port",
+        "metrics_port",
+        "alert_bridge_port",
+        "prometheus_port",
+        "alertmanager_port",
+        mode="before",
+    )
     @classmethod
     def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
         return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value

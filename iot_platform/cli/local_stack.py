@@ -2,16 +2,19 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from iot_platform.cli import terminal
 from iot_platform.cli.errors import CliError
 
+_OFF: Final = ("0", "no", "false", "off", "")
+
 
 def up() -> None:
-    """Start everything on this machine and wait until it is ready; SIMULATOR=0 leaves the device simulator out.
+    """Start everything on this machine and wait until it is ready; SIMULATOR=0 leaves the device simulator out, MONITORING=1 adds
+    Prometheus and Alertmanager, which must be installed.
 
     Servers that you name (IOT_MQTT_URL, IOT_KAFKA_BOOTSTRAP_SERVERS, IOT_DATABASE_URL, IOT_DAGSTER_URL) are used instead of local ones.
     """
@@ -26,13 +29,13 @@ def up() -> None:
     from iot_platform.telemetry.decode import DecodeRules
 
     console = terminal.console()
-    simulator = os.environ.get("SIMULATOR", "1").lower() not in ("0", "no", "false", "off")
+    simulator, monitoring = (os.environ.get(*said).lower() not in _OFF for said in (("SIMULATOR", "1"), ("MONITORING", "0")))
     plan = make_plan(user_settings())
     DecodeRules.from_settings(plan.settings)  # a pattern, pointer or codec that means nothing: now, not in each drain
     try:
         with Report(console) as report:
             stack = Stack(plan, report)
-            stack.up(simulator=simulator)
+            stack.up(simulator=simulator, monitoring=monitoring)
         for warning in stack.warnings():
             console.print(f"  [yellow]![/yellow] {terminal.escape(warning)}", highlight=False, soft_wrap=True)
     except (LocalStackError, TopicError, DatabaseError) as error:
@@ -67,7 +70,7 @@ def clean_data(
 
     console = terminal.console(soft_wrap=True)
     settings = user_settings()
-    folders = [settings.local_dir / name for name in ("data", "logs", "run", "dagster", "ingest", "stack.env")]
+    folders = [settings.local_dir / name for name in ("data", "logs", "run", "dagster", "ingest", "monitoring", "stack.env")]
     there = [path for path in folders if path.exists()]
     if not there:
         console.print(f"nothing to remove in {settings.local_dir}", highlight=False)

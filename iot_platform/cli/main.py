@@ -9,6 +9,7 @@ import typer
 from ingest_daemon.leaving import leave
 from iot_platform.cli import (
     acceptance,
+    alert_bridge,
     audit,
     backup,
     compression,
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 # Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
 acceptance.register(app)
+alert_bridge.register(app)
 audit.register(app)
 backup.register(app)
 compression.register(app)

@@ -12,7 +12,7 @@ from iot_platform.diagnostics.ingest_probe import DeafError, ProbeError, probe_d
 from iot_platform.settings import Settings, SettingsError
 
 SOON_SECONDS: Final = 21 * 86_400
-"""Certificates that end within three weeks are worth a remark: as in deploy/prometheus/rules/ingest.yaml."""
+"""Certificates that end within three weeks are worth a remark: as in deploy/prometheus/rules/certificates.yaml."""
 _EXPIRY: Final = "iot_ingest_certificate_expiry_timestamp_seconds"
 _LOST: Final = "iot_ingest_mqtt_sessions_lost_total"
 _SERVERS: Final = {"mqtt": "the MQTT broker", "kafka": "Kafka"}

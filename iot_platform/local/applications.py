@@ -51,7 +51,7 @@ def simulator(settings: Settings) -> Program:
 
 def metrics(settings: Settings) -> Program:
     """The exporter of the platform's own metrics; audits every few minutes."""
-    fingerprint = newest_change(PACKAGES / "iot_platform" / "audit") + _shown(settings)
+    fingerprint = newest_change(PACKAGES / "iot_platform") + _shown(settings)
     command = (sys.executable, "-m", "iot_platform.cli.main", "metrics")
     environment = base_environment(settings.local_dir) | {"IOT_METRICS_PORT": str(settings.metrics_port)}
     return Program("metrics", command, directory(), environment, stop_seconds=5, fingerprint=fingerprint)

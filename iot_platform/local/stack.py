@@ -3,7 +3,7 @@
 import fcntl
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from ingest_daemon.home import stack_notes_file
-from iot_platform.local import applications, leftovers, probes
+from iot_platform.local import applications, leftovers, monitoring, probes
 from iot_platform.local.errors import GivenUpError, LocalStackError, NotReadyError
 from iot_platform.local.install import Note, install_packages, run_logged
 from iot_platform.local.plan import Plan, write_notes
@@ -23,7 +23,7 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes
 
-_WAVES = (("simulator",), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
+_WAVES = (("simulator", *monitoring.NAMES), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
 
 
 class Stack:
@@ -36,21 +36,23 @@ class Stack:
         self._supervisor = Supervisor(plan.settings.local_dir)
         self._abort = Event()
 
-    def up(self, *, simulator: bool) -> None:
+    def up(self, *, simulator: bool, monitoring: bool = False) -> None:
         """Bring everything up and return when all of it is ready. Repeating it restarts only what changed.
 
         Raises:
             LocalStackError: with the cause and the remedy; what did start goes on running.
         """
         with _only_one(self._settings):
+            programs = self._monitoring() if monitoring else []
             self._install()
             if not self._supervisor.alive():
                 leftovers.end(self._settings.local_dir)
             self._supervisor.ensure_running()
             self._require_ports()
+            self._require_monitoring_ports(programs)
             write_notes(self._plan, stack_notes_file())
-            self._remove_unwanted(simulator=simulator)
-            self._start_all(simulator=simulator)
+            self._remove_unwanted(programs, simulator=simulator)
+            self._start_all(programs, simulator=simulator)
 
     # -- steps -----------------------------------------------------------------------------------------------
     def _install(self) -> None:
@@ -66,14 +68,25 @@ class Stack:
             if not ours:
                 require_free(port, name, variable)
 
-    def _remove_unwanted(self, *, simulator: bool) -> None:
-        wanted = {server.name for server in self._plan.servers} | {"ingest", "metrics"}
+    def _monitoring(self) -> Sequence[Program]:
+        settings = self._settings
+        ports = settings.prometheus_port, settings.alertmanager_port
+        return monitoring.local(settings.local_dir, ports, settings.ingest_http_port, settings.metrics_port).programs()
+
+    def _require_monitoring_ports(self, programs: Sequence[Program]) -> None:
+        for program in programs:
+            if not self._supervisor.state(program.name).pid:
+                port = getattr(self._settings, f"{program.name}_port")
+                require_free(port, program.name, f"IOT_{program.name.upper()}_PORT")
+
+    def _remove_unwanted(self, programs: Sequence[Program], *, simulator: bool) -> None:
+        wanted = {server.name for server in self._plan.servers} | {"ingest", "metrics"} | {program.name for program in programs}
         wanted |= set(applications.DAGSTER) if self._plan.local_dagster else set()
         wanted |= {"simulator"} if simulator else set()
         for name in set(self._supervisor.states()) - wanted:
             self._supervisor.remove(name)
 
-    def _start_all(self, *, simulator: bool) -> None:
+    def _start_all(self, programs: Sequence[Program], *, simulator: bool) -> None:
         plan = self._plan
         with ThreadPoolExecutor(12) as pool:
             submit = partial(_submit, pool)
@@ -81,7 +94,9 @@ class Stack:
             kafka = submit(self._kafka)
             database = submit(self._database)
             ingest = submit(self._ingest, mqtt, kafka)
-            tasks = [mqtt, kafka, database, ingest, submit(self._metrics, database)]
+            metrics = submit(self._metrics, database)
+            tasks = [mqtt, kafka, database, ingest, metrics]
+            tasks += [submit(self._monitor, program, ingest, metrics) for program in programs]
             if plan.local_dagster:
                 code = submit(self._dagster_code, database)
                 tasks += [code, submit(self._dagster, kafka, code)]
@@ -138,6 +153,11 @@ class Stack:
         _all(needed)
         url = f"http://{LOOPBACK}:{self._settings.metrics_port}"
         self._run(applications.metrics(self._settings), partial(probes.http, f"{url}/healthz"), f"ready, {url}/metrics")
+
+    def _monitor(self, program: Program, *needed: Future[None]) -> None:
+        _all(needed)
+        url = f"http://{LOOPBACK}:{getattr(self._settings, f'{program.name}_port')}"
+        self._run(program, partial(probes.http, f"{url}/-/ready"), f"ready, {url}")
 
     def _dagster_code(self, *needed: Future[None]) -> None:
         _all(needed)

@@ -14,11 +14,13 @@ from iot_platform.backup.create import create
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_archive, read_repository
-from iot_platform.backup.metrics import BackupCollector
 from iot_platform.backup.restore import drill, require_read_only, restore
 from iot_platform.backup.verify import verify
 from iot_platform.database import connect
 from iot_platform.local.errors import LocalStackError
+from iot_platform.metrics.backup_look import look_at_backups
+from iot_platform.metrics.database_looks import look_at_database
+from iot_platform.metrics.values import Values
 from iot_platform.orchestration.backup_run import back_up, evaluate_archive, request
 from iot_platform.rollups.advance import roll_up
 from iot_platform.rollups.check import choose_sample, compare
@@ -266,22 +268,18 @@ def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
     settings = backed_up.settings
     assert isinstance(request(Settings()), dg.SkipReason)
     assert isinstance(request(settings), dg.RunRequest)
-    collector = BackupCollector(settings)
-    collector.look()
-    assert samples(collector)["iot_backup_last_success_timestamp_seconds", "full"] == 0
+    values = Values()
+    look_at_backups(settings, values)
+    assert values.get("iot_backup_last_success_timestamp_seconds")["full",] == 0
     first, second = back_up(settings), back_up(settings)
     assert [(result.metadata or {})["type"] for result in (first, second)] == ["full", "diff"]
     assert evaluate_archive(settings).passed
-    collector = BackupCollector(settings)
-    collector.look()
-    seen = samples(collector)
+    look_at_backups(settings, values)
+    look_at_database(settings, values)
+    seen = values.get("iot_backup_last_success_timestamp_seconds")
     for kind in ("full", "diff"):
-        assert time.time() - 300 < seen["iot_backup_last_success_timestamp_seconds", kind] <= time.time() + 1
-    assert seen["iot_backup_last_success_timestamp_seconds", "incr"] == 0
-    assert seen["iot_wal_archive_failures_total", ""] == 0
-    assert time.time() - 300 < seen["iot_wal_archive_last_success_timestamp_seconds", ""] <= time.time() + 1
+        assert time.time() - 300 < seen[kind,] <= time.time() + 1
+    assert seen["incr",] == 0
+    assert values.get("iot_wal_archive_failures")[()] == 0
+    assert time.time() - 300 < values.get("iot_wal_archive_last_success_timestamp_seconds")[()] <= time.time() + 1
 
-
-def samples(collector: BackupCollector) -> dict[tuple[str, str], float]:
-    """Name and type → value."""
-    return {(sample.name, sample.labels.get("type", "")): sample.value for metric in collector.collect() for sample in metric.samples}

@@ -13,6 +13,7 @@ from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema, validate_concurrency_config
 from dagster._serdes import ConfigurableClassData
 
+from iot_platform.metrics.dagster_look import JOBS
 from iot_platform.orchestration.run_coordinator import ShiftRunCoordinator
 from iot_platform.quality.statements import RULES
 
@@ -81,6 +82,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "compress_old_chunks",
         "back_up_database",
     }
+    assert jobs == set(JOBS)  # those that iot metrics counts by name
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -9,6 +10,7 @@ from typer.main import get_command
 from iot_platform.cli.main import app
 
 ROOT = Path(__file__).parents[2]
+COMMAND: Any = get_command(app)
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP_LEVEL = ("iot_platform/", "ingest_daemon/", "iot_platform_tests/", "sql/", "deploy/", "docs/", "bench/", "scripts/", "grafana/")
 
@@ -71,7 +73,7 @@ def test_commands_of_iot_that_are_named_exist(page: Path) -> None:
 
 def unknown(words: list[str]) -> str:
     """What of `iot …` does not exist; empty if all of it does. An ellipsis or a bar ends what can be judged."""
-    command = get_command(app)
+    command: Any = COMMAND
     known: set[str] = {"--help", "--version"}
     for word in words:
         if "…" in word or "|" in word:
@@ -91,7 +93,7 @@ def unknown(words: list[str]) -> str:
 def test_every_command_of_iot_is_named(name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
     hidden = {"clean-data"}  # `make clean-data`
-    commands = set(get_command(app).commands) - hidden  # type: ignore[attr-defined]
+    commands = set(COMMAND.commands) - hidden
     assert {command for command in commands if f"`{command}`" not in page} == set()
 
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from iot_platform.audit.exporter import Exporter, serve
 from iot_platform.local import probes
+from iot_platform.metrics.exporter import Exporter
+from iot_platform.metrics.page import serve
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.waiting import eventually
@@ -28,8 +29,12 @@ def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
     def scrape() -> Samples:
         probes.http(f"{url}/healthz")
         with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
+            assert answer.headers["Content-Type"].startswith("text/plain; version=")  # Prometheus 3 refuses a page without
             families = text_string_to_metric_families(answer.read().decode())
-            return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+            samples = [((sample.name, *sample.labels.values()), sample.value) for family in families for sample in family.samples]
+        found = dict(samples)
+        assert len(found) == len(samples)
+        return found
 
     try:
         yield scrape
@@ -54,6 +59,13 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         assert seen["iot_drain_lag_messages", "0"] == 0
         assert {seen["iot_audit_differences", proof] for proof in ("offsets", "sequences", "daemon", "accounting")} == {0}
         assert (seen["iot_server_up", "database"], seen["iot_server_up", "kafka"]) == (1, 1)
+        assert seen["iot_quarantined_messages_total", "too_deep"] == 0
+        assert seen["iot_database_connections",] > 0
+        assert seen["iot_wal_archive_failures_total",] == 0
+        assert {value for name, value in seen.items() if name[0] == "iot_retention_overdue_seconds"} == {0}
+        assert seen["iot_table_chunks", "message"] > 0
+        assert seen["iot_database_growth_bytes",] > 0
+        assert {value for name, value in seen.items() if name[0] == "iot_quality_incidents"} == {0}
         feed = Feed(reported)
         feed.send(b'{"n":1}', sequence=41)
         feed.send(b"broken", sequence=42)
@@ -61,7 +73,11 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         eventually(lambda: scrape()["iot_drain_lag_messages", "0"] == 2, 60, "the lag", pause=0.1)
         drain(reported)
         eventually(lambda: scrape()["iot_stored_messages_total",] == 37, 60, "one more stored", pause=0.1)
-        assert quarantined(scrape()) == 5
+        seen = scrape()
+        assert quarantined(seen) == 5
+        assert seen["iot_freshness_seconds_count",] == seen["iot_freshness_seconds_bucket", "+Inf"] == 2
+        assert seen["iot_drain_last_commit_timestamp_seconds",] > 0
+        assert seen["iot_look_timestamp_seconds", "kafka"] > 0
         query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
         eventually(lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60, "the loss", pause=0.1)
         assert scrape()["iot_stored_messages_total",] == 37

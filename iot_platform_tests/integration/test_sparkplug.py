@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_platform.audit.totals import Totals
 from iot_platform.diagnostics.trace import follow
 from iot_platform.drills.rig.wire import Point
+from iot_platform.metrics.totals import Totals
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
 from iot_platform_tests.support.children.drain import CLAIM, COMMAND

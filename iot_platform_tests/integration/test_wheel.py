@@ -57,7 +57,11 @@ def test_it_holds_the_code_and_the_files_it_reads_and_nothing_else(wheel: Path) 
     files = [path.relative_to(ROOT).as_posix() for path in tracked() if not path.is_symlink()]
     code = {name for name in files if name.startswith(("iot_platform/", "ingest_daemon/"))}
     code.add("ingest_daemon/env.example")
-    beside = {f"iot_platform/{name}" for name in files if name.startswith(("sql/", "deploy/dagster/", "deploy/local/"))}
+    beside = {
+        f"iot_platform/{name}"
+        for name in files
+        if name.startswith(("sql/", "deploy/dagster/", "deploy/local/", "deploy/prometheus/rules/"))
+    }
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == code | {name for name in beside if not name.endswith(".md")}
 

@@ -1,0 +1,111 @@
+"""Prometheus and Alertmanager of the local stack, where Debian's packages (or others) are installed: `MONITORING=1 make up`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from iot_platform.files import DEPLOY
+from iot_platform.local.errors import LocalStackError
+from iot_platform.local.install import which
+from iot_platform.local.ports import LOOPBACK
+from iot_platform.local.program import Program, base_environment, newest_change
+
+NAMES: Final = ("prometheus", "alertmanager")
+RULES: Final = DEPLOY / "prometheus" / "rules"
+KEPT: Final = ("--storage.tsdb.retention.time=15d", "--storage.tsdb.retention.size=2GB")
+_ALERTMANAGERS: Final = ("prometheus-alertmanager", "alertmanager")
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """Where both keep their files and listen. `targets`: what is scraped, host:port → its labels. `receiver`: of Alertmanager, without its
+    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do."""
+
+    folder: Path
+    prometheus_port: int
+    alertmanager_port: int
+    targets: Mapping[str, Mapping[str, str]]
+    receiver: Mapping[str, Any]
+    waits: Mapping[str, str]
+    scrape_seconds: int = 15
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus answers."""
+        return f"http://{LOOPBACK}:{self.prometheus_port}"
+
+    @property
+    def alertmanager_url(self) -> str:
+        """Where Alertmanager answers."""
+        return f"http://{LOOPBACK}:{self.alertmanager_port}"
+
+    def programs(self) -> Sequence[Program]:
+        """Alertmanager and Prometheus, their configuration written.
+
+        Raises:
+            LocalStackError: one of them is not installed.
+        """
+        prometheus, alertmanager = require_installed()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        configurations = {"prometheus.yml": self._prometheus(), "alertmanager.yml": self._alertmanager()}
+        for name, content in configurations.items():
+            (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+        fingerprint = repr(configurations) + newest_change(RULES)
+        environment = base_environment(self.folder.parent)
+        commands = {
+            "alertmanager": (
+                alertmanager,
+                f"--config.file={self.folder}/alertmanager.yml",
+                f"--storage.path={self.folder}/alertmanager",
+                "--cluster.listen-address=",
+                f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
+            ),
+            "prometheus": (
+                prometheus,
+                f"--config.file={self.folder}/prometheus.yml",
+                f"--storage.tsdb.path={self.folder}/prometheus",
+                *KEPT,
+                f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
+            ),
+        }
+        return [Program(name, command, self.folder, environment, fingerprint=fingerprint) for name, command in commands.items()]
+
+    def _prometheus(self) -> dict[str, Any]:
+        own = {f"{LOOPBACK}:{self.prometheus_port}": "prometheus", f"{LOOPBACK}:{self.alertmanager_port}": "alertmanager"}
+        jobs = [{"job_name": job, "static_configs": [{"targets": [target]}]} for target, job in own.items()]
+        parts = [{"targets": [target], "labels": dict(labels)} for target, labels in self.targets.items()]
+        return {
+            "global": {"scrape_interval": f"{self.scrape_seconds}s", "evaluation_interval": f"{self.scrape_seconds}s"},
+            "rule_files": [f"{RULES.resolve()}/*.yaml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}]}]},
+            "scrape_configs": [*jobs, {"job_name": "iot", "static_configs": parts}],
+        }
+
+    def _alertmanager(self) -> dict[str, Any]:
+        route = {"receiver": "default", "group_by": ["area", "severity"], **self.waits}
+        return {"route": route, "receivers": [{"name": "default", **self.receiver}]}
+
+
+def require_installed() -> tuple[str, str]:
+    """Paths of prometheus and alertmanager.
+
+    Raises:
+        LocalStackError: one is not there.
+    """
+    prometheus = which("prometheus")
+    alertmanager = next((path for name in _ALERTMANAGERS if (path := which(name))), None)
+    if prometheus is None or alertmanager is None:
+        raise LocalStackError(
+            "MONITORING=1 needs Prometheus and Alertmanager: apt-get install prometheus prometheus-alertmanager (and, so that only ours"
+            " runs, systemctl disable --now prometheus prometheus-alertmanager)"
+        )
+    return prometheus, alertmanager
+
+
+def local(local_dir: Path, ports: tuple[int, int], ingest_port: int, metrics_port: int) -> Monitoring:
+    """Of the local stack: its alerts stand in both web pages and go nowhere."""
+    targets = {f"{LOOPBACK}:{ingest_port}": {"part": "ingest"}, f"{LOOPBACK}:{metrics_port}": {"part": "platform"}}
+    return Monitoring(local_dir / "monitoring", *ports, targets, {}, {})

@@ -1,0 +1,124 @@
+"""What the exporter reads from the database, beside the totals: one function per look, each with a connection of its own."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.compression.forecast import HORIZON_DAYS, forecast
+from iot_platform.database import connect
+from iot_platform.kafka.watermarks import TopicOffsets
+from iot_platform.metrics.values import Samples, Values, foremost
+from iot_platform.quality.statements import RULES
+from iot_platform.settings import Settings
+from iot_platform.telemetry.drain.known_cuts import cuts_since
+from iot_platform.telemetry.drain.partition_state import Problem, look
+
+SEVERITIES: Final = ("WARN", "ERROR")
+
+_SERVER: Final = """
+SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+    (current_setting('archive_mode') <> 'off')::int, a.failed_count, coalesce(extract(epoch FROM a.last_archived_time), 0)::float8,
+    coalesce((SELECT extract(epoch FROM max(updated_at)) FROM kafka_offset WHERE topic = %(topic)s), 0)::float8
+FROM pg_stat_archiver a"""
+_TENANT_FRESHNESS: Final = """
+SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
+WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '15 minutes' GROUP BY 1"""
+_INCIDENTS: Final = "SELECT rule, severity, count(*) FROM quality_incident WHERE closed_at IS NULL GROUP BY 1, 2"
+_RULES: Final = """
+SELECT rule, extract(epoch FROM evaluated_at)::float8, failing FROM quality_watermark WHERE evaluated_at IS NOT NULL OR failing > 0"""
+_ROLLUPS: Final = """
+SELECT extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END)::float8,
+    extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END)::float8,
+    (SELECT count(*) FROM (SELECT FROM rollup_change LIMIT 100000) n)
+FROM rollup_state"""
+_CONFLICTS: Final = """
+SELECT tenant_id, project_id, sum(measurement_conflicts)::bigint FROM accounting_1h
+WHERE conflict_example IS NOT NULL AND hour > date_trunc('hour', now()) - interval '24 hours' GROUP BY 1, 2"""
+_CHUNKS: Final = "SELECT table_name, sum(bytes)::float8, count(*), count(*) FILTER (WHERE compressed) FROM disk_chunks() GROUP BY 1"
+_COMPRESSION: Final = """
+SELECT p.table_name, count(c.due),
+    CASE WHEN timescale_edition() = 'community' THEN
+        coalesce(extract(epoch FROM max(now() - p.older_than - c.range_end) FILTER (WHERE c.due = 'compress')), 0)::float8 ELSE 0 END
+FROM compression_policy p LEFT JOIN compression_chunks() c USING (table_name) WHERE p.enabled GROUP BY 1"""
+_RETENTION: Final = """
+SELECT t.table_name, coalesce(extract(epoch FROM (
+    SELECT max(retention_cutoff(t.table_name) - c.range_end) FROM retention_chunks(t.table_name) c
+    WHERE isfinite(c.range_end) AND c.range_end < retention_cutoff(t.table_name))), 0)::float8
+FROM retention_tables() t"""
+
+
+def _rows(connection: Connection, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters or None)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[Connection]:
+    with closing(connect(settings, application_name="iot-metrics")) as connection:
+        connection.set_session(readonly=True)
+        yield connection
+
+
+def look_at_database(settings: Settings, values: Values) -> None:
+    """What is cheap to read. Raises DatabaseError, psycopg2.Error."""
+    with _reading(settings) as connection:
+        ((size, sessions, most, archived, failures, last, commit),) = _rows(connection, _SERVER, topic=settings.kafka_topic)
+        fresh = _rows(connection, _TENANT_FRESHNESS)
+        incidents = _rows(connection, _INCIDENTS)
+        rules = _rows(connection, _RULES)
+        rollups = _rows(connection, _ROLLUPS)
+    values.put("iot_database_bytes", size)
+    values.put("iot_database_connections", sessions)
+    values.put("iot_database_connections_limit", most)
+    values.put("iot_wal_archive_enabled", archived)
+    values.put("iot_wal_archive_failures", failures)
+    values.put("iot_wal_archive_last_success_timestamp_seconds", last)
+    values.put("iot_drain_last_commit_timestamp_seconds", commit)
+    values.put("iot_tenant_freshness_seconds", foremost([((tenant,), age) for tenant, age in fresh], summed=False))
+    open_ones: Samples = {(rule, severity): 0 for rule in RULES for severity in SEVERITIES}
+    values.put("iot_quality_incidents", open_ones | {(rule, severity): count for rule, severity, count in incidents})
+    values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules if at is not None})
+    values.put("iot_quality_failed_evaluations", {(rule,): failing for rule, _, failing in rules})
+    for hours, days, notes in rollups:
+        stored = {("measurement_1h",): hours, ("measurement_1d",): days}
+        values.put("iot_rollup_threshold_timestamp_seconds", {labels: at for labels, at in stored.items() if at is not None})
+        values.put("iot_rollup_notes", notes)
+
+
+def look_at_kafka(settings: Settings, values: Values) -> None:
+    """Lag against Kafka's high watermarks, and what keeps partitions. Raises DatabaseError, psycopg2.Error, KafkaUnavailableError."""
+    with _reading(settings) as connection:
+        cuts = len(cuts_since(connection, settings.kafka_topic))
+        with TopicOffsets(settings) as topic:
+            partitions = look(settings, connection, topic).partitions
+    values.put("iot_kafka_log_cuts", cuts)
+    values.put("iot_drain_lag_messages", {(str(number),): state.lag for number, state in partitions.items()})
+    values.put(
+        "iot_drain_problem",
+        {(str(number), problem): int(state.problem is problem) for number, state in partitions.items() for problem in Problem},
+    )
+
+
+def look_at_storage(settings: Settings, values: Values) -> None:
+    """What reads every chunk's size, or a day's books. Raises DatabaseError, psycopg2.Error."""
+    with _reading(settings) as connection:
+        conflicts = _rows(connection, _CONFLICTS)
+        chunks = _rows(connection, _CHUNKS)
+        compression = _rows(connection, _COMPRESSION)
+        retention = _rows(connection, _RETENTION)
+        ahead = forecast(connection, settings)
+    projects = [((tenant, project), float(count)) for tenant, project, count in conflicts]
+    values.put("iot_project_conflicts_measurements", foremost(projects, summed=True))
+    for place, name in enumerate(("iot_table_bytes", "iot_table_chunks", "iot_table_compressed_chunks"), 1):
+        values.put(name, {(row[0],): row[place] for row in chunks})
+    values.put("iot_compression_due_chunks", {(table,): due for table, due, _ in compression})
+    values.put("iot_compression_overdue_seconds", {(table,): max(0.0, age) for table, _, age in compression})
+    values.put("iot_retention_overdue_seconds", {(table,): age for table, age in retention})
+    values.put("iot_database_growth_bytes", ahead.day_bytes)
+    values.put("iot_database_limit_bytes", ahead.limit)
+    values.put("iot_disk_left_days", None if ahead.limit is None else HORIZON_DAYS if ahead.days is None else ahead.days)
