@@ -20,7 +20,7 @@ LOOK_SECONDS: Final = 300.0
 def look_at_backups(settings: Settings, values: Values) -> None:
     """When the newest backup of each type ended. A repository that does not answer is a value of iot_server_up."""
     began = time.monotonic()
-    newest = dict.fromkeys(KINDS, 0.0)
+    newest: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     try:
         for backup in read_repository(DatabaseHost.of(settings, read_only=True)).backups:
             newest[backup.type] = max(newest.get(backup.type, 0.0), float(backup.stopped_at))

@@ -32,7 +32,11 @@ RUN_BUCKETS: Final = (5.0, 15.0, 30.0, 60.0, 150.0, 300.0, 900.0, 1800.0, 7200.0
 
 DEFINITIONS: Final = (
     # -- the exporter ----------------------------------------------------------------------------------------------
-    _gauge("iot_server_up", "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), or backups (their repository).", "server"),
+    _gauge(
+        "iot_server_up",
+        "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), or backups (their repository).",
+        "server",
+    ),
     _gauge(
         "iot_look_timestamp_seconds",
         "When a look of the exporter last succeeded; its figures are of then. 0: not yet since the exporter started.",
@@ -99,7 +103,11 @@ DEFINITIONS: Final = (
     _gauge("iot_wal_archive_enabled", "1 where PostgreSQL archives its WAL (archive_mode)."),
     _counter("iot_wal_archive_failures", "WAL segments that could not be archived at an attempt (pg_stat_archiver)."),
     _gauge("iot_wal_archive_last_success_timestamp_seconds", "When a WAL segment was last archived; 0: never."),
-    _gauge("iot_backup_last_success_timestamp_seconds", "When the newest backup of a type ended; 0: there is none. Absent: no backups are set up.", "type"),
+    _gauge(
+        "iot_backup_last_success_timestamp_seconds",
+        "When the newest backup of a type ended; 0: there is none. Absent: no backups are set up.",
+        "type",
+    ),
     # -- Dagster ---------------------------------------------------------------------------------------------------
     _counter("iot_dagster_runs", "Runs that ended since the exporter started.", "job_name", "status"),
     Definition("iot_dagster_run_seconds", "histogram", "How long runs took that ended since the exporter started.", ("job_name",)),

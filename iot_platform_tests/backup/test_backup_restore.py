@@ -282,4 +282,3 @@ def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
     assert seen["incr",] == 0
     assert values.get("iot_wal_archive_failures")[()] == 0
     assert time.time() - 300 < values.get("iot_wal_archive_last_success_timestamp_seconds")[()] <= time.time() + 1
-
