@@ -15,7 +15,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.kafka.group_offsets import read_noted
 from iot_platform.settings import Settings
 
-
 UNKNOWN: Final = ("", 0)
 _SERVER: Final = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"""

@@ -1,6 +1,5 @@
 """What is noted of the database beside its offsets in Kafka: enough to compare a restored one with, and never in the drain's way."""
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg2
@@ -15,9 +14,9 @@ from iot_platform_tests.support.waiting import eventually
 
 
 @pytest.fixture
-def own(settings: Settings) -> Iterator[Settings]:
+def own(settings: Settings) -> Settings:
     """With a group of the test's own."""
-    yield settings.model_copy(update={"kafka_drain_group": f"drain-{settings.kafka_topic}"})
+    return settings.model_copy(update={"kafka_drain_group": f"drain-{settings.kafka_topic}"})
 
 
 def note(settings: Settings, noted: dict[int, tuple[int, str]]) -> None:
@@ -47,7 +46,7 @@ def test_what_is_noted_is_read_again(own: Settings) -> None:
 
 def test_server_that_keeps_its_identity_to_itself_does_not_stop_the_sensor(own: Settings) -> None:
     with closing(psycopg2.connect(own.admin_url)) as connection:
-        with connection.cursor() as cursor:  # nearer than the real one: temporary functions are never found by name alone
+        with connection.cursor() as cursor:
             cursor.execute("CREATE SCHEMA closed")
             cursor.execute(
                 "CREATE FUNCTION closed.pg_walfile_name(pg_lsn) RETURNS text LANGUAGE plpgsql AS"
