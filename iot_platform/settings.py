@@ -233,6 +233,7 @@ class Settings(ServerSettings, BaseSettings):
     )
     backup_s3_endpoint: str = Field("", description="S3's address, host[:port], where IOT_BACKUP_REPOSITORY is in S3 or something like it.")
     backup_s3_region: str = Field("us-east-1", description="S3's region.")
+    backup_s3_ca_file: Path | None = Field(None, description="CA certificates (PEM) that sign S3's certificate; system CAs unless set.")
     backup_s3_key_file: Path | None = Field(None, description="File with S3's access key, key:secret in one line.")
     backup_exec: str = Field(
         "",

@@ -7,17 +7,23 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.kafka.group_offsets import read_noted
 from iot_platform.settings import Settings
 
+UNKNOWN: Final = ("", 0)
+_SERVER: Final = """
+SELECT (SELECT system_identifier::text FROM pg_control_system()), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"""
+
 
 @dataclass(frozen=True)
 class Heartbeat:
     """`offsets`: next offset by partition; `committed_at`: when the newest row among them was, `at`: when this was noted, both in seconds
-    since the epoch; `system_id`, `timeline`: which PostgreSQL it was."""
+    since the epoch; `system_id`, `timeline`: which PostgreSQL it was, or UNKNOWN."""
 
     offsets: Mapping[int, int]
     committed_at: float
@@ -30,7 +36,7 @@ def remarks(connection: Connection, committed_at: Mapping[int, float]) -> Callab
     """Partition → what is noted beside its offset. Asks the database at the first call only.
 
     Raises (then):
-        psycopg2.Error.
+        psycopg2.OperationalError: it does not answer.
     """
     server: list[tuple[str, int]] = []
 
@@ -68,11 +74,15 @@ def read_heartbeat(settings: Settings) -> Heartbeat | None:
 
 
 def _server(connection: Connection) -> tuple[str, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
-            " ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
-        )
-        row = cursor.fetchone()
+    """Unknown, where a managed service keeps it to itself: the drain does not stop for that."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_SERVER)
+            row = cursor.fetchone()
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        raise
+    except psycopg2.Error:
+        connection.rollback()
+        return UNKNOWN
     connection.commit()
-    return (str(row[0]), int(row[1])) if row else ("", 0)
+    return (str(row[0]), int(row[1])) if row else UNKNOWN

@@ -24,6 +24,7 @@ class Repository:
     s3_endpoint: str
     s3_region: str
     s3_key_file: Path | None
+    s3_ca_file: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -37,6 +38,7 @@ class Repository:
             settings.backup_s3_endpoint,
             settings.backup_s3_region,
             settings.backup_s3_key_file,
+            settings.backup_s3_ca_file,
         )
 
     @property
@@ -57,14 +59,14 @@ class Server:
     user: str = "postgres"
 
 
-def pgbackrest_conf(repository: Repository, server: Server, folder: str = "") -> str:
-    """The text of pgbackrest.conf. Holds the passphrase and S3's key, so only the server's user may read it. `folder`: another path of the
-    repository's folder than we see.
+def pgbackrest_conf(repository: Repository, server: Server, folder: str = "", ca_file: str = "") -> str:
+    """The text of pgbackrest.conf. Holds the passphrase and S3's key, so only the server's user may read it. `folder`, `ca_file`: other
+    paths of the repository's folder and of S3's CA certificates than we see.
 
     Raises:
         BackupError: a file that the settings name cannot be read, or is empty.
     """
-    lines = ["[global]", *_place(repository, folder)]
+    lines = ["[global]", *_place(repository, folder, ca_file)]
     if repository.cipher_file is not None:
         lines += ["repo1-cipher-type=aes-256-cbc", f"repo1-cipher-pass={_secret(repository.cipher_file, 'IOT_BACKUP_CIPHER_FILE')}"]
     lines += [
@@ -97,7 +99,7 @@ def server_settings(config: str, data: str | None = None) -> dict[str, str]:
     }
 
 
-def _place(repository: Repository, folder: str) -> list[str]:
+def _place(repository: Repository, folder: str, ca_file: str) -> list[str]:
     if repository.folder is not None:
         return [f"repo1-path={folder or repository.folder}"]
     parts = urlsplit(repository.location)
@@ -106,6 +108,7 @@ def _place(repository: Repository, folder: str) -> list[str]:
     key, colon, secret = _secret(repository.s3_key_file, "IOT_BACKUP_S3_KEY_FILE").partition(":")
     if not colon:
         raise BackupError("IOT_BACKUP_S3_KEY_FILE: must be key:secret in one line")
+    authorities = ca_file or repository.s3_ca_file
     return [
         "repo1-type=s3",
         f"repo1-path={parts.path or '/'}",
@@ -114,7 +117,8 @@ def _place(repository: Repository, folder: str) -> list[str]:
         f"repo1-s3-region={repository.s3_region}",
         f"repo1-s3-key={key}",
         f"repo1-s3-key-secret={secret}",
-        "repo1-s3-uri-style=path",
+        f"repo1-s3-uri-style={'host' if repository.s3_endpoint.endswith('.amazonaws.com') else 'path'}",
+        *([f"repo1-storage-ca-file={authorities}"] if authorities else []),
     ]
 
 

@@ -196,7 +196,7 @@ def make_plan(
 def _timeline(repository: Repository, archive: Archive, beat: Heartbeat | None) -> tuple[int, str]:
     """The timeline of the database itself, as it was last seen: the highest one in the archive may be of somebody's copy."""
     newest = repository.backups[-1] if repository.backups else None
-    if beat is not None and (newest is None or beat.at > newest.stopped_at):
+    if beat is not None and beat.timeline and (newest is None or beat.at > newest.stopped_at):
         return beat.timeline, "where the platform last saw the database"
     if newest is not None:
         return newest.timeline, "that of the newest backup"
@@ -210,7 +210,7 @@ def _heartbeat(settings: Settings, repository: Repository) -> tuple[Heartbeat | 
         return None, [f"what is missing cannot be told, because the heartbeat is not known: {error}"]
     if beat is None:
         return None, ["what is missing cannot be told: Kafka has no heartbeat of this database (IOT_KAFKA_DRAIN_GROUP)"]
-    if beat.system_id != repository.system_id:
+    if beat.system_id and beat.system_id != repository.system_id:
         return None, [f"what is missing cannot be told: the heartbeat is of another database ({beat.system_id})"]
     return beat, []
 

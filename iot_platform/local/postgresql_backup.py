@@ -17,6 +17,8 @@ from iot_platform.local.postgresql_install import Installation
 _WORK: Final = "pgbackrest"
 _SOCKET: Final = "run"
 _CONFIG: Final = f"{_WORK}/pgbackrest.conf"
+_AUTHORITIES: Final = f"{_WORK}/ca.pem"
+_SYSTEM_AUTHORITIES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 _PASSFILE: Final = f"{_WORK}/pgpass"
 # $1: the folder that is restored to, or -. It is /media inside, and the server's user's.
 _MOUNTED: Final = """#!/bin/sh
@@ -75,8 +77,9 @@ def write(repository: Repository, place: Place, passwords: Passwords, local_dir:
     """
     installation = place.installation
     server = Server(place.path(installation.major), place.path(_WORK), place.port, place.path(_SOCKET))
+    authorities = "" if repository.folder else place.path(_AUTHORITIES)
     try:
-        config = pgbackrest_conf(repository, server, "/mnt" if place.mounted else "")
+        config = pgbackrest_conf(repository, server, "/mnt" if place.mounted else "", authorities)
     except BackupError as error:
         raise LocalStackError(str(error)) from error
     for name in (_WORK, _SOCKET):
@@ -85,6 +88,8 @@ def write(repository: Repository, place: Place, passwords: Passwords, local_dir:
     _private(place.data / _PASSFILE, f"*:*:*:postgres:{passwords.of('postgres')}\n", installation)
     if repository.folder is not None:
         _folder(repository.folder, installation)
+    else:  # the root file system has none
+        _private(place.data / _AUTHORITIES, _read(repository.s3_ca_file or _SYSTEM_AUTHORITIES), installation)
     text = (_MOUNTED if place.mounted else _PLAIN).replace("read_only", READ_ONLY)
     values = {
         "bin": installation.bin_dir,
@@ -134,6 +139,13 @@ def _folder(path: Path, installation: Installation) -> None:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.geteuid() == 0 and not any(path.iterdir()):
         os.chown(path, installation.uid, installation.gid)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise LocalStackError(f"IOT_BACKUP_S3_CA_FILE: {path} cannot be read: {error.strerror}") from error
 
 
 def _private(path: Path, text: str, installation: Installation) -> None:
