@@ -172,7 +172,7 @@ def config_command(
             raise CliError("IOT_BACKUP_REPOSITORY is not set: a folder on the database's machine, or s3://bucket/prefix", UNKNOWN)
         text = pgbackrest_conf(repository, Server(str(data), str(work), port, str(socket)))
     lines = server_settings(settings.backup_config or "/etc/pgbackrest/pgbackrest.conf")
-    typer.echo(text + "\n# postgresql.conf:\n" + "".join(f"#   {name} = '{value}'\n" for name, value in lines.items()), nl=False)
+    terminal.echo(text + "\n# postgresql.conf:\n" + "".join(f"#   {name} = '{value}'\n" for name, value in lines.items()), nl=False)
 
 
 def _moment(text: str) -> "datetime | None":

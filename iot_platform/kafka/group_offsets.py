@@ -4,9 +4,10 @@ compared with them. No drain ever begins there."""
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from iot_platform.kafka.causes import ConnectionCauses
@@ -126,16 +127,31 @@ def write_noted(settings: Settings, noted: Mapping[int, tuple[int, str]]) -> boo
 def read_noted(settings: Settings) -> dict[int, tuple[int, str]]:
     """Partition → next offset and remark, as noted last; empty where nothing is. Blocks for up to half a minute.
 
+    A consumer of the group asks, without joining it: librdkafka dies of some answers that an AdminClient gets while the group's coordinator
+    is starting.
+
     Raises:
         KafkaUnavailableError: Kafka does not answer, or refuses.
     """
     group, topic, causes = settings.kafka_drain_group, settings.kafka_topic, ConnectionCauses(settings)
     if group == OFF:
         return {}
+    give_up = time.monotonic() + 3 * REQUEST_SECONDS
     try:
-        with AdminClient({**causes.config, "log_level": 0}) as admin:
-            asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=3 * REQUEST_SECONDS)
-            found = asked[group].result().topic_partitions
+        with closing(Consumer({**causes.config, "group.id": group, "enable.auto.commit": False, "log_level": 0})) as consumer:
+            partitions = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions
+            wanted = [TopicPartition(topic, partition) for partition in partitions]
+            found = _committed(consumer, wanted, give_up) if wanted else []
     except KafkaException as error:
         raise KafkaUnavailableError(causes.explain(error, needs=Right(("Describe",), "group", group))) from error
-    return {item.partition: (item.offset, item.metadata or "") for item in found if item.topic == topic and item.error is None}
+    return {item.partition: (item.offset, item.metadata or "") for item in found if item.offset >= 0 and item.error is None}
+
+
+def _committed(consumer: Consumer, wanted: list[TopicPartition], give_up: float) -> list[TopicPartition]:
+    while True:
+        try:
+            return consumer.committed(wanted, timeout=REQUEST_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.5)

@@ -15,6 +15,7 @@ from iot_platform.metrics.values import Histogram, Samples, Values
 from iot_platform.settings import Settings
 
 JOBS: Final = (
+    "back_up_database",
     "check_telemetry",
     "compress_old_chunks",
     "drain",
