@@ -48,6 +48,7 @@ class BackedUp:
             kafka_drain_group=f"drain-{topic}",
             database_url=self.server.url("iot_writer"),  # type: ignore[arg-type]
             database_admin_url=self.server.url("iot_migrator"),  # type: ignore[arg-type]
+            database_reader_url=self.server.url("iot_reader"),  # type: ignore[arg-type]
             local_dir=folder,
             **self.server.backup_notes(),  # type: ignore[arg-type]
         )
