@@ -94,15 +94,7 @@ def _secrets(settings: Settings | None, folder: Path) -> set[str]:
         mounted = secrets_dir(home.env_files())
     except SettingsError:
         mounted = Path(os.environ["IOT_SECRETS_DIR"]) if os.environ.get("IOT_SECRETS_DIR") else None
-    return known_secrets(values, places, (mounted,) if mounted else ()) | _stack_passwords(folder)
-
-
-def _stack_passwords(folder: Path) -> set[str]:
-    """Those of the local PostgreSQL's roles."""
-    from iot_platform.local.passwords import Passwords
-
-    file = folder / "data" / "passwords.json"
-    return set(Passwords.load(file).by_role.values()) if file.is_file() else set()
+    return known_secrets(values, places, (mounted,) if mounted else (), (folder / "data" / "passwords.json",))
 
 
 def _versions() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from iot_platform.diagnostics.log_lines import Record, begins, parse
+from iot_platform.diagnostics.log_lines import Record, begins, parse, plain
 
 LOOK_SECONDS: Final = 0.2
 READ_BYTES: Final = 64 << 20
@@ -20,7 +20,7 @@ WHOLE_SECONDS: Final = 0.5
 def records(program: str, lines: Iterable[str]) -> Iterator[Record]:
     """The records of lines, each with what belongs to it."""
     waiting: list[str] = []
-    for line in lines:
+    for line in map(plain, lines):
         if waiting and begins(line):
             yield parse(program, "\n".join(waiting))
             waiting = []
@@ -113,4 +113,4 @@ class _Tail:
             return []
         self._position += len(data)
         *lines, self._part = (self._part + data).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in lines]
+        return [plain(line.decode("utf-8", "replace")) for line in lines]

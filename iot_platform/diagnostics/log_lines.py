@@ -13,6 +13,7 @@ _WORDS: Final = {
     "warn": "warning", "warning": "warning", "error": "error", "fatal": "critical", "panic": "critical", "critical": "critical",
 }  # fmt: skip
 _TIME: Final = re.compile(r"^\[?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?\d*\s*(Z|UTC|[+-]\d\d:?\d\d)?\]?\s*")
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _EPOCH: Final = re.compile(r"^(\d{9,11}): ")
 _LEVEL: Final = re.compile(
     r"^(?:\[\d+\](?: \S+)? (?P<postgresql>[A-Z]+\d?):|\[(?P<structlog>\w+)\s*\]"
@@ -59,6 +60,11 @@ class Wanted:
         if self.offset is not None:
             return any(first <= self.offset <= last for first, last in _spans(record, self.partition))
         return self.partition is None or self.partition in _partitions(record)
+
+
+def plain(line: str) -> str:
+    """Without colours, which Dagster writes wherever its output goes."""
+    return _COLOUR.sub("", line)
 
 
 def begins(line: str) -> bool:

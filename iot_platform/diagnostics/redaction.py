@@ -1,6 +1,7 @@
 """What must not leave the machine, taken out of texts and documents: secrets that are known by their value, and what looks like one."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -103,15 +104,15 @@ def without_password(url: str) -> str:
     return re.sub(rf"([?&][^=&]*(?:{_WORDS})[^=&]*=)[^&\s]+", rf"\1{GONE}", shown, flags=re.IGNORECASE)
 
 
-def known_secrets(values: Mapping[str, Any], places: Iterable[Path], folders: Iterable[Path] = ()) -> set[str]:
+def known_secrets(values: Mapping[str, Any], places: Iterable[Path], folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> set[str]:
     """Every secret that this process can find: in these settings (variable → value), in the environment, in files like `.env` (`places`),
-    in files that any of them name, in the files of `folders`, in PostgreSQL's password file. What cannot be read has none."""
+    in files that any of them name, in the files of `folders`, in `files`, in PostgreSQL's password file. What cannot be read has none."""
     found: set[str] = set()
     named = [*((name, str(value)) for name, value in values.items()), *os.environ.items()]
     for place in places:
-        named += [(name, value or "") for name, value in (dotenv_values(place).items() if place.is_file() else ())]
+        named += [(name, value or "") for name, value in dotenv_values(stream=io.StringIO(_content(place))).items()]
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for path in _paths(folder):
             content = _content(path)
             named.append((path.name.upper(), content))
             if not path.name.lower().startswith("iot_"):
@@ -121,6 +122,8 @@ def known_secrets(values: Mapping[str, Any], places: Iterable[Path], folders: It
     for name, value in named:
         if _PLACE.search(name) and (_NAME.search(name) or re.search(r"KEY|LOGIN|CERT", name)) and value:
             found |= set(_of_file(_content(Path(value))))
+    for file in files:
+        found |= set(_of_file(_content(file)))
     for line in _content(_pgpass()).splitlines():
         found.add(line.rsplit(":", 1)[-1])
     return {value for value in found if value.strip()}
@@ -173,6 +176,13 @@ def _of_file(content: str) -> Iterator[str]:
     yield from (line.strip() for line in stripped.splitlines())
     if ":" in stripped and "\n" not in stripped:
         yield stripped.partition(":")[2]
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _content(path: Path) -> str:

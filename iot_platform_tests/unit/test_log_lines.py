@@ -51,6 +51,14 @@ def test_each_form_has_its_level(line: str, level: str, text: str) -> None:
     assert (record.at is not None) == (line != "{no json")
 
 
+def test_dagsters_colours_are_no_part_of_its_lines() -> None:
+    line = "\x1b[32m2026-11-30 00:01:07 +0000\x1b[0m - dagster.daemon - \x1b[33mWARNING\x1b[0m - slow"
+    found = list(records("dagster-daemon", [line, line]))
+    assert [(record.level, record.text, record.at is not None) for record in found] == [
+        ("warning", "- dagster.daemon - WARNING - slow", True)
+    ] * 2
+
+
 def test_what_belongs_to_a_line_stays_with_it() -> None:
     lines = [
         "2026-11-29 22:00:01.250 UTC [123] ERROR:  duplicate key",

@@ -96,10 +96,11 @@ def test_secrets_are_found_where_they_are_kept(tmp_path: Path, monkeypatch: pyte
         "IOT_KAFKA_SSL_KEY_FILE": tmp_path / "key.pem",
         "IOT_INGEST_KAFKA_OPTIONS": '{"ssl.key.password": "in-options", "linger.ms": 5}',
     }
-    found = known_secrets(values, [tmp_path / ".env"], [tmp_path / "mounted"])
+    (tmp_path / "passwords.json").write_text('{"iot_writer": "of-the-stack"}')
+    found = known_secrets(values, [tmp_path / ".env", tmp_path / "none"], [tmp_path / "mounted"], [tmp_path / "passwords.json"])
     assert found >= {
         "from-file", "other-token", "harbor-secret", "in-a-file", "MIIEvQIBADANBgkqhkiG9w0", "mounted-one", "mounted-two", "in-pgpass",
-        "in-the-environment", "in-options",
+        "in-the-environment", "in-options", "of-the-stack",
     }  # fmt: skip
 
 
