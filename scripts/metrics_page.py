@@ -79,7 +79,7 @@ CHINESE = {
     "iot_conflicting_measurements_total": "因冲突而没有存储的测量值。",
     "iot_project_conflicts_measurements": "过去 24 小时因冲突没有存储的测量值：最多的项目，其余为 other。",
     "iot_freshness_seconds": "导出器启动后提交的消息，按从守护进程接收到提交的时间（一个批次的消息视为均匀分布在首末接收之间）。",
-    "iot_tenant_freshness_seconds": "租户最近 15 分钟的提交中，从接收到提交的最长时间；最慢的租户，其余为 other。",
+    "iot_tenant_freshness_seconds": "租户最近 5 分钟的提交中，从接收到提交的最长时间；最慢的租户，其余为 other。",
     "iot_sparkplug_sequence_gaps_total": "Sparkplug B 边缘节点序号的跳变：消息没有到达平台。",
     "iot_sparkplug_sequence_missing_total": "这些跳变至少漏掉的序号数。",
     "iot_audit_differences": "最近一次审计发现的差异；必须为 0。",

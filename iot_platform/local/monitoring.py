@@ -29,7 +29,7 @@ class Monitoring:
     alertmanager_port: int
     targets: Mapping[str, Mapping[str, str]]
     receiver: Mapping[str, Any]
-    waits: Mapping[str, str]
+    waits: Mapping[str, Any]
     scrape_seconds: int = 15
 
     @property

@@ -70,7 +70,7 @@ DEFINITIONS: Final = (
     ),
     _gauge(
         "iot_tenant_freshness_seconds",
-        "Of the tenant's newest commits (of the last 15 minutes): longest time from receipt to commit; the slowest tenants, the rest as "
+        "Of the tenant's newest commits (of the last 5 minutes): longest time from receipt to commit; the slowest tenants, the rest as "
         "other.",
         "tenant",
     ),

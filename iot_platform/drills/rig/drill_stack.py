@@ -310,11 +310,12 @@ class DrillStack:
         """What stands between our programs and a server."""
         return self._proxies[link]
 
-    def add_program(self, name: str, *arguments: str) -> None:
-        """Run Python with these arguments, as one of the platform's programs: its settings lead through the proxies."""
+    def add_program(self, name: str, *arguments: str, **variables: str) -> None:
+        """Run Python with these arguments, as one of the platform's programs: its settings lead through the proxies, unless variables
+        (IOT_…) say otherwise."""
         environment = base_environment(self.folder)
         program = Program(name, (sys.executable, *arguments), directory(), environment, restart=False)
-        self._programs[name] = lambda: self._own(program, {})
+        self._programs[name] = lambda: self._own(program, variables)
         self._others.append(name)
         self.start(name)
 
