@@ -2,13 +2,13 @@
 compared with them. No drain ever begins there."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import closing
 from typing import Any, Final
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from iot_platform.kafka.causes import ConnectionCauses
 from iot_platform.kafka.errors import KafkaUnavailableError
@@ -20,6 +20,8 @@ NOTE_SECONDS: Final = 60.0
 """Kafka forgets a group's offsets after a week without a commit: also when nothing moved they are noted again."""
 REQUEST_SECONDS: Final = 10.0
 PASSING_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 30.0
+"""How long somebody waits who has to know: a broker that has just started takes that long to coordinate its groups."""
 OFF: Final = "off"
 # The coordinator is just starting, or moving to another broker: nothing to tell anybody.
 _PASSING: Final = frozenset(
@@ -105,7 +107,7 @@ class GroupOffsets:
 
 
 def write_noted(settings: Settings, noted: Mapping[int, tuple[int, str]]) -> bool:
-    """Note partition → next offset and remark now; False where IOT_KAFKA_DRAIN_GROUP is off. Blocks for up to ten seconds.
+    """Note partition → next offset and remark now; False where IOT_KAFKA_DRAIN_GROUP is off. Blocks for up to a minute.
 
     Raises:
         KafkaUnavailableError: Kafka does not answer, or refuses.
@@ -114,21 +116,22 @@ def write_noted(settings: Settings, noted: Mapping[int, tuple[int, str]]) -> boo
     if group == OFF or not noted:
         return False
     partitions = [TopicPartition(settings.kafka_topic, partition, offset, remark) for partition, (offset, remark) in noted.items()]
+    wanted = ConsumerGroupTopicPartitions(group, partitions)
+
+    def write(admin: AdminClient) -> None:
+        answer = admin.alter_consumer_group_offsets([wanted], request_timeout=REQUEST_SECONDS)[group].result()
+        _require_each(answer.topic_partitions)
+
     try:
         with AdminClient({**causes.config, "log_level": 0}) as admin:
-            asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)], request_timeout=REQUEST_SECONDS)
-            if failed := [item.error for item in asked[group].result().topic_partitions if item.error is not None]:
-                raise KafkaException(failed[0])
+            _patiently(write, admin)
     except KafkaException as error:
         raise KafkaUnavailableError(causes.explain(error, needs=Right(("Read",), "group", group))) from error
     return True
 
 
 def read_noted(settings: Settings) -> dict[int, tuple[int, str]]:
-    """Partition → next offset and remark, as noted last; empty where nothing is. Blocks for up to half a minute.
-
-    A consumer of the group asks, without joining it: librdkafka dies of some answers that an AdminClient gets while the group's coordinator
-    is starting.
+    """Partition → next offset and remark, as noted last; empty where nothing is. Blocks for up to a minute.
 
     Raises:
         KafkaUnavailableError: Kafka does not answer, or refuses.
@@ -136,22 +139,31 @@ def read_noted(settings: Settings) -> dict[int, tuple[int, str]]:
     group, topic, causes = settings.kafka_drain_group, settings.kafka_topic, ConnectionCauses(settings)
     if group == OFF:
         return {}
-    give_up = time.monotonic() + 3 * REQUEST_SECONDS
+    # A consumer that never subscribes, not AdminClient.list_consumer_group_offsets: where the group's coordinator is not known yet, that
+    # ends the process (confluent-kafka 2.16, segmentation fault); this one asks again.
+    consumer = Consumer({**causes.config, "group.id": group, "enable.auto.commit": False, "log_level": 0})
     try:
-        with closing(Consumer({**causes.config, "group.id": group, "enable.auto.commit": False, "log_level": 0})) as consumer:
-            partitions = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic].partitions
-            wanted = [TopicPartition(topic, partition) for partition in partitions]
-            found = _committed(consumer, wanted, give_up) if wanted else []
+        known = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+        if known.error is not None:
+            raise KafkaException(known.error)
+        asked = [TopicPartition(topic, number) for number in known.partitions]
+        found: list[TopicPartition] = _patiently(consumer.committed, asked, 2 * REQUEST_SECONDS)
+        _require_each(found)
     except KafkaException as error:
-        raise KafkaUnavailableError(causes.explain(error, needs=Right(("Describe",), "group", group))) from error
-    return {item.partition: (item.offset, item.metadata or "") for item in found if item.offset >= 0 and item.error is None}
+        raise KafkaUnavailableError(causes.explain(error, needs=Right(("Read",), "group", group))) from error
+    finally:
+        consumer.close()
+    return {item.partition: (item.offset, item.metadata or "") for item in found if item.offset >= 0}
 
 
-def _committed(consumer: Consumer, wanted: list[TopicPartition], give_up: float) -> list[TopicPartition]:
-    while True:
-        try:
-            return consumer.committed(wanted, timeout=REQUEST_SECONDS)
-        except KafkaException as error:
-            if error.args[0].code() not in _PASSING or time.monotonic() >= give_up:
-                raise
-            time.sleep(0.5)
+_patiently: Final = Retrying(
+    retry=retry_if_exception(lambda error: isinstance(error, KafkaException) and error.args[0].code() in _PASSING),
+    stop=stop_after_delay(PATIENCE_SECONDS),
+    wait=wait_fixed(0.5),
+    reraise=True,
+)
+
+
+def _require_each(partitions: Iterable[TopicPartition]) -> None:
+    if failed := [item.error for item in partitions if item.error is not None]:
+        raise KafkaException(failed[0])

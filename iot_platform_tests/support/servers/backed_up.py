@@ -88,7 +88,7 @@ class BackedUp:
         remark = heartbeat.remarks(connection, {partition: row.updated_at for partition, row in rows.items()})
         noted = {partition: (row.next_offset, remark(partition)) for partition, row in rows.items()}
         connection.close()
-        eventually(lambda: self._note(noted), 60)
+        assert write_noted(self.settings, noted)
 
     def close(self) -> None:
         """Stop everything."""
@@ -101,14 +101,6 @@ class BackedUp:
         except probes.NotReadyError:
             return False
         return True
-
-    def _note(self, noted: dict[int, tuple[int, str]]) -> bool:
-        from iot_platform.kafka.errors import KafkaUnavailableError
-
-        try:
-            return write_noted(self.settings, noted)
-        except KafkaUnavailableError:  # the coordinator of a young Kafka
-            return False
 
 
 @pytest.fixture
