@@ -82,7 +82,7 @@ def adapter(made: Cluster, binary: Path, objects: list[Object], folder: Path, po
     here = {
         "http://192.168.1.100:9090": f"http://{LOOPBACK}:{prometheus_port}",
         "/etc/metrics-adapter": str(FOLDER / "metrics-adapter"),
-        "=/tmp": f"={folder}",
+        "--cert-dir=/tmp": f"--cert-dir={folder}",
         "=6443": f"={port}",
         "=30s": "=2s",
     }
