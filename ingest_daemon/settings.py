@@ -219,10 +219,10 @@ class Settings(ServerSettings, BaseSettings):
                 raise ValueError(f"{key} can't be changed: PUBACK is sent on the strength of it")
         return value
 
-    @field_validator("ingest_state_dir")
+    @field_validator("*")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return absolute(value)
+    def _absolute(cls, value: object) -> object:
+        return absolute(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -11,11 +11,12 @@ from typing import Final
 from dotenv import dotenv_values
 
 from ingest_daemon.errors import SettingsError
+from ingest_daemon.home import absolute
 
 EXAMPLE: Final = Path(__file__).with_name("env.example")
 """The checkout's .env.example, which a test holds equal to the settings classes."""
 # Of the tests, of `make test-fault`, and of Grafana's provisioning files.
-OTHERS: Final = ("IOT_TEST_", "IOT_DRILL_", "IOT_GRAFANA_")
+OTHERS: Final = ("IOT_TEST_", "IOT_DRILL_", "IOT_GRAFANA_DATABASE_", "IOT_GRAFANA_DASHBOARDS")
 # What our own programs tell each other: the local stack's mark, the supervisor's, the drills' clock.
 INTERNAL: Final = frozenset({"IOT_LOCAL_STACK", "IOT_PROGRAM_DIGEST", "IOT_FAKE_CLOCK"})
 # Kubernetes adds these to every container for a service whose name begins with iot-; and <SERVICE>_PORT, see is_service_address.
@@ -53,7 +54,10 @@ def secrets_dir(files: Sequence[Path]) -> Path | None:
     value = next((text for text in (os.environ.get("IOT_SECRETS_DIR"), *reversed(noted)) if text), None)
     if value is None:
         return None
-    folder = Path(value)
+    try:
+        folder = absolute(Path(value))
+    except ValueError as error:
+        raise SettingsError(f"IOT_SECRETS_DIR: {error}") from error
     if not folder.is_dir():
         raise SettingsError(f"IOT_SECRETS_DIR: {folder} is no folder")
     if closed := [path.name for path in sorted(folder.glob("[Ii][Oo][Tt]_*")) if not os.access(path, os.R_OK)]:

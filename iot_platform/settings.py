@@ -307,10 +307,10 @@ class Settings(ServerSettings, BaseSettings):
             raise ValueError("must be postgresql://user:password@host[:port]/database")
         return value
 
-    @field_validator("cache_dir", "local_dir")
+    @field_validator("*")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return home.absolute(value)
+    def _absolute(cls, value: object) -> object:
+        return home.absolute(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:

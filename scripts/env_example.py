@@ -14,8 +14,9 @@ from iot_platform.settings import Settings
 
 HEADER = """\
 # Every setting of the platform. Copy this file to .env and uncomment what you change; the environment beats .env.
-# A name IOT_… that is not here is refused. Passed over: IOT_TEST_…, IOT_DRILL_…, IOT_GRAFANA_…, and what Kubernetes adds for a
-# service called iot-…: IOT_…_SERVICE_HOST, IOT_…_SERVICE_PORT…, IOT_…_PORT_1883_TCP…, and IOT_…_PORT if it holds tcp://…
+# A name IOT_… that is not here is refused. Passed over: IOT_TEST_…, IOT_DRILL_…, IOT_GRAFANA_DATABASE_…, IOT_GRAFANA_DASHBOARDS, and
+# what Kubernetes adds for a service called iot-…: IOT_…_SERVICE_HOST, IOT_…_SERVICE_PORT…, IOT_…_PORT_1883_TCP…, and IOT_…_PORT if it
+# holds tcp://… In names of files and folders ~ is the user's home directory.
 # Generated from the code by `make env-example`: each entry says what it does, and shows its default.
 """
 ONLY_ENVIRONMENT = """

@@ -13,11 +13,12 @@ from pathlib import Path
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "kubernetes/overlays"
 OURS = ("iot-ingest", "iot-platform")
+NO_RELEASE = ("latest", "not-built", "unknown")
 
 
 def set_tag(text: str, tag: str) -> str:
     """The kustomization with that tag for each of our images. Raises ValueError where one is not there once."""
-    if not re.fullmatch(r"[\w][\w.-]{0,127}", tag) or tag == "latest":
+    if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII) or tag in NO_RELEASE:
         raise ValueError(f"not a tag for a release: {tag!r}")
     for name in OURS:
         text, found = re.subn(rf"(- name: {name}\n\s+newName: \S+\n\s+newTag: )\S+", rf'\g<1>"{tag}"', text)
@@ -34,10 +35,14 @@ def main() -> int:
     given = parser.parse_args()
     file = OVERLAYS / given.overlay / "kustomization.yaml"
     try:
-        file.write_text(set_tag(file.read_text("utf-8"), given.tag), "utf-8")
+        changed = file.with_name(f"{file.name}.new")
+        changed.write_text(set_tag(file.read_text("utf-8"), given.tag), "utf-8")
+        changed.replace(file)
     except (ValueError, OSError) as error:
         print(f"error: {file}: {error}", file=sys.stderr)
         return 1
+    if given.tag.endswith("-dirty"):
+        print(f"note: {given.tag} is no commit. Nodes that have an image of that tag keep it, whatever is built later", file=sys.stderr)
     return 0
 
 

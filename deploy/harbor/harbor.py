@@ -13,9 +13,9 @@ import os
 import secrets
 import string
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ SECRETS = Path.home() / ".config/iot-platform"
 PROJECTS = ("rke2", "rancher")
 ROBOT = "rke2-puller"
 _TIMEOUT_SECONDS = 30
+_HINTS = {
+    401: "; the password in the file is not Harbor's (harbor.yml counts at the first start only)",
+    404: "; what answers there is not Harbor: is --url right, and does no proxy stand between",
+}
 
 
 class HarborError(Exception):
@@ -40,22 +44,42 @@ class Api:
 
     def call(self, method: str, path: str, body: object = None, *, accepted: tuple[int, ...] = (200, 201)) -> tuple[int, Any]:
         """Status and answer. Raises HarborError for any status but the accepted ones."""
-        request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - the operator's own address
+        try:
+            request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - the operator's own address
+        except ValueError as error:
+            raise HarborError(f"{self.url}: {error}: http://host:port is wanted") from error
         request.add_header("Authorization", self._authorization)
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-                status, content = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, content = error.code, error.read()
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
+                status, content, where = answer.status, answer.read(), answer.headers.get("Location")
+        except (OSError, HTTPException, ValueError) as error:
             raise HarborError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+        if status in range(300, 400):
+            raise HarborError(f"{self.url} sends on to {where}: --url has to be Harbor's own address, with https where Harbor has it")
         if status not in accepted:
-            hint = "; the password in the file is not Harbor's (harbor.yml counts at the first start only)" if status == 401 else ""
-            raise HarborError(f"{method} {path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
-        return status, json.loads(content) if content.strip() else None
+            hint = _HINTS.get(status, "")
+            raise HarborError(f"{method} {self.url}{path}: status {status}{hint}: {content[:300].decode('utf-8', 'replace')}")
+        try:
+            return status, json.loads(content) if content.strip() else None
+        except ValueError as error:
+            raise HarborError(
+                f"{method} {self.url}{path}: an answer that is no JSON: does Harbor listen at {self.url}, or a proxy?"
+            ) from error
+
+
+class _StayHere(urllib.request.HTTPErrorProcessor):
+    """Every status is an answer. Nothing is followed: a redirect takes the password along, and makes a GET of a POST."""
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response
+
+
+_OPENER = urllib.request.build_opener(_StayHere)
 
 
 def ensure_project(api: Api, name: str) -> str:
@@ -88,14 +112,15 @@ def ensure_robot(api: Api, file: Path, *, renew: bool = False) -> str:
         write_secret(file, json.dumps({"name": made["name"], "secret": made["secret"]}))
         return "made"
     done = []
-    if rights(robot.get("permissions") or []) != rights(wanted) or robot.get("disable"):
+    if rights(robot.get("permissions") or []) != rights(wanted) or robot.get("disable") or robot.get("duration", -1) != -1:
         body = {"id": robot["id"], "name": full_name, "description": "RKE2's nodes", "level": "system", "disable": False, "duration": -1}
         api.call("PUT", f"/api/v2.0/robots/{robot['id']}", {**body, "permissions": wanted})
         done.append("rights set")
     if renew or not is_valid(api.url, file, full_name):
-        secret = password()
+        secret, new = password(), file.with_name(f"{file.name}.new")
+        write_secret(new, json.dumps({"name": full_name, "secret": secret}))  # first: Harbor must not have one that nobody could write
         api.call("PATCH", f"/api/v2.0/robots/{robot['id']}", {"secret": secret})
-        write_secret(file, json.dumps({"name": full_name, "secret": secret}))
+        new.replace(file)
         done.append("new secret: the nodes need it, run the playbook")
     return ", ".join(done) or "is there"
 
@@ -144,11 +169,15 @@ def write_secret(file: Path, content: str) -> None:
     """Write at once, readable by the owner only."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:  # noqa: PTH123
-        out.write(content + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(file)
+    temporary.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:  # noqa: PTH123
+            out.write(content + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def configure(output: Path, admin_file: Path) -> str:
@@ -157,18 +186,26 @@ def configure(output: Path, admin_file: Path) -> str:
         return f"{output} is there and stays: its passwords are in Harbor's database"
     if not admin_file.exists():
         write_secret(admin_file, password())
-    text = TEMPLATE.read_text("utf-8").replace("@ADMIN_PASSWORD@", admin_file.read_text("utf-8").strip())
+    text = TEMPLATE.read_text("utf-8").replace("@ADMIN_PASSWORD@", json.dumps(admin_password(admin_file)))
     write_secret(output, text.replace("@DATABASE_PASSWORD@", password()).rstrip("\n"))
     return f"{output} written; the password of admin is in {admin_file}"
 
 
+def admin_password(file: Path) -> str:
+    """Of Harbor's admin. Raises HarborError where there is none."""
+    try:
+        if found := file.read_text("utf-8").strip():
+            return found
+    except FileNotFoundError:
+        raise HarborError(f"{file} is not there: it holds the password of Harbor's admin") from None
+    except ValueError as error:
+        raise HarborError(f"{file}: {error}") from error
+    raise HarborError(f"{file} is empty: it holds the password of Harbor's admin")
+
+
 def setup(url: str, admin_file: Path, robot_file: Path, *, renew: bool = False) -> list[str]:
     """Projects and robot account; a line for each. Raises HarborError."""
-    try:
-        admin = admin_file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        raise HarborError(f"{admin_file} is not there: it holds the password of Harbor's admin") from None
-    api = Api(url, "admin", admin)
+    api = Api(url, "admin", admin_password(admin_file))
     lines = [f"project {name}: {ensure_project(api, name)}" for name in PROJECTS]
     return [*lines, f"robot account {ROBOT}: {ensure_robot(api, robot_file, renew=renew)} ({robot_file})"]
 
@@ -192,6 +229,9 @@ def main() -> int:
             lines = setup(options.url, options.admin_file, options.robot_file, renew=options.renew)
     except (HarborError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (LookupError, TypeError, AttributeError) as error:
+        print(f"error: an answer that is not as Harbor's are: {error!r}", file=sys.stderr)
         return 1
     print("\n".join(lines))
     return 0

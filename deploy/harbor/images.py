@@ -9,7 +9,7 @@
     images.py verify [FOLDER]               # Harbor has each digest, with all that belongs to it
 
 For Python 3.10, as Ubuntu 22.04 has it, with python3-yaml. Uses `crane`, which copies all platforms of an image and changes no digest.
-Logins: `crane auth login 192.168.1.100:8080`.
+Login: `crane auth login 192.168.1.100:8080 --username admin --password-stdin <~/.config/iot-platform/harbor-admin`.
 """
 
 import argparse
@@ -89,23 +89,38 @@ def read_list(file: Path, releases: Sequence[Path], tag: str | None = None) -> l
 
     Raises ImageError for what a list should not hold, and for an archive that does not say its version.
     """
-    listed = yaml.safe_load(file.read_text("utf-8"))
-    images = [_listed(entry, file) for entry in listed["images"]]
+    try:
+        listed = yaml.safe_load(file.read_text("utf-8"))
+        images = [_listed(entry, file) for entry in listed["images"]]
+        listed["archives"] = [dict(entry) for entry in listed["archives"]]
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ImageError(f"{file}: it has lists `images` and `archives`: {error}") from error
     for entry in listed["archives"]:
         archive = CHECKOUT / entry["archive"]
         images.append(Image(str(archive), f"{entry['to']}:{tag or archive_version(archive)}", None, entry["for"], is_archive=True))
     for release in releases:
+        if not release.is_file():
+            raise ImageError(f"{release} is not there: it is one of the files of RKE2's or Longhorn's release, fetch it first")
         lines = [line.strip() for line in release.read_text("utf-8").splitlines()]
         images += [
             Image(full_name(line), release_target(line), None, release.name, by_tag=True)
             for line in lines
             if line and not line.startswith("#")
         ]
-    by_target = {image.target: image for image in images}
-    doubled = {image.target for image in images if by_target[image.target].source != image.source}
+    by_target: dict[str, Image] = {}
+    for image in images:
+        by_target.setdefault(image.target, image)  # ours, with its digest, before a release's
+    doubled = {image.target for image in images if not same(by_target[image.target], image)}
+    by_folder = {image.folder: image.target for image in images}
+    doubled |= {image.target for image in images if by_folder[image.folder] != image.target}  # `carry` would keep one of them
     if doubled:
         raise ImageError(f"two images for one place: {', '.join(sorted(doubled))}")
     return list(by_target.values())
+
+
+def same(one: Image, other: Image) -> bool:
+    """Whether two entries mean one image: a release's list says no digest."""
+    return one.source == other.source and (one.digest == other.digest or one.by_tag or other.by_tag)
 
 
 def _listed(entry: dict[str, Any], file: Path) -> Image:
@@ -114,7 +129,7 @@ def _listed(entry: dict[str, Any], file: Path) -> Image:
     if entry["digest"] and not _DIGEST.fullmatch(entry["digest"]):
         raise ImageError(f"{file}: {entry['image']}: not a digest: {entry['digest']}")
     for name in (entry["image"], entry["to"]):
-        if not re.search(r":[\w][\w.-]*$", name.rpartition("/")[2]) or name.endswith(":latest"):
+        if not re.fullmatch(r"[^:]+:\w[\w.-]{0,127}", name.rpartition("/")[2], re.ASCII) or name.endswith(":latest"):
             raise ImageError(f"{file}: {name}: a tag is needed, and not `latest`")
     return Image(entry["image"], entry["to"], entry["digest"] or None, entry["for"])
 
@@ -144,7 +159,7 @@ def pin(images: Iterable[Image], file: Path, crane: Crane) -> list[str]:
         pattern = re.compile(rf'(- image: {re.escape(image.source)}\n\s+digest: )""')
         changed, found = pattern.subn(rf'\g<1>"{digest}"', text)
         if found:
-            file.write_text(changed, "utf-8")
+            write(file, changed.removesuffix("\n"))
             said.append(f"{image.source} is {digest}")
     return said
 
@@ -171,8 +186,8 @@ def read_archive(file: Path) -> tuple[str, dict[str, str]]:
             manifest = read(f"blobs/{digest.replace(':', '/')}")
             config = read(f"blobs/{manifest['config']['digest'].replace(':', '/')}")
             return digest, dict(config.get("config", {}).get("Labels") or {})
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise ImageError(f"{file}: {error}. `make images` writes it") from error
+    except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, tarfile.TarError) as error:
+        raise ImageError(f"{file}: {error!r}. `make images` writes it") from error
 
 
 def archive_version(file: Path) -> str:
@@ -216,7 +231,7 @@ def copy(image: Image, registry: str, crane: Crane, *, dry_run: bool, again: boo
 def carry(image: Image, folder: Path, crane: Crane, *, dry_run: bool) -> str:
     """Into an OCI layout of its own. One that is whole stays; one that was interrupted starts anew."""
     digest, layout = wanted_digest(image, crane), folder / image.folder
-    if layout_digest(layout) == digest:
+    if layout_digest(layout) == digest and is_whole(layout):
         return "is there"
     if dry_run:
         return f"would be carried: {digest}"
@@ -233,19 +248,56 @@ def carry(image: Image, folder: Path, crane: Crane, *, dry_run: bool) -> str:
     return f"carried: {digest}"
 
 
+def is_whole(layout: Path) -> bool:
+    """Whether all that an image consists of is there and is what its name says; a disk that was full or pulled out has something else."""
+    try:
+        waiting = list(json.loads((layout / "index.json").read_text("utf-8"))["manifests"])
+        while waiting:
+            entry = waiting.pop()
+            blob = layout / "blobs" / entry["digest"].replace(":", "/")
+            if entry.get("urls"):
+                continue  # somebody else's layer, which no registry keeps
+            if sha256(blob) != blob.name:
+                return False
+            if "manifest" in entry["mediaType"] or "index" in entry["mediaType"]:
+                document = json.loads(blob.read_bytes())
+                waiting += [
+                    *document.get("manifests", ()),
+                    *document.get("layers", ()),
+                    *([document["config"]] if "config" in document else []),
+                ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def write_sums(folder: Path, images: Sequence[Image]) -> None:
     """What the folder holds, as `sha256sum -c` reads it. Blobs are called by their own sums: they are not read again."""
-    before = json.loads((folder / INDEX).read_text("utf-8")) if (folder / INDEX).exists() else []  # of another list, or of --only
-    names = {entry["folder"]: entry["to"] for entry in before} | {image.folder: image.target for image in images}
+    names = read_index(folder) | {image.folder: image.target for image in images}
     held = {name: layout_digest(folder / name) for name in names}
     index = [{"folder": name, "to": names[name], "digest": digest} for name, digest in held.items() if digest]
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+    write(folder / INDEX, json.dumps(index, indent=1))
     lines = [f"{sha256(folder / INDEX)}  {INDEX}"]
     for entry in index:
         for file in sorted(path for path in (folder / str(entry["folder"])).rglob("*") if path.is_file()):
             known = file.name if file.parent.name == "sha256" else sha256(file)
             lines.append(f"{known}  {file.relative_to(folder).as_posix()}")
-    (folder / SUMS).write_text("\n".join(lines) + "\n", "utf-8")
+    write(folder / SUMS, "\n".join(lines))
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Folder → place in Harbor of what was carried before, of another list or of --only; without what cannot be read any more."""
+    try:
+        return {str(entry["folder"]): str(entry["to"]) for entry in json.loads((folder / INDEX).read_text("utf-8"))}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def write(file: Path, text: str) -> None:
+    """At once and whole, or not at all."""
+    new = file.with_name(f"{file.name}.part")
+    new.write_text(text + "\n", "utf-8")
+    new.replace(file)
 
 
 def carried(folder: Path) -> list[Image]:
@@ -259,9 +311,11 @@ def read_sums(folder: Path) -> dict[str, str]:
     """File → sum. Raises ImageError."""
     try:
         lines = [line.split("  ", 1) for line in (folder / SUMS).read_text("utf-8").splitlines()]
+        return {name: known for known, name in lines}
     except OSError as error:
         raise ImageError(f"{folder}: {error}. `carry` writes it last: was it finished?") from error
-    return {name: known for known, name in lines}
+    except ValueError as error:
+        raise ImageError(f"{folder / SUMS} is not as it was written: carry it again") from error
 
 
 def push(image: Image, folder: Path, registry: str, crane: Crane, *, dry_run: bool, again: bool = False) -> str:
@@ -391,6 +445,8 @@ def run(options: argparse.Namespace) -> int:
     from_folder = folder is not None and options.command != "carry"
     images = carried(folder) if from_folder else read_list(options.list, options.release_list, options.tag)
     images = [image for image in images if options.only in image.target]
+    if options.only and not images:
+        raise ImageError(f"no image has {options.only!r} in its place in Harbor: `list` shows them")
     if options.command == "list":
         for image in images:
             print(f"{registry}/{image.target}  {image.purpose}\n    {image.source}  {image.digest or 'no digest yet'}")

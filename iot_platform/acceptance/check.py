@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, SettingsError
 
 State = Literal["passed", "failed", "not checked"]
 PASSED: Final = "passed"
@@ -50,6 +50,13 @@ class Check(NamedTuple):
             return Verdict("failed", error.text, error.remedy)
         except NotCheckedError as error:
             return Verdict("not checked", error.text, error.remedy)
+        except SettingsError as error:
+            return Verdict("failed", str(error), "correct the setting")
+        except Exception as error:  # a server that answers in a way of its own ends this check, not the ones after it
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            return Verdict(
+                "failed", f"an answer that nobody expected ({text})", "does another program, or a proxy's login page, answer there?"
+            )
 
 
 class Week(NamedTuple):

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import yaml
+
 from iot_platform.acceptance.check import FailedError, NotCheckedError
 from iot_platform.acceptance.http import wanted
 from iot_platform.settings import Settings
 
 TIMEOUT_SECONDS: Final = 10
 PRESSURES: Final = ("MemoryPressure", "DiskPressure", "PIDPressure")
+WORKLOADS: Final = ("dagster-code", "dagster-daemon", "dagster-webserver", "iot-ingest", "iot-metrics")
+"""Without these there is no platform; an overlay may have more."""
 EXTRA: Final = "install the extra: pip install 'iot-platform[kubernetes]'"
 
 
 def nodes_are_ready(settings: Settings) -> str:
-    """As many as the plan has, all Ready, none under pressure."""
+    """As many as the plan has, all Ready and open to pods, none under pressure."""
     with _api(settings) as api:
         nodes = api.core.list_node(_request_timeout=TIMEOUT_SECONDS).items
     bad = []
@@ -25,6 +29,8 @@ def nodes_are_ready(settings: Settings) -> str:
         conditions = {item.type: item.status for item in node.status.conditions or ()}
         if conditions.get("Ready") != "True":
             bad.append(f"{node.metadata.name} is not Ready")
+        if node.spec.unschedulable:
+            bad.append(f"{node.metadata.name} takes no pods (kubectl uncordon)")
         bad += [f"{node.metadata.name} has {name}" for name in PRESSURES if conditions.get(name) == "True"]
     if len(nodes) < settings.kubernetes_nodes:
         bad.append(f"{len(nodes)} nodes, wanted {settings.kubernetes_nodes}")
@@ -44,7 +50,9 @@ def workloads_are_ready(settings: Settings) -> str:
         raise FailedError(
             f"there is nothing in namespace {space}", "apply an overlay of deploy/kubernetes, or set IOT_KUBERNETES_NAMESPACE"
         )
-    bad = []
+    names = {item.metadata.name for item in found}
+    bad = [f"{name} is not there" for name in WORKLOADS if name not in names]
+    bad += [f"{item.metadata.name} is scaled to nothing" for item in found if item.spec.replicas == 0]
     for item in found:
         want, status = item.spec.replicas or 0, item.status
         pods = {status.ready_replicas or 0, status.updated_replicas or 0, status.replicas or 0}
@@ -85,8 +93,8 @@ def pods_reach_servers(settings: Settings) -> str:
     deaf = [pod.metadata.name for pod in pods if not _is_ready(pod)]
     if deaf:
         raise FailedError(f"not ready: {', '.join(deaf)}", f"kubectl -n {space} exec {deaf[0]} … or its /readyz says what keeps messages")
-    done = [job for job in jobs if job.status.succeeded]
-    if jobs and not done:
+    jobs.sort(key=lambda job: job.metadata.creation_timestamp)
+    if jobs and not jobs[-1].status.succeeded:
         raise FailedError("the migration has not succeeded", f"kubectl -n {space} logs job/{jobs[-1].metadata.name}")
     if not jobs:  # it goes a day after it ended; the check of the schema says the same
         return f"{len(pods)} ingest pods are ready"
@@ -161,6 +169,7 @@ def _api(settings: Settings) -> Iterator[Any]:
     try:
         from kubernetes import client, config
         from kubernetes.client.exceptions import ApiException
+        from urllib3 import Retry
         from urllib3.exceptions import HTTPError
     except ImportError as error:
         raise NotCheckedError("there is no Kubernetes client here", EXTRA) from error
@@ -171,9 +180,9 @@ def _api(settings: Settings) -> Iterator[Any]:
             config.load_incluster_config(client_configuration=configuration)
         else:
             config.load_kube_config(file, client_configuration=configuration)
-    except config.ConfigException as error:
+    except (config.ConfigException, OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError) as error:
         raise NotCheckedError(f"no cluster is configured ({error})", "set KUBECONFIG") from error
-    configuration.retries = False
+    configuration.retries = Retry(0)  # not False: the client then stumbles over a certificate that it does not trust
     with client.ApiClient(configuration) as connection:
         try:
             yield _Api(connection)

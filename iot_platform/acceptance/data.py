@@ -12,6 +12,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.acceptance.check import FailedError, NotCheckedError
+from iot_platform.acceptance.host import can_compress
 from iot_platform.audit import run_audit
 from iot_platform.compression.chunks import read_chunks, read_policies
 from iot_platform.database import DatabaseError, connect
@@ -78,7 +79,11 @@ def nothing_is_lost(settings: Settings) -> str:
         raise FailedError("the audit found differences", "iot audit --since 24h names each by its place")
     if result.doubts:
         raise FailedError(f"the audit could not see everything: {'; '.join(result.doubts)}", "iot doctor")
-    return "nothing differs in the last 24 hours"
+    if not (records := sum(partition.found for partition in result.partitions)):
+        raise NotCheckedError(
+            "nothing was stored in the last 24 hours, so nothing could differ", "the check before this one sends a message"
+        )
+    return f"nothing differs in the last 24 hours: {records} records"
 
 
 def dagster_works(settings: Settings) -> str:
@@ -94,8 +99,9 @@ def dagster_works(settings: Settings) -> str:
 
 
 def chunks_are_compressed(settings: Settings) -> str:
-    """What was due two days ago is compressed."""
+    """The edition can compress, and what was due two days ago is compressed."""
     with _database(settings) as connection:
+        can_compress(connection)
         ages = {policy.table: policy.older_than for policy in read_policies(connection) if policy.enabled}
         chunks = read_chunks(connection)
     if not ages:
@@ -106,7 +112,9 @@ def chunks_are_compressed(settings: Settings) -> str:
         raise FailedError(
             f"{len(late)} chunks wait for more than two days", "iot doctor (edition); is the schedule of compressed_chunk on?"
         )
-    return f"{len(ages)} policies, {sum(chunk.compressed for chunk in chunks)} chunks are compressed, none is overdue"
+    if not (done := sum(chunk.compressed for chunk in chunks)):
+        raise NotCheckedError("no chunk is compressed, and none is overdue: the data is too young", "repeat it in some days")
+    return f"{len(ages)} policies, {done} chunks are compressed, none is overdue"
 
 
 def old_rows_are_gone(settings: Settings) -> str:
@@ -114,10 +122,15 @@ def old_rows_are_gone(settings: Settings) -> str:
     with _database(settings) as connection:
         known = policies(connection)
         late = plan(connection, counted=False, at=datetime.now(UTC) - OVERDUE)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM retention_mark LIMIT 1")
+            removed = cursor.rowcount > 0
     if not known:
         raise FailedError("there is no retention policy: rows are kept for ever", "iot retention set message 3d")
     if late:
         raise FailedError(f"{len(late)} ranges should have gone two days ago: {late[0].table} {late[0].range_from:%F}", "iot retention run")
+    if not removed:
+        raise NotCheckedError("nothing was ever removed, and nothing is overdue: the data is too young", "repeat it in some days")
     return f"{len(known)} policies, nothing is overdue"
 
 

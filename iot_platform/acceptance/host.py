@@ -1,9 +1,11 @@
 """The physical host: registry, Kafka, database, Prometheus, Grafana."""
 
 import json
+from contextlib import closing
 from typing import Any, Final
 
 import yaml
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from ingest_daemon.home import checkout
 from iot_platform.acceptance.check import FailedError, NotCheckedError
@@ -32,7 +34,7 @@ def harbor_answers(settings: Settings) -> str:
     """Harbor's own ping."""
     url = f"{wanted(settings.harbor_url, 'IOT_HARBOR_URL')}/api/v2.0/ping"
     answer = ask(url, "IOT_HARBOR_URL")
-    if answer.status != 200 or b"Pong" not in answer.body:
+    if answer.status != 200 or answer.body.strip(b' "\n') != b"Pong":
         raise FailedError(f"{url} answers {answer.status}, not as Harbor does", "correct IOT_HARBOR_URL; look at Harbor's core container")
     return url
 
@@ -56,16 +58,22 @@ def images_are_there(settings: Settings) -> str:
     for image in listed["images"]:
         name, _, tag = image["to"].rpartition(":")
         answer = look(f"{name}/manifests/{tag}", "HEAD")
-        if answer.status != 200:
+        digest = answer.headers.get("docker-content-digest")
+        if answer.status != 200 or not digest:
             missing.append(image["to"])
-        elif image["digest"] and answer.headers.get("docker-content-digest") != image["digest"]:
+        elif image["digest"] and digest != image["digest"]:
             other.append(image["to"])
-    missing += [item["to"] for item in listed["archives"] if look(f"{item['to']}/tags/list", "GET").status != 200]
+    for item in listed["archives"]:
+        answer = look(f"{item['to']}/tags/list", "GET")
+        if answer.status != 200 or not answer.json(f"{registry}/v2/{item['to']}/tags/list")["tags"]:  # empty once all were deleted
+            missing.append(item["to"])
     count = len(listed["images"]) + len(listed["archives"])
     if missing or other:
         parts = [f"{len(missing)} of {count} are missing: {_few(missing)}"] if missing else []
         parts += [f"{len(other)} have another digest: {_few(other)}"] if other else []
         raise FailedError("; ".join(parts), "deploy/harbor/images.py copy (or push); make images")
+    if unknown := [image["to"] for image in listed["images"] if not image["digest"]]:
+        raise NotCheckedError(f"{count} images; of {len(unknown)} the list has no digest: {_few(unknown)}", "deploy/harbor/images.py pin")
     return f"{count} images"
 
 
@@ -84,10 +92,17 @@ def database_answers(settings: Settings) -> str:
         connection = connect(settings, "reader", "iot-acceptance")
     except DatabaseError as error:
         raise FailedError(str(error), "start PostgreSQL, let this address into pg_hba.conf, or correct IOT_DATABASE_URL") from error
-    try:
-        report = read_capabilities(connection)
-    finally:
-        connection.close()
+    with closing(connection):
+        return can_compress(connection)
+
+
+def can_compress(connection: Connection) -> str:
+    """The database's edition and versions.
+
+    Raises:
+        FailedError: it is the Apache edition.
+    """
+    report = read_capabilities(connection)
     if not report.has("compression"):
         remedy = next(item.remedy for item in report.missing if item.name == "compression")
         raise FailedError(f"{report.headline()}: it cannot compress", remedy)
@@ -115,6 +130,9 @@ def prometheus_answers(settings: Settings) -> str:
         raise FailedError(
             f"{len(down)} of {len(targets)} targets are not up: {_few(down)}", "start them, or open their ports to Prometheus"
         )
+    url = f"{base}/api/v1/query?query=count(iot_ingest_mqtt_connected)"
+    if not ask(url, "IOT_PROMETHEUS_URL").json(url)["data"]["result"]:
+        raise FailedError(f"{len(targets)} targets, none of them an ingest daemon", "deploy/compose/prometheus/targets: say where they are")
     return f"{len(up)} targets are up" + (f", {len(spare)} wait for daemons of the autoscaler's" if spare else "")
 
 
@@ -147,17 +165,21 @@ def dashboards_answer(settings: Settings) -> str:
     boards = _boards()
     missing = []
     for uid, title in boards.items():
-        status = ask(f"{base}/api/dashboards/uid/{uid}", "IOT_GRAFANA_URL", headers=headers).status
-        if status in (401, 403):
-            raise FailedError(f"Grafana refuses the login ({status})", "renew it; IOT_GRAFANA_LOGIN_FILE")
-        if status != 200:
+        url = f"{base}/api/dashboards/uid/{uid}"
+        answer = ask(url, "IOT_GRAFANA_URL", headers=headers)
+        if answer.status in (401, 403):
+            raise FailedError(f"Grafana refuses the login ({answer.status})", "renew it; IOT_GRAFANA_LOGIN_FILE")
+        if answer.status != 200 or answer.json(url)["dashboard"]["uid"] != uid:
             missing.append(title)
     if missing:
         raise FailedError(f"dashboards are missing: {_few(missing)}", "provision grafana/dashboards again")
     sources = ask(f"{base}/api/datasources", "IOT_GRAFANA_URL", headers=headers)
     if sources.status != 200:
         raise NotCheckedError(f"{len(boards)} dashboards are there; the login may not see data sources", "use one of an admin")
-    for source in sources.json(f"{base}/api/datasources"):
+    known = sources.json(f"{base}/api/datasources")
+    if not known:
+        raise FailedError("Grafana has no data source", "provision grafana/provisioning again")
+    for source in known:
         url = f"{base}/api/datasources/uid/{source['uid']}/health"
         answer = ask(url, "IOT_GRAFANA_URL", headers=headers)
         if answer.status != 200:

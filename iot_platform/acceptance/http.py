@@ -3,7 +3,6 @@
 import base64
 import json
 import ssl
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -39,17 +38,25 @@ def ask(url: str, variable: str, *, headers: Mapping[str, str] | None = None, me
     """Send a request and return the answer, whatever its status.
 
     Raises:
-        FailedError: nobody answers; the remedy names the variable.
+        FailedError: nobody answers, or it sends on to another address (a login page: what is there says nothing of ours, and no stranger
+            gets our login); the remedy names the variable.
     """
-    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310 - our own setting
+    opener = urllib.request.build_opener(_StayHere, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context()) as response:  # noqa: S310
-            return _answer(response.status, response.headers, response.read(MOST_BYTES))
-    except urllib.error.HTTPError as error:
-        return _answer(error.code, error.headers, error.read(MOST_BYTES))
-    except (OSError, HTTPException) as error:
+        request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310 - our own setting
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+            answer = Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response.read(MOST_BYTES))
+    except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
-        raise FailedError(f"{url} does not answer: {why}", f"start it, open its port, or correct {variable}") from error
+        remedy = f"start it, open its port, or correct {variable}"
+        if isinstance(why, ssl.SSLCertVerificationError):
+            remedy = f"let SSL_CERT_FILE name the file of the authority that signed its certificate (ca.pem), or correct {variable}"
+        raise FailedError(f"{url} does not answer: {why}", remedy) from error
+    if answer.status in range(300, 400):
+        raise FailedError(
+            f"{url} sends on to {answer.headers.get('location')}", f"set {variable} to the server itself, not to a proxy or login before it"
+        )
+    return answer
 
 
 def wanted(url: str, variable: str) -> str:
@@ -74,8 +81,10 @@ def login(file: Path | None, variable: str) -> dict[str, str]:
         raise NotCheckedError("no login is set", f"set {variable}")
     try:
         text = file.read_text("utf-8").strip()
-    except OSError as error:
-        raise FailedError(f"{file}: {error.strerror}", f"correct {variable}") from error
+    except (OSError, ValueError) as error:
+        raise FailedError(f"{file}: {getattr(error, 'strerror', None) or error}", f"correct {variable}") from error
+    if not text or not text.isprintable():
+        raise FailedError(f"{file}: {'several lines' if text else 'empty'}", f"correct {variable}")
     if text.startswith("{"):
         try:
             document = json.loads(text)
@@ -87,5 +96,10 @@ def login(file: Path | None, variable: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-def _answer(status: int, headers: Any, body: bytes) -> Answer:
-    return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
+class _StayHere(urllib.request.HTTPErrorProcessor):
+    """Every status is an answer; nothing is followed anywhere."""
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response

@@ -2,6 +2,9 @@
 
 import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -44,10 +47,12 @@ def execute(command: Annotated[list[str], typer.Argument(metavar="COMMAND...", h
     from iot_platform.settings import get_settings
 
     environment = dagster_environment(get_settings()) | os.environ
+    # Dagster's programs are beside this one, also where that folder is not in PATH.
+    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}")
     try:
-        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
+        os.execve(program or command[0], command, environment)  # noqa: S606 - no shell is the point
     except OSError as error:
-        raise CliError(f"{command[0]}: {error.strerror}") from error
+        raise CliError(f"{command[0]}: {error.strerror}; it is neither in PATH nor beside {sys.executable}") from error
 
 
 def doctor() -> None:

@@ -97,6 +97,21 @@ def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
 
 
+def test_what_the_operator_gives_the_script_counts_at_any_time_and_a_placeholder_is_told(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    values = {"iot_mqtt_url": "MQTT_URL", "alert_webhook_url": "ALERT_WEBHOOK_URL"}
+    before = ""
+    for given in ("", "first", "second", ""):
+        done = _run("sh", "secrets.sh", cwd=tmp_path, HOST_ADDRESS="192.168.1.100", **dict.fromkeys(values.values(), given))
+        assert done.returncode == 0, done.stderr
+        before = given or before
+        for name, variable in values.items():
+            held = (tmp_path / "secrets" / name).read_text("utf-8").strip()
+            assert (held == before) == bool(before)
+            assert (f"secrets/{name} is a placeholder" in done.stderr, f"{variable}=" in done.stderr) == (not before, not before)
+
+
 @pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
 def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
     if (promtool := shutil.which("promtool")) is None:
@@ -141,6 +156,79 @@ def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is
         (tmp_path / ".env").write_text(f"HOST_ADDRESS={address}\r\n", "utf-8")
         done = _run("sh", "secrets.sh", cwd=tmp_path)
         assert (done.returncode, done.stderr.count(f"is not for {address}: remove it")) == (0, told), done.stderr
+
+
+@pytest.fixture
+def bare(copy: Path, tmp_path: Path) -> Path:
+    """A folder with a space in its name, in which secrets.sh never ran."""
+    folder = tmp_path / "a host"
+    folder.mkdir()
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, folder / name)
+    (folder / ".env").write_text('HOST_ADDRESS="192.168.1.7"  # of the LAN\nOTHER=1\n', "utf-8")
+    return folder
+
+
+def run_secrets(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(folder / "secrets.sh")]
+    given = {"PATH": os.environ["PATH"], "MQTT_URL": "mqtt://u:p@broker", "ALERT_WEBHOOK_URL": "https://hook"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**given, **environment})
+
+
+def test_what_is_given_takes_the_place_of_what_is_there(bare: Path) -> None:
+    """And a placeholder is told until then."""
+    done = run_secrets(bare, MQTT_URL="", ALERT_WEBHOOK_URL="")
+    assert (done.returncode, done.stderr.count("is a placeholder")) == (0, 2)
+    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtt://mqtt.example:1883\n"
+    for url in ("mqtts://u:p%2F@broker:8883", "mqtt://another"):
+        assert run_secrets(bare, MQTT_URL=url).stderr == ""
+        assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == f"{url}\n"
+    assert run_secrets(bare, MQTT_URL="").stderr == ""
+    assert (bare / "secrets/iot_mqtt_url").read_text("utf-8") == "mqtt://another\n"
+
+
+def test_a_password_that_was_made_anew_is_missed_in_its_url(bare: Path) -> None:
+    assert run_secrets(bare).stderr == ""
+    (bare / "secrets/writer_password").unlink()
+    assert "secrets/iot_database_url has another password than writer_password" in run_secrets(bare).stderr
+    (bare / "secrets/iot_database_url").unlink()
+    assert run_secrets(bare).stderr == ""
+
+
+def test_no_password_is_made_without_random_numbers(bare: Path) -> None:
+    tools = bare / "tools"
+    tools.mkdir()
+    for name in ("dirname", "mkdir", "chmod", "cat", "tr", "mv", "rm", "sed", "openssl", "grep", "date"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [str(shutil.which("sh")), str(bare / "secrets.sh")], capture_output=True, text=True, check=False, env={"PATH": str(tools)}
+    )
+    assert (done.returncode != 0, "no random numbers" in done.stderr) == (True, True), done.stderr
+    assert list((bare / "secrets").iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["fd00::1", "host.lan", "192.168.1.7:8080", "192.168.1.0/24"])
+def test_what_is_no_address_makes_no_authority(bare: Path, address: str) -> None:
+    done = run_secrets(bare, HOST_ADDRESS=address)
+    assert (done.returncode, f"HOST_ADDRESS is {address}: an IPv4 address is wanted" in done.stderr) == (1, True), done.stderr
+    assert not (bare / "secrets/ca.pem").exists()
+
+
+def test_a_certificate_that_clients_would_refuse_is_told(bare: Path) -> None:
+    assert run_secrets(bare).stderr == ""
+    shutil.copytree(bare / "secrets", bare / "before")
+    for name in ("ca.pem", "ca.key"):  # a new authority, and the certificates of the one before
+        (bare / "secrets" / name).unlink()
+    assert run_secrets(bare).stderr.count("is not signed by ca.pem") == 3
+    shutil.rmtree(bare / "secrets")
+    shutil.copytree(bare / "before", bare / "secrets")
+    for name in ("ca.pem", "timescaledb_keystore.pem"):
+        (bare / "secrets" / name).unlink()
+    conf = (bare / "secrets.sh").read_text("utf-8")
+    (bare / "secrets.sh").write_text(conf.replace("-days 3650", "-days 20"), "utf-8")
+    assert run_secrets(bare).returncode == 0
+    (bare / "secrets.sh").write_text(conf, "utf-8")
+    assert "timescaledb_keystore.pem is not signed by ca.pem, or ends within 30 days" in run_secrets(bare).stderr
 
 
 @pytest.mark.parametrize("page", ["deployment.md", "deployment.zh-CN.md"])
@@ -269,6 +357,6 @@ def _bytes(text: str) -> int:
     return int(text[:-1]) * UNITS[text[-1]]
 
 
-def _run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+def _run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), **variables}
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,9 @@ def test_images_of_releases_go_where_the_nodes_look(tmp_path: Path) -> None:
         ('{image: "docker.io/a/b", digest: "", to: "rke2/a/b:1", for: x}', "a tag is needed"),
         ('{image: "docker.io/a/b:1", digest: "sha256:12", to: "rke2/a/b:1", for: x}', "not a digest"),
         ('{image: "docker.io/a/b:1", digests: "", to: "rke2/a/b:1", for: x}', "keys are"),
+        ('{image: "docker.io/a/b:1", digest: "", to: "rke2/a/b:1\\n", for: x}', "a tag is needed"),
+        ("nothing", "lists `images` and `archives`"),
+        ("]", "lists `images` and `archives`"),
     ],
 )
 def test_mistakes_of_the_list_are_said(tmp_path: Path, entry: str, reason: str) -> None:
@@ -88,10 +92,34 @@ def test_mistakes_of_the_list_are_said(tmp_path: Path, entry: str, reason: str) 
     assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
 
 
+def test_a_releases_list_that_is_not_there_is_named_with_where_it_comes_from(tmp_path: Path) -> None:
+    done = run("list", "--release-list", str(tmp_path / "rke2-images-core.linux-amd64.txt"))
+    assert (done.returncode, "is not there: it is one of the files of" in done.stderr) == (1, True), done.stderr
+
+
 def test_two_images_for_one_place_are_refused(tmp_path: Path) -> None:
     release = tmp_path / "images.txt"
     release.write_text("docker.io/a/b:1\nquay.io/a/b:1\n", "ascii")
     assert "two images for one place: rke2/a/b:1" in run("list", "--release-list", str(release)).stderr
+    release.write_text("quay.io/a/b:1\nquay.io/a_b:1\n", "ascii")  # one folder on the disk that is carried
+    assert "two images for one place: rke2/a/b:1" in run("list", "--release-list", str(release)).stderr
+
+
+def test_a_name_that_no_image_has_is_said() -> None:
+    """Nothing was copied then, and the exit code must not say otherwise."""
+    for command in (["copy"], ["verify"], ["list"]):
+        done = run(*command, "--only", "garfana")
+        assert (done.returncode, "no image has 'garfana'" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("damage", ["SHA256SUMS", "images.json"])
+def test_a_carried_folder_whose_lists_are_damaged(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "images.json").write_text("[]\n")
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'[]' + bytes([10])).hexdigest()}  images.json\n")
+    assert run("push", str(tmp_path)).returncode == 0
+    (tmp_path / damage).write_bytes(b"\xff half a li")
+    done = run("push", str(tmp_path))
+    assert (done.returncode, "as it was written: carry it again" in done.stderr) == (1, True), done.stderr
 
 
 def write_archive(file: Path, labels: dict[str, str]) -> None:
@@ -153,6 +181,17 @@ def test_an_archive_that_was_cut_off_is_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.startswith(f"error: {archive}: ")) == (1, True), done.stderr
 
 
+@pytest.mark.parametrize("index", ["{}", "[]", '{"manifests": []}', '{"manifests": null}', "null"])
+def test_an_archive_of_something_else_is_named(tmp_path: Path, index: str) -> None:
+    options = ours(tmp_path, ingest="c0ffee123456")
+    with tarfile.open(tmp_path / "ingest.oci.tar", "w") as archive:
+        member = tarfile.TarInfo("index.json")
+        member.size = len(index)
+        archive.addfile(member, io.BytesIO(index.encode()))
+    done = run("list", *options)
+    assert (done.returncode, done.stderr.startswith(f"error: {tmp_path}/ingest.oci.tar: ")) == (1, True), done.stderr
+
+
 def test_the_build_labels_images_with_the_tag_that_it_gives_them() -> None:
     assert (DEPLOY / "docker/Dockerfile").read_text("utf-8").count('org.opencontainers.image.version="${VERSION}"') == len(OURS)
     build = (DEPLOY / "docker/build.py").read_text("utf-8")
@@ -179,6 +218,8 @@ def test_the_page_brings_the_images_of_all_that_the_nodes_run(page: str, command
     (line,) = re.findall(rf"^python3 deploy/harbor/images.py {command} (.*--release-list.*)$", text, re.M)
     lists = {f"rke2-images-{name}.linux-amd64.txt" for name in ("core", *chosen)} | {"longhorn-images.txt"}
     assert set(re.findall(r"--release-list (\S+)", line)) == lists
+    ignored = (ROOT / ".gitignore").read_text("utf-8").split()  # else `make images` would call the work tree dirty
+    assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in lists)
 
 
 def test_secrets_are_outside_the_checkout() -> None:

@@ -1,5 +1,6 @@
 """deploy/ansible, run for real against three root file systems: the second run changes nothing, and each tool takes what was written."""
 
+import json
 import re
 import stat
 import subprocess
@@ -68,6 +69,14 @@ def test_the_second_run_changes_nothing(prepared: Prepared) -> None:
 def test_a_look_beforehand_changes_nothing(prepared: Prepared) -> None:
     assert all(counts["changed"] > 10 and counts["failed"] == 0 for counts in recap(prepared.said[0]).values())
     assert prepared.before_look == prepared.after_look != {}
+
+
+def test_files_that_the_operator_lacks_are_named_before_a_node_is_changed(prepared: Prepared) -> None:
+    done = prepared.nodes.playbook("-e", "secrets_dir=/nowhere")
+    assert done.returncode != 0
+    for name, source in (("rke2-token", "openssl rand"), ("rke2-puller.json", "deploy/harbor/harbor.py setup")):
+        assert f"/nowhere/{name} is not there: {source}" in done.stdout + done.stderr
+    assert {counts["changed"] for counts in recap(done.stdout).values()} == {0}
 
 
 def test_no_secret_is_printed(prepared: Prepared) -> None:
@@ -258,11 +267,39 @@ def test_rke2_finds_its_images_in_harbor(prepared: Prepared, tmp_path: Path) -> 
 def test_another_file_of_the_network_is_refused(prepared: Prepared) -> None:
     stray = prepared.nodes.file(AGENTS[0], "etc/netplan/90-mine.yaml")
     stray.write_text("network: {version: 2, ethernets: {eth0: {dhcp4: true}}}\n", "ascii")
+    installers = prepared.nodes.file(AGENTS[0], "etc/netplan/50-cloud-init.yaml")
+    prepared.nodes.on(AGENTS[0], "cp", "/etc/netplan/90-mine.yaml", "/etc/netplan/50-cloud-init.yaml")
     try:
         done = prepared.nodes.playbook("--tags", "network", "--limit", AGENTS[0])
         assert (done.returncode, "netplan would merge ours with /etc/netplan/90-mine.yaml" in done.stdout) == (2, True)
+        assert installers.is_file(), "a node that is refused would boot without a network"
     finally:
-        stray.unlink()
+        prepared.nodes.on(AGENTS[0], "rm", "/etc/netplan/90-mine.yaml", "/etc/netplan/50-cloud-init.yaml")
+
+
+def test_what_a_broken_off_run_has_written_is_applied(prepared: Prepared) -> None:
+    """The next run finds the file as it should be, and tells no handler of it."""
+    prepared.nodes.on(SERVER, "sh", "-c", "echo >>/etc/sysctl.d/90-rke2.conf")
+    broken = json.dumps({"time_sources": ["a b c"]})  # chronyd refuses its file
+    done = prepared.nodes.playbook("--tags", "system", "--limit", SERVER, "-e", broken)
+    assert (done.returncode, "RUNNING HANDLER [system : Set the kernel now]" in done.stdout) == (2, True), done.stdout
+    done = prepared.nodes.playbook("--tags", "system", "--limit", SERVER)
+    assert (done.returncode, "RUNNING HANDLER" in done.stdout) == (0, False), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rke2-token", ""), ("rke2-token", "short\n"), ("rke2-puller.json", '{"name": "robot", "sec'), ("rke2-puller.json", "")],
+)
+def test_a_secret_that_is_none_is_named_and_not_printed(prepared: Prepared, name: str, content: str) -> None:
+    file = prepared.nodes.secrets / name
+    whole = file.read_text("ascii")
+    file.write_text(content, "ascii")
+    try:
+        done = prepared.nodes.playbook("--tags", "rke2", "--limit", SERVER)
+        assert (done.returncode, f"{file} " in done.stdout, '"robot", "sec' in done.stdout) == (2, True, False), done.stdout
+    finally:
+        file.write_text(whole, "ascii")
 
 
 def test_a_release_that_was_damaged_on_the_way_is_refused(prepared: Prepared) -> None:

@@ -181,7 +181,12 @@ def test_a_release_changes_the_images_and_what_runs_are_started_with(tmp_path: P
     for part in ("deploy", "grafana"):
         shutil.copytree(CHECKOUT / part, tmp_path / part)
     program = tmp_path / "deploy/argocd/release.py"
-    assert subprocess.run([sys.executable, program, "latest"], capture_output=True, check=False).returncode == 1
+    before = (tmp_path / "deploy/kubernetes/overlays/rke2/kustomization.yaml").read_bytes()
+    for tag in ("latest", "not-built", "unknown", "", "версия", "a b", "1\n", "x" * 129):
+        assert subprocess.run([sys.executable, program, tag], capture_output=True, check=False).returncode == 1
+    assert (tmp_path / "deploy/kubernetes/overlays/rke2/kustomization.yaml").read_bytes() == before
+    dirty = subprocess.run([sys.executable, program, "123456789012-dirty"], capture_output=True, text=True, check=True)
+    assert "is no commit" in dirty.stderr
     subprocess.run([sys.executable, program, "123456789012"], check=True)
     text = json.dumps(built(tmp_path / "deploy/argocd/platform"))
     for name in ("iot-ingest", "iot-platform"):

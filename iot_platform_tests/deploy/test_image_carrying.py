@@ -157,6 +157,7 @@ def test_what_was_broken_off_or_left_out_is_carried_later(world: World, tmp_path
     world.run("carry", str(disk), "--only", "one")
     world.run("carry", str(disk), "--only", "two-platforms")
     assert {entry["to"] for entry in json.loads((disk / "images.json").read_text("utf-8"))} == {NAMES[0], NAMES[1]}
+    (disk / "images.json").write_text((disk / "images.json").read_text("utf-8")[:30], "utf-8")  # killed while it was written
     (disk / "rke2_one_1.2").rename(disk / "rke2_one_1.2.part")
     shutil.rmtree(disk / "rke2_one_1.2.part/blobs")
     said = world.run("carry", str(disk))
@@ -179,7 +180,8 @@ def test_damage_on_the_way_is_seen(world: World, tmp_path: Path, damage: str) ->
     said = world.run("push", str(disk), fails=True)
     assert f"rke2/one:1.2 FAILED: {disk}/rke2_one_1.2: not as it was written" in said
     assert said.count("pushed: sha256:") == 2
-    blob.write_bytes(content)
+    said = world.run("carry", str(disk))  # as the message says
+    assert (said.count("is there"), said.count("carried:")) == (2, 1)
     world.run("push", str(disk))
     assert world.digests(world.harbor) == world.digests(world.public)
 

@@ -1,26 +1,30 @@
 """`iot acceptance`: what passes, what fails with its remedy, what nobody can tell, and going on where it was."""
 
 import json
+import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from ingest_daemon.home import checkout
 from iot_platform.acceptance import data, host
 from iot_platform.acceptance.check import Check, FailedError, NotCheckedError
-from iot_platform.acceptance.http import login
+from iot_platform.acceptance.http import ask, login
 from iot_platform.acceptance.plan import WEEKS
 from iot_platform.acceptance.record import Record
 from iot_platform.cli.main import app
 from iot_platform.drills.catalog import all_drills
 from iot_platform.files import DEPLOY
 from iot_platform.settings import Settings
+from iot_platform_tests.support.servers.certificates import Authority
 from iot_platform_tests.support.servers.http_pages import HttpPages
 
 Pages = dict[str, tuple[int, Any]]
@@ -76,14 +80,42 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "✗ Harbor answers" in acceptance(settings, monkeypatch, "week1", "--again")[1]
     assert Record(settings).passed_at("harbor") is None
 
-    (tmp_path / "acceptance.json").write_text("half a fi")
-    assert Record(settings).passed_at("harbor") is None
+    whole = (tmp_path / "acceptance.json").read_text()
+    for odd in (
+        "half a fi",
+        "[]",
+        "null",
+        '{"version": 2, "checks": [1]}',
+        whole.replace('"at"', '"when"'),
+        whole.replace("addresses", "of"),
+    ):
+        (tmp_path / "acceptance.json").write_text(odd)
+        assert Record(settings).passed_at("kafka") is None
+        assert Record(settings).verdict("kafka") is None
     nowhere = settings.model_copy(update={"local_dir": tmp_path / "acceptance.json"})
     code, output = acceptance(nowhere, monkeypatch, "week1")
     assert (code, "what passed is asked again next time" in output, "✗ Kafka answers" in output) == (1, True, True)
 
 
-def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path) -> None:
+def test_a_missing_file_that_a_setting_names_fails_one_check_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(
+        local_dir=tmp_path,
+        kafka_bootstrap_servers="127.0.0.1:1",
+        kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="SCRAM-SHA-512",
+        kafka_sasl_username="iot-platform",
+        kafka_sasl_password_file=tmp_path / "absent",
+        database_url=SecretStr("postgresql://iot_writer@127.0.0.1:1/iot"),
+    )
+    code, output = acceptance(settings, monkeypatch, "week1")
+    assert (code, "✗ Kafka answers: IOT_KAFKA_SASL_PASSWORD_FILE: can't read" in output, "✗ TimescaleDB answers" in output) == (
+        1,
+        True,
+        True,
+    )
+
+
+def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "login").write_text('{"name": "robot$rke2-puller", "secret": "s"}')
     assert login(tmp_path / "login", "") == {"Authorization": f"Basic {b64encode(b'robot$rke2-puller:s').decode()}"}
     pages: Pages = {}
@@ -94,8 +126,21 @@ def test_every_image_is_asked_for(serve: Callable[[Pages], str], tmp_path: Path)
     pages |= {f"/v2/{item['to'].replace(':', '/manifests/')}": (200, {}) for item in listed["images"]}
     with pytest.raises(FailedError, match=f"{len(listed['archives'])} of .* are missing: rke2/iot-ingest"):
         host.images_are_there(settings)
-    pages |= {f"/v2/{item['to']}/tags/list": (200, {}) for item in listed["archives"]}
+    pages |= {f"/v2/{item['to']}/tags/list": (200, {"tags": None}) for item in listed["archives"]}  # every tag was deleted
+    with pytest.raises(FailedError, match=f"{len(listed['archives'])} of .* are missing: rke2/iot-ingest"):
+        host.images_are_there(settings)
+    pages |= {f"/v2/{item['to']}/tags/list": (200, {"tags": ["c0ffee"]}) for item in listed["archives"]}
+    with pytest.raises(NotCheckedError, match="the list has no digest: rke2/debian:13-slim"):  # before `images.py pin`
+        host.images_are_there(settings)
+    for item in listed["images"]:
+        item["digest"] = f"sha256:{sha256(b'{}').hexdigest()}"
+    (tmp_path / "harbor").mkdir()
+    (tmp_path / "harbor/images.yaml").write_text(yaml.safe_dump(listed))
+    monkeypatch.setattr(host, "DEPLOY", tmp_path)
     assert host.images_are_there(settings) == f"{len(listed['images']) + len(listed['archives'])} images"
+    pages[f"/v2/{listed['images'][0]['to'].replace(':', '/manifests/')}"] = (200, [])
+    with pytest.raises(FailedError, match="1 have another digest: rke2/debian:13-slim"):
+        host.images_are_there(settings)
 
 
 def test_a_wheel_has_no_lists_to_compare_with(monkeypatch: pytest.MonkeyPatch, serve: Callable[[Pages], str], tmp_path: Path) -> None:
@@ -125,6 +170,11 @@ def test_prometheus_names_what_is_down(serve: Callable[[Pages], str]) -> None:
     with pytest.raises(FailedError, match=r"groups of rules are missing: .*ingest"):
         host.alerts_are_loaded(settings)
     target["health"] = "up"
+    query = "/api/v1/query?query=count(iot_ingest_mqtt_connected)"
+    pages[query] = (200, {"data": {"result": []}})
+    with pytest.raises(FailedError, match="none of them an ingest daemon"):  # it scrapes only itself
+        host.prometheus_answers(settings)
+    pages[query] = (200, {"data": {"result": [{"metric": {}, "value": [0, "3"]}]}})
     assert host.prometheus_answers(settings) == "1 targets are up"
     spare = target | {"labels": {"job": "iot-cluster", "added": "by-autoscaler"}, "health": "down"}
     pages["/api/v1/targets?state=active"] = (200, {"data": {"activeTargets": [target, spare]}})
@@ -136,8 +186,8 @@ def test_grafana_has_every_dashboard(serve: Callable[[Pages], str], tmp_path: Pa
     assert root is not None
     boards = [json.loads(path.read_text("utf-8")) for path in (root / "grafana" / "dashboards").glob("*.json")]
     assert len(boards) >= 4
-    pages: Pages = {"/api/health": (200, {"database": "ok"}), "/api/datasources": (200, [{"uid": "t", "name": "TimescaleDB"}])}
-    pages |= {f"/api/dashboards/uid/{board['uid']}": (200, {}) for board in boards[1:]}
+    pages: Pages = {"/api/health": (200, {"database": "ok"}), "/api/datasources": (200, [])}
+    pages |= {f"/api/dashboards/uid/{board['uid']}": (200, {"dashboard": {"uid": board["uid"]}}) for board in boards[1:]}
     pages["/api/datasources/uid/t/health"] = (400, {"message": "pq: password authentication failed"})
     token = tmp_path / "token"
     settings = Settings(grafana_url=serve(pages), grafana_login_file=token)
@@ -146,11 +196,30 @@ def test_grafana_has_every_dashboard(serve: Callable[[Pages], str], tmp_path: Pa
     token.write_text("secret\n")
     with pytest.raises(FailedError, match=f"dashboards are missing: {boards[0]['title']}"):
         host.dashboards_answer(settings)
-    pages[f"/api/dashboards/uid/{boards[0]['uid']}"] = (200, {})
+    pages[f"/api/dashboards/uid/{boards[0]['uid']}"] = (200, {"dashboard": {"uid": boards[0]["uid"]}})
+    with pytest.raises(FailedError, match="no data source"):
+        host.dashboards_answer(settings)
+    pages["/api/datasources"] = (200, [{"uid": "t", "name": "TimescaleDB"}])
     with pytest.raises(FailedError, match="data source TimescaleDB: pq: password authentication failed"):
         host.dashboards_answer(settings)
     pages["/api/datasources/uid/t/health"] = (200, {"status": "OK"})
     assert "data sources answer" in host.dashboards_answer(settings)
+
+
+def test_an_authority_of_ones_own_is_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue(tmp_path, "grafana")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.cert_file, pair.key_file)
+    server = HttpPages(lambda _: (200, b"{}"), tls)
+    try:
+        with pytest.raises(FailedError, match="certificate verify failed") as caught:
+            ask(server.url, "IOT_GRAFANA_URL")
+        assert "SSL_CERT_FILE" in caught.value.remedy
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+        assert ask(server.url, "IOT_GRAFANA_URL").status == 200
+    finally:
+        server.close()
 
 
 def test_drills_count_for_a_month(tmp_path: Path) -> None:
@@ -175,13 +244,34 @@ def test_drills_count_for_a_month(tmp_path: Path) -> None:
     assert check.run(settings).state == "passed"
 
 
-def test_upkeep_of_a_fresh_database(settings: Settings) -> None:
-    """Nothing is due yet, the schema is whole."""
+@pytest.mark.both_editions
+def test_upkeep_of_a_fresh_database(settings: Settings, edition: str) -> None:
+    """Nothing is due yet, the schema is whole; that upkeep works is not known before it did something."""
     assert data.schema_is_current(settings) == "every migration is applied"
-    assert "nothing is overdue" in data.old_rows_are_gone(settings)
-    assert "none is overdue" in data.chunks_are_compressed(settings)
+    with pytest.raises(NotCheckedError, match="nothing is overdue"):
+        data.old_rows_are_gone(settings)
+    if edition == "community":
+        with pytest.raises(NotCheckedError, match="none is overdue"):
+            data.chunks_are_compressed(settings)
+    else:
+        with pytest.raises(FailedError, match="Apache edition: it cannot compress"):
+            data.chunks_are_compressed(settings)
     with pytest.raises(NotCheckedError, match="nothing is rolled up yet"):
         data.rollups_are_current(settings)
+
+
+def test_another_installation_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Pages], str]) -> None:
+    """What the local stack passed says nothing of the servers that the settings name now; one more address changes nothing."""
+    settings = Settings(local_dir=tmp_path, harbor_url=serve({"/api/v2.0/ping": (200, b'"Pong"')}), kafka_bootstrap_servers="127.0.0.1:1")
+    assert "✓ Harbor answers" in acceptance(settings, monkeypatch, "week1")[1]
+    more = settings.model_copy(update={"prometheus_url": "http://127.0.0.1:1"})
+    assert Record(more).passed_at("harbor") is not None
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "one"))
+    assert Record(more).passed_at("harbor") is not None
+    other = settings.model_copy(update={"harbor_url": "http://127.0.0.1:1"})
+    assert "✗ Harbor answers" in acceptance(other, monkeypatch, "week1")[1]
+    assert Record(settings).passed_at("harbor") is None
+    assert "secret" not in (tmp_path / "acceptance.json").read_text()
 
 
 @pytest.mark.apache_only("says what the Apache edition cannot do")

@@ -37,6 +37,13 @@ def answer(settings: Settings, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def test_exec_finds_the_programs_that_are_installed_beside_it_and_names_one_that_is_not(settings: Settings) -> None:
+    done = iot(settings, "exec", "dagster", "--version", PATH="/nowhere")
+    assert (done.returncode, done.stdout.startswith("dagster, version")) == (0, True), done.stderr
+    done = iot(settings, "exec", "dagster-deamon", "run", PATH="/nowhere")
+    assert (done.returncode, "dagster-deamon: No such file or directory; it is neither in PATH nor beside" in done.stderr) == (1, True)
+
+
 # -- iot sql -----------------------------------------------------------------------------------------------------
 def test_sql_prints_tabs_csv_and_json(settings: Settings) -> None:
     query = "SELECT 1 AS n, E'a\\tb' AS t, NULL AS nothing, '\\x00ff'::bytea AS raw, 9007199254740993::bigint AS big"

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from iot_platform_tests.support.servers.harbor import HarborFake
+from iot_platform_tests.support.servers.http_pages import HttpPages
 
 PROGRAM = Path(__file__).parents[2] / "deploy/harbor/harbor.py"
 PULL = [{"resource": "repository", "action": "pull"}]
@@ -128,6 +129,8 @@ def test_a_wrong_password_and_a_missing_server_are_said(operator: Operator) -> N
     operator.admin_file.write_text("Right1password", "ascii")
     away = operator.run("setup", "--url", "http://127.0.0.1:9", "--robot-file", str(operator.robot_file))
     assert (away.returncode, "does not answer" in away.stderr) == (1, True)
+    other = operator.run("setup", "--url", f"{operator.harbor.url}/elsewhere", "--robot-file", str(operator.robot_file))
+    assert (other.returncode, "is not Harbor: is --url right" in other.stderr) == (1, True), other.stderr
     assert not operator.robot_file.exists()
 
 
@@ -148,3 +151,65 @@ def test_the_configuration_has_passwords_of_its_own_once(operator: Operator, tmp
     assert written["metric"]["port"] not in {8080, 9090, 9092, 9093, 5432}
     assert operator.run("configure", "--output", str(output)).returncode == 0
     assert output.read_text("utf-8") == text
+
+
+def test_a_robot_that_would_expire_is_made_to_last(operator: Operator) -> None:
+    """One made by hand has Harbor's 30 days: all is well until then, and nothing is pulled afterwards."""
+    operator.setup()
+    held = operator.robot()
+    operator.harbor.robots[1]["duration"] = 30
+    assert "rights set" in operator.setup()
+    assert (operator.harbor.robots[1]["duration"], operator.robot()) == (-1, held)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<!doctype html><title>Log in</title>", "no JSON"),
+        (200, b"[]", "not as Harbor's are"),
+        (200, b"null", "not as Harbor's are"),
+        (200, b"{}", "not as Harbor's are"),
+        (302, b"", "sends on to"),
+        (301, b"", "sends on to"),
+        (308, b"", "sends on to"),
+        (503, b"<html>", "status 503"),
+    ],
+)
+def test_what_is_not_harbor_is_named(operator: Operator, status: int, body: bytes, said: str) -> None:
+    other = HttpPages(lambda _: (status, body))
+    try:
+        done = operator.run("setup", "--url", other.url, "--robot-file", str(operator.robot_file))
+    finally:
+        other.close()
+    assert (done.returncode, done.stderr.startswith("error: "), said in done.stderr) == (1, True, True), done.stderr
+    assert not operator.robot_file.exists()
+
+
+@pytest.mark.parametrize("url", ["192.168.1.100:8080", "http://", "http://[::1", "http://a b"])
+def test_an_address_that_is_none(operator: Operator, url: str) -> None:
+    done = operator.run("setup", "--url", url, "--robot-file", str(operator.robot_file))
+    assert (done.returncode, done.stderr.startswith("error: ")) == (1, True), done.stderr
+
+
+def test_a_secret_that_cannot_be_written_is_given_to_nobody(operator: Operator) -> None:
+    """A folder where the file should be stands for a disk that is full."""
+    operator.setup()
+    before = dict(operator.harbor.secrets)
+    (operator.robot_file.parent / "rke2-puller.json.new").mkdir()
+    done = operator.run("setup", "--renew", "--url", operator.harbor.url, "--robot-file", str(operator.robot_file))
+    assert (done.returncode, done.stderr.startswith("error: "), operator.harbor.secrets) == (1, True, before)
+
+
+@pytest.mark.parametrize("chosen", ["0123456", "yes", 'a"b\\c: #d', "123e45"])
+def test_an_admin_password_of_ones_own(operator: Operator, tmp_path: Path, chosen: str) -> None:
+    operator.admin_file.write_text(f"{chosen}\n", "ascii")
+    assert operator.run("configure", "--output", str(tmp_path / "harbor.yml")).returncode == 0
+    assert yaml.safe_load((tmp_path / "harbor.yml").read_text("utf-8"))["harbor_admin_password"] == chosen
+
+
+def test_an_empty_admin_password_is_refused(operator: Operator, tmp_path: Path) -> None:
+    operator.admin_file.write_text("\n", "ascii")
+    for command in (["configure", "--output", str(tmp_path / "harbor.yml")], ["setup", "--url", operator.harbor.url]):
+        done = operator.run(*command)
+        assert (done.returncode, "is empty" in done.stderr) == (1, True)
+    assert not (tmp_path / "harbor.yml").exists()

@@ -24,6 +24,10 @@ def test_a_cluster_is_what_the_plan_says(cluster: Start, monkeypatch: pytest.Mon
     assert "worker-2" in checks.nodes_are_ready(settings)
     with pytest.raises(FailedError, match="3 nodes, wanted 4"):
         checks.nodes_are_ready(settings.model_copy(update={"kubernetes_nodes": 4}))
+    made.control_plane.kubectl("cordon", "worker-2")
+    with pytest.raises(FailedError, match="worker-2 takes no pods"):
+        checks.nodes_are_ready(settings)
+    made.control_plane.kubectl("uncordon", "worker-2")
     assert "workloads" in checks.workloads_are_ready(settings)
     assert checks.images_come_from_harbor(settings).endswith("from 192.168.1.100:8080/")
     assert "3 ingest pods are ready" in checks.pods_reach_servers(settings)
@@ -34,6 +38,13 @@ def test_a_cluster_is_what_the_plan_says(cluster: Start, monkeypatch: pytest.Mon
 
     with pytest.raises(FailedError, match="there is nothing in namespace other"):
         checks.workloads_are_ready(settings.model_copy(update={"kubernetes_namespace": "other"}))
+    made.control_plane.kubectl("scale", "statefulset/dagster-daemon", "--replicas=0")
+    with pytest.raises(FailedError, match="dagster-daemon is scaled to nothing"):
+        checks.workloads_are_ready(settings)
+    made.control_plane.kubectl("scale", "statefulset/dagster-daemon", "--replicas=1")
+    made.control_plane.kubectl("delete", "deployment/iot-metrics")
+    with pytest.raises(FailedError, match="iot-metrics is not there"):
+        checks.workloads_are_ready(settings)
     made.control_plane.kubectl("set", "image", "deployment/grafana", "grafana=docker.io/grafana/grafana:11.6.0")
     made.await_ready(120)
     with pytest.raises(FailedError, match=r"not from 192.168.1.100:8080/: docker.io/grafana/grafana:11.6.0"):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from ingest_daemon import settings as ingest_settings
 from ingest_daemon.errors import SettingsError as IngestSettingsError
@@ -50,6 +51,26 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert ingest_settings.Settings().mqtt_tls_ca_file is None
 
 
+@LOADERS
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_every_file_and_folder_may_begin_with_the_home_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[[], BaseSettings], place: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fields = [name for name, field in type(load()).model_fields.items() if "Path" in str(field.annotation)]
+    lines = {f"IOT_{name.upper()}": f"~/{name}" for name in fields if not name.startswith("mqtt_")}
+    for value in lines.values():
+        (tmp_path / value[2:]).mkdir() if value.endswith("_dir") else (tmp_path / value[2:]).touch()
+    if place == ".env":
+        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    for name, value in lines.items() if place == "environment" else ():
+        monkeypatch.setenv(name, value)
+    loaded = load()
+    assert len(lines) > 4
+    assert {getattr(loaded, name[4:].lower()) for name in lines} == {tmp_path / value[2:] for value in lines.values()}
+
+
 def test_several_brokers_and_ipv6() -> None:
     assert Settings(kafka_bootstrap_servers="kafka-1:9092, [::1]:9092,kafka-3").kafka_bootstrap_servers
 
@@ -62,6 +83,7 @@ def test_several_brokers_and_ipv6() -> None:
         ("iot_kafka_topik", "IOT_KAFKA_TOPIC"),
         ("IOT_INJEST_SPOOL_BYTES", "IOT_INGEST_SPOOL_BYTES"),
         ("IOT_DRAIN_SHARD", "IOT_DRAIN_SHARDS"),
+        ("IOT_GRAFANA_LOGIN_FIL", "IOT_GRAFANA_LOGIN_FILE"),
     ],
 )
 def test_a_misspelt_name_is_refused_and_the_nearest_named(
