@@ -104,6 +104,7 @@ def test_the_autoscaler_follows_what_prometheus_has_of_the_daemons(cluster: Star
     objects = list(yaml.safe_load_all(plane.kubectl("kustomize", str(FOLDER / "metrics-adapter"))))
     ports = free_ports(2)
     proxy = f"http://{LOOPBACK}:{pages.server.server_port}"
+    service = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta2.custom.metrics.k8s.io"
     try:
         # Restricted Pod Security admits its pod, and the scheduler finds room beside the platform.
         placed: Any = lambda: [p for p in made.api.items(f"/api/v1/namespaces/{SPACE}/pods") if p["spec"].get("nodeName")]  # noqa: E731
@@ -112,7 +113,6 @@ def test_the_autoscaler_follows_what_prometheus_has_of_the_daemons(cluster: Star
         services = f"/api/v1/namespaces/{SPACE}/services"
         made.api.delete(f"{services}/metrics-adapter")
         made.api.post(services, {"metadata": {"name": "metrics-adapter"}, "spec": {"type": "ExternalName", "externalName": "localhost"}})
-        service = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta2.custom.metrics.k8s.io"
         made.api.patch(service, {"spec": {"service": {"port": ports[0]}}})
         plane.supervisor.apply(prometheus(tmp_path, ports[1], proxy))
         plane.supervisor.apply(adapter(made, binary, objects, tmp_path, (ports[0], ports[1])))
@@ -126,6 +126,8 @@ def test_the_autoscaler_follows_what_prometheus_has_of_the_daemons(cluster: Star
         plane.stop("prometheus")
         decided(made, 4, "False")
     finally:
+        # First: while an API is announced that nobody answers, no namespace goes.
+        made.api.delete(service)
         for name in ("metrics-adapter", "prometheus"):
             plane.supervisor.stop(name)
             plane.supervisor.remove(name)
