@@ -84,14 +84,16 @@ def node_root(cache_dir: Path, log: Path, note: Note) -> Path:
     return target
 
 
-def our_go_program(name: str, cache_dir: Path, log: Path, note: Note) -> Path:
-    """One whose source is a folder beside this file; built anew when that changes."""
+def our_go_program(name: str, cache_dir: Path, log: Path, note: Note, package: str = ".") -> Path:
+    """One whose module is a folder beside this file; built anew when that changes."""
     module = OURS / name
-    version = hashlib.sha256(b"".join((module / file).read_bytes() for file in ("go.mod", "go.sum", "main.go"))).hexdigest()[:12]
-    return packages.go(module, ".", cache_dir / f"{name}-{version}", log, note) / "broker"
+    version = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(module.iterdir()))).hexdigest()[:12]
+    return packages.go(module, package, cache_dir / f"{name}-{version}", log, note) / "broker"
 
 
 registries_reader = partial(our_go_program, "registries")
 """Reads a registries.yaml by RKE2's own types, and refuses what RKE2 would pass over."""
 argocd_health = partial(our_go_program, "argocd_health")
 """What ArgoCD shows of objects, by its own functions; six minutes of processor time to build."""
+metrics_adapter = partial(our_go_program, "metrics_adapter", package="sigs.k8s.io/prometheus-adapter/cmd/adapter")
+"""prometheus-adapter of the version in deploy/harbor/images.yaml; minutes of processor time to build."""

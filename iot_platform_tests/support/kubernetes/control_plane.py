@@ -28,6 +28,7 @@ from iot_platform_tests.support.waiting import eventually
 
 MODULE = Path(__file__).with_name("control_plane")
 _TOKEN = "administrator"
+_FRONT_PROXY = "front-proxy-client"
 _GO = "/usr/local/go/bin/go"
 
 
@@ -139,6 +140,14 @@ def _programs(binary: Path, folder: Path, port: int, kubeconfig: Path) -> dict[s
             f"--service-account-key-file={keys / 'accounts.pem'}",
             f"--service-account-signing-key-file={keys / 'accounts.key'}",
             "--service-cluster-ip-range=10.43.0.0/16",
+            # For servers that are reached through it, such as an adapter of metrics: who asks stands in headers that only it may set.
+            f"--requestheader-client-ca-file={keys / 'ca' / 'ca.pem'}",
+            f"--requestheader-allowed-names={_FRONT_PROXY}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={keys / f'{_FRONT_PROXY}.pem'}",
+            f"--proxy-client-key-file={keys / f'{_FRONT_PROXY}.key'}",
         ],
         "kube-controller-manager": [
             f"--kubeconfig={kubeconfig}",
@@ -172,6 +181,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     authority = Authority(keys / "ca")
     authority.issue(keys, "apiserver")
     authority.issue(keys, "accounts")
+    authority.issue(keys, _FRONT_PROXY)
     (keys / "tokens.csv").write_text(f"{_TOKEN},administrator,administrator,system:masters\n", "ascii")
     api = Api(f"https://{LOOPBACK}:{port}", _TOKEN, authority.ca_file)
     kubeconfig = folder / "kubeconfig"
