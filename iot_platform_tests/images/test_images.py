@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import psycopg2
@@ -14,18 +15,21 @@ import yaml
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.ingest_pages import counters
 from iot_platform.local import probes
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql_roles import create_database
 from iot_platform.settings import Settings
 from iot_platform.simulator.comparison import Scope, compare, read
-from iot_platform_tests.support.feeds.simulation import Simulation, await_everything_stored, count
+from iot_platform_tests.support.feeds.drain import check_books, drain
+from iot_platform_tests.support.feeds.simulation import Simulation, await_everything_stored, count, stored_messages
 from iot_platform_tests.support.servers.containers import Containers, build
 from iot_platform_tests.support.servers.stack import Programs, Servers
+from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
-MESSAGES = 3000
+MESSAGES, ROLLED = 3000, 40_000
 LIMITS = {"ingest": 130e6, "platform": 450e6}
 DATABASE = "from_images"
 EACH = pytest.mark.parametrize("target", LIMITS)
@@ -106,14 +110,13 @@ class Host:
         self._addresses = {f"IOT_{name.upper()}": str(getattr(settings, name)) for name in (*names, "ingest_http_port", "metrics_port")}
         self._ports = {"4000": self._code_port, "3000": str(settings.dagster_port), "0.0.0.0": "127.0.0.1"}  # noqa: S104
         self._pages = {"9108": str(settings.ingest_http_port), "9109": str(settings.metrics_port)}
+        self._filter = settings.mqtt_topic_filter
         (folder / "workspace.yaml").write_text(
             (ROOT / "deploy/compose/dagster/workspace.yaml")
             .read_text("utf-8")
             .replace("dagster-code", "127.0.0.1")
             .replace("4000", self._code_port)
         )
-        (folder / "state").mkdir()
-        (folder / "state").chmod(0o777)  # of 10001, whatever user we are; compose's named volume takes over the image's owner
 
     @property
     def code_server(self) -> str:
@@ -124,33 +127,48 @@ class Host:
         """Run a service that ends."""
         self._containers.run("platform", *self._command(name), options=self._options(name))
 
+    def daemon(self, name: str, port: int) -> None:
+        """Run one of several ingest daemons that share the topics; a later one of the same name has its volume."""
+        own = {"IOT_INGEST_CLIENT_ID": name, "IOT_INGEST_SHARED_GROUP": "images", "IOT_MQTT_TOPIC_FILTER": self._filter}
+        options = self._options("ingest", own | {"IOT_INGEST_HTTP_PORT": str(port)}, state=name)
+        made = self._containers.program(name, "ingest", stop_seconds=self._stop_seconds("ingest"), options=options)
+        self._programs.start(made, partial(probes.http, f"http://127.0.0.1:{port}/readyz"))
+
     def start(self, name: str, check: Callable[[], None] = lambda: None) -> None:
         """Run a service that stays, until the check and its own health check pass."""
         service = self.COMPOSE[name]
         target = service["image"].partition("/iot-")[2].partition(":")[0]
-        seconds = int(service["stop_grace_period"].removesuffix("s"))
-        made = self._containers.program(name, target, *self._command(name), stop_seconds=seconds, options=self._options(name))
+        options = self._options(name)
+        made = self._containers.program(name, target, *self._command(name), stop_seconds=self._stop_seconds(name), options=options)
         self._programs.start(made, check)
         test = [self._here(part, self._ports | self._pages) for part in service["healthcheck"]["test"]]
         assert test[0] == "CMD"
         self._containers.inside(name, *test[1:])
 
+    def _stop_seconds(self, name: str) -> int:
+        return int(self.COMPOSE[name]["stop_grace_period"].removesuffix("s"))
+
     def _command(self, name: str) -> list[str]:
         return [self._here(part, self._ports) for part in self.COMPOSE[name].get("command", [])]
 
-    def _options(self, name: str) -> list[str]:
+    def _options(self, name: str, own: Mapping[str, str] = MappingProxyType({}), state: str = "state") -> list[str]:
+        """podman's, of a service; `own` settings besides, and the folder of its volume."""
         service = self.COMPOSE[name]
         assert service["read_only"]
         assert service["init"]
         assert service["cap_drop"] == ["ALL"]
         environment = {"IOT_INGEST_CLIENT_ID": "from-images"} | service["environment"]
-        options = [f"--env={key}={self._addresses.get(key, value)}" for key, value in (self._addresses | environment).items()]
+        environment = {key: self._addresses.get(key, value) for key, value in (self._addresses | environment).items()} | own
+        options = [f"--env={key}={value}" for key, value in environment.items()]
         options += [f"--volume={self._folder}/{secret}:/run/secrets/{secret}:ro" for secret in service["secrets"]]
         options += [f"--tmpfs={mount}" for mount in service["tmpfs"]]
         for volume in service.get("volumes", []):
             source, target = volume.split(":")[:2]
-            own = {"./dagster": f"{self._folder}/workspace.yaml:{target}/workspace.yaml:ro", "ingest": f"{self._folder}/state:{target}"}
-            options.append(f"--volume={own[source]}")
+            here = {"./dagster": f"{self._folder}/workspace.yaml:{target}/workspace.yaml:ro", "ingest": f"{self._folder}/{state}:{target}"}
+            if source == "ingest":
+                (self._folder / state).mkdir(exist_ok=True)
+                (self._folder / state).chmod(0o777)  # of 10001, whatever user we are; compose's named volume takes over the image's owner
+            options.append(f"--volume={here[source]}")
         return [*options, f"--memory={service['mem_limit']}"]
 
     @staticmethod
@@ -161,10 +179,16 @@ class Host:
 
 
 @pytest.fixture
-def platform(containers: Containers, programs: Programs, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """Topics, schema and storage made, daemon and Dagster running: everything in containers."""
+def host(containers: Containers, programs: Programs, settings: Settings, tmp_path: Path) -> Iterator[Host]:
+    """Its containers end with the test."""
     (tmp_path / "host").mkdir()
-    host = Host(containers, programs, settings, tmp_path / "host")
+    yield Host(containers, programs, settings, tmp_path / "host")
+    programs.close()
+
+
+@pytest.fixture
+def platform(host: Host, settings: Settings) -> Settings:
+    """Topics, schema and storage made, daemon and Dagster running: everything in containers."""
     for name in ("topics", "migrate", "dagster-storage"):
         host.prepare(name)
     host.start("ingest", partial(probes.http, f"{settings.ingest_http_url}/readyz"))
@@ -172,8 +196,7 @@ def platform(containers: Containers, programs: Programs, settings: Settings, tmp
     host.start("dagster-code", partial(probes.code_server, host.code_server))
     host.start("dagster-webserver", partial(probes.http, f"{settings.dagster_url}/server_info"))
     host.start("dagster-daemon", partial(probes.dagster, settings.dagster_url))
-    yield settings
-    programs.close()
+    return settings
 
 
 def test_the_whole_path_runs_in_containers(
@@ -188,6 +211,36 @@ def test_the_whole_path_runs_in_containers(
     assert users == {"10001"}
     for command in ("status", "audit"):  # exit code 1 when something is not well
         containers.inside("dagster-code", "iot", command)
+
+
+def test_daemons_are_rolled_without_loss(
+    host: Host, programs: Programs, settings: Settings, simulation: Simulation, database: Connection
+) -> None:
+    """Three that share the topics, each replaced in turn, the last first as a StatefulSet does it, while 1,000 messages a second come."""
+    for name in ("topics", "migrate"):
+        host.prepare(name)
+    ports = {f"iot-ingest-{number}": port for number, port in enumerate(free_ports(3))}
+    for name, port in ports.items():
+        host.daemon(name, port)
+    urls = [f"http://127.0.0.1:{port}" for port in ports.values()]
+    simulation.start("--tenants=3", "--projects=4", "--devices=25", "--seed=7", f"--count={ROLLED}", "--rate=1000")
+    eventually(lambda: counters(urls).get("iot_ingest_messages_delivered_total", 0) > 1000, 60, "nothing comes")
+    for name, port in reversed(ports.items()):
+        programs.stop(name)
+        host.daemon(name, port)
+    assert simulation.running, "the devices stopped before the roll had ended: the test proved less than it should"
+    published = simulation.finish(300)
+    eventually(lambda: counters(urls)["iot_ingest_messages_in_flight"] == 0, 60, lambda: str(counters(urls)))
+
+    def stored() -> int:
+        drain(settings)
+        return stored_messages(database)
+
+    eventually(lambda: stored() >= ROLLED, 300, lambda: f"{stored_messages(database)} of {ROLLED}")
+    assert compare(published, read(database, Scope(settings.kafka_topic))) == []
+    assert stored_messages(database) == ROLLED
+    assert count(database, "SELECT count(*) FROM mqtt_connection") >= 2 * len(urls), "not every daemon was replaced"
+    check_books(settings)
 
 
 def test_it_launches_runs_as_pods(containers: Containers) -> None:
