@@ -16,8 +16,8 @@ LATE: Final = ("FreshnessBurnsFast", "FreshnessBurnsSlow", "TenantLate")
 
 @drill("alert_daemon_killed", "the ingest daemon dies, and people are told", group="alerts", obstacle=obstacle)
 def alert_daemon_killed(run: DrillRun) -> None:
-    """Nobody takes messages: told within a minute or two, and ended five minutes after the daemon is back. (More than two minutes away use up
-    so much of the month's budget that they are told for half an hour.)"""
+    """Nobody takes messages: told within a minute or two, and ended five minutes after the daemon is back (half an hour after an outage of
+    more than two minutes, which uses up that much of the month's budget)."""
     with watching(run) as watch:
         watch.expected.update((*LATE, "TargetDown"))
         run.fleet.start(rate=20, seconds=10)
