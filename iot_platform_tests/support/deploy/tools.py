@@ -1,4 +1,4 @@
-"""The programs that deployment is done with, each installed once into the cache: crane, Ansible, registries, nodes' root file systems."""
+"""The programs that deployment is done with, each installed once into the cache: Compose, crane, Ansible, registries, root file systems."""
 
 import hashlib
 import sys
@@ -40,6 +40,20 @@ def go_program(package: str, version: str, cache_dir: Path, log: Path, note: Not
 
 crane = partial(go_program, "github.com/google/go-containerregistry/cmd/crane", "v0.22.1")
 sops = partial(go_program, "github.com/getsops/sops/v3/cmd/sops", "v3.13.3")
+
+
+def compose(cache_dir: Path, log: Path, note: Note) -> Path:
+    """Docker Compose 5, newer than any Debian has; ten minutes of processor time to build. `go install` refuses its module."""
+    package, version = "github.com/docker/compose/v5/cmd", "v5.5.0"
+    with cached(cache_dir / f"docker-compose-{version}", note) as new:
+        if new is not None:
+            module = new / "module"
+            module.mkdir()
+            go = [needs("go"), "-C", str(module)]
+            built = ["build", "-ldflags=-s", "-o", str(new / "docker-compose"), package]
+            for arguments in (["mod", "init", "compose"], ["get", f"{package}@{version}"], built):
+                run_logged([*go, *arguments], log, note, what="building Docker Compose", hint=NETWORK)
+    return cache_dir / f"docker-compose-{version}" / "docker-compose"
 
 
 def registry_root(cache_dir: Path, log: Path, note: Note) -> Path:
