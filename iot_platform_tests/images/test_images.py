@@ -1,5 +1,6 @@
 """The images: small, without what an intruder would use, the same when built twice, and the whole path from broker to row runs in them."""
 
+import itertools
 import json
 import subprocess
 import tarfile
@@ -33,6 +34,7 @@ MESSAGES, ROLLED = 3000, 40_000
 LIMITS = {"ingest": 130e6, "platform": 450e6}
 DATABASE = "from_images"
 EACH = pytest.mark.parametrize("target", LIMITS)
+_numbers = itertools.count(1)
 UNWANTED = ("sh", "bash", "dash", "apt", "apt-get", "dpkg", "gcc", "cc", "ld", "pip", "pip3", "perl", "busybox")
 
 
@@ -81,12 +83,13 @@ def test_its_bill_lists_debian_and_python_packages(containers: Containers, targe
 
 @pytest.fixture
 def settings(settings: Settings, servers: Servers) -> Iterator[Settings]:
-    """On a database that nobody has migrated yet."""
+    """On a database that nobody has migrated yet, and topics of the test's own."""
     create_database(servers.superuser_url(), DATABASE)
     url = partial(servers.postgresql.url, database=DATABASE)
     values = {"database_url": url("iot_writer"), "database_admin_url": url("iot_migrator"), "database_reader_url": url("iot_reader")}
+    topic = f"images-{next(_numbers)}"
     yield Settings(
-        **{**settings.model_dump(exclude_unset=True), **values, "kafka_topic": "images", "kafka_dead_letter_topic": "images-dead"}
+        **{**settings.model_dump(exclude_unset=True), **values, "kafka_topic": topic, "kafka_dead_letter_topic": f"{topic}-dead"}
     )
     connection = psycopg2.connect(servers.superuser_url())
     connection.autocommit = True
