@@ -207,8 +207,8 @@ def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
 
     # Whatever it tries, with its access.
     host = DatabaseHost.of(settings, read_only=True)
-    of_wal = "SELECT current_setting('data_directory') || '/pg_wal/' || max(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
-    ((segment,),) = backed_up.host.sql(of_wal)
+    backed_up.host.sql("SELECT pg_logical_emit_message(true, 'test', 'begins a segment, which is not archived yet')")
+    ((segment,),) = backed_up.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_current_wal_lsn())")
     for command, arguments in (("archive-push", (segment,)), ("backup", ())):
         with pytest.raises(BackupError, match="Read-only file system"):
             host.pgbackrest(command, arguments=arguments)
