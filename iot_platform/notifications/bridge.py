@@ -1,19 +1,20 @@
 """`iot alert-bridge`: takes Alertmanager's web hook and posts to a group robot; answers well only when the robot has taken the message."""
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+from ingest_daemon import http_page
+from ingest_daemon.http_page import TEXT, Page
 from iot_platform.logs import get_logger
 from iot_platform.notifications.message import MalformedError, read
 from iot_platform.notifications.robots import ROBOTS, BusyError, RefusedError, Robot
-from iot_platform.settings import Settings, SettingsError
+from iot_platform.settings import Settings
 
 log = get_logger(__name__)
 
@@ -85,17 +86,15 @@ def serve(bridge: Bridge, host: str, port: int) -> ThreadingHTTPServer:
         SettingsError: the port is taken.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+    class Hook(Page):
+        def do_GET(self) -> None:  # noqa: N802  http.server looks for it
+            self._say(200 if self.path == "/healthz" else 404)
 
-        def do_GET(self) -> None:
-            self._answer(200 if self.path == "/healthz" else 404, "")
-
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802  http.server looks for it
             name = self.path.strip("/")
             length = self.headers.get("Content-Length", "")
             if name not in ROBOTS or not length.isdecimal() or int(length) > MOST_BYTES:
-                return self._answer(404, "POST /wecom, /dingtalk or /feishu")
+                return self._say(404, "POST /wecom, /dingtalk or /feishu")
             body = self.rfile.read(int(length))
             try:
                 bridge.deliver(name, json.loads(body))
@@ -103,27 +102,13 @@ def serve(bridge: Bridge, host: str, port: int) -> ThreadingHTTPServer:
                 return self._failed(502, name, error)
             except (RefusedError, NotSetError, MalformedError, ValueError) as error:
                 return self._failed(422, name, error)
-            return self._answer(200, "")
+            return self._say(200)
 
         def _failed(self, status: int, name: str, error: Exception) -> None:
             log.warning("notification not delivered", robot=name, error=str(error), again=status == 502)
-            self._answer(status, str(error))
+            self._say(status, str(error))
 
-        def _answer(self, status: int, text: str) -> None:
-            body = text.encode() + b"\n"
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def _say(self, status: int, text: str = "") -> None:
+            self.answer(status, TEXT, text.encode() + b"\n")
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's signature
-            """Quiet: what fails is logged by its reason."""
-
-    try:
-        server = ThreadingHTTPServer((host, port), Handler)
-    except OSError as error:
-        raise SettingsError(f"IOT_ALERT_BRIDGE_PORT: can't listen on {host}:{port}: {error.strerror}") from error
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="http", daemon=True).start()
-    return server
+    return http_page.serve(Hook, host, port, variable="IOT_ALERT_BRIDGE_PORT")
