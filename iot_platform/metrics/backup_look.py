@@ -1,38 +1,24 @@
 """What the backups' repository says: asked in a thread of its own, because it may be far away."""
 
 import threading
-import time
 from typing import Final
 
 from iot_platform.backup.create import KINDS
-from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_repository
-from iot_platform.logs import get_logger
+from iot_platform.metrics.look import take
 from iot_platform.metrics.values import Values
 from iot_platform.settings import Settings
-
-log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 300.0
 
 
 def look_at_backups(settings: Settings, values: Values) -> None:
-    """When the newest backup of each type ended. A repository that does not answer is a value of iot_server_up."""
-    began = time.monotonic()
+    """When the newest backup of each type ended. Raises BackupError."""
     newest: dict[str, float] = dict.fromkeys(KINDS, 0.0)
-    try:
-        for backup in read_repository(DatabaseHost.of(settings, read_only=True)).backups:
-            newest[backup.type] = max(newest.get(backup.type, 0.0), float(backup.stopped_at))
-    except BackupError as error:
-        if values.get("iot_server_up").get(("backups",), 1):
-            log.warning("server does not answer", server="backups", look="backups", error=" ".join(str(error).split()))
-        values.update("iot_server_up", ("backups",), 0)
-    else:
-        values.put("iot_backup_last_success_timestamp_seconds", {(kind,): ended for kind, ended in newest.items()})
-        values.update("iot_server_up", ("backups",), 1)
-        values.update("iot_look_timestamp_seconds", ("backups",), time.time())
-    values.update("iot_look_seconds", ("backups",), time.monotonic() - began)
+    for backup in read_repository(DatabaseHost.of(settings, read_only=True)).backups:
+        newest[backup.type] = max(newest.get(backup.type, 0.0), float(backup.stopped_at))
+    values.put("iot_backup_last_success_timestamp_seconds", {(kind,): ended for kind, ended in newest.items()})
 
 
 def watch_backups(settings: Settings, values: Values, stop: threading.Event) -> None:
@@ -40,7 +26,7 @@ def watch_backups(settings: Settings, values: Values, stop: threading.Event) -> 
 
     def run() -> None:
         while not stop.is_set():
-            look_at_backups(settings, values)
+            take(values, "backups", "backups", lambda: look_at_backups(settings, values))
             stop.wait(LOOK_SECONDS)
 
     if settings.backup_config:

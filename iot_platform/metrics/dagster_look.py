@@ -11,6 +11,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from iot_platform.database.connection import DEFAULTS
 from iot_platform.metrics.definitions import OTHER, RUN_BUCKETS
+from iot_platform.metrics.look import rows
 from iot_platform.metrics.values import Histogram, Samples, Values
 from iot_platform.settings import Settings
 
@@ -61,12 +62,12 @@ class DagsterLook:
     def look(self, settings: Settings, values: Values) -> None:
         """Raises psycopg2.Error: Dagster's storage does not answer, or has not been made yet."""
         with closing(_connect(settings)) as connection:
-            ((now,),) = _rows(connection, _NOW)
+            ((now,),) = rows(connection, _NOW)
             since = _LOOK_BACK_SECONDS + (now - self._at if self._at else 0.0)
-            ended = _rows(connection, _RUNS, ended=ENDED, seconds=since)
-            unfinished = _rows(connection, _UNFINISHED, unfinished=UNFINISHED)
-            heartbeats = _rows(connection, _HEARTBEATS)
-            instigators = _rows(connection, _TICKS)
+            ended = rows(connection, _RUNS, ended=ENDED, seconds=since)
+            unfinished = rows(connection, _UNFINISHED, unfinished=UNFINISHED)
+            heartbeats = rows(connection, _HEARTBEATS)
+            instigators = rows(connection, _TICKS)
         self._count(ended)
         self._at = now
         values.put("iot_dagster_runs", self._runs)
@@ -112,10 +113,3 @@ def _connect(settings: Settings) -> Connection:
     own = parse_dsn(url)
     options = f"{own.pop('options', '')} -c statement_timeout={STATEMENT_SECONDS}s -c default_transaction_read_only=on".strip()
     return psycopg2.connect(make_dsn(**{**DEFAULTS, "application_name": "iot-metrics", **own, "options": options}))
-
-
-def _rows(connection: Connection, query: str, **parameters: object) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters or None)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-    return found

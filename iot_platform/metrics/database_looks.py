@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.compression.forecast import HORIZON_DAYS, forecast
 from iot_platform.database import connect
 from iot_platform.kafka.watermarks import TopicOffsets
+from iot_platform.metrics.look import rows
 from iot_platform.metrics.values import Samples, Values, foremost
 from iot_platform.quality.statements import RULES
 from iot_platform.settings import Settings
@@ -50,13 +51,6 @@ SELECT t.table_name, coalesce(extract(epoch FROM (
 FROM retention_tables() t"""
 
 
-def _rows(connection: Connection, query: str, **parameters: object) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters or None)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-    return found
-
-
 @contextmanager
 def _reading(settings: Settings) -> Iterator[Connection]:
     with closing(connect(settings, application_name="iot-metrics")) as connection:
@@ -67,11 +61,11 @@ def _reading(settings: Settings) -> Iterator[Connection]:
 def look_at_database(settings: Settings, values: Values) -> None:
     """What is cheap to read. Raises DatabaseError, psycopg2.Error."""
     with _reading(settings) as connection:
-        ((size, sessions, most, archived, failures, last, commit),) = _rows(connection, _SERVER, topic=settings.kafka_topic)
-        fresh = _rows(connection, _TENANT_FRESHNESS)
-        incidents = _rows(connection, _INCIDENTS)
-        rules = _rows(connection, _RULES)
-        rollups = _rows(connection, _ROLLUPS)
+        ((size, sessions, most, archived, failures, last, commit),) = rows(connection, _SERVER, topic=settings.kafka_topic)
+        fresh = rows(connection, _TENANT_FRESHNESS)
+        incidents = rows(connection, _INCIDENTS)
+        rules = rows(connection, _RULES)
+        rollups = rows(connection, _ROLLUPS)
     values.put("iot_database_bytes", size)
     values.put("iot_database_connections", sessions)
     values.put("iot_database_connections_limit", most)
@@ -107,10 +101,10 @@ def look_at_kafka(settings: Settings, values: Values) -> None:
 def look_at_storage(settings: Settings, values: Values) -> None:
     """What reads every chunk's size, or a day's books. Raises DatabaseError, psycopg2.Error."""
     with _reading(settings) as connection:
-        conflicts = _rows(connection, _CONFLICTS)
-        chunks = _rows(connection, _CHUNKS)
-        compression = _rows(connection, _COMPRESSION)
-        retention = _rows(connection, _RETENTION)
+        conflicts = rows(connection, _CONFLICTS)
+        chunks = rows(connection, _CHUNKS)
+        compression = rows(connection, _COMPRESSION)
+        retention = rows(connection, _RETENTION)
         ahead = forecast(connection, settings)
     projects = [((tenant, project), float(count)) for tenant, project, count in conflicts]
     values.put("iot_project_conflicts_measurements", foremost(projects, summed=True))

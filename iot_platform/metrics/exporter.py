@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-import psycopg2
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from iot_platform.audit.audit import EVERYTHING, run_audit
 from iot_platform.audit.window import window_start
-from iot_platform.database import DatabaseError
-from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.logs import get_logger
 from iot_platform.metrics.dagster_look import DagsterLook
 from iot_platform.metrics.database_looks import look_at_database, look_at_kafka, look_at_storage
+from iot_platform.metrics.look import take
 from iot_platform.metrics.totals import Totals
 from iot_platform.metrics.values import Values
 from iot_platform.settings import Settings
@@ -29,7 +27,6 @@ STATEMENT_SECONDS: Final = 120.0
 STUCK_SECONDS: Final = 4 * STATEMENT_SECONDS + 120.0
 """Without a step for this long /healthz fails: an audit of four queries at their limit, and the waits around it."""
 LOOKS: Final = ("totals", "database", "kafka", "dagster", "audit", "storage")
-SERVERS: Final = ("database", "kafka", "dagster")
 
 
 class Exporter(Collector):
@@ -64,20 +61,9 @@ class Exporter(Collector):
             stop.wait(self._look_seconds)
 
     def _step(self, look: str, server: str, work: Callable[[], None]) -> None:
-        """One look; a server that does not answer is a value of a gauge, not the end."""
-        began = time.monotonic()
-        try:
-            work()
-        except (DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
-            name = server if server == "dagster" else "kafka" if isinstance(error, KafkaUnavailableError) else "database"
-            if self.values.get("iot_server_up").get((name,), 1):
-                log.warning("server does not answer", server=name, look=look, error=" ".join(str(error).split()))
-            self.values.update("iot_server_up", (name,), 0)
-        else:
-            self.values.update("iot_server_up", (server,), 1)
-            self.values.update("iot_look_timestamp_seconds", (look,), time.time())
+        """One look, after which the loop is known to go on."""
+        take(self.values, look, server, work)
         self._stepped_at = time.monotonic()
-        self.values.update("iot_look_seconds", (look,), self._stepped_at - began)
 
     def _look_at_totals(self) -> None:
         totals = self._totals

@@ -20,10 +20,11 @@ SELECT l.batch_id, l.messages, l.quarantined, l.kind = 'drain', l.measurements, 
     extract(epoch FROM l.committed_at - l.first_received_at)::float8, extract(epoch FROM l.committed_at - l.last_received_at)::float8
 FROM ledger l
 WHERE l.committed_at > %(since)s::timestamptz - interval '{_LOOK_BACK}' AND l.kind <> 'accepted_loss'"""  # noqa: S608 - our own constant
-_REASONS: Final = """
+_REASONS: Final = f"""
 SELECT q.reason, count(*) FROM ledger l JOIN quarantine q ON q.kafka_partition = l.kafka_partition AND q.kafka_offset >= l.from_offset
     AND q.kafka_offset < l.to_offset AND q.received_at BETWEEN l.first_received_at AND l.last_received_at
-WHERE l.committed_at > %(since)s::timestamptz - interval '5 minutes' AND l.batch_id = ANY (%(batches)s) GROUP BY 1"""
+WHERE l.committed_at > %(since)s::timestamptz - interval '{_LOOK_BACK}' AND l.batch_id = ANY (%(batches)s)
+GROUP BY 1"""  # noqa: S608 - our own constant
 
 _BEGIN: Final = """
 SELECT coalesce(sum(messages), 0)::bigint, coalesce(sum(measurements), 0)::bigint, coalesce(sum(measurement_conflicts), 0)::bigint

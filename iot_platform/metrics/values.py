@@ -1,5 +1,6 @@
-"""What the metrics say, by name and label values; replaced piece by piece by the one thread that looks, read by those that answer."""
+"""What the metrics say, by name and label values; replaced piece by piece by the threads that look, read by those that answer."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -43,6 +44,7 @@ class Values:
     def __init__(self) -> None:
         self._samples: dict[str, Samples] = {}
         self._histograms: dict[str, dict[Labels, Histogram]] = {}
+        self._updating = threading.Lock()
 
     def put(self, name: str, samples: Mapping[Labels, float] | float | None) -> None:
         """Replace all samples of a metric; a number is that of a metric without labels, None takes it away.
@@ -61,7 +63,8 @@ class Values:
 
     def update(self, name: str, labels: Labels, value: float) -> None:
         """Set one sample of a metric."""
-        self.put(name, self._samples.get(name, {}) | {labels: value})
+        with self._updating:
+            self.put(name, self._samples.get(name, {}) | {labels: value})
 
     def put_histograms(self, name: str, histograms: Mapping[Labels, Histogram]) -> None:
         """By label values; they may go on counting."""
