@@ -77,12 +77,9 @@ class GroupOffsets:
 
     def _look(self, answer: "Future[Any]") -> None:
         try:
-            partitions = answer.result().topic_partitions
+            _require_each(answer.result().topic_partitions)
         except KafkaException as error:
             self._failed(error.args[0])
-            return
-        if failed := [item.error for item in partitions if item.error is not None]:
-            self._failed(failed[0])
         else:
             self._said = None
 
