@@ -45,13 +45,18 @@ def follow(form: str, level: str) -> None:
     _wanted.update(form=form, level=level)
 
 
+def is_wanted(level: str) -> bool:
+    """Whether lines of this level are written, for what is costly to say."""
+    return LEVELS.get(level, 20) >= LEVELS[_wanted["level"]]
+
+
 @cache
 def _renderer(form: str) -> structlog.typing.Processor:
     return renderer(form)
 
 
 def _drop_unwanted(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if LEVELS.get(method, 20) < LEVELS[_wanted["level"]]:
+    if not is_wanted(method):
         raise structlog.DropEvent
     return event
 

@@ -14,7 +14,7 @@ from iot_platform.database.abandoned import end_abandoned
 from iot_platform.database.connection import connect
 from iot_platform.database.migrate import require_migrated
 from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
-from iot_platform.logs import get_logger
+from iot_platform.logs import get_logger, is_wanted
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
 from iot_platform.telemetry.decode import Decoder, DecodeRules
@@ -237,6 +237,8 @@ def offset_spans(ranges: Ranges) -> dict[str, list[int]]:
 
 def tell(outcome: Outcome) -> None:
     """One line for each batch of the ledger: what leads from a row (partition, offset) to the run, and on to the ingest daemon's log."""
+    if not is_wanted("debug"):
+        return
     sums = outcome.by_partition()
     for partition, (start, end) in sorted(outcome.ranges.items()):
         counts = sums[partition]
