@@ -1,6 +1,7 @@
 """What the repository holds: backups and archived WAL, asked of pgBackRest."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from iot_platform.backup.archive import Archive, Backup, StrangeNameError, history_timeline, parse_history, parse_lsn
@@ -62,6 +63,11 @@ def read_archive(host: DatabaseHost, archive_id: str) -> Archive:
         return Archive.of(files, histories, max((item["time"] for item in files.values()), default=0))
     except StrangeNameError as error:
         raise BackupError(str(error)) from error
+
+
+def in_utc(seconds: float) -> str:
+    """A time (since the epoch) for people, in whole seconds, as pgBackRest has them."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _backup(item: dict[str, Any]) -> Backup:

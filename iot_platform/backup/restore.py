@@ -14,7 +14,7 @@ from iot_platform.backup.archive import Archive, Backup, Hole, choose, segment_n
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.heartbeat import Heartbeat
 from iot_platform.backup.host import DatabaseHost
-from iot_platform.backup.listing import Repository, read_archive, read_repository
+from iot_platform.backup.listing import Repository, in_utc, read_archive, read_repository
 from iot_platform.backup.restored_server import Recovery, RestoredServer
 from iot_platform.database import DatabaseError, connect
 from iot_platform.database.errors import DatabaseUnreachableError
@@ -183,7 +183,7 @@ def make_plan(
     backup = choose(repository.backups, lineage, at.timestamp() if at else None)
     if backup is None:
         first = min((item.stopped_at for item in repository.backups), default=None)
-        oldest = f": the oldest backup ended at {datetime.fromtimestamp(first + 1, UTC):%Y-%m-%d %H:%M:%SZ}" if first else ""
+        oldest = f": the oldest backup ended at {in_utc(first + 1)}" if first else ""
         raise BackupError(f"no backup of timeline {chosen} ended before the time that is asked for{oldest}" if first else "no backups yet")
     numbers = tuple(number for number, _ in lineage)
     start = segment_number(backup.first_segment)

@@ -3,13 +3,12 @@
 import re
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from iot_platform.backup.archive import Archive, Hole, segment_number
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
-from iot_platform.backup.listing import Repository, read_archive, read_repository
+from iot_platform.backup.listing import Repository, in_utc, read_archive, read_repository
 
 LATE_SECONDS: Final = 600.0
 """WAL that waits longer than this for its archiving is told of: ten times what archive_timeout lets pass."""
@@ -97,11 +96,7 @@ def _look_at_server(host: DatabaseHost, found: Verification, archive: Archive) -
     newest = max(archiver.last_archived_at, archive.newest_at)  # a crash resets the server's statistics
     if archiver.last_failed_at > archiver.last_archived_at:
         found.problems.append(
-            f"archiving fails: {found.waiting} WAL segment(s) wait, the last attempt at {_shown(archiver.last_failed_at)}"
+            f"archiving fails: {found.waiting} WAL segment(s) wait, the last attempt at {in_utc(archiver.last_failed_at)}"
         )
     elif found.waiting and time.time() - newest > LATE_SECONDS:
-        found.problems.append(f"{found.waiting} WAL segment(s) wait; the last one was archived at {_shown(newest)}")
-
-
-def _shown(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+        found.problems.append(f"{found.waiting} WAL segment(s) wait; the last one was archived at {in_utc(newest)}")

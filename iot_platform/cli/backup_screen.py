@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from iot_platform.backup.listing import in_utc
 from iot_platform.cli import terminal
 from iot_platform.compression.formats import size
 
@@ -36,7 +37,7 @@ def line(backup: "Backup") -> str:
     """A backup in one line."""
     took = backup.stopped_at - backup.started_at
     return (
-        f"{backup.label} ({backup.type}): {_text(backup.stopped_at)}, {size(backup.database_bytes)} in {took} s,"
+        f"{backup.label} ({backup.type}): {in_utc(backup.stopped_at)}, {size(backup.database_bytes)} in {took} s,"
         f" {size(backup.repository_bytes)} new in the repository"
     )
 
@@ -59,7 +60,7 @@ def show_repository(repository: "Repository", console: "Console") -> None:
     for item in repository.backups:
         sizes = (size(item.database_bytes), size(item.repository_bytes))
         broken = " (broken)" if item.broken else ""
-        lines.append(_columns(item.label, item.type, _text(item.stopped_at), *sizes, str(item.timeline), item.first_segment + broken))
+        lines.append(_columns(item.label, item.type, in_utc(item.stopped_at), *sizes, str(item.timeline), item.first_segment + broken))
     for shown in lines:
         console.print(shown, soft_wrap=True)
     wal = f"WAL {repository.first_wal} to {repository.last_wal}" if repository.last_wal else "no WAL"
@@ -87,7 +88,7 @@ def show_verification(found: "Verification", console: "Console") -> None:
     timelines = ", ".join(map(str, found.timelines)) or "none"
     console.print(f"{len(found.repository.backups)} backup(s), {found.segments} WAL segments, timeline(s) {timelines}")
     if found.archiver is not None:
-        last = _text(found.archiver.last_archived_at) if found.archiver.last_archived_at else "never"
+        last = in_utc(found.archiver.last_archived_at) if found.archiver.last_archived_at else "never"
         failed = f"; {found.archiver.failures} attempt(s) failed since the statistics began" if found.archiver.failures else ""
         console.print(f"last WAL segment archived: {last}; {found.waiting} wait{failed}")
     _say(console, found.problems, "red")
@@ -123,19 +124,19 @@ def show_report(report: "Report", console: "Console") -> None:
     """What was restored, what is missing, what is wrong."""
     plan, recovery = report.plan, report.recovery
     target = f"the state at {plan.at:%Y-%m-%d %H:%M:%S.%fZ}" if plan.at else "all that the archive has"
-    last = _text(recovery.last_commit_at) if recovery.last_commit_at else "none behind the backup"
+    last = in_utc(recovery.last_commit_at) if recovery.last_commit_at else "none behind the backup"
     console.print(
         f"backup {plan.backup.label} and WAL of timeline {recovery.left}: {target}; the server writes timeline {recovery.timeline}",
         soft_wrap=True,
     )
-    batch = _text(report.committed_at) if report.committed_at else "none"
+    batch = in_utc(report.committed_at) if report.committed_at else "none"
     console.print(f"last transaction: {last}; last batch of messages: {batch}", soft_wrap=True)
     seconds = f"restored in {report.restore_seconds:.1f} s, recovered and examined in {report.recovery_seconds:.1f} s"
     console.print(seconds + (f", full backup in {report.backup_seconds:.1f} s" if report.backup_seconds else ""))
     if report.heartbeat is not None:
         where = "; ".join(f"partition {partition}: {start} to {end - 1}" for partition, (start, end) in report.missing.items())
         console.print(
-            f"of what was stored at {_text(report.heartbeat.at)}, {report.missing_messages:,} message(s) are missing"
+            f"of what was stored at {in_utc(report.heartbeat.at)}, {report.missing_messages:,} message(s) are missing"
             + (f" ({where}): the drain takes them from Kafka again" if report.missing else ""),
             soft_wrap=True,
         )
@@ -158,7 +159,3 @@ def _say(console: "Console", texts: list[str], colour: str) -> None:
 
 def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _text(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
