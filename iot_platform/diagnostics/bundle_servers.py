@@ -1,7 +1,6 @@
 """What a support bundle asks of the servers. Each raises what the server's absence raises; the bundle says so."""
 
 import json
-import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from psycopg2.extras import RealDictCursor
 
 from iot_platform import ingest_pages
 from iot_platform.diagnostics.broker_queue import read_retained
+from iot_platform.diagnostics.dagster_graphql import ask
 from iot_platform.diagnostics.exporter_page import exporter_url, read_exporter
 from iot_platform.local import probes
 from iot_platform.settings import Settings
@@ -109,7 +109,7 @@ def mqtt(settings: Settings) -> dict[str, Any]:
 
 def dagster(settings: Settings) -> dict[str, Any]:
     """Of Dagster: daemons, sensors and schedules with their last ticks, the newest runs, and why runs failed. Raises OSError."""
-    found = _graphql(settings, _DAGSTER % RUNS, {})
+    found = _data(ask(settings, _DAGSTER % RUNS, HTTP_SECONDS))
     runs = ((found.get("runsOrError") or {}).get("results")) or []
     failed = [run["runId"] for run in runs if run["status"] == "FAILURE"][:FAILED_RUNS]
     found["failures"] = {run: _failures(settings, run) for run in failed}
@@ -117,19 +117,11 @@ def dagster(settings: Settings) -> dict[str, Any]:
 
 
 def _failures(settings: Settings, run: str) -> list[str]:
-    events = ((_graphql(settings, _FAILURES, {"run": run}).get("logsForRun") or {}).get("events")) or []
+    events = ((_data(ask(settings, _FAILURES, HTTP_SECONDS, {"run": run})).get("logsForRun") or {}).get("events")) or []
     return [event["error"]["message"] for event in events if event.get("error")]
 
 
-def _graphql(settings: Settings, query: str, variables: dict[str, str]) -> dict[str, Any]:
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    url = f"{settings.dagster_url.rstrip('/')}/graphql"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own setting
-    try:
-        with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:  # noqa: S310 - as above
-            document = json.load(answer)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"{url} does not answer (IOT_DAGSTER_URL): {getattr(error, 'reason', error)}") from error
+def _data(document: dict[str, Any]) -> dict[str, Any]:
     return dict(document.get("data") or {"errors": document.get("errors")})
 
 

@@ -1,8 +1,6 @@
 """What `iot status` shows, gathered from every component at once; one that does not answer costs its figures and never the rest."""
 
-import json
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -10,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from iot_platform.diagnostics.dagster_graphql import ask
 from iot_platform.diagnostics.exporter_page import audit_differences
 from iot_platform.diagnostics.finding import EXIT_CODES, Finding, verdict, worst
 from iot_platform.diagnostics.parallel import in_parallel
@@ -226,15 +225,6 @@ def _audit(settings: Settings, status: Status) -> None:
     status.audit_differences = audit_differences(settings)
 
 
-def _read(url: str, variable: str, body: bytes | None = None) -> bytes:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own setting
-    try:
-        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_SECONDS) as answer:  # noqa: S310 - as above
-            return bytes(answer.read())
-    except OSError as error:
-        raise ConnectionError(f"{url} does not answer ({variable}): {getattr(error, 'reason', error)}") from error
-
-
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
@@ -242,8 +232,7 @@ def _whole(value: float | None) -> int | None:
 def _dagster(settings: Settings, status: Status, found: "_Found") -> None:
     from iot_platform.local import probes
 
-    document = json.loads(_read(f"{settings.dagster_url.rstrip('/')}/graphql", "IOT_DAGSTER_URL", json.dumps({"query": _RUNS}).encode()))
-    data = document.get("data") or {}
+    data = ask(settings, _RUNS, HTTP_TIMEOUT_SECONDS).get("data") or {}
     status.runs = (data.get("runsOrError") or {}).get("results")
     found.drain_runs = (data.get("drains") or {}).get("results") or []
     probes.dagster(settings.dagster_url)
