@@ -37,6 +37,19 @@ yours() { # FILE GIVEN PLACEHOLDER HINT
 yours iot_mqtt_url "${MQTT_URL:-}" mqtt://mqtt.example:1883 "--profile all needs the broker's: MQTT_URL=mqtt://user:password@broker sh secrets.sh"
 yours alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook "alerts reach nobody until ALERT_WEBHOOK_URL=https://… sh secrets.sh"
 
+# Robots (--profile robots): WECOM_URL, DINGTALK_URL, DINGTALK_SECRET, FEISHU_URL, FEISHU_SECRET. An empty secret: the robot has no signature.
+mkdir -p robots
+robot() { # FILE GIVEN
+    [ -z "$2" ] || printf '%s\n' "$2" >"robots/$1.new"
+    [ -z "$2" ] || mv "robots/$1.new" "robots/$1"
+    [ -e "robots/$1" ] || : >"robots/$1"
+}
+robot wecom_url "${WECOM_URL:-}"
+robot dingtalk_url "${DINGTALK_URL:-}"
+robot dingtalk_secret "${DINGTALK_SECRET:-}"
+robot feishu_url "${FEISHU_URL:-}"
+robot feishu_secret "${FEISHU_SECRET:-}"
+
 # openssl 3. The address stands in the certificates.
 address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | sed 's/[[:space:]]#.*//; $!d' | tr -d "[:space:]'\"")}
 : "${address:?copy host.env to .env and set HOST_ADDRESS first, for the certificates}"

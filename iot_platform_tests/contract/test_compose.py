@@ -18,7 +18,7 @@ from iot_platform_tests.support.kubernetes.manifests import example_secrets, of_
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
 BASE, SASL, TLS = "compose.yaml", "compose.sasl.yaml", "compose.tls.yaml"
-COMBINATIONS = [files + profile for files in ((BASE,), (BASE, SASL), (BASE, SASL, TLS)) for profile in ((), ("--profile=all",))]
+COMBINATIONS = [files + profile for files in ((BASE,), (BASE, SASL), (BASE, SASL, TLS)) for profile in ((), ("--profile=all", "--profile=robots"))]
 LAN_PORTS = {"9092", "5432", "9090"}  # and Harbor's 8080: what the firewall lets in
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -72,11 +72,14 @@ def assert_silent(compose: str, copy: Path, combination: tuple[str, ...]) -> Non
 def test_the_secrets_it_mounts_are_those_that_the_script_makes(copy: Path) -> None:
     made = {path.name for path in (copy / "secrets").iterdir()}
     mounted = {Path(secret["file"]).name for secret in ALL["secrets"].values()}
-    assert mounted | {"ca.key", "ingress_keystore.pem"} == made  # nothing here reads these: the authority's key, and what the cluster gets
+    # Nothing here reads the authority's key and what the cluster gets; the robots' files are mounted as a folder.
+    assert mounted | {"ca.key", "ingress_keystore.pem", "robots"} == made
     assert set(ALL["secrets"]) == mounted
     used = {name for service in SERVICES.values() for name in service.get("secrets", [])}
     assert used == mounted
-    assert all((copy / "secrets" / name).stat().st_size > 16 for name in made)
+    assert all((copy / "secrets" / name).stat().st_size > 16 for name in made - {"robots"})
+    files = {Path(value).name for name, value in SERVICES["alert-bridge"]["environment"].items() if name.endswith("_FILE")}
+    assert files == {path.name for path in (copy / "secrets" / "robots").iterdir()}
     assert (copy / "secrets").stat().st_mode & 0o777 == 0o700
     assert (copy / "secrets" / "ca.key").stat().st_mode & 0o777 == 0o600
 
@@ -95,9 +98,9 @@ def test_a_certificate_is_the_authoritys_for_every_name_and_address_that_clients
 
 
 def test_secrets_stay_when_the_script_runs_again(copy: Path) -> None:
-    before = {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()}
+    before = {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir() if path.is_file()}
     subprocess.run(["sh", "secrets.sh"], check=True, cwd=copy)
-    assert {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir()} == before
+    assert {path.name: path.read_text("utf-8") for path in (copy / "secrets").iterdir() if path.is_file()} == before
     assert len(set(before.values())) == len(before)
     Settings(database_url=before["iot_database_url"].strip(), database_admin_url=before["iot_database_admin_url"].strip())
 
@@ -161,6 +164,16 @@ def test_no_certificate_is_made_without_the_hosts_address_and_one_for_another_is
         (tmp_path / ".env").write_text(f"HOST_ADDRESS={address}\r\n", "utf-8")
         done = _run("sh", "secrets.sh", cwd=tmp_path)
         assert (done.returncode, done.stderr.count(f"is not for {address}: remove it")) == (0, told), done.stderr
+
+
+def test_a_robots_address_is_taken_at_any_time_and_stays(copy: Path, tmp_path: Path) -> None:
+    for name in ("secrets.sh", "openssl.conf"):
+        shutil.copyfile(copy / name, tmp_path / name)
+    url = "https://oapi.dingtalk.com/robot/send?access_token=t&x=%25"
+    for given, held in (("", ""), (url, url), ("", url)):
+        done = _run("sh", "secrets.sh", cwd=tmp_path, HOST_ADDRESS="192.168.1.100", DINGTALK_URL=given)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "secrets/robots/dingtalk_url").read_text("utf-8").strip() == held
 
 
 @pytest.fixture
@@ -280,7 +293,7 @@ def test_what_it_waits_for_can_come_true(name: str) -> None:
         assert set(awaited.get("profiles", [])) <= set(service.get("profiles", []))
         assert (how["condition"] == "service_completed_successfully") == (awaited["restart"] == "no")
         assert how["condition"] in ("service_completed_successfully", "service_healthy")
-    assert set(service.get("profiles", [])) <= {"all"}
+    assert set(service.get("profiles", [])) <= {"all", "robots"}
 
 
 @EACH
@@ -289,7 +302,8 @@ def test_what_it_mounts_is_there(name: str) -> None:
     for volume in service.get("volumes", []):
         source, target, *how = volume.split(":")
         assert target.startswith("/")
-        assert (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
+        made = source == "./secrets/robots"  # by secrets.sh
+        assert made or (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
         assert (how == ["ro"]) == source.startswith(".")
     for mount in service.get("tmpfs", []):
         assert re.fullmatch(r"/\w+:size=\d+m,mode=1777", mount)
