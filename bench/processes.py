@@ -43,7 +43,7 @@ def read(pid: int) -> Process | None:
     try:
         stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
         rollup = (folder / "smaps_rollup").read_text()
-        handles = len(os.listdir(folder / "fd"))
+        handles = sum(1 for _ in (folder / "fd").iterdir())
     except OSError:
         return None
     pss = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))

@@ -102,7 +102,11 @@ class Look:
             row = cursor.fetchone()
             sample.figures.update(zip(("database_sessions", "database_bytes", "database_locks", "dead_rows"), map(float, row), strict=True))
         data = self._settings.local_dir / "data"
-        for name, folder in (("kafka_bytes", data / "kafka"), ("postgresql_bytes", data / "postgresql"), ("logs_bytes", data.parent / "logs")):
+        for name, folder in (
+            ("kafka_bytes", data / "kafka"),
+            ("postgresql_bytes", data / "postgresql"),
+            ("logs_bytes", data.parent / "logs"),
+        ):
             sample.figures[name] = folder_bytes(folder)
         for port, names in ((self._settings.ingest_http_port, PAGES["ingest"]), (self._settings.metrics_port, PAGES["metrics"])):
             try:
@@ -118,7 +122,8 @@ def alerts(prometheus: str, began: datetime, ended: datetime) -> dict[str, float
     with urllib.request.urlopen(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(query)}", timeout=60) as answer:  # noqa: S310
         series = json.load(answer)["data"]["result"]
     return {
-        json.dumps({name: value for name, value in one["metric"].items() if not name.startswith("__")}): len(one["values"]) / 4 for one in series
+        json.dumps({name: value for name, value in one["metric"].items() if not name.startswith("__")}): len(one["values"]) / 4
+        for one in series
     }
 
 
@@ -128,7 +133,9 @@ def record(arguments: argparse.Namespace, console: Console) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     seconds = int(arguments.hours * 3600)
     began = datetime.now(UTC)
-    publisher = subprocess.Popen([IOT, "simulate", "--rate", str(arguments.rate), "--duration", str(seconds), "--mix", arguments.mix, "--quiet"])
+    publisher = subprocess.Popen(
+        [IOT, "simulate", "--rate", str(arguments.rate), "--duration", str(seconds), "--mix", arguments.mix, "--quiet"]
+    )
     try:
         with (folder / "samples.jsonl").open("w", encoding="utf-8") as file, Progress(console=console) as progress:
             task = progress.add_task(f"{arguments.rate} msg/s", total=seconds)
@@ -163,7 +170,7 @@ def record(arguments: argparse.Namespace, console: Console) -> None:
 def slope(hours: np.ndarray, values: np.ndarray) -> float:
     """An hour's growth by the least-squares line after the warm-up."""
     after = hours >= hours[-1] * WARM_UP
-    return float(np.polyfit(hours[after], values[after], 1)[0]) if after.sum() > 2 else float("nan")  # noqa: PLR2004
+    return float(np.polyfit(hours[after], values[after], 1)[0]) if after.sum() > 2 else float("nan")
 
 
 def human(value: float, unit: str) -> str:
@@ -173,9 +180,9 @@ def human(value: float, unit: str) -> str:
 
 def report(folder: Path) -> bool:
     """Write report.md and the plots; true when nothing differs and no alert fired."""
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
-    pyplot.switch_backend("agg")
+    plt.switch_backend("agg")
     samples = [Sample(**json.loads(line)) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
     facts = json.loads((folder / "facts.json").read_text("utf-8"))
     hours = np.array([sample.seconds for sample in samples]) / 3600
@@ -185,12 +192,15 @@ def report(folder: Path) -> bool:
         "handles": ("", lambda sample: sample.handles),
         "threads": ("", lambda sample: sample.threads),
         "disk": ("bytes", lambda sample: {name: value for name, value in sample.figures.items() if name.endswith("_bytes")}),
-        "database": ("", lambda sample: {name: value for name, value in sample.figures.items() if name.startswith(("database_s", "database_l", "dead"))}),
+        "database": (
+            "",
+            lambda sample: {name: value for name, value in sample.figures.items() if name.startswith(("database_s", "database_l", "dead"))},
+        ),
         "waiting": ("", lambda sample: {name: value for name, value in sample.figures.items() if "lag" in name or "spool" in name}),
     }
     lines += ["| what | first | at the end | greatest | growth an hour |", "| --- | --- | --- | --- | --- |"]
     for group, (unit, of) in groups.items():
-        figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
         for name in sorted({name for sample in samples for name in of(sample)}):
             values = np.array([of(sample).get(name, np.nan) for sample in samples], dtype=float)
             there = ~np.isnan(values)
@@ -202,7 +212,7 @@ def report(folder: Path) -> bool:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(folder / f"{group}.svg")
-        pyplot.close(figure)
+        plt.close(figure)
     first, last = samples[0], samples[-1]
     took = last.seconds - first.seconds
     lines += ["", "| program | CPU, % of a core |", "| --- | --- |"]
@@ -210,7 +220,9 @@ def report(folder: Path) -> bool:
         lines.append(f"| {name} | {100 * (last.cpu_seconds.get(name, 0) - first.cpu_seconds[name]) / took:.1f} |")
     buckets = {name.rsplit("_", 1)[1]: last.figures[name] - first.figures.get(name, 0) for name in last.figures if "_bucket_" in name}
     if whole := buckets.get("+Inf"):
-        shares = ", ".join(f"≤ {float(limit):g} s: {100 * count / whole:.3f} %" for limit, count in buckets.items() if count <= whole and limit != "+Inf")
+        shares = ", ".join(
+            f"≤ {float(limit):g} s: {100 * count / whole:.3f} %" for limit, count in buckets.items() if count <= whole and limit != "+Inf"
+        )
         lines += ["", f"Freshness of {whole:,.0f} messages: {shares}."]
     fired = facts["alerts"] or {}
     lines += ["", f"Alerts that fired: {len(fired) if facts['alerts'] is not None else 'not watched'}."]
