@@ -1,12 +1,14 @@
 """The platform's own metrics on real servers: the audit's differences, lag and stored messages, also while a server is away."""
 
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from iot_platform.database import connect
 from iot_platform.local import probes
 from iot_platform.metrics.exporter import Exporter
 from iot_platform.metrics.page import serve
@@ -20,7 +22,7 @@ Samples = dict[tuple[str, ...], float]
 @contextmanager
 def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
     """An exporter that looks all the time; what its /metrics says, by name and label values."""
-    exporter, stop = Exporter(settings, look_seconds=0.05, audit_seconds=0), threading.Event()
+    exporter, stop = Exporter(settings, look_seconds=0.05, audit_seconds=0.05), threading.Event()
     server = serve(exporter, "127.0.0.1", 0)
     thread = threading.Thread(target=exporter.run, args=(stop,))
     thread.start()
@@ -43,6 +45,20 @@ def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
         thread.join(60)
         server.shutdown()
         server.server_close()
+
+
+def test_an_audit_that_takes_long_makes_nothing_else_old(reported: Settings) -> None:
+    looks = ("database", "kafka", "totals")
+    with exporting(reported) as scrape:
+        eventually(lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60, "a first audit", pause=0.1)
+        with closing(connect(reported, "admin")) as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+            began = time.time()
+            eventually(
+                lambda: all(scrape()["iot_look_timestamp_seconds", look] > began for look in looks), 60, "all other looks", pause=0.1
+            )
+            assert scrape()["iot_audit_timestamp_seconds",] < began
+        eventually(lambda: scrape()["iot_audit_timestamp_seconds",] > began, 60, "an audit again", pause=0.1)
 
 
 def quarantined(samples: Samples) -> float:
