@@ -29,7 +29,7 @@ SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at)):
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""
 _INCIDENTS: Final = "SELECT rule, severity, count(*) FROM quality_incident WHERE closed_at IS NULL GROUP BY 1, 2"
 _RULES: Final = """
-SELECT rule, extract(epoch FROM evaluated_at)::float8, failing FROM quality_watermark WHERE evaluated_at IS NOT NULL OR failing > 0"""
+SELECT rule, extract(epoch FROM evaluated_at)::float8, (error IS NOT NULL)::int FROM quality_watermark WHERE evaluated_at IS NOT NULL"""
 _ROLLUPS: Final = """
 SELECT extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END)::float8,
     extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END)::float8,
@@ -76,8 +76,8 @@ def look_at_database(settings: Settings, values: Values) -> None:
     values.put("iot_tenant_freshness_seconds", foremost([((tenant,), age) for tenant, age in fresh], summed=False))
     open_ones: Samples = {(rule, severity): 0 for rule in RULES for severity in SEVERITIES}
     values.put("iot_quality_incidents", open_ones | {(rule, severity): count for rule, severity, count in incidents})
-    values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules if at is not None})
-    values.put("iot_quality_failed_evaluations", {(rule,): failing for rule, _, failing in rules})
+    values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules})
+    values.put("iot_quality_rule_failed", {(rule,): failed for rule, _, failed in rules})
     for hours, days, notes in rollups:
         stored = {("measurement_1h",): hours, ("measurement_1d",): days}
         values.put("iot_rollup_threshold_timestamp_seconds", {labels: at for labels, at in stored.items() if at is not None})

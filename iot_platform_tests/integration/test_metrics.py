@@ -83,6 +83,17 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         assert scrape()["iot_stored_messages_total",] == 37
 
 
+def test_a_failed_evaluation_is_told_from_open_incidents(reported: Settings) -> None:
+    query(
+        reported,
+        "INSERT INTO quality_watermark (rule, evaluated_at, failing, error) VALUES ('range', now(), 7, NULL), ('stuck_value', now(), 0, 'x')"
+        " ON CONFLICT (rule) DO UPDATE SET (evaluated_at, failing, error) = (excluded.evaluated_at, excluded.failing, excluded.error)",
+    )
+    with exporting(reported) as scrape:
+        eventually(lambda: ("iot_quality_rule_failed", "range") in scrape(), 60, "the rules", pause=0.1)
+        assert (scrape()["iot_quality_rule_failed", "range"], scrape()["iot_quality_rule_failed", "stuck_value"]) == (0, 1)
+
+
 def test_servers_away(reported: Settings) -> None:
     with exporting(reported.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})) as scrape:
         eventually(lambda: scrape().get(("iot_server_up", "kafka")) == 0, 60, "Kafka is missed", pause=0.1)
