@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import psycopg2
 from confluent_kafka.admin import AdminClient
@@ -67,6 +67,8 @@ class DrillRun:
     show: Callable[[str], None] = lambda _: None
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sightings: list[dict[str, Any]] = field(default_factory=list)
+    """Alerts that were told: see alert_watch.Sighting."""
     problems: list[str] = field(default_factory=list)
     expected_losses: list[tuple[int, str]] = field(default_factory=list)
     expected_differences: dict[str, str] = field(default_factory=dict)

@@ -87,7 +87,7 @@ def perform(drill: Drill, stack: DrillStack, report: Report, show: Callable[[str
         messages=verdict.messages, lost=verdict.lost, expected_losses=verdict.expected_losses, doubled=verdict.doubled,
         redelivered=verdict.redelivered, recovery_seconds=verdict.recovery_seconds, audit=verdict.audit,
         memory_peak_bytes=stack.memory.peaks(run.began), faults=[_described(run, number) for number in range(len(run.faults))],
-        notes=run.notes, problems=verdict.problems,
+        notes=run.notes, alerts=run.sightings, problems=verdict.problems,
     )  # fmt: skip
 
 
