@@ -26,7 +26,7 @@ LIVE: Final = {
     "IngestMessagesLost": Live("alert_kafka_down"),
     "ServerDown": Live("alert_postgresql_down"),
     "FiguresOld": Live("alert_postgresql_down", 5, ages=True),
-    "DagsterTickFails": Live("alert_postgresql_down", 15),
+    "DagsterTickFails": Live("alert_kafka_down", 15),
     "DagsterDaemonStopped": Live("alert_dagster_down"),
     "DagsterSensorStopped": Live("alert_dagster_down", 4, ages=True),
     "DagsterQueueStuck": Live("alert_dagster_down", 10, ages=True),

@@ -78,6 +78,7 @@ class AlertWatch:
         self.unexplained: list[Notice] = []
         self.refusing = False
         """Whether the second receiver answers 500."""
+        self.exporter_port = 0
 
     def take(self, document: Mapping[str, Any]) -> None:
         """A notification of Alertmanager. One that nothing explains at this moment is a false alarm."""
@@ -97,6 +98,14 @@ class AlertWatch:
     def _explained(self, name: str) -> bool:
         return any(name in fault.alerts or name in fault.excused for fault in self._faults if not fault.closed)
 
+    def start_exporter(self, **variables: str) -> None:
+        """`iot metrics`, with these variables (IOT_…); anew where it runs already."""
+        if self._run.stack.pids().get(METRICS):
+            self._run.stack.remove_program(METRICS)
+        port = {"IOT_METRICS_PORT": str(self.exporter_port)}
+        self._run.stack.add_program(METRICS, "-m", "iot_platform.cli.main", "metrics", **port, **variables)
+        _await(self._run, f"http://{LOOPBACK}:{self.exporter_port}/healthz")
+
     # -- faults ------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def fault(self, what: str, *alerts: str, excused: Mapping[str, str] | None = None) -> Iterator[Fault]:
@@ -113,12 +122,12 @@ class AlertWatch:
 
     def await_told(self, *faults: Fault, seconds: float = TOLD_SECONDS) -> None:
         """Until the alerts of these faults have arrived; notes how long after the fault each came."""
-        self._await("arrives", seconds, faults, lambda fault, alert: self._told_at(fault, alert), "told")
+        self._await("arrives", seconds, faults, self._told_at, "told")
 
     def await_ended(self, *faults: Fault, seconds: float = ENDED_SECONDS) -> None:
         """Until the ends of these faults' alerts have arrived, after which nothing explains them any more. All faults unless given."""
         several = faults or tuple(self._faults)
-        self._await("ends", seconds, several, lambda fault, alert: self._ended_at(fault, alert), "ended")
+        self._await("ends", seconds, several, self._ended_at, "ended")
         for fault in several:
             fault.closed = True
 
@@ -141,7 +150,7 @@ class AlertWatch:
 
     def _ended_at(self, fault: Fault, alert: str) -> float | None:
         """When the last of its kind was told to have ended; None while one fires."""
-        factor, firing, at = LIVE[alert].divided_by, set(), None
+        factor, firing, at = LIVE[alert].divided_by, set[frozenset[tuple[str, str]]](), None
         for notice in list(self._notices):
             if (notice.alert, notice.divided_by) == (alert, factor):
                 (firing.add if notice.fires else firing.discard)(notice.labels)
@@ -192,9 +201,9 @@ def watching(run: DrillRun, **exporter: str) -> Iterator[AlertWatch]:
     Every alert is a notification of its own, without a wait. `exporter`: variables of `iot metrics` (IOT_…)."""
     watch = AlertWatch(run)
     stack = run.stack
-    prometheus, paced, alertmanager, page = free_ports(4)
+    prometheus, paced, alertmanager, watch.exporter_port = free_ports(4)
     with _receiver(watch) as receiver:
-        targets = {f"{LOOPBACK}:{page}": {"part": "platform"}}
+        targets = {f"{LOOPBACK}:{watch.exporter_port}": {"part": "platform"}}
         targets |= {stack.ingest_url(name).removeprefix("http://"): {"part": "ingest"} for name in stack.ingests}
         hooks = [{"url": f"{receiver}{path}", "send_resolved": True} for path in ("/", REFUSING)]
         waits = {"group_by": ["..."], "group_wait": "1s", "group_interval": "1s", "repeat_interval": "4h"}
@@ -203,14 +212,13 @@ def watching(run: DrillRun, **exporter: str) -> Iterator[AlertWatch]:
         fast = Monitoring(
             folder / "paced", paced, alertmanager, targets, {}, {}, PACED_SCRAPE_SECONDS, _paced_rules(folder / "rules", watch.plan)
         )
-        stack.add_program(METRICS, "-m", "iot_platform.cli.main", "metrics", IOT_METRICS_PORT=str(page), **exporter)
         programs = (
             (real.alertmanager(), real.alertmanager_url),
             (real.prometheus(), real.prometheus_url),
             (fast.prometheus("prometheus-paced"), fast.prometheus_url),
         )
         try:
-            _await(run, f"http://{LOOPBACK}:{page}/healthz")
+            watch.start_exporter(**exporter)
             for program, url in programs:
                 stack.supervisor.apply(program)
                 _await(run, f"{url}/-/ready")
@@ -219,7 +227,8 @@ def watching(run: DrillRun, **exporter: str) -> Iterator[AlertWatch]:
             watch.conclude()
             for program, _ in programs:
                 stack.supervisor.remove(program.name)
-            stack.remove_program(METRICS)
+            if METRICS in stack.pids():
+                stack.remove_program(METRICS)
 
 
 @contextlib.contextmanager

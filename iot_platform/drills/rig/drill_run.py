@@ -169,6 +169,16 @@ class DrillRun:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def superuser(self) -> Iterator[psycopg2.extensions.connection]:
+        """A connection as PostgreSQL's superuser, straight to the server, autocommit."""
+        connection = psycopg2.connect(self.stack.postgresql.url("postgres"))
+        connection.autocommit = True
+        try:
+            yield connection
+        finally:
+            connection.close()
+
     def kafka_admin(self) -> AdminClient:
         """A client of the drill's Kafka, for a `with`."""
         return AdminClient({**self.settings.kafka_config(), "log_level": 0})

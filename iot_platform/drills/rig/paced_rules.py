@@ -43,7 +43,7 @@ def paced(expression: str, factor: float, *, ages: bool = False) -> str:
 
     expression = _TIMES.sub(change, expression)
     expression = _AHEAD.sub(lambda found: f"{found[1]}{found[2]} / {factor:g}{found[3]}", expression)
-    return "".join(map(lambda part: _paced_limit(part, factor), _LOGICAL.split(expression))) if ages else expression
+    return "".join(_paced_limit(part, factor) for part in _LOGICAL.split(expression)) if ages else expression
 
 
 def _paced_limit(comparison: str, factor: float) -> str:
