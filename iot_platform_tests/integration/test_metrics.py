@@ -86,7 +86,8 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
 def test_a_failed_evaluation_is_told_from_open_incidents(reported: Settings) -> None:
     query(
         reported,
-        "INSERT INTO quality_watermark (rule, evaluated_at, failing, error) VALUES ('range', now(), 7, NULL), ('stuck_value', now(), 0, 'x')"
+        "INSERT INTO quality_watermark (rule, evaluated_at, failing, error)"
+        " VALUES ('range', now(), 7, NULL), ('stuck_value', now(), 0, 'x')"
         " ON CONFLICT (rule) DO UPDATE SET (evaluated_at, failing, error) = (excluded.evaluated_at, excluded.failing, excluded.error)",
     )
     with exporting(reported) as scrape:
