@@ -13,6 +13,8 @@ from iot_platform.drills.topics import DELETED, DRAIN, delete_records, stop_drai
 
 SLOW: Final = 20.0
 """Messages a second where only their coming matters."""
+TENANT_LATE_SECONDS: Final = 60.0
+"""Messages that waited so long are late for TenantLate, however fast they are drained then."""
 LATE: Final = {
     "FreshnessBurnsFast": "messages that waited are late",
     "FreshnessBurnsSlow": "messages that waited are late",
@@ -140,6 +142,7 @@ def alert_dagster_down(run: DrillRun) -> None:
             run.stack.dagster("job", "launch", "--job", "evaluate_quality")
             watch.await_told(stopped)
             run.fleet.finish()
+            run.hold(TENANT_LATE_SECONDS)
             with watch.fault("what waited is drained", *LATE) as late:
                 run.stack.start("dagster-daemon")
                 watch.await_told(late)
