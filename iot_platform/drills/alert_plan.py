@@ -53,7 +53,7 @@ LIVE: Final = {
     "DiskAlmostFull": Live("alert_upkeep"),
     "DatabaseConnections": Live("alert_upkeep", 15),
     "DagsterSwitchedOff": Live("alert_upkeep", 15),
-    "DagsterRunsFail": Live("alert_upkeep", 15),
+    "DagsterRunsFail": Live("alert_upkeep", 10),
     "WalArchiveFailing": Live("alert_upkeep", 5),
     "BackupOverdue": Live("alert_upkeep", 15),
     "DrainStopped": Live("alert_records_lost"),

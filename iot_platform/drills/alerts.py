@@ -154,7 +154,8 @@ def alert_records_lost(run: DrillRun) -> None:
     """A drain that waits for a decision, and a log that was cut, are told by name."""
     with watching(run) as watch:
         flow(run)
-        with watch.fault("records deleted before they were drained", "DrainStopped", excused=LATE | DRAINS_FAIL) as deleted:
+        lost = {"AuditDifference": "the deleted records are lost", "QualityIncident": "the rules find the cut, and the loss"}
+        with watch.fault("records deleted before they were drained", "DrainStopped", excused=LATE | DRAINS_FAIL | lost) as deleted:
             stop_drain(run)
             delete_records(run)
             for name in reversed(DRAIN):
@@ -164,8 +165,7 @@ def alert_records_lost(run: DrillRun) -> None:
         run.expect_lost(sum(DELETED.values()), "Kafka deleted them before they were drained, which was accepted")
         run.expect_difference("sequences", "the lost messages had sequence numbers")
         excused = LATE | UNAVAILABLE | DRAINS_FAIL | dict.fromkeys(("IngestKafkaDown", "ServerDown"), "Kafka is started anew")
-        excused |= {"AuditDifference": "the deleted records are lost", "QualityIncident": "the rules find the cut, and the loss"}
-        with watch.fault("the log cut below what was drained", "KafkaLogCut", excused=excused) as cut:
+        with watch.fault("the log cut below what was drained", "KafkaLogCut", excused=excused | lost) as cut:
             come_to_rest(run)
             cut_logs(run)
             run.stack.start(INGEST)
