@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,8 +62,12 @@ class Fault:
     began: float
     recovered: float | None = None
     closed: bool = False
-    told: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
+    ended: dict[str, float | None] = field(default_factory=dict)
+    """When each alert's end was told, once that was awaited."""
+
+    def recover(self) -> None:
+        """Its cause is undone, although its block goes on."""
+        self.recovered = time.monotonic()
 
 
 class AlertWatch:
@@ -110,7 +114,7 @@ class AlertWatch:
     @contextlib.contextmanager
     def fault(self, what: str, *alerts: str, excused: Mapping[str, str] | None = None) -> Iterator[Fault]:
         """A fault for the length of the block, which these alerts must tell of. `excused`: alerts that may come with it → why."""
-        if unknown := set(alerts) - self.plan.keys():
+        if unknown := {alert for alert in alerts if alert not in self.plan and LIVE[alert].divided_by != 1}:
             raise DrillError(f"alert_plan.py does not give these alerts to {self._run.name}: {sorted(unknown)}")
         with self._run.fault(what) as made:
             fault = Fault(what, frozenset(alerts), dict(excused or {}), made.began)
@@ -118,20 +122,20 @@ class AlertWatch:
             try:
                 yield fault
             finally:
-                fault.recovered = time.monotonic()
+                fault.recovered = fault.recovered or time.monotonic()
 
     def await_told(self, *faults: Fault, seconds: float = TOLD_SECONDS) -> None:
         """Until the alerts of these faults have arrived; notes how long after the fault each came."""
-        self._await("arrives", seconds, faults, self._told_at, "told")
+        self._await("arrives", seconds, faults, self._told_at)
 
     def await_ended(self, *faults: Fault, seconds: float = ENDED_SECONDS) -> None:
         """Until the ends of these faults' alerts have arrived, after which nothing explains them any more. All faults unless given."""
-        several = faults or tuple(self._faults)
-        self._await("ends", seconds, several, self._ended_at, "ended")
+        several = faults or tuple(fault for fault in self._faults if not fault.closed)
+        self._await("ends", seconds, several, self._ended_at)
         for fault in several:
-            fault.closed = True
+            fault.closed, fault.ended = True, {alert: self._ended_at(fault, alert) for alert in fault.alerts}
 
-    def _await(self, what: str, seconds: float, faults: tuple[Fault, ...], at: Any, kept: str) -> None:
+    def _await(self, what: str, seconds: float, faults: tuple[Fault, ...], at: Callable[[Fault, str], float | None]) -> None:
         deadline = time.monotonic() + seconds
         while missing := [(fault, alert) for fault in faults for alert in sorted(fault.alerts) if at(fault, alert) is None]:
             names = ", ".join(alert for _, alert in missing)
@@ -139,8 +143,6 @@ class AlertWatch:
                 raise DrillError(f"not within {seconds:.0f} s {what}: {names}")
             self._run.show(f"until it {what}: {names} (another {deadline - time.monotonic():.0f} s)")
             time.sleep(0.5)
-        for fault in faults:
-            getattr(fault, kept).update(fault.alerts)
 
     def _told_at(self, fault: Fault, alert: str) -> float | None:
         """When the first notification of it at its pace came."""
@@ -164,7 +166,7 @@ class AlertWatch:
         seen: set[str] = set()
         for fault in self._faults:
             for alert in sorted(fault.alerts):
-                told, ended = self._told_at(fault, alert), self._ended_at(fault, alert)
+                told, ended = self._told_at(fault, alert), fault.ended.get(alert)
                 if told is None:
                     continue
                 seen.add(alert)
