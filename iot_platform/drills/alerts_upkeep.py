@@ -130,10 +130,10 @@ def _values_out_of_range(run: DrillRun, watch: AlertWatch) -> Made:
     with watch.fault("values out of range", "QualityIncident") as fault:
         metric = _value(run, "SELECT metric FROM series WHERE metric <> '' GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1")
         rule = ("quality", "rules", "set", "range", "--metric", str(metric), "severity=ERROR", "clear_seconds=0")
-        _iot(run, *rule, "min=1e300")
+        _iot(run, *rule, "min=1000000", "max=2000000")
         _iot(run, "quality", "run", codes=(0, 1))
         yield fault
-        _iot(run, *rule, "min=-1e300")
+        _iot(run, *rule, "min=-1000000", "max=2000000")
 
 
 @contextmanager
@@ -141,6 +141,7 @@ def _rule_broken(run: DrillRun, watch: AlertWatch) -> Made:
     setting = "UPDATE quality_rule SET parameters = parameters || '{\"least_changes\": %s}' WHERE rule = 'stuck_value' AND metric = ''"
     with watch.fault("a quality rule that cannot be evaluated", "QualityRulesStopped") as fault:
         statement(run, setting % '"half"')
+        _iot(run, "quality", "run", codes=(0, 1))
         yield fault
         statement(run, setting % "0.5")
         _iot(run, "quality", "run", codes=(0, 1))

@@ -8,6 +8,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.compression.forecast import HORIZON_DAYS, forecast
 from iot_platform.database import connect
+from iot_platform.database.sessions import IS_CLIENT
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.metrics.look import rows
 from iot_platform.metrics.values import Samples, Values, foremost
@@ -18,12 +19,12 @@ from iot_platform.telemetry.drain.partition_state import Problem, look
 
 SEVERITIES: Final = ("WARN", "ERROR")
 
-_SERVER: Final = """
-SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+_SERVER: Final = f"""
+SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activity WHERE {IS_CLIENT}),
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
     (current_setting('archive_mode') <> 'off')::int, a.failed_count, coalesce(extract(epoch FROM a.last_archived_time), 0)::float8,
     coalesce((SELECT extract(epoch FROM max(updated_at)) FROM kafka_offset WHERE topic = %(topic)s), 0)::float8
-FROM pg_stat_archiver a"""
+FROM pg_stat_archiver a"""  # noqa: S608 - our own constant
 _TENANT_FRESHNESS: Final = """
 SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""

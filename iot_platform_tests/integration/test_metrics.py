@@ -3,10 +3,11 @@
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from iot_platform.database import connect
 from iot_platform.local import probes
 from iot_platform.metrics.exporter import Exporter
 from iot_platform.metrics.page import serve
@@ -93,6 +94,15 @@ def test_a_failed_evaluation_is_told_from_open_incidents(reported: Settings) -> 
     with exporting(reported) as scrape:
         eventually(lambda: ("iot_quality_rule_failed", "range") in scrape(), 60, "the rules", pause=0.1)
         assert (scrape()["iot_quality_rule_failed", "range"], scrape()["iot_quality_rule_failed", "stuck_value"]) == (0, 1)
+
+
+def test_sessions_of_every_role_are_counted(reported: Settings) -> None:
+    with exporting(reported) as scrape, ExitStack() as opened:
+        eventually(lambda: ("iot_database_connections",) in scrape(), 60, "a first look", pause=0.1)
+        before = scrape()["iot_database_connections",]
+        for _ in range(20):
+            opened.enter_context(closing(connect(reported, "admin")))
+        eventually(lambda: scrape()["iot_database_connections",] >= before + 15, 60, "the sessions", pause=0.1)
 
 
 def test_servers_away(reported: Settings) -> None:
