@@ -86,7 +86,7 @@ CHINESE = {
     "iot_audit_timestamp_seconds": "最近一次审计完成的时间。",
     "iot_quality_incidents": "未关闭的质量事件。",
     "iot_quality_evaluated_timestamp_seconds": "质量规则最近一次评估的时间。",
-    "iot_quality_failed_evaluations": "质量规则的评估连续失败的次数。",
+    "iot_quality_rule_failed": "质量规则最近一次评估失败时为 1；下一次评估会重做。",
     "iot_rollup_threshold_timestamp_seconds": "汇总存储到的时间。",
     "iot_rollup_notes": "等待汇总的变更小时记录；最多数到 100,000。",
     "iot_table_bytes": "超表在磁盘上的大小。",

@@ -22,7 +22,7 @@ _ALERTMANAGERS: Final = ("prometheus-alertmanager", "alertmanager")
 @dataclass(frozen=True)
 class Monitoring:
     """Where both keep their files and listen. `targets`: what is scraped, host:port → its labels. `receiver`: of Alertmanager, without its
-    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do."""
+    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do. `rules`: folder of the rule files."""
 
     folder: Path
     prometheus_port: int
@@ -31,6 +31,7 @@ class Monitoring:
     receiver: Mapping[str, Any]
     waits: Mapping[str, Any]
     scrape_seconds: int = 15
+    rules: Path = RULES
 
     @property
     def prometheus_url(self) -> str:
@@ -48,30 +49,36 @@ class Monitoring:
         Raises:
             LocalStackError: one of them is not installed.
         """
-        prometheus, alertmanager = require_installed()
+        return [self.alertmanager(), self.prometheus()]
+
+    def alertmanager(self) -> Program:
+        """Alertmanager alone. Raises LocalStackError: as `programs`."""
+        command = (
+            require_installed()[1],
+            f"--config.file={self.folder}/alertmanager.yml",
+            f"--storage.path={self.folder}/alertmanager",
+            "--cluster.listen-address=",
+            f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
+        )
+        return self._program("alertmanager", command, self._alertmanager(), "")
+
+    def prometheus(self, name: str = "prometheus") -> Program:
+        """Prometheus alone, under another name where there are several. Raises LocalStackError: as `programs`."""
+        command = (
+            require_installed()[0],
+            f"--config.file={self.folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/prometheus",
+            *KEPT,
+            f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
+        )
+        return self._program(name, command, self._prometheus(), newest_change(self.rules))
+
+    def _program(self, name: str, command: tuple[str, ...], configuration: Mapping[str, Any], version: str) -> Program:
         self.folder.mkdir(parents=True, exist_ok=True)
-        configurations = {"prometheus.yml": self._prometheus(), "alertmanager.yml": self._alertmanager()}
-        for name, content in configurations.items():
-            (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-        fingerprint = repr(configurations) + newest_change(RULES)
+        file = "alertmanager.yml" if name == "alertmanager" else "prometheus.yml"
+        (self.folder / file).write_text(yaml.safe_dump(configuration, sort_keys=False), "utf-8")
         environment = base_environment(self.folder.parent)
-        commands = {
-            "alertmanager": (
-                alertmanager,
-                f"--config.file={self.folder}/alertmanager.yml",
-                f"--storage.path={self.folder}/alertmanager",
-                "--cluster.listen-address=",
-                f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
-            ),
-            "prometheus": (
-                prometheus,
-                f"--config.file={self.folder}/prometheus.yml",
-                f"--storage.tsdb.path={self.folder}/prometheus",
-                *KEPT,
-                f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
-            ),
-        }
-        return [Program(name, command, self.folder, environment, fingerprint=fingerprint) for name, command in commands.items()]
+        return Program(name, command, self.folder, environment, fingerprint=repr(configuration) + version)
 
     def _prometheus(self) -> dict[str, Any]:
         own = {f"{LOOPBACK}:{self.prometheus_port}": "prometheus", f"{LOOPBACK}:{self.alertmanager_port}": "alertmanager"}
@@ -79,7 +86,7 @@ class Monitoring:
         parts = [{"targets": [target], "labels": dict(labels)} for target, labels in self.targets.items()]
         return {
             "global": {"scrape_interval": f"{self.scrape_seconds}s", "evaluation_interval": f"{self.scrape_seconds}s"},
-            "rule_files": [f"{RULES.resolve()}/*.yaml"],
+            "rule_files": [f"{self.rules.resolve()}/*.yaml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}]}]},
             "scrape_configs": [*jobs, {"job_name": "iot", "static_configs": parts}],
         }

@@ -83,7 +83,7 @@ DEFINITIONS: Final = (
     _gauge("iot_audit_timestamp_seconds", "When the last audit was finished."),
     _gauge("iot_quality_incidents", "Quality incidents that are open.", "rule", "severity"),
     _gauge("iot_quality_evaluated_timestamp_seconds", "When a quality rule was last evaluated.", "rule"),
-    _gauge("iot_quality_failed_evaluations", "How often in a row a quality rule's evaluation has failed.", "rule"),
+    _gauge("iot_quality_rule_failed", "1 while the last evaluation of a quality rule failed; it is repeated with the next one.", "rule"),
     # -- upkeep ----------------------------------------------------------------------------------------------------
     _gauge("iot_rollup_threshold_timestamp_seconds", "Up to where rollups are stored.", "table"),
     _gauge("iot_rollup_notes", "Notes of changed hours that wait for the rollups; counted up to 100,000."),

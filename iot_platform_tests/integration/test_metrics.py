@@ -4,7 +4,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -97,6 +97,27 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
         eventually(lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60, "the loss", pause=0.1)
         assert scrape()["iot_stored_messages_total",] == 37
+
+
+def test_a_failed_evaluation_is_told_from_open_incidents(reported: Settings) -> None:
+    query(
+        reported,
+        "INSERT INTO quality_watermark (rule, evaluated_at, failing, error)"
+        " VALUES ('range', now(), 7, NULL), ('stuck_value', now(), 0, 'x')"
+        " ON CONFLICT (rule) DO UPDATE SET (evaluated_at, failing, error) = (excluded.evaluated_at, excluded.failing, excluded.error)",
+    )
+    with exporting(reported) as scrape:
+        eventually(lambda: ("iot_quality_rule_failed", "range") in scrape(), 60, "the rules", pause=0.1)
+        assert (scrape()["iot_quality_rule_failed", "range"], scrape()["iot_quality_rule_failed", "stuck_value"]) == (0, 1)
+
+
+def test_sessions_of_every_role_are_counted(reported: Settings) -> None:
+    with exporting(reported) as scrape, ExitStack() as opened:
+        eventually(lambda: ("iot_database_connections",) in scrape(), 60, "a first look", pause=0.1)
+        before = scrape()["iot_database_connections",]
+        for _ in range(20):
+            opened.enter_context(closing(connect(reported, "admin")))
+        eventually(lambda: scrape()["iot_database_connections",] >= before + 15, 60, "the sessions", pause=0.1)
 
 
 def test_servers_away(reported: Settings) -> None:
