@@ -25,12 +25,15 @@ TOPICS: Final = {
     "publish/messages/received": "iot_broker_received_messages",
     "publish/messages/sent": "iot_broker_sent_messages",
     "publish/messages/dropped": "iot_broker_dropped_messages",
-    "heap/current": "iot_broker_heap_bytes",
 }
-"""Below PREFIX, as Mosquitto 2 has them."""
+"""Below PREFIX, as Mosquitto 2 has them. It writes each when it first differs from 0: one that is not there is 0."""
+HEAP: Final = {"heap/current": "iot_broker_heap_bytes"}
+"""Not of every build."""
 PREFIX: Final = "$SYS/broker/"
+LAST: Final = "version"
+"""Always there and asked for last, so that all others have come when it comes: half of the counters would look like a restart."""
 QUIET_SECONDS: Final = 30.0
-"""Mosquitto keeps these topics retained and writes them every 10 s (sys_interval); after so long without one there are none to come."""
+"""These topics are retained, and come at once, or within sys_interval (10 s) of Mosquitto's start; after so long there are none to come."""
 ANSWER_SECONDS: Final = 5.0
 KEEPALIVE_SECONDS: Final = 30
 
@@ -50,6 +53,7 @@ class BrokerLook:
         self._cause = "no answer"
         self._settled = threading.Event()
         self._since: float | None = None  # of the subscription; None while there is none
+        self._complete = False
         self._told = False
 
     def look(self, values: Values) -> None:
@@ -65,9 +69,10 @@ class BrokerLook:
         since = self._since
         if since is None:
             raise BrokerUnavailableError(f"{self._cause} (IOT_METRICS_MQTT_URL)")
-        for name, value in list(self._heard.items()):
-            values.put(name, value)
-        if not self._heard and not self._told and self._clock() - since > QUIET_SECONDS:
+        if self._complete:
+            for name, value in (dict.fromkeys(TOPICS.values(), 0.0) | self._heard).items():
+                values.put(name, value)
+        elif not self._told and self._clock() - since > QUIET_SECONDS:
             self._told = True
             log.warning("the MQTT broker publishes no $SYS topics for us, so it has no metrics", topics=f"{PREFIX}#", cause=self._cause)
 
@@ -102,7 +107,7 @@ class BrokerLook:
             self._cause = f"the broker refuses the connection: {reason}"
             self._settled.set()
             return
-        client.subscribe([(PREFIX + topic, 0) for topic in TOPICS])
+        client.subscribe([(PREFIX + topic, 0) for topic in (*TOPICS, *HEAP, LAST)])
 
     def _subscribed(self, _client: mqtt.Client, _data: object, _mid: int, reasons: list[Any], _properties: object) -> None:
         refused = [reason for reason in reasons if reason.is_failure]
@@ -119,10 +124,14 @@ class BrokerLook:
         if self._since is not None:
             self._cause = f"the connection ended: {reason}"
         self._since = None
+        self._complete = False
         self._heard.clear()
 
     def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        name = TOPICS.get(message.topic.removeprefix(PREFIX))
+        topic = message.topic.removeprefix(PREFIX)
+        if topic == LAST:
+            self._complete = True
+        name = (TOPICS | HEAP).get(topic)
         try:
             value = float(message.payload)
         except ValueError:
