@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 from ingest_daemon.figures import Totals
 from ingest_daemon.metrics import Metrics
 from iot_platform.metrics.definitions import DEFINITIONS, TOP
+from scripts import exporters_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 _CERTIFICATE = "iot_ingest_certificate_expiry_timestamp_seconds"
@@ -154,7 +155,7 @@ def render(language: str) -> str:
     text = _ENGLISH if language == "en" else _CHINESE
     for head, part in zip(_PARTS[language], rows(), strict=True):
         text += f"\n{head}\n" + "\n".join(_table(language, part)) + "\n"
-    return text
+    return f"{text}\n{exporters_table.render(language)}"
 
 
 def _table(language: str, part: Iterable[tuple[str, str, tuple[str, ...], str]]) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """What `iot metrics` shows of Mosquitto's $SYS topics: from 0 on, through a restart of the broker, and said once where there are none."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +53,10 @@ def leave_session(broker: Broker, messages: int) -> None:
         client.loop_start()
         eventually(client.is_connected, 20)
         if name == "absent":
-            subscribed: list[int] = []
-            client.on_subscribe = lambda *_: subscribed.append(1)
+            subscribed = threading.Event()
+            client.on_subscribe = lambda *_, done=subscribed: done.set()
             client.subscribe("t", qos=1)
-            eventually(lambda: subscribed, 20)
+            assert subscribed.wait(20)
         else:
             for _ in range(messages):
                 client.publish("t", b"x", qos=1).wait_for_publish(20)
