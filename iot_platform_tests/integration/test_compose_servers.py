@@ -239,7 +239,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
 @pytest.fixture(scope="module")
 def roles(postgresql: ComposePostgresql) -> ComposePostgresql:
     """After roles.sh, as the image runs it."""
-    for role in ("migrator", "writer", "reader"):
+    for role in ("migrator", "writer", "reader", "monitor"):
         (postgresql.secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
     environment = {
         **os.environ,
@@ -281,6 +281,13 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
     assert ask(roles.url("iot_reader"), "SELECT count(*) FROM measurement") == [(0,)]
     with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf|permission denied"):
         ask(roles.url("iot_writer", "postgres"), "SELECT 1")
+
+
+def test_the_exporters_role_sees_the_servers_figures_and_not_the_platforms_database(roles: ComposePostgresql) -> None:
+    figures = "SELECT pg_database_size('iot') > 0, (SELECT count(*) > 0 FROM pg_ls_waldir())"
+    assert ask(roles.url("iot_monitor", "postgres"), figures) == [(True, True)]
+    with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf"):
+        ask(roles.url("iot_monitor"), "SELECT 1")
 
 
 def test_a_client_that_checks_the_certificate_gets_in_by_tls(roles: ComposePostgresql) -> None:

@@ -56,7 +56,7 @@ def running(program: Program, port: int) -> Iterator[None]:
 
 def page(port: int) -> dict[str, float]:
     """Samples by name, summed up."""
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=20) as answer:  # noqa: S310 - our own server
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=20) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4"), "Prometheus 3 refuses a page without"
         samples = [sample for family in text_string_to_metric_families(answer.read().decode()) for sample in family.samples]
     series = Counter((sample.name, *sorted(sample.labels.items())) for sample in samples)
