@@ -290,6 +290,9 @@ def test_what_it_mounts_is_there(name: str) -> None:
     for volume in service.get("volumes", []):
         source, target, *how = volume.split(":")
         assert target.startswith("/")
+        if source == "/":  # of the host, whose disks it looks at
+            assert (name, how) == ("node-exporter", ["ro"])
+            continue
         assert (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
         assert (how == ["ro"]) == source.startswith(".")
     for mount in service.get("tmpfs", []):
@@ -344,7 +347,7 @@ def test_the_pages_show_the_memory_and_the_processors_of_each_service() -> None:
 
 
 def test_the_memory_fits_into_a_host_of_32_gb() -> None:
-    assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") < 16 << 30
+    assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") <= 16 << 30
 
 
 def _bytes(text: str) -> int:
