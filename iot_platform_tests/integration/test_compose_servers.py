@@ -1,6 +1,7 @@
 """The files that deploy/compose mounts, each read by the server it is for: Kafka, PostgreSQL, Prometheus, Alertmanager, started without
 containers. What differs from a container are ports and paths."""
 
+import hashlib
 import json
 import os
 import re
@@ -131,6 +132,31 @@ class KafkaFiles:
         command = ["sh", str(COMPOSE / "kafka" / "start.sh"), *overrides]
         with running(command, self.folder / "kafka.log", lambda: answers(partial(probes.kafka, inner)), environment):
             yield KafkaHost(f"{LOOPBACK}:{lan}", f"{LOOPBACK}:{inside}", self.data)
+
+
+def test_kafka_has_its_exporter_where_the_jar_is_and_starts_in_any_case(tmp_path: Path) -> None:
+    text = (COMPOSE / "kafka" / "start.sh").read_text("utf-8")
+    pom = (ROOT / "deploy" / "local" / "jmx-exporter-pom.xml").read_text("utf-8")
+    (version,), (digest,) = (re.findall(pattern, pom) for pattern in (r"javaagent</artifactId><version>([^<]+)", r"<sha256>(\w+)"))
+    assert f"jmx_prometheus_javaagent-{version}.jar" in text
+    assert digest in text, "as the local stack has it"
+    jar = tmp_path / f"jmx_prometheus_javaagent-{version}.jar"
+    server = tmp_path / "bin" / "kafka-server-start.sh"
+    server.parent.mkdir()
+    server.write_text('#!/bin/sh\necho "options: ${KAFKA_OPTS:-}"\n', "utf-8")
+    server.chmod(0o755)
+    for name in ("meta.properties", ".kafka_cleanshutdown"):
+        (tmp_path / name).touch()
+    option = f"options:  -javaagent:{jar}=0.0.0.0:9404:/etc/iot-platform/kafka-jmx.yaml"
+    for held, wanted in ((None, "options: "), (b"another", "options: "), (b"published", option)):
+        if held is not None:
+            jar.write_bytes(held)
+        published = text.replace(digest, hashlib.sha256(b"published").hexdigest())
+        (tmp_path / "start.sh").write_text(published, "utf-8")
+        environment = {"PATH": os.environ["PATH"], "KAFKA_HOME": str(tmp_path), "KAFKA_DATA": str(tmp_path)}
+        done = subprocess.run(["sh", str(tmp_path / "start.sh")], check=True, capture_output=True, text=True, env=environment)
+        assert done.stdout == f"{wanted}\n"
+        assert ("starts without its metrics" in done.stderr) == (held == b"another")
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +452,7 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
             "metrics.iot.lan:443": cluster.address,
         },
     )
-    for name in ("host", "cluster"):
+    for name in ("host", "cluster", "kafka"):
         (folder / "targets" / f"{name}.example.yml").rename(folder / "targets" / f"{name}.yml")
     alertmanager = [
         str(programs["prometheus-alertmanager"]), f"--config.file={folder}/alertmanager.yml", f"--storage.path={tmp_path}/alertmanager",
@@ -443,7 +469,7 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     ):
         rules = [rule["name"] for group in get(f"{base}/api/v1/rules")["groups"] for rule in group["rules"]]
         assert "IngestSilent" in rules
-        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster"}
+        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster", "kafka", "postgres", "node"}
         targets = eventually(lambda: _jobs(base) >= jobs and _jobs(base), 20)
         assert targets == jobs
         eventually(lambda: cluster.address in _scraped(base), 20)

@@ -12,7 +12,10 @@ fi
 # Prometheus' JMX exporter on port 9404, where somebody put its jar beside this file (docs/operations.md, "Metrics").
 jar=$(dirname "$0")/jmx_prometheus_javaagent-1.0.1.jar
 if [ -f "$jar" ]; then
-    echo "7d61f737fd661610ccc14aea79764faa1ea94a340cbc8f0029b3d2edea3d80c1  $jar" | sha256sum -c - >&2
-    export KAFKA_OPTS="${KAFKA_OPTS:-} -javaagent:$jar=${JMX_ADDRESS:-0.0.0.0:9404}:${JMX_RULES:-/etc/iot-platform/kafka-jmx.yaml}"
+    if echo "7d61f737fd661610ccc14aea79764faa1ea94a340cbc8f0029b3d2edea3d80c1  $jar" | sha256sum -c - >&2; then
+        export KAFKA_OPTS="${KAFKA_OPTS:-} -javaagent:$jar=0.0.0.0:9404:/etc/iot-platform/kafka-jmx.yaml"
+    else
+        echo "Kafka starts without its metrics: $jar is not the one that was published" >&2
+    fi
 fi
 exec "$home/bin/kafka-server-start.sh" "$config" "$@"
