@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from prometheus_client.core import Metric
@@ -13,6 +14,7 @@ from iot_platform.audit.audit import EVERYTHING, run_audit
 from iot_platform.audit.window import window_start
 from iot_platform.logs import get_logger
 from iot_platform.metrics.backup_look import look_at_backups
+from iot_platform.metrics.broker_look import BrokerLook
 from iot_platform.metrics.dagster_look import DagsterLook
 from iot_platform.metrics.database_looks import look_at_database, look_at_kafka, look_at_storage
 from iot_platform.metrics.look import Look, take
@@ -42,6 +44,7 @@ class Exporter(Collector):
         self._failed_since: float | None = None
         self._totals = Totals()
         self._dagster = DagsterLook()
+        self._broker = BrokerLook(settings) if settings.metrics_mqtt_url else None
         self.values = Values()
         self._looks = {
             "totals": Look("database", self._look_at_totals, look_seconds),
@@ -51,6 +54,8 @@ class Exporter(Collector):
             "storage": Look("database", lambda: look_at_storage(settings, self.values), audit_seconds),
             "audit": Look("database", self._audit, audit_seconds),
         }
+        if (broker := self._broker) is not None:
+            self._looks["mqtt"] = Look("mqtt", partial(broker.look, self.values), look_seconds)
         if settings.backup_config:
             self._looks["backups"] = Look("backups", lambda: look_at_backups(settings, self.values), audit_seconds)
         self._looked_at = dict.fromkeys(self._looks, time.monotonic())
@@ -71,6 +76,8 @@ class Exporter(Collector):
         left_at = time.monotonic() + LEAVE_SECONDS
         for thread in threads:
             thread.join(max(0.0, left_at - time.monotonic()))
+        if self._broker is not None:
+            self._broker.close()
         if self._failure is not None:
             raise self._failure
 

@@ -12,6 +12,7 @@ from iot_platform.backup.errors import BackupError
 from iot_platform.database import DatabaseError
 from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.logs import get_logger
+from iot_platform.metrics.broker_look import BrokerUnavailableError
 from iot_platform.metrics.values import Values
 
 log = get_logger(__name__)
@@ -31,7 +32,7 @@ def take(values: Values, name: str, look: Look) -> None:
     began = time.monotonic()
     try:
         look.work()
-    except (BackupError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
+    except (BackupError, BrokerUnavailableError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
         away = _away(look.server, error)
         if values.get("iot_server_up").get((away,), 1):
             log.warning("server does not answer", server=away, look=name, error=" ".join(str(error).split()))
@@ -46,7 +47,7 @@ def _away(server: str, error: Exception) -> str:
     """A look at Kafka's partitions asks the database, too."""
     if isinstance(error, KafkaUnavailableError):
         return "kafka"
-    return server if server in ("dagster", "backups") else "database"
+    return server if server in ("dagster", "backups", "mqtt") else "database"
 
 
 def rows(connection: Connection, query: str, **parameters: object) -> list[tuple[Any, ...]]:
