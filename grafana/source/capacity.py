@@ -1,0 +1,151 @@
+"""Capacity: how much is used of what there is, how fast it grows, and how long the rest lasts."""
+
+from typing import Final
+
+from grafana_foundation_sdk.builders import dashboard as builders
+
+from grafana.source import panels
+from grafana.source.alerts import limit
+from grafana.source.boards import board
+from grafana.source.panels import AS_IS, Face, Size
+from grafana.source.pipeline import NO_DAEMON, NO_EXPORTER
+from grafana.source.queries import PromQL
+
+NO_LIMIT: Final = "No limit is known: set IOT_DISK_LIMIT_BYTES for `iot metrics`, or scrape its port 9109"
+
+
+def capacity() -> builders.Dashboard:
+    """The dashboard."""
+    made = board("capacity", "Capacity", "Disk, sessions, spool, load: used, growing, left.", "now-7d")
+    for panel in (*_state(), *_database(), *_load()):
+        made = made.with_panel(panel)
+    return made
+
+
+def _state() -> list[panels.Panel]:
+    return [
+        panels.figures(
+            Face(
+                "Disk lasts",
+                "d",
+                "Days until the database's disk is full, by present growth and policies; three years at most.",
+                NO_LIMIT,
+                ("DiskFillsSoon", "DiskAlmostFull"),
+            ),
+            [PromQL("min(iot_disk_left_days)", "days")],
+            Size(5, 4),
+            limits=[limit("DiskFillsSoon"), limit("DiskAlmostFull")],
+        ),
+        panels.figures(
+            Face("Disk used", "percentunit", "The database's size, of what it may take.", NO_LIMIT, ("DiskFillsSoon",)),
+            [PromQL("max(iot_database_bytes) / min(iot_database_limit_bytes)", "used")],
+            Size(4, 4),
+        ),
+        panels.figures(
+            Face("Growth a day", "bytes", "What a day adds to the database before compression, by the last week.", NO_EXPORTER),
+            [PromQL("max(iot_database_growth_bytes)", "growth")],
+            Size(5, 4),
+        ),
+        panels.figures(
+            Face("Sessions used", "percentunit", "Of the sessions that PostgreSQL takes.", NO_EXPORTER, ("DatabaseConnections",)),
+            [PromQL("max(iot_database_connections / iot_database_connections_limit)", "used")],
+            Size(5, 4),
+            limits=[limit("DatabaseConnections")],
+        ),
+        panels.figures(
+            Face(
+                "Spool used",
+                "percentunit",
+                "Of the fullest daemon's spool, and what it will be in four hours if it goes on as in the last ten minutes.",
+                NO_DAEMON,
+                ("IngestSpoolFilling", "IngestSpoolFull"),
+            ),
+            [
+                PromQL("max(iot_ingest_spool_bytes / iot_ingest_spool_limit_bytes)", "now"),
+                PromQL(
+                    "clamp_min(max(predict_linear(iot_ingest_spool_bytes[10m], 4 * 3600) / iot_ingest_spool_limit_bytes), 0)", "in 4 hours"
+                ),
+            ],
+            Size(5, 4),
+            bad=1,
+        ),
+    ]
+
+
+def _database() -> list[panels.Panel]:
+    return [
+        panels.lines(
+            Face("Database", "bytes", "Its size, and what it may take.", NO_EXPORTER, ("DiskFillsSoon", "DiskAlmostFull")),
+            [PromQL("max(iot_database_bytes)", "size"), PromQL("min(iot_database_limit_bytes)", "limit")],
+            Size(12, 8),
+        ),
+        panels.lines(
+            Face("Disk lasts", "d", "The forecast over time; three years at most.", NO_LIMIT, ("DiskFillsSoon", "DiskAlmostFull")),
+            [PromQL("min(iot_disk_left_days)", "days")],
+            Size(12, 8),
+            limits=[limit("DiskFillsSoon"), limit("DiskAlmostFull")],
+        ),
+        panels.grid(
+            Face(
+                "Hypertables",
+                AS_IS,
+                "Size on disk, chunks, compressed ones, chunks that wait for compression; how long the oldest has waited for it, and to"
+                " be removed.",
+                NO_EXPORTER,
+                ("CompressionOverdue", "RetentionOverdue"),
+            ),
+            {"table": "table"},
+            [
+                PromQL("max by (table) (iot_table_bytes)", "size"),
+                PromQL("max by (table) (iot_table_chunks)", "chunks"),
+                PromQL("max by (table) (iot_table_compressed_chunks)", "compressed"),
+                PromQL("max by (table) (iot_compression_due_chunks)", "due"),
+                PromQL("max by (table) (iot_compression_overdue_seconds)", "compression overdue"),
+                PromQL("max by (table) (iot_retention_overdue_seconds)", "retention overdue"),
+            ],
+            Size(12, 9),
+            {"size": "bytes", "compression overdue": "s", "retention overdue": "s"},
+        ),
+        panels.lines(
+            Face("Size of hypertables", "bytes", "On disk, compressed chunks as they are; the ten largest.", NO_EXPORTER),
+            [PromQL("topk(10, max by (table) (iot_table_bytes))", "{{table}}")],
+            Size(12, 9),
+        ),
+    ]
+
+
+def _load() -> list[panels.Panel]:
+    return [
+        panels.lines(
+            Face(
+                "Load",
+                "mps",
+                "Messages received a second by all daemons: mean of five minutes, and the highest such mean of the hour before.",
+                NO_DAEMON,
+            ),
+            [
+                PromQL("sum(rate(iot_ingest_messages_received_total[5m]))", "mean"),
+                PromQL("max_over_time(sum(rate(iot_ingest_messages_received_total[5m]))[1h:1m])", "highest of the hour"),
+            ],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Measurements", "cps", "Measurements stored a second.", NO_EXPORTER),
+            [PromQL("sum(rate(iot_stored_measurements_total[$__rate_interval]))", "stored")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face(
+                "Spools",
+                "bytes",
+                "Bytes that each daemon's spool uses, and may use.",
+                NO_DAEMON,
+                ("IngestSpoolFilling", "IngestSpoolFull"),
+            ),
+            [
+                PromQL("iot_ingest_spool_bytes", "{{instance}}"),
+                PromQL("max(iot_ingest_spool_limit_bytes)", "limit"),
+            ],
+            Size(8, 8),
+        ),
+    ]
