@@ -7,17 +7,21 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana.source import panels
 from grafana.source.alerts import limit
 from grafana.source.boards import board
+from grafana.source.kafka import NO_JMX
 from grafana.source.panels import AS_IS, Face, Size
 from grafana.source.pipeline import NO_DAEMON, NO_EXPORTER
 from grafana.source.queries import PromQL
 
 NO_LIMIT: Final = "No limit is known: set IOT_DISK_LIMIT_BYTES for `iot metrics`, or scrape its port 9109"
 
+NO_HOST: Final = "The host is not scraped: install prometheus-node-exporter on it (docs/dashboards.md, Exporters)"
+DISKS: Final = 'fstype!~"tmpfs|ramfs|overlay|squashfs|fuse.*|nsfs"'
+
 
 def capacity() -> builders.Dashboard:
     """The dashboard."""
     made = board("capacity", "Capacity", "Disk, sessions, spool, load: used, growing, left.", "now-7d")
-    for panel in (*_state(), *_database(), *_load()):
+    for panel in (*_state(), *_database(), *_load(), *_hosts()):
         made = made.with_panel(panel)
     return made
 
@@ -147,5 +151,83 @@ def _load() -> list[panels.Panel]:
                 PromQL("max(iot_ingest_spool_limit_bytes)", "limit"),
             ],
             Size(8, 8),
+        ),
+    ]
+
+
+def _hosts() -> list[panels.Panel]:
+    return [
+        panels.lines(
+            Face("Processors", "percentunit", "Share of the time in which each host's processors work.", NO_HOST),
+            [PromQL('1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval]))', "{{instance}}")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Memory", "percentunit", "Share of each host's memory that is not available any more.", NO_HOST),
+            [PromQL("1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes", "{{instance}}")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Network", "Bps", "Bytes a second that each host receives and sends, but to itself.", NO_HOST),
+            [
+                PromQL('sum by (instance) (rate(node_network_receive_bytes_total{device!="lo"}[$__rate_interval]))', "{{instance}} in"),
+                PromQL('sum by (instance) (rate(node_network_transmit_bytes_total{device!="lo"}[$__rate_interval]))', "{{instance}} out"),
+            ],
+            Size(8, 8),
+        ),
+        panels.grid(
+            Face(
+                "Disks",
+                AS_IS,
+                "The 20 fullest file systems: share used, what is left, and days until each is full if it goes on as in the last day"
+                " (none: it does not"
+                " grow).",
+                NO_HOST,
+                ("DiskFillsSoon",),
+            ),
+            {"instance": "host", "mountpoint": "mounted at"},
+            [
+                PromQL(
+                    f"topk(20, max by (instance, mountpoint) (1 - node_filesystem_avail_bytes{{{DISKS}}} /"
+                    f" node_filesystem_size_bytes{{{DISKS}}}))",
+                    "used",
+                ),
+                PromQL(f"bottomk(20, max by (instance, mountpoint) (node_filesystem_avail_bytes{{{DISKS}}}))", "left"),
+                PromQL(
+                    "max by (instance, mountpoint) "
+                    f"(node_filesystem_avail_bytes{{{DISKS}}} / (deriv(node_filesystem_avail_bytes{{{DISKS}}}[1d]) * -86400 > 0))",
+                    "days left",
+                ),
+            ],
+            Size(12, 8),
+            {"used": "percentunit", "left": "bytes", "days left": "d"},
+        ),
+        panels.lines(
+            Face("Disks busy", "percentunit", "Share of the time in which each disk works; the ten busiest.", NO_HOST),
+            [PromQL("topk(10, rate(node_disk_io_time_seconds_total[$__rate_interval]))", "{{instance}} {{device}}")],
+            Size(12, 8),
+        ),
+        panels.lines(
+            Face("Kafka's logs", "bytes", "On the disks of all brokers, replicas included.", NO_JMX),
+            [PromQL("sum(kafka_log_bytes)", "size")],
+            Size(12, 7),
+        ),
+        panels.lines(
+            Face(
+                "Bytes of a message",
+                "bytes",
+                "Bytes in Kafka for each message that its topics take, as compressed by the daemons, over an hour: with the rate and"
+                " retention, what"
+                " Kafka's disk must hold.",
+                NO_JMX,
+            ),
+            [
+                PromQL(
+                    "sum by (topic) (rate(kafka_topic_received_bytes_total[1h])) / (sum by (topic)"
+                    " (rate(kafka_topic_received_messages_total[1h])) > 0)",
+                    "{{topic}}",
+                )
+            ],
+            Size(12, 7),
         ),
     ]

@@ -14,11 +14,13 @@ from grafana.source.queries import PromQL
 NO_BACKUP: Final = "No backups are set up (docs/backup.md), or `iot metrics` (port 9109) is not scraped"
 NO_ARCHIVE: Final = "PostgreSQL archives no WAL, or `iot metrics` (port 9109) is not scraped"
 
+NO_SERVER: Final = "PostgreSQL's own figures are not scraped: install prometheus-postgres-exporter (docs/dashboards.md, Exporters)"
+
 
 def database() -> builders.Dashboard:
     """The dashboard."""
     made = board("database", "Database", "Sessions, upkeep, WAL archive, backups, and the server's own figures.", "now-6h")
-    for panel in (*_state(), *_upkeep(), *_safety()):
+    for panel in (*_state(), *_upkeep(), *_safety(), *_server()):
         made = made.with_panel(panel)
     return made
 
@@ -159,5 +161,57 @@ def _safety() -> list[panels.Panel]:
                 PromQL("sum(rate(iot_quarantined_messages_total[$__rate_interval]))", "quarantine"),
             ],
             Size(9, 7),
+        ),
+    ]
+
+
+def _rate(name: str, window: str = "$__rate_interval") -> str:
+    return f"sum(rate(pg_stat_database_{name}[{window}]))"
+
+
+def _server() -> list[panels.Panel]:
+    return [
+        panels.lines(
+            Face("Transactions", "ops", "A second, over all databases of the server.", NO_SERVER),
+            [PromQL(_rate("xact_commit"), "committed"), PromQL(_rate("xact_rollback"), "rolled back")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Rows changed", "rowsps", "A second, over all databases of the server.", NO_SERVER),
+            [PromQL(_rate(f"tup_{name}"), name) for name in ("inserted", "updated", "deleted")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face(
+                "Pages found in the cache",
+                "percentunit",
+                "Share of the pages that were read from PostgreSQL's own cache, not from the system. Much below 99 %: more memory, or"
+                " fewer queries over"
+                " long histories.",
+                NO_SERVER,
+            ),
+            [PromQL(f"{_rate('blks_hit')} / ({_rate('blks_hit')} + {_rate('blks_read')} > 0)", "found")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face(
+                "Sessions by state",
+                "none",
+                "Client sessions; idle in transaction: they keep vacuum from its work.",
+                NO_SERVER,
+                ("DatabaseConnections",),
+            ),
+            [PromQL("sum by (state) (pg_stat_activity_count) > 0", "{{state}}")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Longest transaction", "s", "Of the sessions in each state. Minutes: who is it (pg_stat_activity)?", NO_SERVER),
+            [PromQL("max by (state) (pg_stat_activity_max_tx_duration) > 0", "{{state}}")],
+            Size(8, 8),
+        ),
+        panels.lines(
+            Face("Deadlocks and temporary files", "cps", "A second. Files: sorts and joins that did not fit into work_mem.", NO_SERVER),
+            [PromQL(_rate("deadlocks"), "deadlocks"), PromQL(_rate("temp_files"), "temporary files")],
+            Size(8, 8),
         ),
     ]

@@ -13,6 +13,7 @@ from grafana.source.queries import PromQL
 DAEMON: Final = 'instance=~"$daemon"'
 NO_DAEMON: Final = "No ingest daemon is scraped: add its port 9108 to Prometheus' targets"
 NO_EXPORTER: Final = "`iot metrics` is not scraped: add its port 9109 to Prometheus' targets"
+NO_BROKER: Final = "The MQTT broker tells nothing of itself: `iot metrics` reads Mosquitto's $SYS (docs/dashboards.md, Exporters)"
 NO_COMMIT: Final = "No message was committed in this time, or `iot metrics` (port 9109) is not scraped"
 STATES: Final = (("no", RED), ("yes", GREEN))
 HOPS: Final = ("1 broker → daemon", "2 daemon → Kafka", "3 Kafka → row", "1–3 receipt → row")
@@ -26,7 +27,7 @@ def pipeline() -> builders.Dashboard:
             "daemon", "Ingest daemon", "Ingest daemons, by the address that is scraped", "iot_ingest_mqtt_connected", "instance"
         )
     )
-    for panel in (*_state(), *_hops(), *_fresh(), *_daemons(), *_refused()):
+    for panel in (*_state(), *_hops(), *_fresh(), *_daemons(), *_refused(), *_broker()):
         made = made.with_panel(panel)
     return made
 
@@ -402,5 +403,47 @@ def _refused() -> list[panels.Panel]:
                 for name in ("redelivered", "resent", "dead_lettered", "given_up")
             ],
             Size(8, 8),
+        ),
+    ]
+
+
+def _broker() -> list[panels.Panel]:
+    return [
+        panels.lines(
+            Face(
+                "Held by the broker",
+                "short",
+                "Messages that the MQTT broker stores, retained ones included: what it queues for a daemon that is away, or does not"
+                " take them.",
+                NO_BROKER,
+                ("IngestDisconnected", "IngestSpoolFull"),
+            ),
+            [PromQL("max(iot_broker_stored_messages)", "stored"), PromQL("max(iot_broker_retained_messages)", "retained")],
+            Size(8, 7),
+        ),
+        panels.lines(
+            Face(
+                "Through the broker",
+                "mps",
+                "Messages a second. Dropped: for a client whose queue is full. Of a daemon they are lost.",
+                NO_BROKER,
+                ("IngestSessionLost",),
+            ),
+            [PromQL(f"sum(rate(iot_broker_{name}_messages_total[$__rate_interval]))", name) for name in ("received", "sent", "dropped")],
+            Size(8, 7),
+        ),
+        panels.lines(
+            Face(
+                "Clients of the broker",
+                "none",
+                "Connected, and away with a session that the broker keeps for them.",
+                NO_BROKER,
+                ("IngestDisconnected",),
+            ),
+            [
+                PromQL("max(iot_broker_connected_clients)", "connected"),
+                PromQL("max(iot_broker_disconnected_clients)", "away"),
+            ],
+            Size(8, 7),
         ),
     ]
