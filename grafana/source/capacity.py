@@ -84,7 +84,9 @@ def _database() -> list[panels.Panel]:
             Size(12, 8),
         ),
         panels.lines(
-            Face("Disk lasts", "d", "The forecast over time; three years at most.", NO_LIMIT, ("DiskFillsSoon", "DiskAlmostFull")),
+            Face(
+                "Disk lasts over time", "d", "The forecast over time; three years at most.", NO_LIMIT, ("DiskFillsSoon", "DiskAlmostFull")
+            ),
             [PromQL("min(iot_disk_left_days)", "days")],
             Size(12, 8),
             limits=[limit("DiskFillsSoon"), limit("DiskAlmostFull")],

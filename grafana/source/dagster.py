@@ -61,7 +61,7 @@ def _state() -> list[panels.Panel]:
                 NO_EXPORTER,
                 ("DagsterRunsFail",),
             ),
-            [PromQL('max(sum by (job_name) (increase(iot_dagster_runs_total{status="FAILURE"}[30m])))', "failed")],
+            [PromQL('round(max(sum by (job_name) (increase(iot_dagster_runs_total{status="FAILURE"}[30m]))))', "failed")],
             Size(4, 4),
             limits=[limit("DagsterRunsFail")],
         ),
@@ -146,7 +146,7 @@ def _runs() -> list[panels.Panel]:
         ),
         panels.lines(
             Face(
-                "Unfinished runs",
+                "Unfinished runs over time",
                 "none",
                 "By state. Runs that stay in the queue wait for a pool or for the daemon.",
                 NO_EXPORTER,

@@ -119,7 +119,7 @@ def _state() -> list[panels.Panel]:
             Face(
                 "Since the last commit",
                 "s",
-                "Grows while no device sends anything, too; trouble when records wait in Kafka.",
+                "As of the exporter's last look, every 15 s. Grows while no device sends anything, too; trouble when records wait.",
                 NO_EXPORTER,
                 ("DrainStalled", "DrainStopped"),
             ),
@@ -185,7 +185,7 @@ def _hops() -> list[panels.Panel]:
         ),
         panels.lines(
             Face(
-                "Waiting",
+                "Waiting over time",
                 "short",
                 "Messages in flight in the daemons, in their spools, and in Kafka. The dashed line: from there on a growing lag alerts.",
                 NO_DAEMON,
@@ -233,7 +233,7 @@ def _fresh() -> list[panels.Panel]:
     return [
         panels.lines(
             Face(
-                "Freshness",
+                "Freshness over time",
                 "s",
                 "From receipt by the daemon to the commit. The dashed line is the objective: 99 % within 5 s.",
                 NO_COMMIT,
@@ -265,7 +265,7 @@ def _fresh() -> list[panels.Panel]:
                 NO_COMMIT,
                 ("TenantLate",),
             ),
-            [PromQL("topk(10, iot_tenant_freshness_seconds)", "{{tenant}}")],
+            [PromQL("topk(10, iot_tenant_freshness_seconds)", "tenant {{tenant}}")],
             Size(12, 8),
             limits=[limit("TenantLate")],
         ),

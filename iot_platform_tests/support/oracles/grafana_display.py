@@ -81,7 +81,7 @@ class Grafana:
         asked = [{"panel": panel, "frames": answer.frames(panel)} for panel, answer in panels]
         found = self._run({"panels": asked, "formats": []})["panels"]
         return [
-            Display([Shown(**field) for field in item["fields"]], {one["title"]: one["text"] for one in item["figures"] or ()})
+            Display([Shown(**field) for field in item["fields"]], {one.get("title", ""): one["text"] for one in item["figures"] or ()})
             for item in found
         ]
 

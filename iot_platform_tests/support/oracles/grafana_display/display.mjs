@@ -40,9 +40,9 @@ function interpolate(text, scopedVars, format) {
   });
 }
 
-const { merge, organize } = grafana.standardTransformers;
+const { mergeTransformer, organizeFieldsTransformer } = grafana.standardTransformers;
 grafana.standardTransformersRegistry.setInit(() =>
-  Object.values({ merge, organize }).map((one) => ({ id: one.id, name: one.name, transformation: one, editor: () => null }))
+  [mergeTransformer, organizeFieldsTransformer].map((one) => ({ id: one.id, name: one.name, transformation: one, editor: () => null }))
 );
 
 async function show({ panel, frames }) {
