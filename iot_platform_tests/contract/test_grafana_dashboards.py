@@ -214,3 +214,15 @@ def test_the_data_sources_are_those_that_panels_name_and_hold_no_secret() -> Non
     for name in given:
         assert re.fullmatch(r"\$IOT_GRAFANA_[A-Z_]+", name), name
         assert f"`{name[1:]}`" in page, f"docs/dashboards.md does not explain {name}"
+
+
+@pytest.mark.parametrize("page", ["metric-dashboards.md", "metric-dashboards.zh-CN.md"])
+def test_the_page_has_every_panel_of_metrics(page: str) -> None:
+    text = (PACKAGES / "docs" / page).read_text("utf-8")
+    told = {
+        name: re.findall(r"^\| ([^|]+?) \|", part, re.M)[1:] for name, part in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    }
+    for path in FILES:
+        board = load(path)
+        titles = [panel["title"] for panel in board["panels"] if panel.get("datasource") == PROMETHEUS.to_json()]
+        assert [title for title in told.get(board["title"], []) if title != "---"] == titles, board["title"]
