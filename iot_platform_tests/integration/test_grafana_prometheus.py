@@ -111,7 +111,10 @@ def test_every_table_is_of_its_labels_only() -> None:
 
 def table_faults(panel: dict[str, Any], answer: Found, display: Display) -> Iterator[str]:
     """Columns that are missing or named otherwise, rows that are parted, cells that say another number."""
-    (names,) = [one["options"]["renameByName"] for one in panel["transformations"] if one["id"] == "organize"]
+    (organize,) = [one["options"] for one in panel["transformations"] if one["id"] == "organize"]
+    names = {name: organize["renameByName"][name] for name in sorted(organize["indexByName"], key=organize["indexByName"].__getitem__)}
+    if not any(answer.series.values()):
+        return
     if [field.name for field in display.fields] != list(names.values()):
         yield f"columns {[field.name for field in display.fields]}, not {list(names.values())}"
         return
@@ -131,6 +134,10 @@ def table_faults(panel: dict[str, Any], answer: Found, display: Display) -> Iter
 def stat_faults(panel: dict[str, Any], answer: Found, display: Display) -> Iterator[str]:
     """Figures that are missing, or whose title is not the legend."""
     wanted = sum(len(found) for found in answer.series.values())
+    if not wanted:
+        if list(display.figures.values()) != [panel["fieldConfig"]["defaults"]["noValue"]]:
+            yield f"nothing is shown as {display.figures}"
+        return
     if len(display.figures) != wanted:
         yield f"{len(display.figures)} figures for {wanted} series: {list(display.figures)}"
     for title, text in display.figures.items():
