@@ -195,18 +195,23 @@ def _server() -> list[panels.Panel]:
         ),
         panels.lines(
             Face(
-                "Sessions by state",
+                "Sessions by database",
                 "none",
-                "Client sessions; idle in transaction: they keep vacuum from its work.",
+                "Sessions of the server, Dagster's and Grafana's own too.",
                 NO_SERVER,
                 ("DatabaseConnections",),
             ),
-            [PromQL("sum by (state) (pg_stat_activity_count) > 0", "{{state}}")],
+            [PromQL("sum by (datname) (pg_stat_database_numbackends) > 0", "{{datname}}")],
             Size(8, 8),
         ),
         panels.lines(
-            Face("Longest transaction", "s", "Of the sessions in each state. Minutes: who is it (pg_stat_activity)?", NO_SERVER),
-            [PromQL("max by (state) (pg_stat_activity_max_tx_duration) > 0", "{{state}}")],
+            Face(
+                "Locks",
+                "none",
+                "Locks that are held or awaited, by mode, the ten most frequent. An exclusive one that stays holds others up: who has it (pg_locks)?",
+                NO_SERVER,
+            ),
+            [PromQL("topk(10, sum by (mode) (pg_locks_count) > 0)", "{{mode}}")],
             Size(8, 8),
         ),
         panels.lines(

@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.boards, pytest.mark.timeout(1200)]
 EXPORTERS = {"node": "prometheus-node-exporter", "postgres": "prometheus-postgres-exporter"}
 QUIET = {
     "dagster: Runs that failed or were canceled: {{job_name}} {{status}}",
-    "database: Longest transaction: {{state}}",
     "capacity: Disks: days left",
 }
 """Nothing of the kind need happen while the test runs."""
