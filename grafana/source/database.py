@@ -208,7 +208,7 @@ def _server() -> list[panels.Panel]:
             Face(
                 "Locks",
                 "none",
-                "Locks that are held or awaited, by mode, the ten most frequent. An exclusive one that stays holds others up: see pg_locks.",
+                "Locks that are held or awaited, by mode, the ten most frequent. An exclusive one that stays holds up others: pg_locks.",
                 NO_SERVER,
             ),
             [PromQL("topk(10, sum by (mode) (pg_locks_count) > 0)", "{{mode}}")],
