@@ -70,6 +70,11 @@ def test_files_are_up_to_date() -> None:
     assert {path.name: path.read_text("utf-8") for path in FILES} == render(), "run `make dashboards`"
 
 
+def test_they_fit_into_one_config_map() -> None:
+    """Of Kubernetes, which takes 1 MiB."""
+    assert sum(path.stat().st_size for path in FILES) < 1_000_000
+
+
 def test_uids_never_change() -> None:
     """Links, bookmarks and alerts name dashboards by uid."""
     assert {path.name: load(path)["uid"] for path in FILES} == UIDS
