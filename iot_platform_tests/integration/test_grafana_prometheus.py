@@ -1,6 +1,7 @@
 """Every panel that asks Prometheus, on a real one that scrapes real pages: each query has numbers, and Grafana shows them; where an
 exporter is not installed, its panels say so."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from grafana.source.panels import AS_IS, EXACT
+from iot_platform.rollups.advance import roll_up
 from iot_platform_tests.support.feeds.drain import TOPIC, drain
 from iot_platform_tests.support.oracles.board_answers import answers, metric_panels, unanswered
 from iot_platform_tests.support.oracles.grafana_display import Display, Grafana
@@ -32,7 +34,7 @@ NOT_HERE = {
     "iot_backup_": "docs/backup.md",
 }
 """Metrics that nothing here has (Dagster is not started, backups are not set up), and what the panels then say."""
-CONFLICT = b'{"ts":1700000000000,"a":-1}'
+FIRST = 1_700_000_000_000
 NOTHING = {
     "pipeline: Partitions that cannot go on: stopped",
     "pipeline: Certificates end in: {{server}}",
@@ -54,7 +56,9 @@ def is_absent(expr: str) -> bool:
 @pytest.fixture
 def answered(servers: Servers, ingest: Ingest, tmp_path: Path) -> Iterator[tuple[Prometheus, dict[str, tuple[dict[str, Any], Found]]]]:
     """Messages flow until every query that can be answered is; some are refused."""
-    settings = ingest.start().settings
+    settings = ingest.start().settings.model_copy(update={"disk_limit_bytes": 10**12})
+    times = itertools.count(FIRST)
+    roll_up(settings)
     with exporter(settings) as page:
         targets = {host(ingest.url): {"part": "ingest"}, host(page): {"part": "platform"}}
         with scraping(tmp_path, {"iot": targets}) as prometheus:
