@@ -64,11 +64,7 @@ def answered(servers: Servers, ingest: Ingest, tmp_path: Path) -> Iterator[tuple
         with scraping(tmp_path, {"iot": targets}) as prometheus:
 
             def missing() -> set[str]:
-                payloads = [
-                    b"broken",
-                    *(b'{"ts":%d,"a":%d}' % (1_700_000_000_000 + n, n) for n in range(20)),
-                    b'{"ts":1700000000000,"a":-1}',
-                ]
+                payloads = [b"broken", b'{"ts":%d,"a":-1}' % FIRST, *(b'{"ts":%d,"a":1}' % next(times) for _ in range(20))]
                 publish(servers.mqtt_url, [(f"{TOPIC}/press-1", payload) for payload in payloads])
                 drain(settings)
                 found = unanswered(answers(prometheus))
