@@ -7,9 +7,9 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana.source import panels
 from grafana.source.alerts import limit
 from grafana.source.boards import board
+from grafana.source.flow import NO_DAEMON, NO_EXPORTER
 from grafana.source.kafka import NO_JMX
 from grafana.source.panels import AS_IS, Face, Size
-from grafana.source.pipeline import NO_DAEMON, NO_EXPORTER
 from grafana.source.queries import PromQL
 
 NO_LIMIT: Final = "No limit is known: set IOT_DISK_LIMIT_BYTES for `iot metrics`, or scrape its port 9109"

@@ -7,8 +7,8 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana.source import panels
 from grafana.source.alerts import limit
 from grafana.source.boards import board
+from grafana.source.flow import NO_EXPORTER
 from grafana.source.panels import AS_IS, Face, Size
-from grafana.source.pipeline import NO_EXPORTER
 from grafana.source.queries import PromQL
 
 JOB: Final = 'job_name=~"$job"'

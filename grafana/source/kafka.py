@@ -7,8 +7,9 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana.source import panels
 from grafana.source.alerts import limit
 from grafana.source.boards import board
+from grafana.source.flow import LAG, NO_DAEMON, NO_EXPORTER
 from grafana.source.panels import Face, Size
-from grafana.source.pipeline import LAG, NO_DAEMON, NO_EXPORTER, STATES
+from grafana.source.pipeline_daemons import STATES
 from grafana.source.queries import PromQL
 
 NO_JMX: Final = "Kafka's own figures are not scraped: give it Prometheus' JMX exporter (docs/dashboards.md, Exporters)"

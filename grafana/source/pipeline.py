@@ -5,17 +5,28 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
-from grafana.source.alerts import GREEN, RED, limit, objective
+from grafana.source.alerts import limit, objective
 from grafana.source.boards import board
+from grafana.source.flow import (
+    DAEMON,
+    HELD,
+    LAG,
+    NO_COMMIT,
+    NO_DAEMON,
+    NO_EXPORTER,
+    committed,
+    delivered,
+    late,
+    mean_held,
+    mean_lag,
+    quantile,
+    received,
+    written,
+)
 from grafana.source.panels import AS_IS, Face, Size
+from grafana.source.pipeline_daemons import broker, daemons
 from grafana.source.queries import PromQL
 
-DAEMON: Final = 'instance=~"$daemon"'
-NO_DAEMON: Final = "No ingest daemon is scraped: add its port 9108 to Prometheus' targets"
-NO_EXPORTER: Final = "`iot metrics` is not scraped: add its port 9109 to Prometheus' targets"
-NO_BROKER: Final = "The MQTT broker tells nothing of itself: `iot metrics` reads Mosquitto's $SYS (docs/dashboards.md, Exporters)"
-NO_COMMIT: Final = "No message was committed in this time, or `iot metrics` (port 9109) is not scraped"
-STATES: Final = (("no", RED), ("yes", GREEN))
 HOPS: Final = ("1 broker → daemon", "2 daemon → Kafka", "3 Kafka → row", "1–3 receipt → row")
 
 
@@ -27,39 +38,9 @@ def pipeline() -> builders.Dashboard:
             "daemon", "Ingest daemon", "Ingest daemons, by the address that is scraped", "iot_ingest_mqtt_connected", "instance"
         )
     )
-    for panel in (*_state(), *_hops(), *_fresh(), *_daemons(), *_refused(), *_broker()):
+    for panel in (*_state(), *_hops(), *_fresh(), *daemons(), *_refused(), *broker()):
         made = made.with_panel(panel)
     return made
-
-
-def received(window: str) -> str:
-    """Messages a second that the chosen daemons receive."""
-    return f"sum(rate(iot_ingest_messages_received_total{{{DAEMON}}}[{window}]))"
-
-
-def delivered(window: str) -> str:
-    """Messages a second that Kafka takes from the chosen daemons."""
-    return f"sum(rate(iot_ingest_messages_delivered_total{{{DAEMON}}}[{window}]))"
-
-
-def written(window: str) -> str:
-    """Messages a second that become rows, in quarantine too."""
-    return f"sum(rate(iot_stored_messages_total[{window}])) + sum(rate(iot_quarantined_messages_total[{window}]))"
-
-
-def mean_held(window: str) -> str:
-    """Messages that the chosen daemons hold, on average over the window: Little's law is about averages."""
-    parts = ("messages_in_flight", "spool_messages")
-    return " + ".join(f"sum(avg_over_time(iot_ingest_{name}{{{DAEMON}}}[{window}]))" for name in parts)
-
-
-def mean_lag(window: str) -> str:
-    """Records that wait in Kafka, on average over the window."""
-    return f"clamp_min(sum(avg_over_time(iot_drain_lag_messages[{window}])), 0)"
-
-
-HELD: Final = f"sum(iot_ingest_messages_in_flight{{{DAEMON}}}) + sum(iot_ingest_spool_messages{{{DAEMON}}})"
-LAG: Final = "sum(clamp_min(iot_drain_lag_messages, 0))"
 
 
 def _state() -> list[panels.Panel]:
@@ -213,22 +194,6 @@ def _hops() -> list[panels.Panel]:
     ]
 
 
-def committed(window: str) -> str:
-    """Messages a second of which the freshness was measured."""
-    return f"sum(rate(iot_freshness_seconds_count[{window}]))"
-
-
-def quantile(share: float, window: str) -> str:
-    """Freshness that this share of the messages undercuts."""
-    return f"histogram_quantile({share}, sum by (le) (rate(iot_freshness_seconds_bucket[{window}])))"
-
-
-def late(window: str) -> str:
-    """Share of the messages committed later than the objective."""
-    fresh = f'sum(rate(iot_freshness_seconds_bucket{{le="5.0"}}[{window}]))'
-    return f"1 - {fresh} / ({committed(window)} > 0)"
-
-
 def _fresh() -> list[panels.Panel]:
     return [
         panels.lines(
@@ -285,76 +250,6 @@ def _fresh() -> list[panels.Panel]:
     ]
 
 
-def _daemons() -> list[panels.Panel]:
-    return [
-        panels.timeline(
-            Face(
-                "Ingest daemons",
-                "none",
-                "Is it connected to the broker and subscribed, does Kafka answer it, is there room in its spool?",
-                NO_DAEMON,
-                ("IngestDisconnected", "IngestKafkaDown", "IngestSpoolFull"),
-            ),
-            [
-                PromQL(f"iot_ingest_mqtt_connected{{{DAEMON}}}", "{{instance}} connected"),
-                PromQL(f"iot_ingest_kafka_up{{{DAEMON}}}", "{{instance}} Kafka"),
-                PromQL(f"1 - iot_ingest_spool_full{{{DAEMON}}}", "{{instance}} spool has room"),
-            ],
-            Size(12, 8),
-            STATES,
-        ),
-        panels.lines(
-            Face(
-                "Silence",
-                "s",
-                "How long no message has come, and (limit) after how long the daemon takes that for trouble: learnt from"
-                " the pauses of the past week, or set.",
-                NO_DAEMON,
-                ("IngestSilent",),
-            ),
-            [
-                PromQL(f"iot_ingest_silent_seconds{{{DAEMON}}}", "{{instance}}"),
-                PromQL(f"iot_ingest_silent_after_seconds{{{DAEMON}}}", "limit of {{instance}}"),
-            ],
-            Size(12, 8),
-        ),
-        panels.lines(
-            Face(
-                "Latency in the daemons",
-                "s",
-                "From receipt to Kafka's acknowledgement, the spool included, by Little's law: messages that wait ÷ messages a second.",
-                NO_DAEMON,
-            ),
-            [PromQL(f"({mean_held('$__rate_interval')}) / ({delivered('$__rate_interval')} > 0)", "mean")],
-            Size(8, 7),
-        ),
-        panels.lines(
-            Face(
-                "Clocks",
-                "s",
-                "The daemon's clock minus Kafka's. Receive times are as wrong as this.",
-                NO_DAEMON,
-                ("IngestClockOff",),
-            ),
-            [PromQL(f"iot_ingest_clock_offset_seconds{{{DAEMON}}}", "{{instance}}")],
-            Size(8, 7),
-            limits=[limit("IngestClockOff")],
-        ),
-        panels.figures(
-            Face(
-                "Certificates end in",
-                "s",
-                "The one that ends first, by server; of the servers, of the daemon, and of the authorities that it trusts.",
-                "No daemon uses a certificate",
-                ("IngestCertificateEnds", "IngestCertificateEnded"),
-            ),
-            [PromQL(f"min by (server) (iot_ingest_certificate_expiry_timestamp_seconds{{{DAEMON}}}) - time()", "{{server}}")],
-            Size(8, 7),
-            limits=[limit("IngestCertificateEnds"), limit("IngestCertificateEnded")],
-        ),
-    ]
-
-
 def _refused() -> list[panels.Panel]:
     shares = {
         "quarantined": "sum(rate(iot_quarantined_messages_total[$__rate_interval])) / (" + written("$__rate_interval") + " > 0)",
@@ -403,47 +298,5 @@ def _refused() -> list[panels.Panel]:
                 for name in ("redelivered", "resent", "dead_lettered", "given_up")
             ],
             Size(8, 8),
-        ),
-    ]
-
-
-def _broker() -> list[panels.Panel]:
-    return [
-        panels.lines(
-            Face(
-                "Held by the broker",
-                "short",
-                "Messages that the MQTT broker stores, retained ones included: what it queues for a daemon that is away, or does not"
-                " take them.",
-                NO_BROKER,
-                ("IngestDisconnected", "IngestSpoolFull"),
-            ),
-            [PromQL("max(iot_broker_stored_messages)", "stored"), PromQL("max(iot_broker_retained_messages)", "retained")],
-            Size(8, 7),
-        ),
-        panels.lines(
-            Face(
-                "Through the broker",
-                "mps",
-                "Messages a second. Dropped: for a client whose queue is full. Of a daemon they are lost.",
-                NO_BROKER,
-                ("IngestSessionLost",),
-            ),
-            [PromQL(f"sum(rate(iot_broker_{name}_messages_total[$__rate_interval]))", name) for name in ("received", "sent", "dropped")],
-            Size(8, 7),
-        ),
-        panels.lines(
-            Face(
-                "Clients of the broker",
-                "none",
-                "Connected, and away with a session that the broker keeps for them.",
-                NO_BROKER,
-                ("IngestDisconnected",),
-            ),
-            [
-                PromQL("max(iot_broker_connected_clients)", "connected"),
-                PromQL("max(iot_broker_disconnected_clients)", "away"),
-            ],
-            Size(8, 7),
         ),
     ]
