@@ -16,6 +16,7 @@ from iot_platform.drills.catalog import all_drills
 from iot_platform.drills.rig.paced_rules import paced_groups
 from iot_platform.metrics.definitions import FRESHNESS_BUCKETS
 from iot_platform_tests.support.deploy.promtool import promtool_cases
+from iot_platform_tests.support.oracles.grafana_prometheus import series_names
 from scripts import exporters_table, metrics_page
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +42,6 @@ def cases(file: Path) -> dict[str, Any]:
     """The promtool file of a rule file."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "tests" / file.name).read_text("utf-8"))
     return found
-
-
-def series_names(expression: str) -> set[str]:
-    """Names of series in an expression: what is no function, keyword, label or string."""
-    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|on|without|ignoring)\s*\([^)]*\)', " ", expression)
-    words = re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*(?!\s*\()\b", bare)
-    return set(words) - {"and", "or", "unless", "bool", "offset"}
 
 
 @EACH

@@ -1,6 +1,5 @@
 """The platform's own metrics on real servers: the audit's differences, lag and stored messages, also while a server is away."""
 
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,10 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from iot_platform.database import connect
 from iot_platform.local import probes
-from iot_platform.metrics.exporter import Exporter
-from iot_platform.metrics.page import serve
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.servers.exporter import exporter
 from iot_platform_tests.support.waiting import eventually
 
 Samples = dict[tuple[str, ...], float]
@@ -22,29 +20,19 @@ Samples = dict[tuple[str, ...], float]
 @contextmanager
 def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
     """An exporter that looks all the time; what its /metrics says, by name and label values."""
-    exporter, stop = Exporter(settings, look_seconds=0.05, audit_seconds=0.05), threading.Event()
-    server = serve(exporter, "127.0.0.1", 0)
-    thread = threading.Thread(target=exporter.run, args=(stop,))
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+    with exporter(settings) as url:
 
-    def scrape() -> Samples:
-        probes.http(f"{url}/healthz")
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
-            assert answer.headers["Content-Type"].startswith("text/plain; version=")  # Prometheus 3 refuses a page without
-            families = text_string_to_metric_families(answer.read().decode())
-            samples = [((sample.name, *sample.labels.values()), sample.value) for family in families for sample in family.samples]
-        found = dict(samples)
-        assert len(found) == len(samples)
-        return found
+        def scrape() -> Samples:
+            probes.http(f"{url}/healthz")
+            with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
+                assert answer.headers["Content-Type"].startswith("text/plain; version=")  # Prometheus 3 refuses a page without
+                families = text_string_to_metric_families(answer.read().decode())
+                samples = [((sample.name, *sample.labels.values()), sample.value) for family in families for sample in family.samples]
+            found = dict(samples)
+            assert len(found) == len(samples)
+            return found
 
-    try:
         yield scrape
-    finally:
-        stop.set()
-        thread.join(60)
-        server.shutdown()
-        server.server_close()
 
 
 def test_an_audit_that_takes_long_makes_nothing_else_old(reported: Settings) -> None:
