@@ -106,11 +106,12 @@ def restore(
     plan, beat, problems = make_plan(settings, DatabaseHost.of(settings), at, timeline)
     note(f"restoring backup {plan.backup.label}, then the WAL of timeline {plan.timeline} ({plan.why})")
     host.make_folder()
-    seconds = _fetch(host, plan)
+    host.require_room(plan.backup.database_bytes)
+    seconds = fetch(host, plan)
     note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
     began = time.monotonic()
     with RestoredServer(host, archives=True) as server:
-        report = _examine(settings, server, plan, beat, problems)
+        report = examine(settings, server, plan, beat, problems)
         report.restore_seconds, report.recovery_seconds = seconds, time.monotonic() - began
         if prepare is not None:
             prepare(server)
@@ -121,50 +122,6 @@ def restore(
         server.require_writable()
     _note_anew(settings, read_repository(DatabaseHost.of(settings)).system_id, report)
     return report
-
-
-def drill(settings: Settings, folder: Path, note: Note, *, at: datetime | None = None) -> Report:
-    """Restore into a scratch folder, examine it, remove it. Nothing can get into the repository: the copy does not archive, and whatever
-    runs here may only read, which is tried out first.
-
-    Raises:
-        BackupError: nothing usable was restored, or the repository could have been written.
-    """
-    host, reader = DatabaseHost.of(settings, folder, read_only=True), DatabaseHost.of(settings, read_only=True)
-    require_read_only(reader)
-    plan, beat, problems = make_plan(settings, reader, at, None)
-    note(f"restoring backup {plan.backup.label} into {folder}, then the WAL of timeline {plan.timeline} ({plan.why})")
-    host.make_folder()
-    try:
-        seconds = _fetch(host, plan, "--archive-mode=off")
-        note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
-        began = time.monotonic()
-        with RestoredServer(host, archives=False) as server:
-            report = _examine(settings, server, plan, beat, problems)
-            report.restore_seconds, report.recovery_seconds = seconds, time.monotonic() - began
-    finally:
-        host.remove_folder()
-    return report
-
-
-def require_read_only(host: DatabaseHost) -> None:
-    """What runs with this access cannot write into the repository.
-
-    Raises:
-        BackupError: it can; what was written to find out is removed again.
-    """
-    probe = f"iot-drill-{time.time_ns()}"
-    try:
-        host.run("pgbackrest", f"--config={host.config}", "repo-put", probe, text="of a drill")
-    except BackupError as error:
-        if "[041]" in str(error) or "[039]" in str(error) or "[095]" in str(error) or "403" in str(error):
-            return
-        raise
-    host.run("pgbackrest", f"--config={host.config}", "repo-rm", probe)
-    raise BackupError(
-        "a drill could write into the repository: its copy might archive into it, and the next real restore would follow the copy. Name a"
-        " configuration with a login that may only read: IOT_BACKUP_DRILL_CONFIG (docs/backup.md)"
-    )
 
 
 def make_plan(
@@ -215,13 +172,23 @@ def _heartbeat(settings: Settings, repository: Repository) -> tuple[Heartbeat | 
     return beat, []
 
 
-def _fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
+def fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
+    """Copy the backup into the host's folder, without starting anything; the seconds that it took.
+
+    Raises:
+        BackupError: it was not copied whole.
+    """
     began = time.monotonic()
     host.pgbackrest("restore", f"--pg1-path={host.inside}", f"--lock-path={_LOCKS}", *plan.options, *more)
     return time.monotonic() - began
 
 
-def _examine(settings: Settings, server: RestoredServer, plan: Plan, beat: Heartbeat | None, problems: list[str]) -> Report:
+def examine(settings: Settings, server: RestoredServer, plan: Plan, beat: Heartbeat | None, problems: list[str]) -> Report:
+    """Await the end of the recovery, and find out what is there, with what was found wrong before.
+
+    Raises:
+        BackupError: nothing usable is there.
+    """
     try:
         recovery = server.await_end()
     except BackupError as error:

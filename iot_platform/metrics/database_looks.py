@@ -24,6 +24,9 @@ SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activ
     (current_setting('archive_mode') <> 'off')::int, a.failed_count, coalesce(extract(epoch FROM a.last_archived_time), 0)::float8,
     coalesce((SELECT extract(epoch FROM max(updated_at)) FROM kafka_offset WHERE topic = %(topic)s), 0)::float8
 FROM pg_stat_archiver a"""
+_DRILLS: Final = """
+SELECT coalesce(extract(epoch FROM max(started_at) FILTER (WHERE problems = '{}')), 0)::float8,
+    (array_agg((problems <> '{}')::int ORDER BY started_at DESC))[1] FROM backup_drill"""
 _TENANT_FRESHNESS: Final = """
 SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""
@@ -62,6 +65,7 @@ def look_at_database(settings: Settings, values: Values) -> None:
     """What is cheap to read. Raises DatabaseError, psycopg2.Error."""
     with _reading(settings) as connection:
         ((size, sessions, most, archived, failures, last, commit),) = rows(connection, _SERVER, topic=settings.kafka_topic)
+        ((passed, failed),) = rows(connection, _DRILLS)
         fresh = rows(connection, _TENANT_FRESHNESS)
         incidents = rows(connection, _INCIDENTS)
         rules = rows(connection, _RULES)
@@ -72,6 +76,8 @@ def look_at_database(settings: Settings, values: Values) -> None:
     values.put("iot_wal_archive_enabled", archived)
     values.put("iot_wal_archive_failures", failures)
     values.put("iot_wal_archive_last_success_timestamp_seconds", last)
+    values.put("iot_backup_drill_last_success_timestamp_seconds", passed if settings.backup_config or failed is not None else None)
+    values.put("iot_backup_drill_failed", failed)
     values.put("iot_drain_last_commit_timestamp_seconds", commit)
     values.put("iot_tenant_freshness_seconds", foremost([((tenant,), age) for tenant, age in fresh], summed=False))
     open_ones: Samples = {(rule, severity): 0 for rule in RULES for severity in SEVERITIES}

@@ -25,19 +25,28 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain import offsets
 from iot_platform_tests.support.servers.own_servers import OwnKafka
+from iot_platform_tests.support.servers.s3 import BUCKET, READER, REGION, WRITER, S3Server
 from iot_platform_tests.support.waiting import eventually
 
 
 class BackedUp:
     """`settings`: of a platform on this database and the test's own topic. Started."""
 
-    def __init__(self, folder: Path, kafka: OwnKafka, topic: str) -> None:
+    def __init__(self, folder: Path, kafka: OwnKafka, topic: str, *, in_s3: bool = False) -> None:
         self.folder = folder
         cipher = folder / "cipher"
         cipher.write_text("a passphrase of the test's\n")
-        repository = Repository(str(folder / "repository"), cipher, 14, "", "", None)
         self.repository = folder / "repository"
         self._supervisor = Supervisor(folder, die_with_parent=True)
+        repository = Repository(str(self.repository), cipher, 14, "", "", None)
+        if in_s3:
+            self._supervisor.ensure_running()
+            self.s3 = S3Server(folder, self._supervisor)
+            self.s3.start()
+            self.s3.make_bucket()
+            self.repository = self.s3.objects
+            keys = WRITER.write(folder), READER.write(folder)
+            repository = Repository(f"s3://{BUCKET}/production", cipher, 14, self.s3.endpoint, REGION, keys[0], self.s3.ca_file, keys[1])
         passwords, cache = Passwords.load(folder / "data" / "passwords.json"), Settings().cache_dir
         self.server = PostgresqlServer(folder, cache, free_ports(1)[0], passwords, durable=False, repository=repository)
         self.settings = Settings(
@@ -105,10 +114,10 @@ class BackedUp:
 
 @pytest.fixture
 def backed_up(own_kafka: OwnKafka, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BackedUp]:
-    """See BackedUp."""
+    """See BackedUp. Parametrized indirectly with "s3": its repository is in a bucket."""
     name = request.node.name.replace("[", "-").replace("]", "")
     own_kafka.revive()
     own_kafka.create(name, f"{name}-dead")
-    made = BackedUp(tmp_path, own_kafka, name)
+    made = BackedUp(tmp_path, own_kafka, name, in_s3=getattr(request, "param", "") == "s3")
     yield made
     made.close()
