@@ -1,4 +1,4 @@
-"""Restoring the newest backup for practice: into a scratch folder, with the right to read only; what came of it is kept in `backup_drill`."""
+"""Restoring the newest backup for practice, with the right to read only; what came of it is kept in the table `backup_drill`."""
 
 import re
 import time

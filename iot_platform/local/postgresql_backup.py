@@ -81,9 +81,7 @@ def write(repository: Repository, place: Place, passwords: Passwords, local_dir:
     authorities = "" if repository.folder else place.path(_AUTHORITIES)
     wanted = {_CONFIG: repository} | ({_DRILL_CONFIG: repository.for_drills} if repository.for_drills else {})
     try:
-        configs = {
-            name: pgbackrest_conf(item, server, "/mnt" if place.mounted else "", authorities) for name, item in wanted.items()
-        }
+        configs = {name: pgbackrest_conf(item, server, "/mnt" if place.mounted else "", authorities) for name, item in wanted.items()}
     except BackupError as error:
         raise LocalStackError(str(error)) from error
     for name in (_WORK, _SOCKET):

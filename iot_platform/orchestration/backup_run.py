@@ -99,11 +99,11 @@ def request_drill(settings: Settings) -> dg.RunRequest | dg.SkipReason:
         return dg.SkipReason("IOT_BACKUP_DRILL_DAYS is 0")
     drills = read_drills(settings)
     if drills.passed_at is not None and not due(drills, settings, datetime.now(UTC)):
-        return dg.SkipReason(f"the last drill passed at {drills.passed_at:%Y-%m-%d %H:%M}Z; one is due every {settings.backup_drill_days:g} days")
+        return dg.SkipReason(
+            f"the last drill passed at {drills.passed_at:%Y-%m-%d %H:%M}Z; one is due every {settings.backup_drill_days:g} days"
+        )
     return dg.RunRequest()
 
 
 def _drilled(problems: list[str]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=DRILL_CHECK, asset_key=DRILL_ASSET, passed=not problems, description="; ".join(problems) or None
-    )
+    return dg.AssetCheckResult(check_name=DRILL_CHECK, asset_key=DRILL_ASSET, passed=not problems, description="; ".join(problems) or None)

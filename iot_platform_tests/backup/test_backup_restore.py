@@ -11,10 +11,11 @@ import pytest
 from iot_platform.audit.audit import run_audit
 from iot_platform.backup.archive import Hole
 from iot_platform.backup.create import create
+from iot_platform.backup.drill import drill, require_read_only
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_archive, read_repository
-from iot_platform.backup.restore import drill, require_read_only, restore
+from iot_platform.backup.restore import restore
 from iot_platform.backup.verify import verify
 from iot_platform.database import connect
 from iot_platform.local.errors import LocalStackError

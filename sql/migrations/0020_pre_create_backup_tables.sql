@@ -14,3 +14,12 @@ COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the res
 COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
 COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
 COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
+
+CREATE TABLE database_backup (
+    label text PRIMARY KEY,
+    type text NOT NULL,
+    ended_at timestamptz NOT NULL,
+    reported_at timestamptz NOT NULL
+);
+COMMENT ON TABLE database_backup IS
+    'One row is one backup in the repository, as whoever makes backups beside the server told us (deploy/compose); empty where Dagster makes them.';
