@@ -181,7 +181,9 @@ def _overlay_works(folder: Path) -> bool:
 def main() -> int:
     """Build, write and describe what the command line names; 1 when something could not be built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, DATABASE_TARGET, []], help="all unless named; timescaledb only with --database")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*TARGETS, DATABASE_TARGET, []], help="all unless named; timescaledb only with --database"
+    )
     parser.add_argument("--base", help="base image with apt, such as 192.168.1.100:8080/rke2/debian@sha256:…")
     parser.add_argument("--database", default="", help="image of the database that pgBackRest is added to, for compose.backup.yaml")
     parser.add_argument("--registry", default=os.environ.get("REGISTRY", REGISTRY), help="where --push puts them (%(default)s)")

@@ -1,6 +1,5 @@
 """The database is killed and its disk is lost: what a restore brings back, and that the drain makes good the rest, exactly once."""
 
-import json
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -8,7 +7,6 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from iot_platform.audit.audit import run_audit
 from iot_platform.backup.archive import Hole
 from iot_platform.backup.create import create
 from iot_platform.backup.drill import drill, require_read_only
@@ -28,9 +26,10 @@ from iot_platform.rollups.check import choose_sample, compare
 from iot_platform.settings import Settings
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform.tenants.access import grant
-from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, delete_records, drain, query
+from iot_platform_tests.support.feeds.readings import Publisher
 from iot_platform_tests.support.feeds.tenants import open_login
-from iot_platform_tests.support.servers.backed_up import BackedUp
+from iot_platform_tests.support.servers.backed_up import BackedUp, quiet
 from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.backup, pytest.mark.timeout(900)]
@@ -39,62 +38,15 @@ pytestmark = [pytest.mark.backup, pytest.mark.timeout(900)]
 TENANT = TOPIC.split("/")[-2]
 
 
-class Publisher:
-    """Sends readings with running numbers to both partitions, and compares what the database holds with them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._feed, self._sent = settings, Feed(settings), list[str]()
-
-    def send(self, count: int) -> None:
-        for _ in range(count):
-            number = len(self._sent)
-            payload = json.dumps({"deviceId": f"d{number % 7}", "number": number, "ts": int(time.time() * 1_000_000) + number})
-            self._feed.send(payload.encode(), partition=number % 2)
-            self._sent.append(payload)
-        self._feed.flush()
-
-    def send_and_drain(self, count: int) -> None:
-        self.send(count)
-        drain(self._settings)
-
-    @property
-    def stored(self) -> list[str]:
-        return sorted(row[0].decode() for row in query(self._settings, "SELECT payload FROM message"))
-
-    def require_equal(self) -> None:
-        """Set equality; each once."""
-        assert self.stored == sorted(self._sent)
-        check_books(self._settings)
-        found = run_audit(self._settings, since=datetime.fromtimestamp(0, UTC), wait_seconds=0)
-        assert not [difference for difference in found.differences if difference.kind in ("offsets", "accounting")]
-
-
-def quiet(_text: str) -> None:
-    """No progress."""
-
-
-def back_up_fully(database: BackedUp) -> None:
-    """And until the second is over in which the backup ended: what is asked for within it may lie before its end."""
-    made = create(database.settings, "full")
-    eventually(lambda: now(database).timestamp() >= made.stopped_at + 1)
-
-
-def now(database: BackedUp) -> datetime:
-    """By the database's clock, which commits go by."""
-    ((moment,),) = query(database.settings, "SELECT clock_timestamp()")
-    assert isinstance(moment, datetime)
-    return moment
-
-
 def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(200)
     roll_up(settings)
     with closing(connect(settings, "admin")) as owner:
         login = grant(owner, TENANT)
-    back_up_fully(backed_up)
+    backed_up.back_up_fully()
     publisher.send_and_drain(300)
-    at = now(backed_up)
+    at = backed_up.now()
     publisher.send_and_drain(150)
     backed_up.note_heartbeat()
     assert create(settings, "incr").type == "incr"
@@ -124,7 +76,7 @@ def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) ->
 
     # Once more: without a heartbeat since, the newest backup tells the timeline.
     publisher.send_and_drain(80)
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     publisher.send_and_drain(40)
     data = backed_up.kill()
     report = restore(settings, data, quiet)
@@ -139,19 +91,12 @@ def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) ->
     assert found.timelines == (1, 2, 3)
 
 
-def query_wal_switch(database: BackedUp) -> None:
-    """All that is committed so far is in the archive."""
-    host = database.host
-    ((segment,),) = host.sql("SELECT pg_walfile_name(pg_switch_wal())")
-    eventually(lambda: host.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0] >= segment, 30)
-
-
 def test_times_that_cannot_be_restored_are_told(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(20)
     with pytest.raises(BackupError, match="no backups yet"):
         drill(settings, backed_up.folder / "drill", quiet)
-    before = now(backed_up)
+    before = backed_up.now()
     create(settings, "full")
     with pytest.raises(BackupError, match="is running"):
         restore(settings, backed_up.folder / "other", quiet)
@@ -178,11 +123,11 @@ def test_repository_of_another_database_is_refused(backed_up: BackedUp) -> None:
 def test_kafka_that_has_forgotten_is_told_and_stops_the_drain(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(100)
-    back_up_fully(backed_up)
-    at = now(backed_up)
+    backed_up.back_up_fully()
+    at = backed_up.now()
     publisher.send_and_drain(100)
     backed_up.note_heartbeat()
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     delete_records(settings, 0, 70)
     report = restore(settings, backed_up.kill(), quiet, at=at)
     assert (report.missing_messages, report.lost_messages) == (100, 20)
@@ -198,7 +143,7 @@ def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
     create(settings, "full")
     publisher.send_and_drain(50)
     backed_up.note_heartbeat()
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     before = names(backed_up)
     folder = backed_up.folder / "drill"
     report = drill(settings, folder, quiet)
@@ -235,11 +180,11 @@ def test_hole_in_the_archive_is_found(backed_up: BackedUp) -> None:
     create(settings, "full")
     for _ in range(4):
         publisher.send_and_drain(10)
-        query_wal_switch(backed_up)
+        backed_up.switch_wal()
     assert verify(backed_up.host).problems == []
-    behind = now(backed_up)
+    behind = backed_up.now()
     publisher.send_and_drain(10)
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     archive = read_archive(backed_up.host, read_repository(backed_up.host).archive_id)
     lost = sorted(archive.segments[1])[-3]
     name = f"{1:08X}{lost // 256:08X}{lost % 256:08X}"

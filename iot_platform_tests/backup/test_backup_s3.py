@@ -72,7 +72,7 @@ def the_drills_key_cannot_write(database: BackedUp) -> None:
     for command, argument in (("repo-put", "archive/iot/archive.info"), ("repo-rm", "backup/iot/backup.info")):
         with pytest.raises(BackupError, match=r"403|AccessDenied"):
             reader.run("pgbackrest", f"--config={reader.config}", command, argument, text="x")
-    with pytest.raises(BackupError, match="could write into the repository.*IOT_BACKUP_S3_READER_KEY_FILE"):
+    with pytest.raises(BackupError, match=r"could write into the repository.*IOT_BACKUP_S3_READER_KEY_FILE"):
         require_read_only(database.host)
 
 

@@ -4,12 +4,14 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from iot_platform.backup import heartbeat
+from iot_platform.backup.create import create
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.repository import Repository
 from iot_platform.database import connect
@@ -99,6 +101,22 @@ class BackedUp:
         connection.close()
         assert write_noted(self.settings, noted)
 
+    def now(self) -> datetime:
+        """By the database's clock, which commits go by."""
+        moment = datetime.fromisoformat(self.host.sql("SET timezone = 'UTC'; SELECT clock_timestamp()")[0][0])
+        assert moment.tzinfo is not None
+        return moment
+
+    def back_up_fully(self) -> None:
+        """And until the second is over in which the backup ended: what is asked for within it may lie before its end."""
+        made = create(self.settings, "full")
+        eventually(lambda: self.now().timestamp() >= made.stopped_at + 1)
+
+    def switch_wal(self) -> None:
+        """All that is committed so far is in the archive."""
+        ((segment,),) = self.host.sql("SELECT pg_walfile_name(pg_switch_wal())")
+        eventually(lambda: self.host.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0] >= segment, 30)
+
     def close(self) -> None:
         """Stop everything."""
         self._supervisor.shutdown()
@@ -110,6 +128,10 @@ class BackedUp:
         except probes.NotReadyError:
             return False
         return True
+
+
+def quiet(_text: str) -> None:
+    """No progress."""
 
 
 @pytest.fixture
