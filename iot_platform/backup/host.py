@@ -145,7 +145,8 @@ class DatabaseHost:
         except OSError as error:
             raise BackupError(f"{command[0]} cannot be run: {error.strerror}. Is IOT_BACKUP_EXEC right?") from error
         except subprocess.TimeoutExpired as error:
-            raise BackupError(f"{argv[0]} has not ended after {seconds:.0f} s") from error
+            where = ": its repository does not answer" if argv[0] == "pgbackrest" else ""
+            raise BackupError(f"{argv[0]} has not ended after {seconds:.0f} s{where}") from error
         if check and done.returncode != 0:
             raise BackupError(_said(argv, done))
         return done

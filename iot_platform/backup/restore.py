@@ -101,9 +101,9 @@ def restore(
     Raises:
         BackupError: nothing usable was restored; the folder keeps what there is, for a look.
     """
-    _require_stopped(settings)
-    host = DatabaseHost.of(settings, folder)
-    plan, beat, problems = make_plan(settings, DatabaseHost.of(settings), at, timeline)
+    host, archiver = DatabaseHost.of(settings, folder), DatabaseHost.of(settings)
+    _require_stopped(settings, archiver)
+    plan, beat, problems = make_plan(settings, archiver, at, timeline)
     note(f"restoring backup {plan.backup.label}, then the WAL of timeline {plan.timeline} ({plan.why})")
     host.make_folder()
     host.require_room(plan.backup.database_bytes)
@@ -132,6 +132,8 @@ def make_plan(
     Raises:
         BackupError: there is no backup for it.
     """
+    if at is not None and at.timestamp() > time.time():
+        raise BackupError(f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ} is not yet: no archive reaches into the future")
     repository = read_repository(host)
     archive = read_archive(host, repository.archive_id)
     beat, problems = _heartbeat(settings, repository)
@@ -236,6 +238,14 @@ def _compare(settings: Settings, report: Report, rows: dict[int, OffsetRow]) -> 
             report.lost[partition] = (rows[partition].next_offset, low)
         if state.needs_person:
             report.problems.append(f"partition {partition}: {state.text}")
+        # A state of before its first batch: the drain begins where Kafka does, as on the first day, and misses nothing.
+        drained = report.heartbeat.offsets.get(partition, 0) if report.heartbeat else 0
+        if partition not in rows and min(low, drained) > 0:
+            report.lost[partition] = (0, min(low, drained))
+            report.problems.append(
+                f"partition {partition}: the state is of before its first batch, and Kafka begins at offset {low} now: what was stored of"
+                " it before that offset is lost, and the drain will not say so"
+            )
 
 
 def _note_anew(settings: Settings, system_id: str, report: Report) -> None:
@@ -247,11 +257,13 @@ def _note_anew(settings: Settings, system_id: str, report: Report) -> None:
         report.notes.append(f"the heartbeat in Kafka is still the one before ({error}); the drain's sensor notes the next one")
 
 
-def _require_stopped(settings: Settings) -> None:
+def _require_stopped(settings: Settings, host: DatabaseHost) -> None:
+    """Neither where the platform reaches it, nor on its own machine, where that way does not matter."""
     try:
         connect(settings, application_name="iot-backup").close()
     except DatabaseUnreachableError:
-        return
+        if host.run("psql", "-X", "-d", "postgres", "-c", "SELECT 1", check=False).returncode != 0:
+            return
     except DatabaseError:  # it refuses us, so it runs
         pass
     raise BackupError(

@@ -1,5 +1,6 @@
 """`iot backup`: backups of the database, and what a restore of them brings back."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def restore_command(
     from iot_platform.cli.backup_screen import report_dict, show_report
 
     moment = _moment(at)
-    with _errors(), _progress() as note:
+    with _errors(), _ended_well(), _progress() as note:
         settings, prepare = _settings_of_restore(note)
         report = restore(settings, to.absolute(), note, at=moment, timeline=timeline, prepare=prepare)
     if as_json:
@@ -144,7 +145,7 @@ def drill_command(
     from iot_platform.settings import get_settings
 
     moment, settings = _moment(at), get_settings()
-    with _errors(), _progress() as note:
+    with _errors(), _ended_well(), _progress() as note:
         report = drill(settings, (scratch or scratch_folder(settings)).absolute(), note, at=moment)
     if as_json:
         terminal.echo_json(report_dict(report))
@@ -227,6 +228,16 @@ def _errors() -> Iterator[None]:
         yield
     except BackupError as error:
         raise CliError(str(error), UNKNOWN) from error
+
+
+@contextmanager
+def _ended_well() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C: the server on the restored folder goes first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -59,12 +59,11 @@ def the_drills_key_cannot_write(database: BackedUp) -> None:
     assert reader.config != database.host.config
     require_read_only(reader)
     ((segment,),) = database.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_switch_wal())")
-    newest = database.host.pgbackrest_json("info")[0]["backup"][-1]["label"]
+    newest = database.host.pgbackrest_json("info")[0]["backup"][-1]["label"]  # incremental: a full one would be refused as the last one
     attempts: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         ("archive-push", (), (segment,)),
         ("backup", (), ()),
         ("expire", (f"--set={newest}",), ()),
-        ("stanza-upgrade", (), ()),
     ]
     for command, options, arguments in attempts:
         with pytest.raises(BackupError, match=r"403|AccessDenied"):
@@ -82,13 +81,11 @@ def test_a_server_that_is_away_or_refuses_is_told_and_no_reason_to_go_on(backed_
     wrong = backed_up.host.run("cat", settings.backup_drill_config).stdout.replace("the-drills-secret", "another")
     config = settings.backup_drill_config.replace("drill.conf", "wrong.conf")
     backed_up.host.run("sh", "-c", 'umask 077; cat >"$1"', "sh", config, text=wrong)
-    with pytest.raises(BackupError, match="403"):  # it cannot write, indeed; nor read
+    with pytest.raises(BackupError, match=r"the repository cannot be read: .*403 \(Forbidden\)"):  # it cannot write, indeed; nor read
         drill(settings.model_copy(update={"backup_drill_config": config}), tmp_path / "copy", quiet)
     backed_up.s3.stop()
-    with pytest.raises(BackupError, match="unable to connect"):
+    with pytest.raises(BackupError, match="repository does not answer"):  # it goes on trying for minutes
         require_read_only(DatabaseHost.of(settings, read_only=True))
-    with pytest.raises(BackupError, match="unable to connect"):
-        create(settings, "incr")
     backed_up.s3.start()
     assert create(settings, "incr").type == "incr"
     assert not (tmp_path / "copy").exists()
