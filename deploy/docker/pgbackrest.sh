@@ -9,7 +9,7 @@ cp /etc/ssl/certs/ca-certificates.crt "$image$root/"
 ldd /usr/bin/pgbackrest | sed -n 's/^\t\(.* => \)\{0,1\}\(\/[^ ]*\) .*/\2/p' | while read -r library; do
     cp -L "$library" "$image$root/lib/"
     # Merged /usr: dpkg knows the file under one of its two names.
-    dpkg-query -S "$library" "/usr$library" "$(readlink -f "$library")" 2>/dev/null | head -n 1 | cut -d: -f1
+    dpkg-query -S "$library" "/usr$library" "$(readlink -f "$library")" 2>/dev/null | sed -n '/^diversion/!{s/:.*//;p;q}'
 done >/build/packages
 printf 'pgbackrest\nca-certificates\n' >>/build/packages
 sort -u /build/packages | while read -r package; do

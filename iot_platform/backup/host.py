@@ -20,6 +20,7 @@ COPY: Final = "data"
 """Folder of a drill's copy in its scratch folder."""
 _SCRATCH: Final = "iot-backup-drill"
 """File that marks a scratch folder as a drill's own: what is in it may be removed."""
+_ERRORS_ASIDE: Final = ("--log-level-console=off", "--log-level-stderr=error")
 _SPARE_BYTES: Final = 1 << 30
 READ_ONLY: Final = "BACKUP_REPOSITORY_READ_ONLY"
 """Environment variable, `yes`: the local stack's script shows the repository read-only."""
@@ -162,8 +163,8 @@ class DatabaseHost:
         ).stdout
 
     def pgbackrest_json(self, command: str, *options: str, arguments: Sequence[str] = ()) -> Any:
-        """The same, of a command that answers in JSON."""
-        shown = self.pgbackrest(command, "--output=json", *options, arguments=arguments)
+        """The same, of a command that answers in JSON; where warnings stand between, it would be none."""
+        shown = self.pgbackrest(command, "--output=json", *_ERRORS_ASIDE, *options, arguments=arguments)
         try:
             return json.loads(shown)
         except ValueError as error:

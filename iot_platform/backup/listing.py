@@ -9,7 +9,6 @@ from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.repository import STANZA
 
-
 _OTHER: Final = 99
 """pgBackRest's code for what it has no code for."""
 

@@ -36,7 +36,7 @@ def write(secrets: Path, home: Path, **variables: str) -> subprocess.CompletedPr
     environment = {
         "PATH": os.environ["PATH"],
         "SECRETS": str(secrets),
-        "PGBACKREST_HOME": str(home),
+        "BACKUP_HOME": str(home),
         "OWNER": str(os.geteuid()),
         **variables,
     }
@@ -97,7 +97,7 @@ def test_the_server_archives_as_the_local_one_does(secrets: Path, tmp_path: Path
     environment = {
         "PATH": os.environ["PATH"],
         "SECRETS": str(secrets),
-        "PGBACKREST_HOME": str(tmp_path),
+        "BACKUP_HOME": str(tmp_path),
         "REPOSITORY": str(tmp_path / "backup"),
         "OWNER": str(os.geteuid()),
         "ENTRYPOINT": "echo",

@@ -5,7 +5,7 @@ here=$(dirname "$0")
 . "$here/pgbackrest.sh"
 run() { pgbackrest --config="$home/pgbackrest.conf" --stanza=iot "$@"; }
 ask() {
-    run info --output=json >"$home/info.json" &&
+    run info --output=json --log-level-console=off --log-level-stderr=error >"$home/info.json" &&
         psql -X -A -t -q -v ON_ERROR_STOP=1 -v file="$home/info.json" -v full_days="${BACKUP_FULL_DAYS:-7}" -d "${BACKUP_DATABASE:-iot}" -f "$here/backup.sql"
 }
 trap 'exit 0' TERM INT

@@ -1,7 +1,7 @@
 # Sourced by start.sh and backup.sh: writes pgbackrest.conf, the one of drills, which may only read, and PostgreSQL's password file, for
 # PostgreSQL's user alone. As `iot backup config` would print them.
 secrets=${SECRETS:-/run/secrets}
-home=${PGBACKREST_HOME:-/var/lib/postgresql}
+home=${BACKUP_HOME:-/var/lib/postgresql} # not PGBACKREST_…: pgBackRest takes those for options
 if [ -z "${BACKUP_FOLDER:-}${BACKUP_S3_BUCKET:-}" ]; then
     echo "backups: set BACKUP_FOLDER (a folder of this host, on another disk) or BACKUP_S3_BUCKET in .env" >&2
     exit 1
