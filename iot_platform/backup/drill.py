@@ -12,6 +12,7 @@ from typing import Final
 import psycopg2
 
 from iot_platform.backup.errors import BackupError
+from iot_platform.backup.heartbeat import Heartbeat, read_live
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.restore import Report, examine, fetch, make_plan
 from iot_platform.backup.restored_server import RestoredServer
@@ -118,7 +119,7 @@ def require_read_only(host: DatabaseHost) -> None:
 def _practise(settings: Settings, folder: Path, note: Callable[[str], None], at: datetime | None) -> Report:
     host, reader = DatabaseHost.of(settings, folder, read_only=True), DatabaseHost.of(settings, read_only=True)
     require_read_only(reader)
-    plan, beat, problems = make_plan(settings, reader, at, None)
+    plan, beat, problems = make_plan(settings, reader, at, None, _live(settings))
     note(f"restoring backup {plan.backup.label} into {folder}, then the WAL of timeline {plan.timeline} ({plan.why})")
     host.make_scratch()
     try:
@@ -152,6 +153,14 @@ def _alone(settings: Settings) -> Iterator[None]:
         except (DatabaseError, psycopg2.Error):
             pass
         yield
+
+
+def _live(settings: Settings) -> Heartbeat | None:
+    """None where the database is away: then the copy is compared with the heartbeat, as after a real loss."""
+    try:
+        return read_live(settings)
+    except (DatabaseError, psycopg2.Error):
+        return None
 
 
 def _figures(report: Report | None) -> tuple[object, ...]:

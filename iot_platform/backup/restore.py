@@ -125,9 +125,10 @@ def restore(
 
 
 def make_plan(
-    settings: Settings, host: DatabaseHost, at: datetime | None, timeline: int | None
+    settings: Settings, host: DatabaseHost, at: datetime | None, timeline: int | None, live: Heartbeat | None = None
 ) -> tuple[Plan, Heartbeat | None, list[str]]:
-    """Which backup, and which timeline; with the last heartbeat, and what is wrong before anything begins.
+    """Which backup, and which timeline; with what the database holds (`live`) or held (the last heartbeat), and what is wrong before
+    anything begins.
 
     Raises:
         BackupError: there is no backup for it.
@@ -136,7 +137,7 @@ def make_plan(
         raise BackupError(f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ} is not yet: no archive reaches into the future")
     repository = read_repository(host)
     archive = read_archive(host, repository.archive_id)
-    beat, problems = _heartbeat(settings, repository)
+    beat, problems = _heartbeat(settings, repository, live)
     chosen, why = (timeline, "as said") if timeline is not None else _timeline(repository, archive, beat)
     lineage = archive.lineage(chosen)
     backup = choose(repository.backups, lineage, at.timestamp() if at else None)
@@ -162,15 +163,15 @@ def _timeline(repository: Repository, archive: Archive, beat: Heartbeat | None) 
     return archive.newest_timeline, "the newest in the archive"
 
 
-def _heartbeat(settings: Settings, repository: Repository) -> tuple[Heartbeat | None, list[str]]:
+def _heartbeat(settings: Settings, repository: Repository, live: Heartbeat | None) -> tuple[Heartbeat | None, list[str]]:
     try:
-        beat = heartbeats.read_heartbeat(settings)
+        beat = live or heartbeats.read_heartbeat(settings)
     except KafkaUnavailableError as error:
         return None, [f"what is missing cannot be told, because the heartbeat is not known: {error}"]
     if beat is None:
         return None, ["what is missing cannot be told: Kafka has no heartbeat of this database (IOT_KAFKA_DRAIN_GROUP)"]
     if beat.system_id and beat.system_id != repository.system_id:
-        return None, [f"what is missing cannot be told: the heartbeat is of another database ({beat.system_id})"]
+        return None, [f"what is missing cannot be told: the platform's database is not the one of these backups, but ({beat.system_id})"]
     return beat, []
 
 
