@@ -89,7 +89,12 @@ class DatabaseHost:
                 raise BackupError(f"{self.folder} is not empty ({found[0]}), and no drill made that: IOT_BACKUP_DRILL_DIR or --scratch")
             self._scratch = True
             self.run("pg_ctl", "-D", self.inside, "-m", "immediate", "stop", check=False)
-            self.remove_scratch()
+            try:
+                self.remove_scratch()
+            except BackupError as error:  # files come as fast as they go
+                raise BackupError(
+                    f"{self.folder}: the pgbackrest of a drill that was killed still works there; repeat soon ({error})"
+                ) from error
             self._make_root()
         self._scratch = True
         self.run("touch", f"{self._root}/{_SCRATCH}")
@@ -166,7 +171,7 @@ class DatabaseHost:
         """The same, of a command that answers in JSON; where warnings stand between, it would be none."""
         shown = self.pgbackrest(command, "--output=json", *_ERRORS_ASIDE, *options, arguments=arguments)
         try:
-            return json.loads(shown)
+            return json.loads(shown, strict=False)  # a wrong passphrase has it show bytes as they are
         except ValueError as error:
             raise BackupError(f"pgbackrest {command} did not answer in JSON: {shown[:200]!r}") from error
 
