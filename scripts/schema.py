@@ -36,7 +36,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
     ),
     "Rollups": (
-        "rollup_state", "rollup_change", "measurement_1h_stored", "measurement_1d_stored", "compression_policy", "compressed_chunk", "backup_drill", "database_backup",
+        "rollup_state", "rollup_change", "measurement_1h_stored", "measurement_1d_stored", "compression_policy", "compressed_chunk",
+        "backup_drill", "database_backup",
     ),
     "Retention and tenants": (
         "retention_policy", "retention_mark", "retention_removed", "retention_sum", "removed_record", "mqtt_connection_removed",

@@ -1,15 +1,19 @@
 """The database is killed and its disk is lost: what a restore brings back, and that the drain makes good the rest, exactly once."""
 
+import os
+import subprocess
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from iot_platform.backup.archive import Hole
 from iot_platform.backup.create import create
-from iot_platform.backup.drill import drill, require_read_only
+from iot_platform.backup.drill import AnotherDrillError, drill, require_read_only
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_archive, read_repository
@@ -20,10 +24,10 @@ from iot_platform.local.errors import LocalStackError
 from iot_platform.metrics.backup_look import look_at_backups
 from iot_platform.metrics.database_looks import look_at_database
 from iot_platform.metrics.values import Values
-from iot_platform.orchestration.backup_run import back_up, evaluate_archive, request
+from iot_platform.orchestration.backup_run import back_up, evaluate_archive, practise, request, request_drill
 from iot_platform.rollups.advance import roll_up
 from iot_platform.rollups.check import choose_sample, compare
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform.tenants.access import grant
 from iot_platform_tests.support.feeds.drain import TOPIC, delete_records, drain, query
@@ -103,7 +107,7 @@ def test_times_that_cannot_be_restored_are_told(backed_up: BackedUp) -> None:
     with pytest.raises(BackupError, match="the oldest backup ended at"):
         drill(settings, backed_up.folder / "drill", quiet, at=before)
     ahead = datetime.fromtimestamp(time.time() + 3600, UTC)
-    with pytest.raises(BackupError, match="the archive ends before the target"):
+    with pytest.raises(BackupError, match="is not yet"):
         drill(settings, backed_up.folder / "drill", quiet, at=ahead)
     assert not (backed_up.folder / "drill").exists()
     (backed_up.folder / "full").mkdir()
@@ -137,6 +141,20 @@ def test_kafka_that_has_forgotten_is_told_and_stops_the_drain(backed_up: BackedU
         drain(settings)
 
 
+def test_a_partition_that_kafka_cannot_give_from_its_beginning_is_told(backed_up: BackedUp) -> None:
+    """A state of before the first batch: the drain begins where Kafka does, as on the first day, and nobody else would say what is lost."""
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    backed_up.back_up_fully()
+    at = backed_up.now()
+    publisher.send_and_drain(100)
+    backed_up.note_heartbeat()
+    backed_up.switch_wal()
+    delete_records(settings, 0, 30)
+    report = restore(settings, backed_up.kill(), quiet, at=at)
+    assert (report.missing_messages, report.lost) == (100, {0: (0, 30)})
+    assert "partition 0: the state is of before its first batch, and Kafka begins at offset 30" in " ".join(report.problems)
+
+
 def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(50)
@@ -149,6 +167,8 @@ def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
     report = drill(settings, folder, quiet)
     assert (report.problems, report.missing_messages, sum(report.offsets.values())) == ([], 0, 100)
     assert not folder.exists()
+    ((passed, label),) = query(settings, "SELECT problems = '{}', backup_label FROM backup_drill")
+    assert (passed, label) == (True, report.plan.backup.label)
     assert written_by_others(backed_up, before) == []
 
     # Whatever it tries, with its access.
@@ -172,6 +192,28 @@ def written_by_others(database: BackedUp, before: set[str]) -> list[str]:
     """Files that are gone, or that came and are not WAL of the one server that may write there; its archive_timeout goes on meanwhile."""
     after = names(database)
     return sorted(before - after) + sorted(name for name in after - before if not name.startswith("archive/iot/17-1/00000001"))
+
+
+def test_a_drill_that_was_killed_is_made_anew(backed_up: BackedUp) -> None:
+    """Its server goes on, and its files lie there: the next drill ends and removes both."""
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(20)
+    create(settings, "full")
+    folder = backed_up.folder / "drill"
+    command = [str(Path(sys.executable).with_name("iot")), "backup", "drill", f"--scratch={folder}"]
+    with subprocess.Popen(command, env={**os.environ, **exports(settings)}, cwd=backed_up.folder) as killed:
+        lock = folder / "data" / "postmaster.pid"
+        eventually(lambda: lock.exists() and lock.read_text("ascii"), 120)
+        pid = int(lock.read_text("ascii").split()[0])
+        with pytest.raises(AnotherDrillError):
+            drill(settings, folder, quiet)
+        killed.kill()
+    assert Path("/proc", str(pid)).exists(), "the copy's server outlives its drill"
+    eventually(lambda: query(settings, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'iot-backup-drill'") == [(0,)])
+    report = drill(settings, folder, quiet)
+    assert (report.problems, sum(report.offsets.values())) == ([], 20)
+    assert not Path("/proc", str(pid)).exists()
+    assert not folder.exists()
 
 
 def test_hole_in_the_archive_is_found(backed_up: BackedUp) -> None:
@@ -233,5 +275,13 @@ def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
     for kind in ("full", "diff"):
         assert time.time() - 300 < seen[kind,] <= time.time() + 1
     assert seen["incr",] == 0
+    assert isinstance(request_drill(settings), dg.RunRequest)
+    assert values.get("iot_backup_drill_last_success_timestamp_seconds")[()] == 0
+    checks = [practise(settings).check_results for settings in (settings, settings.model_copy(update={"backup_drill_config": "/none"}))]
+    assert [result.passed for results in checks for result in results or ()] == [True, False]
+    assert isinstance(request_drill(settings), dg.SkipReason)
+    look_at_database(settings, values)
+    assert time.time() - 300 < values.get("iot_backup_drill_last_success_timestamp_seconds")[()] <= time.time() + 1
+    assert values.get("iot_backup_drill_failed")[()] == 1
     assert values.get("iot_wal_archive_failures")[()] == 0
     assert time.time() - 300 < values.get("iot_wal_archive_last_success_timestamp_seconds")[()] <= time.time() + 1
