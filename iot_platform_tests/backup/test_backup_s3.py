@@ -85,7 +85,7 @@ def test_a_server_that_is_away_or_refuses_is_told_and_no_reason_to_go_on(backed_
         drill(settings.model_copy(update={"backup_drill_config": config}), tmp_path / "copy", quiet)
     backed_up.s3.stop()
     with pytest.raises(BackupError, match="repository does not answer"):  # it goes on trying for minutes
-        require_read_only(DatabaseHost.of(settings, read_only=True))
+        backed_up.host.run("pgbackrest", f"--config={settings.backup_config}", "info", seconds=3)
     backed_up.s3.start()
     assert create(settings, "incr").type == "incr"
     assert not (tmp_path / "copy").exists()
