@@ -58,7 +58,8 @@ def the_drills_key_cannot_write(database: BackedUp) -> None:
     reader = DatabaseHost.of(database.settings, read_only=True)
     assert reader.config != database.host.config
     require_read_only(reader)
-    ((segment,),) = database.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_switch_wal())")
+    database.host.sql("SELECT pg_logical_emit_message(true, 'test', 'begins a segment, which is not archived yet')")
+    ((segment,),) = database.host.sql("SELECT current_setting('data_directory') || '/pg_wal/' || pg_walfile_name(pg_current_wal_lsn())")
     newest = database.host.pgbackrest_json("info")[0]["backup"][-1]["label"]  # incremental: a full one would be refused as the last one
     attempts: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         ("archive-push", (), (segment,)),
