@@ -5,7 +5,7 @@ CREATE TABLE backup_drill (
     committed_at timestamptz,
     missing_messages bigint,
     lost_messages bigint,
-    problems text [] NOT NULL
+    problems text[] NOT NULL
 );
 COMMENT ON TABLE backup_drill IS
     'One row is one restore of the newest backup for practice (iot backup drill), which leaves nothing else behind.';
