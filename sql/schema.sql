@@ -122,7 +122,7 @@ CREATE TABLE database_backup (
     CONSTRAINT database_backup_pkey PRIMARY KEY (label)
 );
 COMMENT ON TABLE database_backup IS
-    'One row is one backup in the repository, as whoever makes backups beside the server told us (deploy/compose); empty where Dagster '
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster '
     'makes them.';
 
 CREATE TABLE dead_letter (
