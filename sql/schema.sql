@@ -122,8 +122,8 @@ CREATE TABLE database_backup (
     CONSTRAINT database_backup_pkey PRIMARY KEY (label)
 );
 COMMENT ON TABLE database_backup IS
-    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster '
-    'makes them.';
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
+    'them.';
 
 CREATE TABLE dead_letter (
     kafka_offset bigint NOT NULL,
