@@ -240,6 +240,9 @@ class Settings(ServerSettings, BaseSettings):
     backup_s3_region: str = Field("us-east-1", description="S3's region.")
     backup_s3_ca_file: Path | None = Field(None, description="CA certificates (PEM) that sign S3's certificate; system CAs unless set.")
     backup_s3_key_file: Path | None = Field(None, description="File with S3's access key, key:secret in one line.")
+    backup_s3_reader_key_file: Path | None = Field(
+        None, description="The same of an access key that may only read: restore drills of the local stack use it, and refuse without."
+    )
     backup_exec: str = Field(
         "",
         description="What stands before `pgbackrest`, `pg_ctl` and `psql` so that they run on the database's machine, as its user, such as "
@@ -249,6 +252,14 @@ class Settings(ServerSettings, BaseSettings):
         "",
         description="The pgbackrest.conf on the database's machine; its stanza is `iot`. Set it, and there are backups of a database that "
         "is not the local stack's.",
+    )
+    backup_drill_days: float = Field(
+        7.0, ge=0, le=365, description="Days between restore drills that Dagster makes, where backups are set up; 0: it makes none."
+    )
+    backup_drill_dir: Path | None = Field(
+        None,
+        description="Folder on the database's machine that drills restore into: absent or empty, with room for the whole database, which "
+        "is there for as long as a drill takes. Unless set: below IOT_LOCAL_DIR.",
     )
     backup_drill_config: str = Field(
         "",
@@ -467,7 +478,15 @@ def exports(settings: BaseSettings) -> dict[str, str]:
 
 
 _DATABASE_FIELDS = frozenset(
-    {"database_url", "database_admin_url", "database_reader_url", "dagster_storage_url", "backup_exec", "backup_config"}
+    {
+        "database_url",
+        "database_admin_url",
+        "database_reader_url",
+        "dagster_storage_url",
+        "backup_exec",
+        "backup_config",
+        "backup_drill_config",
+    }
 )
 
 

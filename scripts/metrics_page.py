@@ -116,6 +116,8 @@ CHINESE = {
     "iot_wal_archive_failures_total": "归档 WAL 段失败的次数（pg_stat_archiver）。",
     "iot_wal_archive_last_success_timestamp_seconds": "最近一次归档 WAL 段的时间；0：从未。",
     "iot_backup_last_success_timestamp_seconds": "每种类型最近一次备份结束的时间；0：没有。不存在：没有设置备份。",
+    "iot_backup_drill_last_success_timestamp_seconds": "最近一次通过的恢复演练何时开始；0：没有。不存在：没有建立备份，也没有做过演练。",
+    "iot_backup_drill_failed": "最近一次恢复演练没有通过时为 1。不存在：没有做过演练。",
     "iot_dagster_runs_total": "导出器启动后结束的运行。",
     "iot_dagster_run_seconds": "导出器启动后结束的运行用了多久。",
     "iot_dagster_unfinished_runs": "尚未结束的运行。",

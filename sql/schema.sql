@@ -39,6 +39,24 @@ COMMENT ON COLUMN accounting_1h.conflict_example IS
     '200 characters of them), said (the other value, which only the message has), and the message: kafka_partition, kafka_offset, '
     'log_generation. Null: there was none.';
 
+CREATE TABLE backup_drill (
+    started_at timestamptz NOT NULL,
+    seconds double precision NOT NULL,
+    backup_label text,
+    committed_at timestamptz,
+    missing_messages bigint,
+    lost_messages bigint,
+    problems text[] NOT NULL,
+    CONSTRAINT backup_drill_pkey PRIMARY KEY (started_at)
+);
+COMMENT ON TABLE backup_drill IS
+    'One row is one restore of the newest backup for practice (iot backup drill), which leaves nothing else behind.';
+COMMENT ON COLUMN backup_drill.backup_label IS 'What was restored; null when no backup could be.';
+COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the restored copy was committed; null: it had none.';
+COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
+COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
+COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
+
 CREATE TABLE catalog_generation (
     one boolean DEFAULT true NOT NULL,
     generation bigint DEFAULT 0 NOT NULL,
@@ -95,6 +113,17 @@ COMMENT ON COLUMN compression_policy.segment_rows IS
 COMMENT ON COLUMN compression_policy.segment_by IS 'Columns whose values are stored once for up to 1,000 rows.';
 COMMENT ON COLUMN compression_policy.order_by IS 'Order of the rows inside a segment; neighbours should be alike.';
 COMMENT ON COLUMN compression_policy.changed_by IS 'Who changed it last.';
+
+CREATE TABLE database_backup (
+    label text NOT NULL,
+    type text NOT NULL,
+    ended_at timestamptz NOT NULL,
+    reported_at timestamptz NOT NULL,
+    CONSTRAINT database_backup_pkey PRIMARY KEY (label)
+);
+COMMENT ON TABLE database_backup IS
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
+    'them.';
 
 CREATE TABLE dead_letter (
     kafka_offset bigint NOT NULL,

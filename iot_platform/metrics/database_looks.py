@@ -6,6 +6,7 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.backup.create import KINDS
 from iot_platform.compression.forecast import HORIZON_DAYS, forecast
 from iot_platform.database import connect
 from iot_platform.database.sessions import IS_CLIENT
@@ -25,6 +26,10 @@ SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activ
     (current_setting('archive_mode') <> 'off')::int, a.failed_count, coalesce(extract(epoch FROM a.last_archived_time), 0)::float8,
     coalesce((SELECT extract(epoch FROM max(updated_at)) FROM kafka_offset WHERE topic = %(topic)s), 0)::float8
 FROM pg_stat_archiver a"""  # noqa: S608 - our own constant
+_DRILLS: Final = """
+SELECT coalesce(extract(epoch FROM max(started_at) FILTER (WHERE problems = '{}')), 0)::float8,
+    (array_agg((problems <> '{}')::int ORDER BY started_at DESC))[1] FROM backup_drill"""
+_BACKUPS: Final = "SELECT type, extract(epoch FROM max(ended_at))::float8 FROM database_backup GROUP BY 1"
 _TENANT_FRESHNESS: Final = """
 SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""
@@ -63,6 +68,8 @@ def look_at_database(settings: Settings, values: Values) -> None:
     """What is cheap to read. Raises DatabaseError, psycopg2.Error."""
     with _reading(settings) as connection:
         ((size, sessions, most, archived, failures, last, commit),) = rows(connection, _SERVER, topic=settings.kafka_topic)
+        ((passed, failed),) = rows(connection, _DRILLS)
+        backups = rows(connection, _BACKUPS)
         fresh = rows(connection, _TENANT_FRESHNESS)
         incidents = rows(connection, _INCIDENTS)
         rules = rows(connection, _RULES)
@@ -73,6 +80,10 @@ def look_at_database(settings: Settings, values: Values) -> None:
     values.put("iot_wal_archive_enabled", archived)
     values.put("iot_wal_archive_failures", failures)
     values.put("iot_wal_archive_last_success_timestamp_seconds", last)
+    values.put("iot_backup_drill_last_success_timestamp_seconds", passed if settings.backup_config or failed is not None else None)
+    values.put("iot_backup_drill_failed", failed)
+    if backups and not settings.backup_config:  # else backup_look asks the repository itself
+        values.put("iot_backup_last_success_timestamp_seconds", {(kind,): 0.0 for kind in KINDS} | {(kind,): at for kind, at in backups})
     values.put("iot_drain_last_commit_timestamp_seconds", commit)
     values.put("iot_tenant_freshness_seconds", foremost([((tenant,), age) for tenant, age in fresh], summed=False))
     open_ones: Samples = {(rule, severity): 0 for rule in RULES for severity in SEVERITIES}

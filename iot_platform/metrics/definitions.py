@@ -122,6 +122,11 @@ DEFINITIONS: Final = (
         "When the newest backup of a type ended; 0: there is none. Absent: no backups are set up.",
         "type",
     ),
+    _gauge(
+        "iot_backup_drill_last_success_timestamp_seconds",
+        "When the last restore drill began that was passed; 0: none was. Absent: no backups are set up, and no drill was made.",
+    ),
+    _gauge("iot_backup_drill_failed", "1 while the newest restore drill is one that was not passed. Absent: none was made."),
     # -- Dagster ---------------------------------------------------------------------------------------------------
     _counter("iot_dagster_runs", "Runs that ended since the exporter started.", "job_name", "status"),
     Definition("iot_dagster_run_seconds", "histogram", "How long runs took that ended since the exporter started.", ("job_name",)),

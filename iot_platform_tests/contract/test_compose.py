@@ -17,9 +17,10 @@ from iot_platform_tests.support.kubernetes.manifests import example_secrets, of_
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
-BASE, SASL, TLS = "compose.yaml", "compose.sasl.yaml", "compose.tls.yaml"
+BASE, SASL, TLS, BACKUP = "compose.yaml", "compose.sasl.yaml", "compose.tls.yaml", "compose.backup.yaml"
 PROFILES = ("--profile=all", "--profile=robots")
-COMBINATIONS = [files + profiles for files in ((BASE,), (BASE, SASL), (BASE, SASL, TLS)) for profiles in ((), PROFILES)]
+_OF_KAFKA = ((BASE,), (BASE, SASL), (BASE, SASL, TLS))
+COMBINATIONS = [(*files, *backup, *profiles) for files in _OF_KAFKA for backup in ((), (BACKUP,)) for profiles in ((), PROFILES)]
 LAN_PORTS = {"9092", "5432", "9090"}  # and Harbor's 8080: what the firewall lets in
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -38,7 +39,7 @@ def merged(*names: str) -> dict[str, Any]:
     return found
 
 
-ALL = merged(BASE, SASL, TLS)
+ALL = merged(BASE, SASL, TLS, BACKUP)
 SERVICES: dict[str, dict[str, Any]] = ALL["services"]
 EACH = pytest.mark.parametrize("name", SERVICES)
 
@@ -257,7 +258,7 @@ def test_the_pages_say_where_each_value_of_the_clusters_secrets_comes_from(copy:
 
 
 def test_every_variable_has_its_line_in_host_env() -> None:
-    text = "".join((FOLDER / name).read_text("utf-8") for name in (BASE, SASL, TLS))
+    text = "".join((FOLDER / name).read_text("utf-8") for name in (BASE, SASL, TLS, BACKUP))
     assert set(re.findall(r"(?<!\$)\$\{(\w+)", text)) == set(re.findall(r"^(\w+)=", (FOLDER / "host.env").read_text("utf-8"), re.M))
 
 
@@ -309,7 +310,8 @@ def test_what_it_mounts_is_there(name: str) -> None:
             continue
         made = source == "./secrets/robots"  # by secrets.sh
         assert made or (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
-        assert (how == ["ro"]) == source.startswith(".")
+        assert how in ([], ["ro"])
+        assert how == ["ro"] or not source.startswith(".")
     for mount in service.get("tmpfs", []):
         assert re.fullmatch(r"/\w+:size=\d+m,mode=1777", mount)
 
@@ -323,7 +325,7 @@ def test_its_settings_are_ours_and_no_password_is_among_them(name: str) -> None:
     assert all(isinstance(value, str) for value in environment.values())
     open_ones = [key for key in environment if re.search("PASSWORD|SECRET|TOKEN", key) and not key.endswith("_FILE")]
     assert [key for key in open_ones if key != "IOT_SECRETS_DIR"] == []
-    assert [value for value in environment.values() if "$" in value and not value.startswith("${HOST_ADDRESS")] == []
+    assert [value for value in environment.values() if "$" in value and not value.startswith(("${HOST_ADDRESS", "${BACKUP_"))] == []
 
 
 def test_ports_are_published_once_and_only_what_the_firewall_lets_in_to_the_lan() -> None:
