@@ -1365,6 +1365,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- FUNCTION retention_cutoff(table_name text, tenant text, project text, at timestamptz) RETURNS timestamptz
 --     Rows before it may go: now - keep, down to the whole hour (UTC), so that no hour of accounting_1h or of a rollup is cut in two.
 
+-- FUNCTION retention_deletable(table_name text) RETURNS boolean
+--     For the release before: whether single rows of a table can be deleted.
+
 -- FUNCTION retention_fence() RETURNS void
 --     Until the end of the transaction nobody else inserts measurements, and nobody's inserted ones are uncommitted. Waits 5 s at most:
 --     those who insert wait behind it.
@@ -1481,6 +1484,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than
 --     max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements
 --     read.
+
+-- FUNCTION rollup_storage() RETURNS text
+--     For the release before: how rollups are kept.
 
 -- FUNCTION rollup_window(of_table text, length interval, low timestamptz, high timestamptz, OUT since timestamptz, OUT until
 --     timestamptz) RETURNS record
