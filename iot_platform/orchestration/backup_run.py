@@ -1,7 +1,7 @@
 """Bodies of the assets database_backup and backup_drill, their checks and schedules."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -79,7 +79,7 @@ def practise(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-a
         raise
     except BackupError as error:
         return dg.MaterializeResult(asset_key=DRILL_ASSET, check_results=[_drilled([str(error)])])
-    metadata = {
+    metadata: dict[str, Any] = {
         "label": report.plan.backup.label,
         "timeline": report.recovery.left,
         "restore_seconds": round(report.restore_seconds, 1),
