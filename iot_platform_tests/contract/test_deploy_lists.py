@@ -19,7 +19,8 @@ DEPLOY = ROOT / "deploy"
 REGISTRY = "192.168.1.100:8080"
 LISTED = yaml.safe_load((DEPLOY / "harbor/images.yaml").read_text("utf-8"))
 IN_HARBOR = {entry["to"] for entry in LISTED["images"]}
-OURS = {entry["to"] for entry in LISTED["archives"]}
+# iot-timescaledb is made of Harbor's own TimescaleDB, where somebody wants it: `make images ARGS="--database … --push …"` (docs/backup.md).
+OURS = {entry["to"] for entry in LISTED["archives"]} | {"rke2/iot-timescaledb"}
 RULES = yaml.safe_load((DEPLOY / "ansible/roles/firewall/defaults/main.yaml").read_text("utf-8"))["firewall_rules"]
 
 
