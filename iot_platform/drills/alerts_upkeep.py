@@ -154,13 +154,14 @@ def _rule_broken(run: DrillRun, watch: AlertWatch) -> Made:
 def _rollups_off(run: DrillRun, watch: AlertWatch) -> Made:
     with watch.fault("the rollups' schedule switched off, and they are six hours behind", "DagsterSwitchedOff", "RollupOverdue") as fault:
         run.stack.dagster("schedule", "stop", ROLLUPS)
+        _iot(run, "rollup", "run", codes=(0, 1))  # what is older than six hours is stored
         statement(run, "UPDATE rollup_state SET threshold = date_trunc('hour', now(), 'UTC') - interval '6 hours',"
                        " threshold_1d = date_trunc('day', now(), 'UTC') - interval '1 day', notes_below = greatest(notes_below,"
                        " date_trunc('hour', now(), 'UTC')), fill_end = NULL, fill_1d_end = NULL")  # fmt: skip
         yield fault
         run.stack.dagster("schedule", "start", ROLLUPS)
         _iot(run, "rollup", "run", codes=(0, 1))
-        _iot(run, "rollup", "rebuild", "--from=8h")  # late values of hours that were stored, as it seemed, and then not
+        _iot(run, "rollup", "rebuild", "--from=10d")  # what came late for hours that were set back
 
 
 def _database_bytes(run: DrillRun) -> int:
