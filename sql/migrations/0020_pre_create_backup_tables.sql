@@ -22,4 +22,5 @@ CREATE TABLE database_backup (
     reported_at timestamptz NOT NULL
 );
 COMMENT ON TABLE database_backup IS
-    'One row is one backup in the repository, told by what makes them beside the server (deploy/compose); empty where Dagster makes them.';
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); '
+    'empty where Dagster makes them.';
