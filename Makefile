@@ -71,6 +71,10 @@ test-backup: bootstrap ## Backups made, damaged and restored, the database kille
 test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and beside PostgreSQL's and the host's exporters where they are installed; minutes
 	@$(PYTEST) iot_platform_tests/boards -m boards $(ARGS)
 
+.PHONY: test-upgrade
+test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
+	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
+
 .PHONY: test-images
 test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
 	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)

@@ -1,5 +1,5 @@
--- What the release before asks for and this one does not: `iot migrate` runs before the programs are exchanged, which may have to go back.
--- integration/test_previous_release.py runs that release on this schema. A release later a post file drops what stands here.
+-- What the release before asks for and this one does not: `iot migrate` runs before the programs are exchanged, and they may go back. The
+-- test integration/test_previous_release.py runs that release on this schema. A release later a post file drops what stands here.
 
 -- Until migration 0018 rollups of the Community edition were continuous aggregates.
 CREATE OR REPLACE FUNCTION rollup_storage() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'tables' $$;
