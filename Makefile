@@ -12,7 +12,7 @@ bootstrap: ## Make .venv with everything Python needs (the other targets do it t
 	@sh scripts/bootstrap.sh
 
 .PHONY: up
-up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus and Alertmanager)
+up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus, Alertmanager and exporters)
 	@$(IOT) up
 
 .PHONY: down

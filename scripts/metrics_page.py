@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 from ingest_daemon.figures import Totals
 from ingest_daemon.metrics import Metrics
 from iot_platform.metrics.definitions import DEFINITIONS, TOP
+from scripts import exporters_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 _CERTIFICATE = "iot_ingest_certificate_expiry_timestamp_seconds"
@@ -66,9 +67,19 @@ CHINESE = {
     "iot_ingest_spool_full": "落盘队列不再接收时为 1：它满了，或它的磁盘满了；消息由 broker 保存。",
     "iot_ingest_clock_offset_seconds": "本机时钟减去 Kafka 的时钟，最近一次比较的结果。",
     _CERTIFICATE: "证书到期的 Unix 时间：服务器的、本客户端的，或所信任的 CA 中最后到期的。",
-    "iot_server_up": "服务器应答平台的导出器时为 1：database、kafka、dagster（其存储）或 backups（备份仓库）。",
+    "iot_server_up": "服务器应答平台的导出器时为 1：database、kafka、dagster（其存储）、mqtt（设置了 "
+    "IOT_METRICS_MQTT_URL 时）或 backups（备份仓库）。",
     "iot_look_timestamp_seconds": "导出器的一次查看最近何时成功；其数值即当时的。0：导出器启动后还没有过。",
     "iot_look_seconds": "最近一次查看用了多久。",
+    "iot_broker_connected_clients": "连接到 MQTT broker 的客户端，包括本导出器。",
+    "iot_broker_disconnected_clients": "不在线、会话由 MQTT broker 保留的客户端。",
+    "iot_broker_stored_messages": "MQTT broker 持有的消息：会话队列中的，以及保留消息。",
+    "iot_broker_stored_bytes": "MQTT broker 持有的消息的载荷字节数。",
+    "iot_broker_retained_messages": "MQTT broker 的保留消息。",
+    "iot_broker_received_messages_total": "MQTT broker 自启动起收到的 PUBLISH 报文。",
+    "iot_broker_sent_messages_total": "MQTT broker 自启动起发出的 PUBLISH 报文。",
+    "iot_broker_dropped_messages_total": "MQTT broker 自启动起因某个客户端的队列已满而丢弃的消息；也包括 QoS 1 的：这些已丢失。",
+    "iot_broker_heap_bytes": "MQTT broker 分配的内存。",
     "iot_drain_lag_messages": "Kafka 中数据库尚未取走的消息；小于 0：Kafka 里的比已排空的还少。",
     "iot_drain_problem": "某个分区不能直接从下一个偏移量继续时为 1。",
     "iot_drain_last_commit_timestamp_seconds": "排空最近何时提交；0：从未。",
@@ -144,7 +155,7 @@ def render(language: str) -> str:
     text = _ENGLISH if language == "en" else _CHINESE
     for head, part in zip(_PARTS[language], rows(), strict=True):
         text += f"\n{head}\n" + "\n".join(_table(language, part)) + "\n"
-    return text
+    return f"{text}\n{exporters_table.render(language)}"
 
 
 def _table(language: str, part: Iterable[tuple[str, str, tuple[str, ...], str]]) -> Iterable[str]:

@@ -19,7 +19,7 @@ random() { # 48 hexadecimal digits
     [ ${#made} -eq 48 ] || { echo "no random numbers here: od or /dev/urandom is missing" >&2 && exit 1; }
     echo "$made"
 }
-for name in postgres_password migrator_password writer_password reader_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
+for name in postgres_password migrator_password writer_password reader_password monitor_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
     [ -s $name ] || { password=$(random) && put $name "$password"; } || exit 1
 done
 url() { # FILE ROLE PASSWORD_FILE

@@ -1,7 +1,8 @@
-"""Prometheus and Alertmanager of the local stack, where Debian's packages (or others) are installed: `MONITORING=1 make up`."""
+"""Prometheus and Alertmanager of the local stack, where Debian's packages (or others) are installed: `MONITORING=1 make up`. What they
+watch beside our own programs: exporters.py, jmx_exporter.py."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ _ALERTMANAGERS: Final = ("prometheus-alertmanager", "alertmanager")
 @dataclass(frozen=True)
 class Monitoring:
     """Where both keep their files and listen. `targets`: what is scraped, host:port → its labels. `receiver`: of Alertmanager, without its
-    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do."""
+    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do. `exporters`: others' exporters, job →
+    host:port."""
 
     folder: Path
     prometheus_port: int
@@ -31,6 +33,7 @@ class Monitoring:
     receiver: Mapping[str, Any]
     waits: Mapping[str, Any]
     scrape_seconds: int = 15
+    exporters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prometheus_url(self) -> str:
@@ -75,6 +78,7 @@ class Monitoring:
 
     def _prometheus(self) -> dict[str, Any]:
         own = {f"{LOOPBACK}:{self.prometheus_port}": "prometheus", f"{LOOPBACK}:{self.alertmanager_port}": "alertmanager"}
+        own |= {target: job for job, target in self.exporters.items()}
         jobs = [{"job_name": job, "static_configs": [{"targets": [target]}]} for target, job in own.items()]
         parts = [{"targets": [target], "labels": dict(labels)} for target, labels in self.targets.items()]
         return {
@@ -105,7 +109,7 @@ def require_installed() -> tuple[str, str]:
     return prometheus, alertmanager
 
 
-def local(local_dir: Path, ports: tuple[int, int], ingest_port: int, metrics_port: int) -> Monitoring:
+def local(local_dir: Path, ports: tuple[int, int], ingest_port: int, metrics_port: int, exporters: Mapping[str, str]) -> Monitoring:
     """Of the local stack: its alerts stand in both web pages and go nowhere."""
     targets = {f"{LOOPBACK}:{ingest_port}": {"part": "ingest"}, f"{LOOPBACK}:{metrics_port}": {"part": "platform"}}
-    return Monitoring(local_dir / "monitoring", *ports, targets, {}, {})
+    return Monitoring(local_dir / "monitoring", *ports, targets, {}, {}, exporters=exporters)

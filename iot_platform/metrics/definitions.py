@@ -34,7 +34,8 @@ DEFINITIONS: Final = (
     # -- the exporter ----------------------------------------------------------------------------------------------
     _gauge(
         "iot_server_up",
-        "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), or backups (their repository).",
+        "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), mqtt (where "
+        "IOT_METRICS_MQTT_URL names a broker), or backups (their repository).",
         "server",
     ),
     _gauge(
@@ -43,6 +44,19 @@ DEFINITIONS: Final = (
         "look",
     ),
     _gauge("iot_look_seconds", "How long the last look took.", "look"),
+    # -- MQTT broker: Mosquitto's $SYS ------------------------------------------------------------------------------
+    _gauge("iot_broker_connected_clients", "Clients that are connected to the MQTT broker, this exporter included."),
+    _gauge("iot_broker_disconnected_clients", "Clients that are away and whose sessions the MQTT broker keeps."),
+    _gauge("iot_broker_stored_messages", "Messages that the MQTT broker holds: queued for sessions, and retained ones."),
+    _gauge("iot_broker_stored_bytes", "Payload bytes of the messages that the MQTT broker holds."),
+    _gauge("iot_broker_retained_messages", "Retained messages of the MQTT broker."),
+    _counter("iot_broker_received_messages", "PUBLISH packets that the MQTT broker received, since its start."),
+    _counter("iot_broker_sent_messages", "PUBLISH packets that the MQTT broker sent, since its start."),
+    _counter(
+        "iot_broker_dropped_messages",
+        "Messages that the MQTT broker dropped because a client's queue was full, since its start; of QoS 1, too: those are lost.",
+    ),
+    _gauge("iot_broker_heap_bytes", "Memory that the MQTT broker has allocated."),
     # -- drain -----------------------------------------------------------------------------------------------------
     _gauge(
         "iot_drain_lag_messages",

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from prometheus_client.core import Metric
@@ -12,6 +13,7 @@ from prometheus_client.registry import Collector
 from iot_platform.audit.audit import EVERYTHING, run_audit
 from iot_platform.audit.window import window_start
 from iot_platform.logs import get_logger
+from iot_platform.metrics.broker_look import BrokerLook
 from iot_platform.metrics.dagster_look import DagsterLook
 from iot_platform.metrics.database_looks import look_at_database, look_at_kafka, look_at_storage
 from iot_platform.metrics.look import take
@@ -42,6 +44,7 @@ class Exporter(Collector):
         self._stepped_at = time.monotonic()
         self._totals = Totals()
         self._dagster = DagsterLook()
+        self._broker = BrokerLook(settings) if settings.metrics_mqtt_url else None
         self.values = Values()
         self.values.put("iot_look_timestamp_seconds", {(look,): 0 for look in LOOKS})
         self.values.put("iot_audit_differences", {(proof,): 0 for proof in EVERYTHING})
@@ -55,10 +58,14 @@ class Exporter(Collector):
             self._step("database", "database", lambda: look_at_database(settings, values))
             self._step("kafka", "kafka", lambda: look_at_kafka(settings, values))
             self._step("dagster", "dagster", lambda: self._dagster.look(settings, values))
+            if (broker := self._broker) is not None:
+                self._step("mqtt", "mqtt", partial(broker.look, values))
             if time.monotonic() - self._audited_at >= self._audit_seconds:
                 self._step("storage", "database", lambda: look_at_storage(settings, values))
                 self._step("audit", "database", self._audit)
             stop.wait(self._look_seconds)
+        if self._broker is not None:
+            self._broker.close()
 
     def _step(self, look: str, server: str, work: Callable[[], None]) -> None:
         """One look, after which the loop is known to go on."""

@@ -11,6 +11,7 @@ from iot_platform.backup.errors import BackupError
 from iot_platform.database import DatabaseError
 from iot_platform.kafka.errors import KafkaUnavailableError
 from iot_platform.logs import get_logger
+from iot_platform.metrics.broker_look import BrokerUnavailableError
 from iot_platform.metrics.values import Values
 
 log = get_logger(__name__)
@@ -21,7 +22,7 @@ def take(values: Values, look: str, server: str, work: Callable[[], None]) -> No
     began = time.monotonic()
     try:
         work()
-    except (BackupError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
+    except (BackupError, BrokerUnavailableError, DatabaseError, KafkaUnavailableError, psycopg2.Error) as error:
         away = _away(server, error)
         if values.get("iot_server_up").get((away,), 1):
             log.warning("server does not answer", server=away, look=look, error=" ".join(str(error).split()))
@@ -36,7 +37,7 @@ def _away(server: str, error: Exception) -> str:
     """A look at Kafka's partitions asks the database, too."""
     if isinstance(error, KafkaUnavailableError):
         return "kafka"
-    return server if server in ("dagster", "backups") else "database"
+    return server if server in ("dagster", "backups", "mqtt") else "database"
 
 
 def rows(connection: Connection, query: str, **parameters: object) -> list[tuple[Any, ...]]:

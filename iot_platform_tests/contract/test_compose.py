@@ -117,7 +117,7 @@ def test_what_the_operator_gives_the_script_counts_at_any_time_and_a_placeholder
             assert (f"secrets/{name} is a placeholder" in done.stderr, f"{variable}=" in done.stderr) == (not before, not before)
 
 
-@pytest.mark.parametrize("listed", [(), ("host",), ("cluster",)], ids=str)
+@pytest.mark.parametrize("listed", [(), ("host",), ("cluster", "kafka")], ids=str)
 def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, listed: tuple[str, ...]) -> None:
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("no promtool here: .ci/run installs it")
@@ -131,7 +131,7 @@ def test_promtool_finds_prometheus_files_valid(copy: Path, tmp_path: Path, liste
     config.write_text(text, "utf-8")
     done = _run(promtool, "check", "config", str(config), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("WARNING") == 2 - len(listed)  # of a file that is not there
+    assert done.stdout.count("WARNING") == 3 - len(listed)  # of a file that is not there
 
 
 def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
@@ -139,6 +139,7 @@ def test_targets_are_services_of_the_profile_and_names_of_the_ingress() -> None:
     of = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.example.yml")}
     addresses = {name: {target for group in groups for target in group["targets"]} for name, groups in of.items()}
     assert all(SERVICES[target.split(":")[0]]["profiles"] == ["all"] for target in addresses["host.example.yml"])
+    assert {SERVICES[target.split(":")[0]].get("profiles") for target in addresses["kafka.example.yml"]} == {None}
     metrics = one("rke2", "Ingress", "metrics")
     assert addresses["cluster.example.yml"] == {f"{rule['host']}:443" for rule in metrics["spec"]["rules"]}
     # Of the daemons, those that there always are, and those that there may be.
@@ -289,6 +290,9 @@ def test_what_it_mounts_is_there(name: str) -> None:
     for volume in service.get("volumes", []):
         source, target, *how = volume.split(":")
         assert target.startswith("/")
+        if source == "/":  # of the host, whose disks it looks at
+            assert (name, how) == ("node-exporter", ["ro"])
+            continue
         assert (FOLDER / source).exists() if source.startswith(".") else source in ALL["volumes"]
         assert (how == ["ro"]) == source.startswith(".")
     for mount in service.get("tmpfs", []):
@@ -343,7 +347,7 @@ def test_the_pages_show_the_memory_and_the_processors_of_each_service() -> None:
 
 
 def test_the_memory_fits_into_a_host_of_32_gb() -> None:
-    assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") < 16 << 30
+    assert sum(_bytes(service["mem_limit"]) for service in SERVICES.values() if service["restart"] != "no") <= 16 << 30
 
 
 def _bytes(text: str) -> int:
