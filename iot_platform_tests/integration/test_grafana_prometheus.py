@@ -4,6 +4,7 @@ exporter is not installed, its panels say so."""
 import itertools
 import math
 import re
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +35,6 @@ NOT_HERE = {
     "iot_backup_": "docs/backup.md",
 }
 """Metrics that nothing here has (Dagster is not started, backups are not set up), and what the panels then say."""
-FIRST = 1_700_000_000_000
 NOTHING = {
     "pipeline: Partitions that cannot go on: stopped",
     "pipeline: Certificates end in: {{server}}",
@@ -57,14 +57,15 @@ def is_absent(expr: str) -> bool:
 def answered(servers: Servers, ingest: Ingest, tmp_path: Path) -> Iterator[tuple[Prometheus, dict[str, tuple[dict[str, Any], Found]]]]:
     """Messages flow until every query that can be answered is; some are refused."""
     settings = ingest.start().settings.model_copy(update={"disk_limit_bytes": 10**12})
-    times = itertools.count(FIRST)
+    first = int(time.time() * 1000) - 3_600_000
+    times = itertools.count(first)
     roll_up(settings)
     with exporter(settings) as page:
         targets = {host(ingest.url): {"part": "ingest"}, host(page): {"part": "platform"}}
         with scraping(tmp_path, {"iot": targets}) as prometheus:
 
             def missing() -> set[str]:
-                payloads = [b"broken", b'{"ts":%d,"a":-1}' % FIRST, *(b'{"ts":%d,"a":1}' % next(times) for _ in range(20))]
+                payloads = [b"broken", b'{"ts":%d,"a":-1}' % first, *(b'{"ts":%d,"a":1}' % next(times) for _ in range(20))]
                 publish(servers.mqtt_url, [(f"{TOPIC}/press-1", payload) for payload in payloads])
                 drain(settings)
                 found = unanswered(answers(prometheus))
