@@ -14,7 +14,7 @@ from grafana.source.queries import PromQL
 
 NO_LIMIT: Final = "No limit is known: set IOT_DISK_LIMIT_BYTES for `iot metrics`, or scrape its port 9109"
 
-NO_HOST: Final = "The host is not scraped: install prometheus-node-exporter on it (docs/dashboards.md, Exporters)"
+NO_HOST: Final = "The host is not scraped: install prometheus-node-exporter on it (docs/operations.md, Metrics)"
 DISKS: Final = 'fstype!~"tmpfs|ramfs|overlay|squashfs|fuse.*|nsfs"'
 
 
@@ -185,7 +185,7 @@ def _hosts() -> list[panels.Panel]:
                 " (none: it does not"
                 " grow).",
                 NO_HOST,
-                ("DiskFillsSoon",),
+                ("HostDiskFillsSoon", "HostDiskAlmostFull"),
             ),
             {"instance": "host", "mountpoint": "mounted at"},
             [

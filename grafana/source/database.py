@@ -14,7 +14,7 @@ from grafana.source.queries import PromQL
 NO_BACKUP: Final = "No backups are set up (docs/backup.md), or `iot metrics` (port 9109) is not scraped"
 NO_ARCHIVE: Final = "PostgreSQL archives no WAL, or `iot metrics` (port 9109) is not scraped"
 
-NO_SERVER: Final = "PostgreSQL's own figures are not scraped: install prometheus-postgres-exporter (docs/dashboards.md, Exporters)"
+NO_SERVER: Final = "PostgreSQL's own figures are not scraped: install prometheus-postgres-exporter (docs/operations.md, Metrics)"
 
 
 def database() -> builders.Dashboard:

@@ -6,7 +6,7 @@ DAEMON: Final = 'instance=~"$daemon"'
 """The daemons that are chosen."""
 NO_DAEMON: Final = "No ingest daemon is scraped: add its port 9108 to Prometheus' targets"
 NO_EXPORTER: Final = "`iot metrics` is not scraped: add its port 9109 to Prometheus' targets"
-NO_BROKER: Final = "The MQTT broker tells nothing of itself: `iot metrics` reads Mosquitto's $SYS (docs/dashboards.md, Exporters)"
+NO_BROKER: Final = "No $SYS figures of the MQTT broker: set IOT_METRICS_MQTT_URL for `iot metrics` (docs/operations.md, Metrics)"
 NO_COMMIT: Final = "No message was committed in this time, or `iot metrics` (port 9109) is not scraped"
 
 

@@ -12,7 +12,7 @@ from grafana.source.panels import Face, Size
 from grafana.source.pipeline_daemons import STATES
 from grafana.source.queries import PromQL
 
-NO_JMX: Final = "Kafka's own figures are not scraped: give it Prometheus' JMX exporter (docs/dashboards.md, Exporters)"
+NO_JMX: Final = "Kafka's own figures are not scraped: give it Prometheus' JMX exporter (docs/operations.md, Metrics)"
 BROKER: Final = 'job="kafka"'
 
 
@@ -107,7 +107,7 @@ def _health() -> list[panels.Panel]:
                 " Under-replicated:"
                 " a replica lags or is away. All must be 0.",
                 NO_JMX,
-                ("IngestKafkaDown",),
+                ("KafkaPartitionsOffline", "KafkaUnderReplicated", "IngestKafkaDown"),
             ),
             [
                 PromQL("max(kafka_offline_partitions)", "offline"),
@@ -115,7 +115,7 @@ def _health() -> list[panels.Panel]:
                 PromQL("sum(kafka_under_replicated_partitions)", "under-replicated"),
             ],
             Size(9, 5),
-            bad=1,
+            limits=[limit("KafkaPartitionsOffline")],
         ),
         panels.figures(
             Face(

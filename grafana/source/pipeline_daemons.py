@@ -103,7 +103,7 @@ def broker() -> list[panels.Panel]:
                 "mps",
                 "Messages a second. Dropped: for a client whose queue is full. Of a daemon they are lost.",
                 NO_BROKER,
-                ("IngestSessionLost",),
+                ("MqttMessagesDropped",),
             ),
             [PromQL(f"sum(rate(iot_broker_{name}_messages_total[$__rate_interval]))", name) for name in ("received", "sent", "dropped")],
             Size(8, 7),
