@@ -103,6 +103,10 @@ images: bootstrap ## Build the container images and their bills of materials int
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
 
+.PHONY: openapi
+openapi: bootstrap ## Write console/openapi.json, the read API's description
+	@.venv/bin/python -m scripts.openapi
+
 .PHONY: schema
 schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migration (on a PostgreSQL of its own)
 	@.venv/bin/python scripts/schema.py
