@@ -46,6 +46,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "quality_rule", "quality_watermark", "quality_feed", "quality_note", "quality_late", "quality_cadence", "quality_pause",
         "quality_gap", "quality_constant", "quality_recheck", "quality_incident", "quality_result",
     ),
+    "Console": (
+        "console_tenant", "console_user", "console_grant", "console_session", "api_key", "console_action", "series_info",
+        "series_info_change",
+    ),
 }  # fmt: skip
 """The pictures of docs/schema.md; a table that is in none is an error."""
 LOGICAL: Final = (
@@ -58,6 +62,8 @@ LOGICAL: Final = (
     ("series", "measurement_1h_stored", "series_id"),
     ("series", "measurement_1d_stored", "series_id"),
     ("series", "rollup_change", "series_id"),
+    ("series", "series_info", "series_id"),
+    ("series_info", "series_info_change", "series_id"),
     ("kafka_offset", "ledger", "kafka_topic, kafka_partition"),
     ("kafka_offset", "kafka_watermark", "topic, kafka_partition"),
     ("ledger", "quality_feed", "batch_id"),

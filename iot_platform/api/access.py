@@ -1,21 +1,20 @@
 """Who asks, for which tenant, and what he may do there. Each route of a tenant takes one of Viewer, Operator and Admin."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Path, Request
 
+from iot_platform.accounts.users import ROLES, Role
 from iot_platform.api.parameters import Text
+from iot_platform.api.pools import Connection
 from iot_platform.api.problems import Problem
+from iot_platform.api.sessions import Who, identify
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
-Role = Literal["viewer", "operator", "admin"]
-ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
-"""Each may what those before it may."""
+    from iot_platform.api.state import State
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,47 @@ class Access:
     """The user's name, or the key's, for the log of writes."""
     login: str
     """The database role that reads this tenant's rows."""
+    state: "State" = field(repr=False)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator["AsyncConnection[tuple[object, ...]]"]:
+    def read(self) -> AbstractAsyncContextManager[Connection]:
         """A session of the tenant's own login; search_path is its schema, autocommit, read-only.
 
         Raises:
             Problem: the database does not answer, or is busy. Retry.
         """
-        raise Problem("not-built")
-        yield
+        return self.state.tenant(self.login)
 
 
 def _needs(role: Role) -> Callable[..., Awaitable[Access]]:
     async def access(request: Request, tenant: Annotated[Text, Path(description="Id of the tenant.")]) -> Access:
-        raise Problem("not-built")
+        who = await identify(request)
+        found = next((item for item in who.tenants if item.tenant == tenant), None)
+        if found is None:
+            raise Problem("no-such-tenant")
+        if ROLES.index(found.role) < ROLES.index(role):
+            raise Problem("not-allowed", f"this needs the role {role}, and yours is {found.role}")
+        return Access(tenant, found.role, who.name, found.login, request.app.state.iot)
 
     return access
+
+
+async def _administrator(request: Request) -> Who:
+    who = await identify(request)
+    if not who.administrator:
+        raise Problem("not-allowed", "only those who manage users may do this")
+    return who
+
+
+async def user(request: Request) -> Who:
+    """The user whose session this is. Raises Problem."""
+    who = await identify(request)
+    if not who.session:
+        raise Problem("not-logged-in", "an API key has no session")
+    return who
 
 
 Viewer = Annotated[Access, Depends(_needs("viewer"))]
 Operator = Annotated[Access, Depends(_needs("operator"))]
 Admin = Annotated[Access, Depends(_needs("admin"))]
+Administrator = Annotated[Who, Depends(_administrator)]
+User = Annotated[Who, Depends(user)]

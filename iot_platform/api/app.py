@@ -23,6 +23,7 @@ from iot_platform.api.routes import (
     live,
     messages,
     oidc,
+    operation,
     quality,
     series,
     series_info,
@@ -70,6 +71,7 @@ def create_api(state: State) -> FastAPI:
     for module in _ROUTERS:
         whole.include_router(module.router)
     app.include_router(whole)
+    app.include_router(operation.router)
     app.exception_handler(Problem)(_told)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_by_status)

@@ -22,13 +22,15 @@ STOP_SECONDS: Final = 3
 
 
 def serve(settings: Settings) -> None:
-    """Blocks until SIGTERM or SIGINT. Raises SettingsError when the port is taken."""
-    listening = _listen(settings.console_host, settings.console_port)
-    asyncio.run(_serve(settings, listening))
-
-
-async def _serve(settings: Settings, listening: socket.socket) -> None:
+    """Blocks until SIGTERM or SIGINT. Raises SettingsError when the port is taken, or a setting is missing."""
     state = State(settings)
+    state.prepare()
+    listening = _listen(settings.console_host, settings.console_port)
+    asyncio.run(_serve(state, listening))
+
+
+async def _serve(state: State, listening: socket.socket) -> None:
+    settings = state.settings
     config = uvicorn.Config(
         create_app(state),
         log_config=None,

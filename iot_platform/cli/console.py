@@ -1,15 +1,19 @@
-"""`iot console`: the page that shows one tenant its data, who may log in to it, and API keys."""
+"""`iot console`: the page that shows a tenant its data: serving it, its users and its API keys."""
 
 import os
 import sys
 
 import typer
 
+from iot_platform.cli import console_keys, console_users
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    console = typer.Typer(name="console", help="The console: serve it; users and API keys.", no_args_is_help=True)
+    console = typer.Typer(name="console", help="The console and its read API: serve it; users and API keys.", no_args_is_help=True)
     console.command("serve")(serve_command)
+    console_users.register(console)
+    console_keys.register(console)
     app.add_typer(console)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROLES = ("postgres", "iot_migrator", "iot_writer", "iot_reader")
+ROLES = ("postgres", "iot_migrator", "iot_writer", "iot_reader", "iot_console")
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,11 +22,12 @@ class Passwords:
 
     @classmethod
     def load(cls, path: Path) -> "Passwords":
-        """Read the file; make it, with new passwords, when there is none."""
-        if not path.exists():
+        """Read the file; make it, with new passwords, when there is none, or none for a role that a release added."""
+        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not set(ROLES) <= set(known):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                json.dump({role: secrets.token_hex(16) for role in ROLES}, file)
+                json.dump({role: secrets.token_hex(16) for role in ROLES} | known, file)
             temporary.rename(path)
         return cls(json.loads(path.read_text("utf-8")))

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.responses import Response
 
+from iot_platform.accounts.users import Role
 from iot_platform.api.access import Admin
 from iot_platform.api.parameters import Moment, Text
 from iot_platform.api.problems import Problem, responses
-from iot_platform.api.routes.session import Role
 
 router = APIRouter(tags=["administration"], responses=responses(401, 403, 422, 429, 503))
 UserName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@-]{0,127}$", description="Lower-case letters, digits and . _ @ -")]
