@@ -174,7 +174,7 @@ def ungrant(connection: Connection, name: str, tenant: str) -> bool:
 
 def _users(cursor: Cursor, name: str | None) -> list[User]:
     cursor.execute(_USERS, {"name": name})
-    return [User(*row[:7], tuple((tenant, role) for tenant, role in row[7])) for row in cursor.fetchall()]
+    return [User(*columns, tuple((tenant, role) for tenant, role in grants)) for *columns, grants in cursor.fetchall()]
 
 
 def _end_sessions(cursor: Cursor, name: str) -> None:

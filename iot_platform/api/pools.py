@@ -132,7 +132,7 @@ async def _works(connection: Connection) -> bool:
     return True
 
 
-def unavailable(error: psycopg.Error) -> Problem:
+def unavailable(error: Exception) -> Problem:
     """What the asker is told; the log has what the database said."""
     log.warning("database does not answer", error=" ".join(str(error).split()))
     return Problem("database-unavailable", headers={"Retry-After": "5"})

@@ -6,14 +6,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Final
 
 import psycopg
+import psycopg2
 from psycopg.conninfo import conninfo_to_dict
+from psycopg2.extensions import connection as SyncConnection  # noqa: N812
 from starlette.types import Scope
 
 from ingest_daemon.errors import SettingsError
 from iot_platform.accounts import passwords
 from iot_platform.api.limits import Buckets, Lockout
 from iot_platform.api.measures import Measures
-from iot_platform.api.pools import Connection, Pools
+from iot_platform.api.pools import Connection, Pools, unavailable
 from iot_platform.settings import Settings
 from iot_platform.tenants import console_login
 
@@ -24,6 +26,7 @@ TENANT_CONNECTIONS: Final = 2
 MOST_TENANT_CONNECTIONS: Final = 32
 """Of all tenants in one process."""
 HASHES_AT_ONCE: Final = 2
+EXPORTS_AT_ONCE: Final = 2
 REQUESTS_PER_SECOND: Final = 20.0
 REQUESTS_AT_ONCE: Final = 80.0
 LOGINS_PER_SECOND: Final = 0.5
@@ -51,6 +54,7 @@ class State:
         self.logins = Buckets(LOGINS_PER_SECOND, LOGINS_AT_ONCE)
         self.lockout = Lockout()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
+        self.exporting = asyncio.Semaphore(EXPORTS_AT_ONCE)
         self._key = b""
         self._own = Pools(self._connect, each=CONSOLE_CONNECTIONS, most=CONSOLE_CONNECTIONS)
         self._tenants = Pools(self._connect, each=TENANT_CONNECTIONS, most=MOST_TENANT_CONNECTIONS)
@@ -84,6 +88,18 @@ class State:
         """A session of a tenant's login: its views are the search path; read-only. Raises Problem, see Pools."""
         return self._tenants.session(login)
 
+    def own_connection(self) -> SyncConnection:
+        """A connection as iot_console for what `iot console` does, too; blocks.
+
+        Raises:
+            Problem: the database does not answer. Retry.
+        """
+        try:
+            connection: SyncConnection = psycopg2.connect(**self._parameters(CONSOLE))
+        except psycopg2.OperationalError as error:
+            raise unavailable(error) from error
+        return connection
+
     @property
     def connections(self) -> dict[str, int]:
         """Open connections, by whose they are."""
@@ -94,13 +110,16 @@ class State:
         self.measures.observe(scope, status, seconds)
 
     async def _connect(self, login: str) -> Connection:
+        return await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **self._parameters(login))
+
+    def _parameters(self, login: str) -> dict[str, Any]:
         assert self.settings.console_database_url is not None  # noqa: S101  prepare() saw it
         parameters: dict[str, Any] = {**_CONNECTION, **conninfo_to_dict(self.settings.console_database_url.get_secret_value())}
         if login == CONSOLE:
             parameters["options"] = _OWN_OPTIONS
         else:
             parameters |= {"user": login, "password": console_login.password(self._key, login)}
-        return await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
+        return parameters
 
     async def _upkeep(self) -> None:
         while True:

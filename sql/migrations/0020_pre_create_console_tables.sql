@@ -108,3 +108,16 @@ COMMENT ON TABLE console_action IS
 COMMENT ON COLUMN console_action.arguments IS 'Which there are depends on the kind.';
 COMMENT ON COLUMN console_action.done IS 'Messages, or rows, dealt with so far; of total, where that is known.';
 COMMENT ON COLUMN console_action.words IS 'What became of it, for people; of a failed one, why.';
+
+-- What the console says of the audit, which Dagster's checks evaluate.
+CREATE TABLE audit_result (
+    proof text PRIMARY KEY,
+    audited_at timestamptz NOT NULL,
+    since timestamptz,
+    differences bigint NOT NULL,
+    findings jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(findings) = 'array')
+) WITH (fillfactor = 50);
+COMMENT ON TABLE audit_result IS 'One row is what the audit last found by one proof (the name of Dagster''s check).';
+COMMENT ON COLUMN audit_result.since IS 'It looked at what was committed since then; null: at everything.';
+COMMENT ON COLUMN audit_result.differences IS 'How many there are; 0: all is well.';
+COMMENT ON COLUMN audit_result.findings IS 'The first of them: kind, place and text, as `iot audit` says them.';

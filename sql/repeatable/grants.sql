@@ -62,6 +62,7 @@ BEGIN
         GRANT SELECT, INSERT ON quality_result TO iot_writer;
         -- What users of the console ask for, and what people say of series.
         GRANT SELECT, UPDATE ON console_action TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON audit_result TO iot_writer;
         GRANT SELECT, INSERT, UPDATE, DELETE ON series_info TO iot_writer;
         GRANT SELECT, INSERT ON series_info_change TO iot_writer;
         GRANT SELECT ON quality_named, quality_open TO iot_writer;
@@ -95,7 +96,7 @@ BEGIN
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
             schema_migration, project_option, sparkplug_birth, sparkplug_node TO iot_reader;
-        GRANT SELECT ON series_info, series_info_change TO iot_reader;
+        GRANT SELECT ON series_info, series_info_change, audit_result TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;

@@ -338,3 +338,15 @@ $$;
 COMMENT ON FUNCTION tenant.record(integer, bigint) IS
     'One row is one batch (drain or replay) that holds the record of this Kafka partition and offset, with the record: as a message, or '
     'with a reason as one in quarantine. Nothing unless the record is the asking tenant''s.';
+
+CREATE OR REPLACE FUNCTION tenant.audit() RETURNS TABLE (proof text, audited_at timestamptz, since timestamptz, differences bigint,
+    places text[], texts text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.proof, r.audited_at, r.since, r.differences, f.places, f.texts FROM public.audit_result r CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(e ->> 'place'), '{}') AS places, coalesce(array_agg(e ->> 'text'), '{}') AS texts
+        FROM jsonb_array_elements(r.findings) e WHERE e ->> 'kind' = 'offsets'
+    ) f
+$$;
+COMMENT ON FUNCTION tenant.audit() IS
+    'What the audit last found. Differences of offsets with their places, which name partitions; of the others, which may name tenants and '
+    'topics, only how many there are.';

@@ -1,16 +1,25 @@
 """Users and API keys."""
 
+import asyncio
+from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.responses import Response
 
+from iot_platform.accounts import keys as api_keys
+from iot_platform.accounts import users as accounts
+from iot_platform.accounts.errors import AccountError, NoSuchAccountError, TakenError
 from iot_platform.accounts.users import Role
-from iot_platform.api.access import Admin
+from iot_platform.api.access import Admin, Administrator
+from iot_platform.api.answers import answer
 from iot_platform.api.parameters import Moment, Text
 from iot_platform.api.problems import Problem, responses
+from iot_platform.api.state import State
 
 router = APIRouter(tags=["administration"], responses=responses(401, 403, 422, 429, 503))
 UserName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@-]{0,127}$", description="Lower-case letters, digits and . _ @ -")]
@@ -100,36 +109,96 @@ class MadeApiKey(BaseModel):
 
 
 @router.get("/users", response_model=Users)
-async def users(request: Request) -> Response:
+async def users(request: Request, who: Administrator) -> Response:
     """All users."""
-    raise Problem("not-built")
+    state: State = request.app.state.iot
+    found = await _do(state, accounts.list_users)
+    return answer(request, {"users": [_row(item) for item in found], "grantable": await _do(state, accounts.grantable)})
 
 
 @router.post("/users", status_code=201, response_model=UserRow, responses=responses(400, 409, 413))
-async def add_user(request: Request, user: NewUser) -> Response:
+async def add_user(request: Request, who: Administrator, user: NewUser) -> Response:
     """Add a user."""
-    raise Problem("not-built")
+    made = await _do(
+        request.app.state.iot,
+        lambda connection: accounts.add(
+            connection,
+            user.name,
+            user.password.get_secret_value(),
+            display_name=user.display_name,
+            administrator=user.administrator,
+            tenants=[(item.tenant, item.role) for item in user.tenants],
+            by=who.name,
+        ),
+    )
+    return Response(msgspec.json.encode(_row(made)), 201, {"Cache-Control": "no-store"}, "application/json")
 
 
 @router.patch("/users/{name}", response_model=UserRow, responses=responses(400, 404, 409, 413))
-async def change_user(request: Request, name: Annotated[UserName, Path()], change: UserChange) -> Response:
+async def change_user(request: Request, who: Administrator, name: Annotated[UserName, Path()], change: UserChange) -> Response:
     """Change a user. A new password, or being disabled, ends his sessions."""
-    raise Problem("not-built")
+    made = await _do(
+        request.app.state.iot,
+        lambda connection: accounts.change(
+            connection,
+            name,
+            password=None if change.password is None else change.password.get_secret_value(),
+            display_name=change.display_name,
+            administrator=change.administrator,
+            disabled=change.disabled,
+            tenants=None if change.tenants is None else [(item.tenant, item.role) for item in change.tenants],
+            by=who.name,
+        ),
+    )
+    return Response(msgspec.json.encode(_row(made)), 200, {"Cache-Control": "no-store"}, "application/json")
 
 
 @router.get("/tenants/{tenant}/api-keys", response_model=ApiKeys, responses=responses(404))
 async def keys(request: Request, access: Admin) -> Response:
     """The tenant's API keys."""
-    raise Problem("not-built")
+    found = await _do(access.state, lambda connection: api_keys.list_keys(connection, access.tenant))
+    names = ("name", "created_at", "created_by", "expires_at", "last_used_at")
+    return answer(request, {"keys": [{"key_id": str(item.key_id), **{name: getattr(item, name) for name in names}} for item in found]})
 
 
 @router.post("/tenants/{tenant}/api-keys", status_code=201, response_model=MadeApiKey, responses=responses(400, 404, 409, 413))
 async def add_key(request: Request, access: Admin, key: NewApiKey) -> Response:
     """Make an API key; it reads this tenant and nothing else."""
-    raise Problem("not-built")
+    number, secret = await _do(
+        access.state, lambda connection: api_keys.add(connection, access.tenant, key.name, expires_at=key.expires_at, by=access.who)
+    )
+    document = msgspec.json.encode({"key_id": str(number), "secret": secret})
+    return Response(document, 201, {"Cache-Control": "no-store"}, "application/json")
 
 
 @router.delete("/tenants/{tenant}/api-keys/{key_id}", status_code=204, responses=responses(404))
-async def delete_key(request: Request, access: Admin, key_id: Annotated[str, Path(pattern=r"^[1-9]\d{0,17}$")]) -> Response:
+async def delete_key(request: Request, access: Admin, key_id: Annotated[str, Path(pattern=r"^[1-9]\d{0,8}$")]) -> Response:
     """Delete an API key; it ends at once."""
-    raise Problem("not-built")
+    await _do(access.state, lambda connection: api_keys.remove(connection, access.tenant, key_id=int(key_id)))
+    return Response(status_code=204)
+
+
+T = TypeVar("T")
+
+
+async def _do(state: State, work: Callable[[Any], T]) -> T:
+    """What `iot console` does, too, on a connection of its own as iot_console, in a thread: seldom, and a password may be hashed."""
+
+    def run() -> T:
+        with closing(state.own_connection()) as connection:
+            return work(connection)
+
+    try:
+        async with state.hashing:
+            return await asyncio.to_thread(run)
+    except TakenError as error:
+        raise Problem("conflict", str(error)) from error
+    except NoSuchAccountError as error:
+        raise Problem("not-found", str(error)) from error
+    except AccountError as error:
+        raise Problem("conflict", str(error)) from error
+
+
+def _row(user: accounts.User) -> dict[str, Any]:
+    tenants = [{"tenant": tenant, "role": role} for tenant, role in user.tenants]
+    return {**{name: getattr(user, name) for name in UserRow.model_fields}, "tenants": tenants}

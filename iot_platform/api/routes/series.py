@@ -1,7 +1,7 @@
 """Projects and series of a tenant, with the latest value of each."""
 
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
@@ -9,10 +9,36 @@ from starlette.responses import Response
 
 from iot_platform.api import parameters
 from iot_platform.api.access import Viewer
-from iot_platform.api.parameters import Cursor, Limit, Text
-from iot_platform.api.problems import Problem, responses
+from iot_platform.api.answers import answer
+from iot_platform.api.parameters import Cursor, Limit, Text, next_cursor, read_cursor
+from iot_platform.api.problems import responses
+from iot_platform.api.rows import columns, rows
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["series"], responses=responses(401, 404, 422, 429, 503))
+MOST_SERIES: Final = 2000
+"""Of a project; in a larger one the newest measurement is not looked for: every series would have to be."""
+
+_PROJECTS: Final = """
+SELECT p.project_id, p.series_count,
+       CASE WHEN p.series_count <= %(most)s THEN (SELECT max(l.time) FROM latest l WHERE l.project_id = p.project_id) END, a.received_at
+FROM project p LEFT JOIN (
+    SELECT project_id, max(last_received_at) AS received_at FROM accounting_1h WHERE hour >= %(since)s GROUP BY project_id
+) a USING (project_id) ORDER BY p.project_id"""
+# Found first, then each one's latest value: a search through 100,000 series does not look at 100,000 values.
+_SERIES: Final = """
+SELECT s.project_id, s.device_id, s.metric, s.unit, s.display_name, s.description, s.valid_min, s.valid_max,
+       round(date_part('epoch', l.time) * 1000)::bigint, l.value, coalesce(l.value_text, l.value_int::text), l.flags
+FROM (
+    SELECT * FROM series
+    WHERE (%(project)s::text IS NULL OR project_id = %(project)s) AND (%(device)s::text IS NULL OR device_id = %(device)s)
+      AND (%(search)s::text IS NULL OR position(lower(%(search)s) IN lower(device_id)) > 0
+           OR position(lower(%(search)s) IN lower(metric)) > 0 OR position(lower(%(search)s) IN lower(display_name)) > 0)
+      AND (%(after_project)s::text IS NULL OR (project_id, device_id) >= (%(after_project)s, %(after_device)s)
+           AND (project_id, device_id, metric) > (%(after_project)s, %(after_device)s, %(after_metric)s))
+    ORDER BY project_id, device_id, metric LIMIT %(limit)s
+) s LEFT JOIN LATERAL (
+    SELECT * FROM latest l WHERE l.project_id = s.project_id AND l.device_id = s.device_id AND l.metric = s.metric
+) l ON true ORDER BY s.project_id, s.device_id, s.metric"""
 
 
 class Project(BaseModel):
@@ -21,8 +47,8 @@ class Project(BaseModel):
     project: str
     name: str
     series: int
-    last_time: datetime | None = Field(description="Time of the newest measurement.")
-    last_received_at: datetime | None = Field(description="When the ingest daemon received the newest message, of the last hour.")
+    last_time: datetime | None = Field(description="Time of the newest measurement; null beyond 2,000 series.")
+    last_received_at: datetime | None = Field(description="When the ingest daemon received the newest message, of the last month.")
     lag_seconds: float | None = Field(description="How long ago that was.")
 
 
@@ -69,10 +95,38 @@ class SeriesPage(BaseModel):
 @router.get("/projects", response_model=Projects)
 async def projects(request: Request, access: Viewer) -> Response:
     """The tenant's projects."""
-    raise Problem("not-built")
+    now = datetime.now(UTC)
+    async with access.read() as connection:
+        found = await rows(connection, _PROJECTS, {"most": MOST_SERIES, "since": now - timedelta(days=31)})
+    document = [
+        {
+            "project": project,
+            "name": project,
+            "series": count,
+            "last_time": last,
+            "last_received_at": received,
+            "lag_seconds": None if received is None else round((now - received).total_seconds(), 1),
+        }
+        for project, count, last, received in found
+    ]
+    return answer(request, {"projects": document})
 
 
 @router.get("/series", response_model=SeriesPage)
 async def series(request: Request, access: Viewer, query: Annotated[SeriesQuery, Query()]) -> Response:
     """The series, each with its latest value."""
-    raise Problem("not-built")
+    after = read_cursor(query.after, tuple[str, str, str]) if query.after else (None, None, None)
+    values = {
+        "project": query.project,
+        "device": query.device,
+        "search": query.search,
+        "limit": query.limit + 1,
+        "after_project": after[0],
+        "after_device": after[1],
+        "after_metric": after[2],
+    }
+    async with access.read() as connection:
+        found = await rows(connection, _SERIES, values)
+    page = found[: query.limit]
+    more = next_cursor(*page[-1][:3]) if len(found) > query.limit else None
+    return answer(request, {"columns": columns(list(SeriesColumns.model_fields), page), "next": more})
