@@ -7,7 +7,6 @@ from typing import Any, Final
 from iot_platform.api.access import Access
 from iot_platform.api.pools import Connection
 from iot_platform.api.rows import rows
-from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD: Final = """
@@ -60,6 +59,8 @@ def _committed(record: Step) -> Step:
 
 async def _measurements(access: Access, connection: Connection, record: Step) -> Step:
     """Decode it again by the settings of today, and look for each value."""
+    from iot_platform.telemetry.decode import DecodeRules, Message, decode_one  # numpy and more, for those who trace only
+
     received = (record["received_at"] - _EPOCH) // timedelta(microseconds=1)
     rules = DecodeRules.from_settings(access.state.settings)
     outcome = await asyncio.to_thread(decode_one, rules, record["topic"].encode(), bytes(record["payload"]), received)
