@@ -23,7 +23,7 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes
 
-_WAVES = (("simulator", *monitoring.NAMES), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
+_WAVES = (("simulator", "console", *monitoring.NAMES), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
 
 
 class Stack:
@@ -82,6 +82,7 @@ class Stack:
     def _remove_unwanted(self, programs: Sequence[Program], *, simulator: bool) -> None:
         wanted = {server.name for server in self._plan.servers} | {"ingest", "metrics"} | {program.name for program in programs}
         wanted |= set(applications.DAGSTER) if self._plan.local_dagster else set()
+        wanted |= {"console"} if self._plan.local_console else set()
         wanted |= {"simulator"} if simulator else set()
         for name in set(self._supervisor.states()) - wanted:
             self._supervisor.remove(name)
@@ -96,6 +97,7 @@ class Stack:
             ingest = submit(self._ingest, mqtt, kafka)
             metrics = submit(self._metrics, database)
             tasks = [mqtt, kafka, database, ingest, metrics]
+            tasks += [submit(self._console, database)] if plan.local_console else []
             tasks += [submit(self._monitor, program, ingest, metrics) for program in programs]
             if plan.local_dagster:
                 code = submit(self._dagster_code, database)
@@ -153,6 +155,11 @@ class Stack:
         _all(needed)
         url = f"http://{LOOPBACK}:{self._settings.metrics_port}"
         self._run(applications.metrics(self._settings), partial(probes.http, f"{url}/healthz"), f"ready, {url}/metrics")
+
+    def _console(self, *needed: Future[None]) -> None:
+        _all(needed)
+        url = f"http://{LOOPBACK}:{self._settings.console_port}"
+        self._run(applications.console(self._settings), partial(probes.http, f"{url}/readyz"), f"ready, {url}")
 
     def _monitor(self, program: Program, *needed: Future[None]) -> None:
         _all(needed)

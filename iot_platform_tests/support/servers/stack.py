@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from iot_platform.local import applications, probes
 from iot_platform.local.install import install_packages
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.mosquitto import MosquittoServer
-from iot_platform.local.passwords import Passwords
+from iot_platform.local.passwords import Passwords, console_key
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.postgresql_roles import create_database
@@ -247,7 +248,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def template_database(servers: Servers) -> str:
     """A migrated database that tests copy."""
     create_database(servers.superuser_url(), TEMPLATE)
-    migrate(_settings(servers, TEMPLATE, Path("unused"), {}))
+    migrate(_settings(servers, TEMPLATE, Path(tempfile.gettempdir()) / "iot-test-template", {}))
     with psycopg2.connect(servers.superuser_url()) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE pg_database SET datallowconn = false WHERE datname = %s", (TEMPLATE,))
         connection.commit()
@@ -304,7 +305,7 @@ def dagster(programs: Programs, settings: Settings) -> Iterator[Dagster]:
 
 
 def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, object]) -> Settings:
-    http_port, dagster_port, metrics_port = free_ports(3)
+    http_port, dagster_port, metrics_port, console_port = free_ports(4)
     url = partial(servers.postgresql.url, database=database)
     values: dict[str, object] = {
         "mqtt_url": servers.mqtt_url,
@@ -315,6 +316,9 @@ def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, o
         "ingest_http_port": http_port,
         "ingest_http_url": f"http://127.0.0.1:{http_port}",
         "metrics_port": metrics_port,
+        "console_database_url": url("iot_console"),
+        "console_key_file": console_key(local_dir / "console.key"),
+        "console_port": console_port,
         "dagster_port": dagster_port,
         "dagster_url": f"http://127.0.0.1:{dagster_port}",
         "local_dir": local_dir,
