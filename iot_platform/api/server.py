@@ -29,8 +29,8 @@ def serve(settings: Settings) -> None:
     asyncio.run(_serve(state, listening))
 
 
-async def _serve(state: State, listening: socket.socket) -> None:
-    settings = state.settings
+def make_server(state: State) -> uvicorn.Server:
+    """The server, which leaves signals alone: setting `state.stopping` and its `should_exit` ends it."""
     config = uvicorn.Config(
         create_app(state),
         log_config=None,
@@ -38,13 +38,17 @@ async def _serve(state: State, listening: socket.socket) -> None:
         server_header=False,
         date_header=True,
         proxy_headers=True,
-        forwarded_allow_ips=settings.console_proxies,
+        forwarded_allow_ips=state.settings.console_proxies,
         timeout_graceful_shutdown=STOP_SECONDS,
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
         lifespan="on",
     )
-    server = _Server(config)
+    return _Server(config)
+
+
+async def _serve(state: State, listening: socket.socket) -> None:
+    server = make_server(state)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -53,7 +57,7 @@ async def _serve(state: State, listening: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    log.info("console serves", url=f"http://{settings.console_host}:{listening.getsockname()[1]}")
+    log.info("console serves", url=f"http://{state.settings.console_host}:{listening.getsockname()[1]}")
     await server.serve(sockets=[listening])
     log.info("console ended")
 

@@ -92,11 +92,8 @@ def _what_next(console_url: str, dagster_url: str, mqtt_url: str, logs_folder: P
     iot = ".venv/bin/iot" if checkout() else "iot"
     host = mqtt_url.rsplit("@", 1)[-1].removeprefix("mqtt://").removeprefix("mqtts://")
     name, _, port = host.partition(":")
-    console = (
-        f"  console     {console_url}   (`{iot} console user add NAME`, then `{iot} console user grant NAME TENANT`)\n"
-        if console_url
-        else ""
-    )
+    users = f"(`{iot} console user add NAME`, then `{iot} console user grant NAME TENANT`)"
+    console = f"  console     {console_url}   {users}\n" if console_url else ""
     return f"""
 [bold green]Everything is ready.[/bold green]
 {console}  Dagster     {dagster_url}   (Assets → message: partitions and their materializations)
