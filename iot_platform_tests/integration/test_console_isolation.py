@@ -1,4 +1,4 @@
-"""Nobody reads another tenant through the console: not by any parameter, cursor, session or role; and the console itself reads no telemetry."""
+"""Nobody reads another tenant through the console: not by any parameter, cursor, session or role; it reads no telemetry by itself."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ ODD = (
     "$1",
     "%(project)s",
     "{project}",
-    "租户\u202e‮",
+    "租户\u202e",
     "\U0001f600",
     "../../secret-tenant",
     "<script>alert(1)</script>",
@@ -187,8 +187,8 @@ def test_the_console_itself_reads_no_telemetry(console: Console) -> None:
                 assert not SECRET.search(text.replace(OTHER, "")), relation
             except psycopg2.errors.InsufficientPrivilege:
                 continue
-            except psycopg2.Error as error:
-                assert error.pgcode in ("0A000", "55000", "42809"), relation
+            except (psycopg2.errors.FeatureNotSupported, psycopg2.errors.ObjectNotInPrerequisiteState, psycopg2.errors.WrongObjectType):
+                continue  # not for SELECT at all
         for statement in (
             "SET ROLE iot_reader",
             "SET ROLE iot_tenant",
@@ -205,9 +205,8 @@ def test_the_console_itself_reads_no_telemetry(console: Console) -> None:
                 cursor.execute(statement)
     connection.close()
     console_tables = {"console_tenant", "console_user", "console_grant", "console_session", "api_key", "console_action"}
-    assert {name for name in read if not name.startswith(("timescaledb_", "_timescaledb_"))} == {
-        f"public.{name}" for name in console_tables
-    }
+    own = {name.removeprefix("public.") for name in read if not name.startswith(("timescaledb_", "_timescaledb_"))}
+    assert own == console_tables
 
 
 def test_connections_are_bounded(console: Console) -> None:

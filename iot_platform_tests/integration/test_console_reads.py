@@ -94,9 +94,8 @@ def test_messages_quarantine_and_balance_add_up(console: Console) -> None:
     assert pages(reader, "/quarantine", "messages", **span(), reason="no such reason") == []
     balance = reader.ask(path_of(OWN, "/balance"), **span()).document
     hours = balance["hours"]
-    assert (
-        sum(hours["received"]) == len(messages) + len(refused) == sum(hours["stored"]) + sum(hours["duplicate"]) + sum(hours["quarantined"])
-    )
+    parts = sum(sum(hours[name]) for name in ("stored", "duplicate", "quarantined"))
+    assert sum(hours["received"]) == len(messages) + len(refused) == parts
     assert sum(hours["quarantined"]) == 1
     assert (balance["incidents_open"], balance["balanced"], balance["gaps"]) == (1, False, [])
     assert "no audit was made yet" in balance["words"]
@@ -150,7 +149,8 @@ def test_exports_hold_every_row(console: Console) -> None:
     reader = console.reader
     stored = query(
         console.settings,
-        "SELECT time, project_id, device_id, metric, value, value_text FROM measurement_named WHERE tenant_id = %s AND project_id = 'plant-1'",
+        "SELECT time, project_id, device_id, metric, value, value_text FROM measurement_named"
+        " WHERE tenant_id = %s AND project_id = 'plant-1'",
         OWN,
     )
     answer = reader.ask(path_of(OWN, "/export"), project="plant-1", **span())

@@ -24,6 +24,12 @@ from iot_platform_tests.support.waiting import eventually
 
 PASSWORD = "correct horse battery"
 ROOT = "/api/v1"
+USERS: tuple[tuple[str, str, users.Role], ...] = (
+    ("own", OWN, "viewer"),
+    ("operator", OWN, "operator"),
+    ("boss", OWN, "admin"),
+    ("other", OTHER, "admin"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,14 +120,9 @@ def console(two_tenants: TwoTenants) -> Iterator[Console]:
     settings = two_tenants.settings
     with closing(connect(settings, "admin")) as owner:
         secret = console_login.read_key(settings)
-        for name, tenant, role in (
-            ("own", OWN, "viewer"),
-            ("operator", OWN, "operator"),
-            ("boss", OWN, "admin"),
-            ("other", OTHER, "admin"),
-        ):
+        for name, tenant, role in USERS:
             users.add(owner, name, PASSWORD, administrator=name == "boss", by="test")
-            tenants.grant(owner, secret, name, tenant, role, by="test")  # type: ignore[arg-type]
+            tenants.grant(owner, secret, name, tenant, role, by="test")
         _, key = keys.add(owner, OWN, "reports", by="test")
     try:
         yield from _served(settings, key)
