@@ -4,6 +4,7 @@ import sys
 
 from ingest_daemon.errors import SettingsError
 from ingest_daemon.extras import needs
+from ingest_daemon.leaving import leave
 
 
 def main() -> None:
@@ -14,6 +15,7 @@ def main() -> None:
 
         try:
             serve(get_settings())
+            leave(0)
         except SettingsError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(2)

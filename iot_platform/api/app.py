@@ -75,12 +75,17 @@ def create_api(state: State) -> FastAPI:
     app.exception_handler(Problem)(_told)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_by_status)
+    app.exception_handler(Exception)(_failed)
     _describe(app)
     return app
 
 
 async def _told(_request: Request, error: Problem) -> Response:
     return error.response()
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return Problem("internal-error").response()
 
 
 async def _by_status(_request: Request, error: HTTPException) -> Response:

@@ -114,20 +114,22 @@ class Observe:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        status, begun_at = 0, time.perf_counter()
+        status, whole, begun_at = 0, False, time.perf_counter()
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, watched)
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            if status:  # half an answer is out: only a broken connection tells
+            if status and not whole:  # half an answer is out: only a broken connection tells
                 raise
-            await Problem("internal-error").response()(scope, receive, watched)
+            if not status:
+                await Problem("internal-error").response()(scope, receive, watched)
         finally:
             self._state.observe(scope, status, time.perf_counter() - begun_at)
