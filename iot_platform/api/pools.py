@@ -60,6 +60,8 @@ class Pools:
             raise Problem("too-slow", "the database took too long: narrow the time range", headers={"Retry-After": "5"}) from error
         except psycopg.OperationalError as error:
             raise unavailable(error) from error
+        except (psycopg.DataError, UnicodeEncodeError) as error:  # U+0000, half a character, a number beyond the column's type
+            raise Problem("invalid-parameters", "a parameter holds what the database cannot take") from error
         finally:
             if whole:
                 self._idle[login].append((time.monotonic(), connection))

@@ -14,12 +14,14 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from iot_platform.accounts import keys, tenants, users
+from iot_platform.api.limits import Buckets
 from iot_platform.api.server import make_server
 from iot_platform.api.state import State
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.tenants import console_login
-from iot_platform_tests.support.feeds.tenants import OTHER, OWN, TwoTenants
+from iot_platform_tests.support.feeds.tenants import OTHER, OWN, send_directly
+from iot_platform_tests.support.servers.stack import Servers, own_database
 from iot_platform_tests.support.waiting import eventually
 
 PASSWORD = "correct horse battery"
@@ -104,6 +106,12 @@ class Console:
         browser = Browser(self.port)
         return browser.log_in(name) if name else browser
 
+    def user(self, name: str, role: users.Role = "viewer") -> Browser:
+        """A new user of OWN, logged in, for a test that changes what he is."""
+        with closing(connect(self.settings, "admin")) as owner:
+            users.add(owner, name, PASSWORD, tenants=[(OWN, role)], by="test")
+        return self.browser(name)
+
     @property
     def reader(self) -> Browser:
         """A program with the API key of OWN."""
@@ -114,27 +122,31 @@ class Console:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
 
-@pytest.fixture
-def console(two_tenants: TwoTenants) -> Iterator[Console]:
-    """Users own (viewer), operator and boss (admin, manages users) of OWN, other of OTHER; a key of OWN."""
-    settings = two_tenants.settings
-    with closing(connect(settings, "admin")) as owner:
-        secret = console_login.read_key(settings)
-        for name, tenant, role in USERS:
-            users.add(owner, name, PASSWORD, administrator=name == "boss", by="test")
-            tenants.grant(owner, secret, name, tenant, role, by="test")
-        _, key = keys.add(owner, OWN, "reports", by="test")
-    try:
-        yield from _served(settings, key)
-    finally:
-        with closing(connect(settings, "admin")) as owner:  # roles belong to the server, which later tests use, too
-            for tenant in (OWN, OTHER):
-                console_login.remove(owner, tenant)
+@pytest.fixture(scope="module")
+def console(servers: Servers, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """A platform with two tenants whose messages were decoded and written without Kafka, once for all tests of a module: users own (viewer),
+    operator and boss (admin, manages users) of OWN, other of OTHER; a key of OWN. Tests that change users make their own."""
+    with own_database(servers, template_database, tmp_path_factory.mktemp("console")) as settings:
+        send_directly(settings)
+        with closing(connect(settings, "admin")) as owner:
+            secret = console_login.read_key(settings)
+            for name, tenant, role in USERS:
+                users.add(owner, name, PASSWORD, administrator=name == "boss", by="test")
+                tenants.grant(owner, secret, name, tenant, role, by="test")
+            _, key = keys.add(owner, OWN, "reports", by="test")
+        try:
+            yield from _served(settings, key)
+        finally:
+            with closing(connect(settings, "admin")) as owner:  # roles belong to the server, which later tests use, too
+                for tenant in (OWN, OTHER):
+                    console_login.remove(owner, tenant)
 
 
 def _served(settings: Settings, key: str) -> Iterator[Console]:
     state = State(settings)
     state.prepare()
+    state.requests = Buckets(1e6, 1e6)  # tests ask more quickly than people
+    state.logins = Buckets(1e6, 1e6)
     server = make_server(state)
     listening = socket.create_server(("127.0.0.1", 0))
     loop = asyncio.new_event_loop()

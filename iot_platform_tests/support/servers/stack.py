@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -269,8 +270,22 @@ def settings(servers: Servers, edition: str, request: pytest.FixtureRequest, tmp
     if edition == "community" and named_server() is None:
         yield made.model_copy(update=request.getfixturevalue("community_database").emptied())
         return
-    create_database(servers.superuser_url(), database, template=request.getfixturevalue("template_database"))
-    yield made
+    with _database(servers, database, request.getfixturevalue("template_database")):
+        yield made
+
+
+@contextmanager
+def own_database(servers: Servers, template: str, folder: Path) -> Iterator[Settings]:
+    """Settings with a fresh migrated database (Apache edition), for tests that share one and need no Kafka."""
+    number = next(_numbers)
+    with _database(servers, f"test_{number}", template):
+        yield _settings(servers, f"test_{number}", folder, {"kafka_topic": f"messages-{number}"})
+
+
+@contextmanager
+def _database(servers: Servers, database: str, template: str) -> Iterator[None]:
+    create_database(servers.superuser_url(), database, template=template)
+    yield
     connection = psycopg2.connect(servers.superuser_url())
     try:
         connection.autocommit = True
