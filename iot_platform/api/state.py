@@ -49,7 +49,7 @@ class State:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
-        self.measures = Measures(self)
+        self.measures = Measures(lambda: self.connections)
         self.requests = Buckets(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)
         self.logins = Buckets(LOGINS_PER_SECOND, LOGINS_AT_ONCE)
         self.lockout = Lockout()

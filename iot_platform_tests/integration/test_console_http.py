@@ -144,8 +144,8 @@ def test_health_readiness_and_metrics(console: Console) -> None:
     assert browser.ask(path_of(OWN, "/rules")).status == 200
     text = browser.ask("//metrics").body.decode()
     for sample in (
-        'iot_console_requests_total{route="/api/v1/tenants/{tenant}/rules",status="200"}',
-        'iot_console_request_seconds_count{route="/api/v1/tenants/{tenant}/rules"}',
+        'iot_console_requests_total{route="/tenants/{tenant}/rules",status="200"}',
+        'iot_console_request_seconds_count{route="/tenants/{tenant}/rules"}',
         'iot_console_logins_total{result="ok"}',
         'iot_console_connections{whose="tenants"}',
     ):
