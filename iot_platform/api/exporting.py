@@ -25,11 +25,8 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("1h", "1d"), ("time", *_NAMES, "count", "min", "max", "avg", "first", "last")),
 }
 _SERIES: Final = """
-SELECT device_id, metric, unit FROM series
-WHERE project_id = %(project)s AND (%(device)s::text IS NULL OR device_id = %(device)s)
-  AND (%(metric)s::text IS NULL OR metric = %(metric)s)
-  AND (%(after)s::text IS NULL OR (device_id, metric) > (%(after)s, %(after_metric)s))
-ORDER BY device_id, metric LIMIT %(limit)s"""
+SELECT device_id, metric, unit FROM series_page(%(project)s, %(device)s, %(metric)s, NULL, %(after_project)s, %(after)s, %(after_metric)s,
+    %(limit)s)"""
 _ONE: Final = "project_id = %(project)s AND device_id = %(device)s AND metric = %(metric)s"
 _READ: Final[dict[str, LiteralString]] = {
     "raw": f"SELECT time, value, value_int, value_text, flags FROM measurement WHERE {_ONE} AND time > %(after)s AND time < %(to)s"  # noqa: S608
@@ -60,11 +57,11 @@ async def pages(access: Access, wanted: Wanted) -> AsyncIterator[Rows]:
     Raises:
         Problem: the database does not answer, or is busy. What was given is whole up to there.
     """
-    after, after_metric = None, None
+    begin: dict[str, str | None] = dict.fromkeys(("after_project", "after", "after_metric"))
     while True:
         values = {"project": wanted.project, "device": wanted.device, "metric": wanted.metric}
         async with access.read() as connection:
-            found = await rows(connection, _SERIES, {**values, "after": after, "after_metric": after_metric, "limit": SERIES_AT_ONCE})
+            found = await rows(connection, _SERIES, {**values, **begin, "limit": SERIES_AT_ONCE})
         collected: Rows = []
         for device, metric, unit in found:
             async with aclosing(_of_one(access, wanted, device, metric)) as parts:
@@ -78,7 +75,7 @@ async def pages(access: Access, wanted: Wanted) -> AsyncIterator[Rows]:
             yield collected
         if len(found) < SERIES_AT_ONCE:
             return
-        after, after_metric = found[-1][0], found[-1][1]
+        begin = {"after_project": wanted.project, "after": found[-1][0], "after_metric": found[-1][1]}
 
 
 async def _of_one(access: Access, wanted: Wanted, device: str, metric: str) -> AsyncIterator[Rows]:

@@ -29,13 +29,13 @@ class Callback(parameters.Query):
     session_state: Annotated[str, Field(max_length=4096)] = ""
 
 
-@router.get("/login", status_code=302, responses=responses(404, 422, 501, 503))
+@router.get("/login", status_code=302, responses=responses(404, 422, 503))
 async def log_in(query: Annotated[Return, Query()]) -> Response:
     """To the provider."""
-    raise Problem("not-built")
+    raise Problem("not-found", "logging in through a provider is not set up")
 
 
-@router.get("/callback", status_code=302, responses=responses(404, 422, 501, 503))
+@router.get("/callback", status_code=302, responses=responses(404, 422, 503))
 async def come_back(query: Annotated[Callback, Query()]) -> Response:
     """From the provider, back to the page that one came from."""
-    raise Problem("not-built")
+    raise Problem("not-found", "logging in through a provider is not set up")
