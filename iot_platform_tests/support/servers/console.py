@@ -124,8 +124,8 @@ class Console:
 
 @pytest.fixture(scope="module")
 def console(servers: Servers, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """A platform with two tenants whose messages were decoded and written without Kafka, once for all tests of a module: users own (viewer),
-    operator and boss (admin, manages users) of OWN, other of OTHER; a key of OWN. Tests that change users make their own."""
+    """A platform with two tenants whose messages were decoded and written without Kafka, once for all tests of a module: users own
+    (viewer), operator and boss (admin, manages users) of OWN, other of OTHER; a key of OWN. Tests that change users make their own."""
     with own_database(servers, template_database, tmp_path_factory.mktemp("console")) as settings:
         send_directly(settings)
         with closing(connect(settings, "admin")) as owner:
