@@ -143,8 +143,8 @@ def rows() -> tuple[list[Row], ...]:
         (f"{item.name}_total" if item.kind == "counter" else item.name, str(item.kind), item.labels, item.meaning) for item in DEFINITIONS
     ]
     console = [
-        (f"{family.name}_total" if family.type == "counter" else family.name, family.type, LABELS.get(family.name, ()), family.documentation)
-        for family in Measures(dict).registry.collect()
+        (f"{item.name}_total" if item.type == "counter" else item.name, item.type, LABELS.get(item.name, ()), item.documentation)
+        for item in Measures(dict).registry.collect()
     ]
     return daemon, platform, console
 
