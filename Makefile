@@ -67,9 +67,9 @@ test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed
 test-backup: bootstrap ## Backups made, damaged and restored, the database killed in between; minutes (needs root)
 	@$(PYTEST) iot_platform_tests/backup -m backup $(ARGS)
 
-.PHONY: test-console
-test-console: bootstrap ## The read API against its own description, by requests that schemathesis makes up; minutes
-	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
+.PHONY: test-api
+test-api: bootstrap ## The read API against its own description, by requests that schemathesis makes up; minutes
+	@$(PYTEST) iot_platform_tests/api -m api $(ARGS)
 
 .PHONY: test-images
 test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)

@@ -17,6 +17,8 @@ from iot_platform.settings import Settings
 
 log = get_logger(__name__)
 
+SEND_BUFFER_BYTES: Final = 256 * 1024
+"""Of each connection, in the kernel: a page that does not read would else get minutes of old live values from it."""
 STOP_SECONDS: Final = 3
 """Streams and answers that have not ended by then are cut off."""
 
@@ -75,6 +77,7 @@ def _listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(found[0], found[1])
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listening.bind(found[4])
         listening.listen(512)
     except OSError as error:

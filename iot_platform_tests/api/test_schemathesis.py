@@ -10,7 +10,7 @@ from iot_platform_tests.support.feeds.tenants import OWN
 from iot_platform_tests.support.servers.console import Console
 from scripts.openapi import TARGET
 
-pytestmark = pytest.mark.console
+pytestmark = pytest.mark.api
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection"
 
