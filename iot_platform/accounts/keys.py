@@ -56,7 +56,7 @@ def add(connection: Connection, tenant: str, name: str, *, expires_at: datetime 
         if cursor.fetchone() is None:
             raise NoSuchAccountError(f"the console has no login for tenant {tenant}: `iot console key add` makes one")
         cursor.execute(
-            "INSERT INTO api_key (tenant_id, name, secret_sha256, expires_at, created_by) VALUES (%s, %s, %s, %s, %s)"
+            "INSERT INTO api_key (tenant_id, name, key_sha256, expires_at, created_by) VALUES (%s, %s, %s, %s, %s)"
             " ON CONFLICT (tenant_id, name) DO NOTHING RETURNING key_id",
             (tenant, name, digest(secret), expires_at, by),
         )
@@ -71,7 +71,7 @@ def rotate(connection: Connection, tenant: str, name: str) -> str:
     secret = PREFIX + secrets.token_urlsafe(32)
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE api_key SET secret_sha256 = %s, created_at = now(), last_used_at = NULL WHERE tenant_id = %s AND name = %s",
+            "UPDATE api_key SET key_sha256 = %s, created_at = now(), last_used_at = NULL WHERE tenant_id = %s AND name = %s",
             (digest(secret), tenant, name),
         )
         if cursor.rowcount == 0:

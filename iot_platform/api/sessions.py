@@ -33,7 +33,7 @@ WHERE s.token_sha256 = %(token)s AND s.expires_at > now() AND s.last_seen_at > n
 _KEY: Final = """
 SELECT k.key_id, k.name, k.tenant_id, t.name, t.role_name, coalesce(k.last_used_at < now() - interval '1 minute', true)
 FROM api_key k JOIN console_tenant t USING (tenant_id)
-WHERE k.secret_sha256 = %(token)s AND (k.expires_at IS NULL OR k.expires_at > now())"""
+WHERE k.key_sha256 = %(token)s AND (k.expires_at IS NULL OR k.expires_at > now())"""
 _LOGIN: Final = """
 SELECT user_id, password_hash, extract(epoch FROM locked_until - now())::double precision FROM console_user
 WHERE name = %(name)s AND NOT disabled"""
@@ -143,7 +143,7 @@ async def _by_key(state: "State", secret: str) -> Who:
         if row is None:
             raise Problem("not-logged-in", "the API key is unknown, or has ended")
         if row[5]:
-            await connection.execute("UPDATE api_key SET last_used_at = now() WHERE secret_sha256 = %(token)s", parameters)
+            await connection.execute("UPDATE api_key SET last_used_at = now() WHERE key_sha256 = %(token)s", parameters)
     return Who(f"key {row[1]}", row[1], False, (Tenant(row[2], row[3], "viewer", row[4]),), None, "")
 
 

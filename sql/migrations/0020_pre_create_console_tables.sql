@@ -75,7 +75,7 @@ CREATE TABLE api_key (
     key_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id text NOT NULL REFERENCES console_tenant ON DELETE CASCADE,
     name text NOT NULL CHECK (name <> ''),
-    secret_sha256 bytea NOT NULL UNIQUE,
+    key_sha256 bytea NOT NULL UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL DEFAULT '',
     expires_at timestamptz,
