@@ -17,6 +17,8 @@ from iot_platform.settings import Settings
 
 log = get_logger(__name__)
 
+LONGEST_HEAD_BYTES: Final = 160 * 1024
+"""Of a request; the longest address that the descriptions allow is 74 KB, percent-encoded."""
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of each connection, in the kernel: a page that does not read would else get minutes of old live values from it."""
 STOP_SECONDS: Final = 3
@@ -43,7 +45,7 @@ def make_server(state: State) -> uvicorn.Server:
         forwarded_allow_ips=state.settings.console_proxies,
         timeout_graceful_shutdown=STOP_SECONDS,
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
+        h11_max_incomplete_event_size=LONGEST_HEAD_BYTES,
         lifespan="on",
     )
     return _Server(config)
