@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from iot_platform.audit.record import keep
+from iot_platform.audit.result import AuditResult, Difference
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import OWN
 from iot_platform_tests.support.servers.console import Browser, Console, path_of
@@ -101,6 +103,25 @@ def test_messages_quarantine_and_balance_add_up(console: Console) -> None:
     assert "no audit was made yet" in balance["words"]
     marks = reader.ask(path_of(OWN, "/marks"), project="plant-0", **span()).document["marks"]
     assert [(mark["kind"], mark["count"]) for mark in marks] == [("quarantined", 1)]
+
+
+def test_the_balance_says_what_the_audit_found(console: Console) -> None:
+    now = datetime.now(UTC)
+    passed, failed = AuditResult(None, now), AuditResult(None, now + timedelta(seconds=1))
+    failed.add(Difference("offsets", "partition 1 generation 2 offset 17-20", 4, 0, "partition 1 generation 2: offset 17-20 is nowhere"))
+    failed.add(Difference("accounting", "secret-tenant", 1, 0, "secret-tenant: one message less"))
+    keep(console.settings, "every_offset_is_accounted_for", passed)
+    assert console.reader.ask(path_of(OWN, "/balance"), **span()).document["balanced"]
+    keep(console.settings, "every_offset_is_accounted_for", failed)
+    keep(console.settings, "every_offset_is_accounted_for", passed)  # the older one, late
+    balance = console.reader.ask(path_of(OWN, "/balance"), **span()).document
+    assert (balance["balanced"], balance["checked_at"]) == (False, f"{failed.at:%Y-%m-%dT%H:%M:%S.%f}Z")
+    (gap,) = balance["gaps"]
+    assert (gap["partition"], gap["from_offset"], gap["to_offset"], gap["count"]) == (1, "17", "20", 4)
+    assert gap["words"] in balance["words"]
+    assert any("found 1 more" in words for words in balance["words"])
+    assert "secret" not in str(balance)
+    query(console.settings, "DELETE FROM audit_result")
 
 
 def test_the_way_of_a_message(console: Console) -> None:

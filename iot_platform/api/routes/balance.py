@@ -132,7 +132,7 @@ def _words(now: datetime, seen_at: datetime | None, reported_at: datetime | None
             words.append(f"the audit {proof} was last made at {at:%Y-%m-%d %H:%M} UTC")
         words += texts
         if differences > len(texts):
-            words.append(f"the audit {proof} found {differences - len(texts)} differences more; `iot audit` names them")
+            words.append(f"the audit {proof} found {differences - len(texts)} more; `iot audit` names them")
     return words
 
 
