@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "iot_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
+MOST_LOGINS: Final = 50
+"""At once, of which two passwords are tried at a time."""
 MOST_SESSIONS: Final = 50
 """Of one user; the oldest ends."""
 
@@ -157,6 +159,18 @@ async def log_in(request: Request, name: str, password: str) -> tuple[str, int]:
     address = request.client.host if request.client else ""
     if wait := state.logins.take(address):
         raise Problem("too-many-requests", headers={"Retry-After": str(int(wait) + 1)})
+    if len(state.logging_in) >= MOST_LOGINS:
+        raise Problem("too-many-requests", "too many are logging in at once", headers={"Retry-After": "5"})
+    asker = object()
+    state.logging_in.add(asker)
+    try:
+        return await _log_in(request, name, password)
+    finally:
+        state.logging_in.discard(asker)
+
+
+async def _log_in(request: Request, name: str, password: str) -> tuple[str, int]:
+    state: State = request.app.state.iot
     async with state.hashing:  # also what is looked up: of many at once, each sees the failures of those before it
         user, stored, locked = await _look_up(state, name)
         if locked > 0:

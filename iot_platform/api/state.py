@@ -53,6 +53,7 @@ class State:
         self.requests = Buckets(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)
         self.logins = Buckets(LOGINS_PER_SECOND, LOGINS_AT_ONCE)
         self.lockout = Lockout()
+        self.logging_in: set[object] = set()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.exporting = asyncio.Semaphore(EXPORTS_AT_ONCE)
         self._key = b""
