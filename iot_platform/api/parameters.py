@@ -46,6 +46,8 @@ def _text(value: object) -> object:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "pattern": _MOMENT})]
 """A time with its zone, of ISO 8601; six decimals at most."""
+Words = Annotated[str, BeforeValidator(_text)]
+"""A text that a column can hold."""
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=1024)]
 """A name or a text to search for."""
 Limit = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_ROWS)]

@@ -54,8 +54,7 @@ class Pools:
         whole = False
         try:
             yield connection
-            await connection.execute("DISCARD ALL")
-            whole = True
+            whole = await _cleaned(connection)
         except psycopg.errors.QueryCanceled as error:
             raise Problem("too-slow", "the database took too long: narrow the time range", headers={"Retry-After": "5"}) from error
         except psycopg.OperationalError as error:
@@ -84,9 +83,14 @@ class Pools:
         while True:
             while found := self._idle[login]:
                 since, connection = found.pop()
-                if time.monotonic() - since < DOUBT_SECONDS or await _works(connection):
+                works = time.monotonic() - since < DOUBT_SECONDS
+                try:
+                    works = works or await _works(connection)
+                finally:
+                    if not works:
+                        self._close(login, connection)
+                if works:
                     return connection
-                self._close(login, connection)
             if self._open[login] < self._each and (self.open < self._most or self._close_least_used()):
                 return await self._new(login)
             try:
@@ -124,6 +128,15 @@ class Pools:
     def _wake(self) -> None:
         self._freed.set()
         self._freed = asyncio.Event()
+
+
+async def _cleaned(connection: Connection) -> bool:
+    """Whether the next borrower can have it. What this one read stays right if not."""
+    try:
+        await connection.execute("DISCARD ALL")
+    except psycopg.Error:
+        return False
+    return True
 
 
 async def _works(connection: Connection) -> bool:

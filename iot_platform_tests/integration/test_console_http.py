@@ -68,6 +68,12 @@ def test_bodies(console: Console) -> None:
         answer = browser.ask("/users", "POST", body)
         assert answer.status in (400, 422), body
         assert "xxxx" not in answer.body.decode(), "what was sent may be a password"
+    for text in ("a\x00b", "\x00"):
+        user = {"name": "nul", "password": "x" * 20, "display_name": text}
+        assert browser.ask("/users", "POST", user).problem == "invalid-parameters"
+        assert browser.ask("/users/own", "PATCH", {"display_name": text}).problem == "invalid-parameters"
+        assert browser.ask(path_of(OWN, "/api-keys"), "POST", {"name": text}).problem == "invalid-parameters"
+        assert browser.ask("/session", "POST", {"name": text, "password": text}).status in (401, 422)
     assert browser.ask("/users", "POST", b'{"a":"' + b"x" * 300_000 + b'"}').problem == "too-large"
     info = path_of(OWN, "/series-info")
     for text in (b'{"valid_min": NaN}', b'{"valid_min": 1e999}', b'{"valid_min": "nan"}', b'{"unit": "a", "more": 1}'):

@@ -17,7 +17,7 @@ from iot_platform.accounts.errors import AccountError, NoSuchAccountError, Taken
 from iot_platform.accounts.users import Role
 from iot_platform.api.access import Admin, Administrator
 from iot_platform.api.answers import answer
-from iot_platform.api.parameters import Moment, Text
+from iot_platform.api.parameters import Moment, Text, Words
 from iot_platform.api.problems import Problem, responses
 from iot_platform.api.state import State
 
@@ -59,7 +59,7 @@ class NewUser(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: UserName
-    display_name: Annotated[str, Field(max_length=200)] = ""
+    display_name: Annotated[Words, Field(max_length=200)] = ""
     password: Password
     administrator: bool = False
     tenants: list[Grant] = Field(default_factory=list, max_length=1000)
@@ -69,7 +69,7 @@ class UserChange(BaseModel):
     """What is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
-    display_name: Annotated[str, Field(max_length=200)] | None = None
+    display_name: Annotated[Words, Field(max_length=200)] | None = None
     password: Password | None = None
     administrator: bool | None = None
     disabled: bool | None = None
@@ -97,7 +97,7 @@ class NewApiKey(BaseModel):
     """A key that reads one tenant; `expires_at` null: it stays until it is deleted."""
 
     model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(min_length=1, max_length=128)]
+    name: Annotated[Words, Field(min_length=1, max_length=128)]
     expires_at: Moment | None = None
 
 

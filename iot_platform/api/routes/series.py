@@ -15,12 +15,13 @@ from iot_platform.api.problems import responses
 from iot_platform.api.rows import columns, rows
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["series"], responses=responses(401, 404, 422, 429, 503))
-MOST_SERIES: Final = 2000
-"""Of a project; in a larger one the newest measurement is not looked for: every series would have to be."""
+MOST_SERIES: Final = 20_000
+"""Of a tenant; with more, the newest measurement of a project is not looked for: every series would have to be."""
 
 _PROJECTS: Final = """
 SELECT p.project_id, p.series_count,
-       CASE WHEN p.series_count <= %(most)s THEN (SELECT max(l.time) FROM latest l WHERE l.project_id = p.project_id) END, a.received_at
+       CASE WHEN (SELECT sum(series_count) FROM project) <= %(most)s
+           THEN (SELECT max(l.time) FROM latest l WHERE l.project_id = p.project_id) END, a.received_at
 FROM project p LEFT JOIN (
     SELECT project_id, max(last_received_at) AS received_at FROM accounting_1h WHERE hour >= %(since)s GROUP BY project_id
 ) a USING (project_id) ORDER BY p.project_id"""
@@ -36,7 +37,7 @@ class Project(BaseModel):
     project: str
     name: str
     series: int
-    last_time: datetime | None = Field(description="Time of the newest measurement; null beyond 2,000 series.")
+    last_time: datetime | None = Field(description="Time of the newest measurement; null where the tenant has more than 20,000 series.")
     last_received_at: datetime | None = Field(description="When the ingest daemon received the newest message, of the last month.")
     lag_seconds: float | None = Field(description="How long ago that was.")
 
