@@ -174,7 +174,11 @@ def ungrant(connection: Connection, name: str, tenant: str) -> bool:
 
 def _users(cursor: Cursor, name: str | None) -> list[User]:
     cursor.execute(_USERS, {"name": name})
-    return [User(*columns, tuple((tenant, role) for tenant, role in grants)) for *columns, grants in cursor.fetchall()]
+    found = []
+    for called, display, administrator, disabled, created, login, locked, grants in cursor.fetchall():
+        tenants: tuple[tuple[str, Role], ...] = tuple((tenant, role) for tenant, role in grants)
+        found.append(User(called, display, administrator, disabled, created, login, locked, tenants))
+    return found
 
 
 def _end_sessions(cursor: Cursor, name: str) -> None:

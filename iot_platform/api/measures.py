@@ -22,7 +22,7 @@ class Measures:
     """A registry of the application's own, so that tests can have several."""
 
     def __init__(self, connections: Callable[[], Mapping[str, int]]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(

@@ -381,5 +381,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenant.series_page(text, text, text, text, text, text, text, integer) IS
-    'A page of the asking tenant''s series with their latest values, in the order of project, device and metric, after the one named: those '
-    'of a project, device and metric, and those whose device, metric or display name holds a text (null: all).';
+    'A page of the asking tenant''s series with their latest values, in the order of project, device and metric, after the one named: '
+    'those of a project, device and metric, and those whose device, metric or display name holds a text (null: all).';
