@@ -75,6 +75,10 @@ test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and besi
 test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
 	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
 
+.PHONY: test-api
+test-api: bootstrap ## The read API against its own description, by requests that schemathesis makes up; minutes
+	@$(PYTEST) iot_platform_tests/api -m api $(ARGS)
+
 .PHONY: test-images
 test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
 	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)
@@ -110,6 +114,10 @@ images: bootstrap ## Build the container images and their bills of materials int
 .PHONY: env-example
 env-example: bootstrap ## Write .env.example from the settings classes
 	@.venv/bin/python scripts/env_example.py >.env.example.new && mv .env.example.new .env.example
+
+.PHONY: openapi
+openapi: bootstrap ## Write console/openapi.json, the read API's description
+	@.venv/bin/python -m scripts.openapi
 
 .PHONY: schema
 schema: bootstrap ## Write sql/schema.sql and docs/schema.md from a fresh migration (on a PostgreSQL of its own)

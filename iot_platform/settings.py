@@ -155,6 +155,29 @@ class Settings(ServerSettings, BaseSettings):
         None, description="File with that robot's secret (签名校验), if it has one: messages are signed."
     )
 
+    # -- console and read API: `iot console serve` (docs/console.md) -----------------------------------------------
+    console_host: str = Field("127.0.0.1", description="Address that the console listens on; 0.0.0.0 for all.")
+    console_port: int = Field(8000, ge=1, le=65535, description="Port of the console.")
+    console_database_url: SecretStr | None = Field(
+        None,
+        description="The same database as iot_console, a role that reads nothing but the console's users, sessions and keys. `iot console` "
+        "needs it.",
+    )
+    console_key_file: Path | None = Field(
+        None,
+        description="File with a random key of 32 bytes or more (one line), from which the passwords of the console's logins for tenants "
+        "are derived: they are stored nowhere. Who has it and reaches the database reads every tenant that a user was granted.",
+    )
+    console_proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses of proxies in front of the console, with commas between, or *: X-Forwarded-For and -Proto of theirs are "
+        "believed.",
+    )
+    console_session_idle_minutes: float = Field(
+        720.0, ge=1, le=44640, description="A session of the console ends when nothing was asked in it for so long."
+    )
+    console_session_hours: float = Field(168.0, gt=0, le=8760, description="A session of the console ends so long after the login.")
+
     # -- message contract --------------------------------------------------------------------------------------
     mqtt_protocol: Literal["auto", "5", "3.1.1"] = Field(
         "auto",
@@ -320,6 +343,7 @@ class Settings(ServerSettings, BaseSettings):
         "ingest_http_port",
         "metrics_port",
         "alert_bridge_port",
+        "console_port",
         "prometheus_port",
         "alertmanager_port",
         "kafka_exporter_port",
@@ -409,7 +433,7 @@ class Settings(ServerSettings, BaseSettings):
                 raise ValueError("must be http://host[:port] or https://host[:port]")
         return ",".join(urls)
 
-    @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url")
+    @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url", "console_database_url")
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme.split("+")[0] not in ("postgresql", "postgres"):
@@ -483,6 +507,8 @@ _DATABASE_FIELDS = frozenset(
         "database_admin_url",
         "database_reader_url",
         "dagster_storage_url",
+        "console_database_url",
+        "console_key_file",
         "backup_exec",
         "backup_config",
         "backup_drill_config",

@@ -17,6 +17,7 @@ from iot_platform_tests.support.kubernetes.control_plane import control_plane
 from iot_platform_tests.support.oracles.grafana_display import grafana_display
 from iot_platform_tests.support.servers.backed_up import backed_up
 from iot_platform_tests.support.servers.community import community, community_database, each_edition, edition, pglite, without_apache
+from iot_platform_tests.support.servers.console import console
 from iot_platform_tests.support.servers.containers import containers
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
@@ -50,6 +51,7 @@ __all__ = [
     "cluster_runs",
     "community",
     "community_database",
+    "console",
     "containers",
     "control_plane",
     "dagster",

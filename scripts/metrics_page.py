@@ -7,6 +7,7 @@ from prometheus_client.core import Metric
 
 from ingest_daemon.figures import Totals
 from ingest_daemon.metrics import Metrics
+from iot_platform.api.measures import LABELS, Measures
 from iot_platform.metrics.definitions import DEFINITIONS, TOP
 from scripts import exporters_table
 
@@ -37,8 +38,8 @@ _CHINESE = f"""# 指标
 """
 _HEADS = {"en": ("metric", "type", "labels", "meaning"), "zh": ("指标", "类型", "标签", "含义")}
 _PARTS = {
-    "en": ("## Ingest daemon, port 9108", "## `iot metrics`, port 9109"),
-    "zh": ("## 接入守护进程，端口 9108", "## `iot metrics`，端口 9109"),
+    "en": ("## Ingest daemon, port 9108", "## `iot metrics`, port 9109", "## Console, port 8000"),
+    "zh": ("## 接入守护进程，端口 9108", "## `iot metrics`，端口 9109", "## 控制台，端口 8000"),
 }
 _KINDS = {"gauge": "测量值", "counter": "计数器", "histogram": "直方图"}
 
@@ -67,6 +68,11 @@ CHINESE = {
     "iot_ingest_spool_full": "落盘队列不再接收时为 1：它满了，或它的磁盘满了；消息由 broker 保存。",
     "iot_ingest_clock_offset_seconds": "本机时钟减去 Kafka 的时钟，最近一次比较的结果。",
     _CERTIFICATE: "证书到期的 Unix 时间：服务器的、本客户端的，或所信任的 CA 中最后到期的。",
+    "iot_console_requests_total": "已应答的请求，按路由和状态；状态 0：对方在应答前已离开。",
+    "iot_console_request_seconds": "到应答结束的时间；不含流和导出。",
+    "iot_console_logins_total": "登录，按结果。",
+    "iot_console_streams": "打开的实时流。",
+    "iot_console_connections": "到数据库的连接：控制台自己的角色的，和租户登录账号的。",
     "iot_server_up": "服务器应答平台的导出器时为 1：database、kafka、dagster（其存储）、mqtt（设置了 "
     "IOT_METRICS_MQTT_URL 时）或 backups（备份仓库）。",
     "iot_look_timestamp_seconds": "导出器的一次查看最近何时成功；其数值即当时的。0：导出器启动后还没有过。",
@@ -136,8 +142,12 @@ def daemon_families() -> list[Metric]:
     return list(metrics.registry.collect())
 
 
-def rows() -> tuple[list[tuple[str, str, tuple[str, ...], str]], list[tuple[str, str, tuple[str, ...], str]]]:
-    """(name as it is queried, type, labels, meaning) of the daemon, then of `iot metrics`."""
+Row = tuple[str, str, tuple[str, ...], str]
+"""Name as it is queried, type, labels, meaning."""
+
+
+def rows() -> tuple[list[Row], ...]:
+    """Of the daemon, of `iot metrics`, of the console."""
     daemon = [
         (f"{family.name}_total" if family.type == "counter" else family.name, family.type, _labels(family.name), family.documentation)
         for family in daemon_families()
@@ -145,7 +155,11 @@ def rows() -> tuple[list[tuple[str, str, tuple[str, ...], str]], list[tuple[str,
     platform = [
         (f"{item.name}_total" if item.kind == "counter" else item.name, str(item.kind), item.labels, item.meaning) for item in DEFINITIONS
     ]
-    return daemon, platform
+    console = [
+        (f"{item.name}_total" if item.type == "counter" else item.name, item.type, LABELS.get(item.name, ()), item.documentation)
+        for item in Measures(dict).registry.collect()
+    ]
+    return daemon, platform, console
 
 
 def _labels(name: str) -> tuple[str, ...]:
@@ -160,7 +174,7 @@ def render(language: str) -> str:
     return f"{text}\n{exporters_table.render(language)}"
 
 
-def _table(language: str, part: Iterable[tuple[str, str, tuple[str, ...], str]]) -> Iterable[str]:
+def _table(language: str, part: Iterable[Row]) -> Iterable[str]:
     yield f"| {' | '.join(_HEADS[language])} |"
     yield "|---|---|---|---|"
     for name, kind, labels, meaning in part:

@@ -34,6 +34,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter", "sparkplug_node", "sparkplug_birth"),
     "Ledger and audit": (
         "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
+        "audit_result",
     ),
     "Rollups": (
         "rollup_state", "rollup_change", "measurement_1h_stored", "measurement_1d_stored", "compression_policy", "compressed_chunk",
@@ -47,6 +48,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "quality_rule", "quality_watermark", "quality_feed", "quality_note", "quality_late", "quality_cadence", "quality_pause",
         "quality_gap", "quality_constant", "quality_recheck", "quality_incident", "quality_result",
     ),
+    "Console": (
+        "console_tenant", "console_user", "console_grant", "console_session", "api_key", "console_action", "series_info",
+        "series_info_change",
+    ),
 }  # fmt: skip
 """The pictures of docs/schema.md; a table that is in none is an error."""
 LOGICAL: Final = (
@@ -59,6 +64,8 @@ LOGICAL: Final = (
     ("series", "measurement_1h_stored", "series_id"),
     ("series", "measurement_1d_stored", "series_id"),
     ("series", "rollup_change", "series_id"),
+    ("series", "series_info", "series_id"),
+    ("series_info", "series_info_change", "series_id"),
     ("kafka_offset", "ledger", "kafka_topic, kafka_partition"),
     ("kafka_offset", "kafka_watermark", "topic, kafka_partition"),
     ("ledger", "quality_feed", "batch_id"),

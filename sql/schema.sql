@@ -56,6 +56,39 @@ COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the res
 COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
 COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
 COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
+CREATE TABLE api_key (
+    key_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    key_sha256 bytea NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    created_by text DEFAULT ''::text NOT NULL,
+    expires_at timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT api_key_pkey PRIMARY KEY (key_id),
+    CONSTRAINT api_key_key_sha256_key UNIQUE (key_sha256),
+    CONSTRAINT api_key_tenant_id_name_key UNIQUE (tenant_id, name),
+    CONSTRAINT api_key_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES console_tenant(tenant_id) ON DELETE CASCADE,
+    CONSTRAINT api_key_name_check CHECK ((name <> ''::text))
+) WITH (fillfactor=70);
+COMMENT ON TABLE api_key IS
+    'One row is one key with which a program reads one tenant through the API; its secret is kept as SHA-256 only.';
+COMMENT ON COLUMN api_key.expires_at IS 'Null: never.';
+COMMENT ON COLUMN api_key.last_used_at IS 'To a minute.';
+
+CREATE TABLE audit_result (
+    proof text NOT NULL,
+    audited_at timestamptz NOT NULL,
+    since timestamptz,
+    differences bigint NOT NULL,
+    findings jsonb DEFAULT '[]'::jsonb NOT NULL,
+    CONSTRAINT audit_result_pkey PRIMARY KEY (proof),
+    CONSTRAINT audit_result_findings_check CHECK ((jsonb_typeof(findings) = 'array'::text))
+) WITH (fillfactor=50);
+COMMENT ON TABLE audit_result IS 'One row is what the audit last found by one proof (the name of Dagster''s check).';
+COMMENT ON COLUMN audit_result.since IS 'It looked at what was committed since then; null: at everything.';
+COMMENT ON COLUMN audit_result.differences IS 'How many there are; 0: all is well.';
+COMMENT ON COLUMN audit_result.findings IS 'The first of them: kind, place and text, as `iot audit` says them.';
 
 CREATE TABLE catalog_generation (
     one boolean DEFAULT true NOT NULL,
@@ -124,6 +157,101 @@ CREATE TABLE database_backup (
 COMMENT ON TABLE database_backup IS
     'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
     'them.';
+CREATE TABLE console_action (
+    action_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    arguments jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    done bigint DEFAULT 0 NOT NULL,
+    total bigint,
+    words text DEFAULT ''::text NOT NULL,
+    requested_by text NOT NULL,
+    requested_at timestamptz DEFAULT now() NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    CONSTRAINT console_action_pkey PRIMARY KEY (action_id),
+    CONSTRAINT console_action_arguments_check CHECK ((jsonb_typeof(arguments) = 'object'::text)),
+    CONSTRAINT console_action_kind_check CHECK ((kind <> ''::text)),
+    CONSTRAINT console_action_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text, 'failed'::text]))),
+    CONSTRAINT console_action_tenant_id_check CHECK ((tenant_id <> ''::text))
+) WITH (fillfactor=70);
+CREATE INDEX console_action_tenant_id_idx ON console_action USING btree (tenant_id, action_id DESC);
+CREATE INDEX console_action_unfinished_idx ON console_action USING btree (action_id) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
+COMMENT ON TABLE console_action IS
+    'One row is one write that a user of the console asked for: who, when, what, and what became of it. The log of writes.';
+COMMENT ON COLUMN console_action.arguments IS 'Which there are depends on the kind.';
+COMMENT ON COLUMN console_action.done IS 'Messages, or rows, dealt with so far; of total, where that is known.';
+COMMENT ON COLUMN console_action.words IS 'What became of it, for people; of a failed one, why.';
+
+CREATE TABLE console_grant (
+    user_id integer NOT NULL,
+    tenant_id text NOT NULL,
+    role text NOT NULL,
+    granted_at timestamptz DEFAULT now() NOT NULL,
+    granted_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT console_grant_pkey PRIMARY KEY (user_id, tenant_id),
+    CONSTRAINT console_grant_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES console_tenant(tenant_id) ON DELETE CASCADE,
+    CONSTRAINT console_grant_user_id_fkey FOREIGN KEY (user_id) REFERENCES console_user(user_id) ON DELETE CASCADE,
+    CONSTRAINT console_grant_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'operator'::text, 'admin'::text])))
+);
+CREATE INDEX console_grant_tenant_id_idx ON console_grant USING btree (tenant_id);
+COMMENT ON TABLE console_grant IS
+    'One row is one tenant that a user may see. viewer reads; operator also asks for writes (console_action); admin also makes API '
+    'keys.';
+
+CREATE TABLE console_session (
+    token_sha256 bytea NOT NULL,
+    user_id integer NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    last_seen_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT console_session_pkey PRIMARY KEY (token_sha256),
+    CONSTRAINT console_session_user_id_fkey FOREIGN KEY (user_id) REFERENCES console_user(user_id) ON DELETE CASCADE
+) WITH (fillfactor=70);
+CREATE INDEX console_session_user_id_idx ON console_session USING btree (user_id);
+COMMENT ON TABLE console_session IS 'One row is one login that has not ended; the cookie''s token is kept as its SHA-256 only.';
+COMMENT ON COLUMN console_session.last_seen_at IS 'Of the last request, to a minute; without one for a while the session ends.';
+
+CREATE TABLE console_tenant (
+    tenant_id text NOT NULL,
+    name text DEFAULT ''::text NOT NULL,
+    role_name name NOT NULL,
+    granted_at timestamptz DEFAULT now() NOT NULL,
+    statement_seconds integer NOT NULL,
+    CONSTRAINT console_tenant_pkey PRIMARY KEY (tenant_id),
+    CONSTRAINT console_tenant_role_name_key UNIQUE (role_name),
+    CONSTRAINT console_tenant_statement_seconds_check CHECK (((statement_seconds >= 1) AND (statement_seconds <= 86400))),
+    CONSTRAINT console_tenant_tenant_id_check CHECK (((octet_length(tenant_id) >= 1) AND (octet_length(tenant_id) <= 1024)))
+);
+COMMENT ON TABLE console_tenant IS
+    'One row is one tenant that the console may show, and the login by which it reads this tenant''s rows and no others.';
+COMMENT ON COLUMN console_tenant.name IS 'What people call the tenant; empty: its id.';
+COMMENT ON COLUMN console_tenant.role_name IS
+    'Random, as tenant_role.role_name. Its password is stored nowhere: HMAC-SHA-256 of the name by the key in IOT_CONSOLE_KEY_FILE.';
+
+CREATE TABLE console_user (
+    user_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+    name text NOT NULL,
+    display_name text DEFAULT ''::text NOT NULL,
+    password_hash text,
+    administrator boolean DEFAULT false NOT NULL,
+    disabled boolean DEFAULT false NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    locked_until timestamptz,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    created_by text DEFAULT ''::text NOT NULL,
+    password_set_at timestamptz,
+    last_login_at timestamptz,
+    CONSTRAINT console_user_pkey PRIMARY KEY (user_id),
+    CONSTRAINT console_user_name_key UNIQUE (name),
+    CONSTRAINT console_user_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._@-]{0,127}$'::text))
+);
+COMMENT ON TABLE console_user IS 'One row is one person who may log in to the console.';
+COMMENT ON COLUMN console_user.password_hash IS 'Argon2id, in its own notation with salt and parameters; null: no login by password.';
+COMMENT ON COLUMN console_user.administrator IS 'Whether this user manages users. It gives no tenant: console_grant does.';
+COMMENT ON COLUMN console_user.failures IS 'Wrong passwords since the last right one.';
+COMMENT ON COLUMN console_user.locked_until IS 'No password is tried before then.';
 
 CREATE TABLE dead_letter (
     kafka_offset bigint NOT NULL,
@@ -581,6 +709,11 @@ CREATE TABLE quality_incident (
     severity text NOT NULL,
     message text NOT NULL,
     example jsonb,
+    silenced_until timestamptz,
+    silence_reason text DEFAULT ''::text NOT NULL,
+    silenced_by text DEFAULT ''::text NOT NULL,
+    acknowledged_at timestamptz,
+    acknowledged_by text DEFAULT ''::text NOT NULL,
     CONSTRAINT quality_incident_pkey PRIMARY KEY (incident_id),
     CONSTRAINT quality_incident_severity_check CHECK ((severity = ANY (ARRAY['WARN'::text, 'ERROR'::text])))
 ) WITH (fillfactor=70);
@@ -595,6 +728,8 @@ COMMENT ON COLUMN quality_incident.told_at IS 'When its last row of quality_resu
 COMMENT ON COLUMN quality_incident.value IS 'Of the last evaluation that failed, as threshold, message, example and the Kafka record.';
 COMMENT ON COLUMN quality_incident.flaps IS 'How often it was good and failed again.';
 COMMENT ON COLUMN quality_incident.evaluations IS 'How many evaluations failed.';
+COMMENT ON COLUMN quality_incident.silenced_until IS 'Until then nobody is told of it, for silence_reason. Null: it is not silenced.';
+COMMENT ON COLUMN quality_incident.acknowledged_at IS 'When a user of the console said that he takes care of it; null: nobody did.';
 
 CREATE TABLE quality_late (
     feed_position bigint NOT NULL,
@@ -892,6 +1027,38 @@ CREATE INDEX series_tenant_id_project_id_metric_idx ON series USING btree (tenan
 CREATE INDEX series_tenant_names_idx ON series USING btree (tenant_id, ((project_id || ''::text)), ((device_id || ''::text)));  -- statistics by column: 2: 0, 3: 0
 COMMENT ON TABLE series IS 'One row is one metric of one device of one project of one tenant.';
 
+CREATE TABLE series_info (
+    series_id integer NOT NULL,
+    display_name text DEFAULT ''::text NOT NULL,
+    unit text DEFAULT ''::text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    valid_min double precision,
+    valid_max double precision,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    changed_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT series_info_pkey PRIMARY KEY (series_id),
+    CONSTRAINT series_info_check CHECK ((valid_min <= valid_max))
+) WITH (fillfactor=70);
+COMMENT ON TABLE series_info IS
+    'One row is what people say of one series: name, unit, description and the range that its values should be in.';
+COMMENT ON COLUMN series_info.unit IS 'Empty: the unit that the payload named (series.unit).';
+COMMENT ON COLUMN series_info.valid_min IS 'A value below it is not believed; null: no such limit. As valid_max.';
+
+CREATE TABLE series_info_change (
+    change_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+    series_id integer NOT NULL,
+    display_name text NOT NULL,
+    unit text NOT NULL,
+    description text NOT NULL,
+    valid_min double precision,
+    valid_max double precision,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    changed_by text NOT NULL,
+    CONSTRAINT series_info_change_pkey PRIMARY KEY (change_id)
+);
+CREATE INDEX series_info_change_series_id_idx ON series_info_change USING btree (series_id, change_id DESC);
+COMMENT ON TABLE series_info_change IS 'One row is one change of series_info: what the row was afterwards, when and by whom.';
+
 CREATE TABLE series_latest (
     time timestamptz NOT NULL,
     series_id integer NOT NULL,
@@ -1188,11 +1355,27 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     nobody. Usually none.
 --     (deletion_id integer, tenant_id text, last_series_id integer, last_source_id integer)
 
+-- VIEW tenant_login
+--     One row is one login that reads one tenant: its own, or the one through which the console reads it. No login is in it twice.
+--     (tenant_id text, role_name name, statement_seconds integer, console boolean)
+
 -- VIEW traffic_1h
 --     One row sums one project's records of one Kafka partition received in one hour (UTC). Counters as in ledger.
 --     (hour timestamptz, tenant_id text, project_id text, kafka_partition integer, messages bigint, duplicates bigint, quarantined bigint,
 --     measurements bigint, measurement_duplicates bigint, measurement_conflicts bigint, last_received_at timestamptz, last_committed_at
 --     timestamptz, conflict_example jsonb)
+
+-- VIEW tenant.accounting_1h WITH (security_barrier=true)
+--     One row sums the records of one project of the tenant that asks, of one Kafka partition received in one hour (UTC).
+--     (hour timestamptz, project_id text, kafka_partition integer, messages bigint, duplicates bigint, quarantined bigint, measurements
+--     bigint, measurement_duplicates bigint, measurement_conflicts bigint, conflict_example jsonb, last_received_at timestamptz,
+--     last_committed_at timestamptz)
+
+-- VIEW tenant.incident WITH (security_barrier=true)
+--     One row is one incident of the tenant that asks.
+--     (incident_id bigint, rule text, severity text, project_id text, device_id text, metric text, opened_at timestamptz, last_seen_at
+--     timestamptz, closed_at timestamptz, message text, flaps integer, silenced_until timestamptz, silence_reason text, silenced_by text,
+--     acknowledged_at timestamptz, acknowledged_by text, kafka_partition integer, kafka_offset bigint)
 
 -- VIEW tenant.latest WITH (security_barrier=true)
 --     One row is the latest measurement of one series of the tenant that asks.
@@ -1222,16 +1405,35 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     payload bytea, duplicate_of bigint, time_source text, dup boolean, retain boolean, qos smallint, log_generation integer,
 --     time_shift_us integer)
 
+-- VIEW tenant.project WITH (security_barrier=true)
+--     One row is one project of the tenant that asks.
+--     (project_id text, series_count integer, first_seen_at timestamptz)
+
 -- VIEW tenant.quality WITH (security_barrier=true)
 --     One row is one finding of one quality rule about the tenant that asks, with the incident it belongs to.
 --     (evaluated_at timestamptz, rule text, status text, tenant_id text, project_id text, device_id text, metric text, message text, value
 --     double precision, threshold double precision, window_from timestamptz, window_to timestamptz, example jsonb, kafka_partition integer,
 --     kafka_offset bigint, incident_id bigint, opened_at timestamptz, closed_at timestamptz, flaps integer)
 
+-- VIEW tenant.quality_rule WITH (security_barrier=true)
+--     One row is the default of one quality rule, or what the tenant that asks, a project or metric of it has instead (own).
+--     (rule text, own boolean, project_id text, metric text, enabled boolean, severity text, threshold double precision, window_seconds
+--     integer, clear_seconds integer, hold_seconds integer, parameters jsonb, description text, updated_at timestamptz)
+
 -- VIEW tenant.quarantine WITH (security_barrier=true)
 --     One row is one quarantined message whose topic names the tenant that asks.
 --     (received_at timestamptz, topic text, tenant_id text, project_id text, reason text, detail text, kafka_partition integer,
 --     kafka_offset bigint, payload bytea, duplicate_of bigint, log_generation integer)
+
+-- VIEW tenant.series WITH (security_barrier=true)
+--     One row is one series of the tenant that asks, with what people say of it; unit: theirs, else the one that the payload named.
+--     (project_id text, device_id text, metric text, unit text, display_name text, description text, valid_min double precision, valid_max
+--     double precision)
+
+-- VIEW tenant.series_info_change WITH (security_barrier=true)
+--     One row is one change of what people say of a series of the tenant that asks.
+--     (project_id text, device_id text, metric text, change_id bigint, changed_at timestamptz, changed_by text, display_name text, unit
+--     text, description text, valid_min double precision, valid_max double precision)
 
 -- FUNCTION age_text(moment timestamptz) RETURNS text
 --     How long ago a moment is, in days, or in hours where that is less than two days.
@@ -1536,8 +1738,35 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- FUNCTION value_shown(value double precision, value_int bigint, value_text text) RETURNS text
 --     A measurement's value for people: at most 200 characters of a text, in quotes, so that "1" is not taken for 1.
 
+-- FUNCTION tenant.audit() RETURNS TABLE(proof text, audited_at timestamptz, since timestamptz, differences bigint, places text[], texts
+--     text[]) SECURITY DEFINER
+--     What the audit last found. Differences of offsets with their places, which name partitions; of the others, which may name tenants and
+--     topics, only how many there are.
+
 -- FUNCTION tenant.current_tenant() RETURNS text SECURITY DEFINER
 --     The tenant whose login this session was opened with; null for everybody else.
+
+-- FUNCTION tenant.progress() RETURNS TABLE(lag bigint, seen_at timestamptz, spooled bigint, in_flight bigint, reported_at timestamptz)
+--     SECURITY DEFINER
+--     Records in Kafka that the database has not taken, of all tenants together, as last seen; and what the ingest daemons last said that
+--     they hold: in the spool, and not yet acknowledged.
+
+-- FUNCTION tenant.record(at_partition integer, at_offset bigint) RETURNS TABLE(received_at timestamptz, topic text, project_id text,
+--     device_id text, reason text, detail text, duplicate_of bigint, payload bytea, connection_number bigint, sequence bigint, committed_at
+--     timestamptz, run_id text, kind text, from_offset bigint, to_offset bigint, log_generation integer) SECURITY DEFINER
+--     One row is one batch (drain or replay) that holds the record of this Kafka partition and offset, with the record: as a message, or
+--     with a reason as one in quarantine. Nothing unless the record is the asking tenant's.
+
+-- FUNCTION tenant.runs(since timestamptz) RETURNS TABLE(run_id text, started_at timestamptz, ended_at timestamptz, batches bigint)
+--     SECURITY DEFINER
+--     The drain's last runs (3 hours at most): first and last commit, and how many; everybody's messages are in them.
+
+-- FUNCTION tenant.series_page(in_project text, in_device text, in_metric text, search text, after_project text, after_device text,
+--     after_metric text, page integer) RETURNS TABLE(project_id text, device_id text, metric text, unit text, display_name text,
+--     description text, valid_min double precision, valid_max double precision, latest_time timestamptz, value double precision, value_int
+--     bigint, value_text text, flags smallint) SECURITY DEFINER
+--     A page of the asking tenant's series with their latest values, in the order of project, device and metric, after the one named: those
+--     of a project, device and metric, and those whose device, metric or display name holds a text (null: all).
 
 -- FUNCTION tenant.time_bucket(width interval, moment timestamptz) RETURNS timestamptz
 --     Begin of the interval of this width that holds the moment (UTC).

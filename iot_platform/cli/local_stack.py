@@ -22,6 +22,7 @@ def up() -> None:
     from iot_platform.kafka.topics import TopicError
     from iot_platform.local.errors import LocalStackError
     from iot_platform.local.plan import make_plan
+    from iot_platform.local.ports import LOOPBACK
     from iot_platform.local.stack import Stack
     from iot_platform.local.step_report import Report
     from iot_platform.local.supervisor import Supervisor
@@ -44,7 +45,8 @@ def up() -> None:
         raise CliError(f"{error}{hint}") from error
     except KeyboardInterrupt as error:
         raise CliError("interrupted; what did start goes on running: `iot down` stops it") from error
-    text = _what_next(plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs")
+    page = f"http://{LOOPBACK}:{plan.settings.console_port}" if plan.local_console else ""
+    text = _what_next(page, plan.settings.dagster_url, plan.settings.mqtt_url.get_secret_value(), plan.settings.local_dir / "logs")
     console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -84,15 +86,17 @@ def clean_data(
     console.print("removed; `iot up` starts afresh", highlight=False)
 
 
-def _what_next(dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
+def _what_next(console_url: str, dagster_url: str, mqtt_url: str, logs_folder: Path) -> str:
     from ingest_daemon.home import checkout
 
     iot = ".venv/bin/iot" if checkout() else "iot"
     host = mqtt_url.rsplit("@", 1)[-1].removeprefix("mqtt://").removeprefix("mqtts://")
     name, _, port = host.partition(":")
+    users = f"(`{iot} console user add NAME`, then `{iot} console user grant NAME TENANT`)"
+    console = f"  console     {console_url}   {users}\n" if console_url else ""
     return f"""
 [bold green]Everything is ready.[/bold green]
-  Dagster     {dagster_url}   (Assets → message: partitions and their materializations)
+{console}  Dagster     {dagster_url}   (Assets → message: partitions and their materializations)
   MQTT        {terminal.escape(host)}
   logs        {logs_folder}
 

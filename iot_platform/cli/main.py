@@ -13,6 +13,7 @@ from iot_platform.cli import (
     audit,
     backup,
     compression,
+    console,
     decode,
     drill,
     environment,
@@ -53,6 +54,7 @@ alert_bridge.register(app)
 audit.register(app)
 backup.register(app)
 compression.register(app)
+console.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)

@@ -209,7 +209,7 @@ def _roles(connection: Connection) -> str:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM ("
-            " SELECT rolname FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant')"
+            " SELECT rolname FROM pg_roles WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant', 'iot_console')"
             " UNION ALL SELECT 'public' WHERE has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')) r"
         )
         row = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""The platform's own programs in the local stack: ingest daemon, Dagster's three processes, metrics exporter, device simulator."""
+"""The platform's own programs in the local stack: ingest daemon, Dagster's three processes, metrics exporter, console, device simulator."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings
 
 DAGSTER = ("dagster-daemon", "dagster-webserver", "dagster-code")
-NAMES = ("simulator", "ingest", "metrics", *DAGSTER)
+NAMES = ("simulator", "ingest", "metrics", "console", *DAGSTER)
 LOCATION = "iot_platform"
 
 
@@ -55,6 +55,14 @@ def metrics(settings: Settings) -> Program:
     command = (sys.executable, "-m", "iot_platform.cli.main", "metrics")
     environment = base_environment(settings.local_dir) | {"IOT_METRICS_PORT": str(settings.metrics_port)}
     return Program("metrics", command, directory(), environment, stop_seconds=5, fingerprint=fingerprint)
+
+
+def console(settings: Settings) -> Program:
+    """The console and its read API. Told to stop, it ends open streams and is gone within about 3 s."""
+    fingerprint = newest_change(PACKAGES / "iot_platform") + _shown(settings)
+    environment = base_environment(settings.local_dir) | {"IOT_CONSOLE_PORT": str(settings.console_port)}
+    command = (sys.executable, "-m", "iot_platform.api")
+    return Program("console", command, directory(), environment, stop_seconds=6, fingerprint=fingerprint)
 
 
 def code_socket(settings: Settings) -> Path:

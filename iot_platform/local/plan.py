@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from iot_platform.backup.repository import Repository
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.mosquitto import MosquittoServer
-from iot_platform.local.passwords import Passwords
+from iot_platform.local.passwords import Passwords, console_key
 from iot_platform.local.ports import LOOPBACK
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.server import Server
@@ -30,6 +31,8 @@ class Plan:
     local_dagster: bool
     local_ingest: bool
     """Whether IOT_INGEST_HTTP_URL means the daemon of this stack, which runs in any case: the user's own may be elsewhere."""
+    local_console: bool
+    """Whether the console runs here: its packages are installed, and its database is known."""
 
     @property
     def servers(self) -> list[Server]:
@@ -46,6 +49,7 @@ class Plan:
             ("postgresql", settings.postgres_port, "IOT_POSTGRES_PORT", "database_url"),
             ("ingest", settings.ingest_http_port, "IOT_INGEST_HTTP_PORT", "ingest_http_url"),
             ("metrics", settings.metrics_port, "IOT_METRICS_PORT", "metrics_port"),
+            ("console", settings.console_port, "IOT_CONSOLE_PORT", "console_port"),
             ("dagster-webserver", settings.dagster_port, "IOT_DAGSTER_PORT", "dagster_url"),
         ]
         return [item for item in ports if item[3] in self.notes]
@@ -72,16 +76,21 @@ def make_plan(user: Settings) -> Plan:
         notes["database_url"] = postgresql.url("iot_writer")
         notes["database_admin_url"] = postgresql.url("iot_migrator")
         notes["database_reader_url"] = postgresql.url("iot_reader")
+        notes["console_database_url"] = postgresql.url("iot_console")
+        notes["console_key_file"] = str(console_key(local_dir / "data" / "console.key"))
         notes |= postgresql.backup_notes()
     if local_dagster:
         notes["dagster_url"] = f"http://{LOOPBACK}:{user.dagster_port}"
     notes["ingest_http_url"] = f"http://{LOOPBACK}:{user.ingest_http_port}"
     notes["metrics_port"] = str(user.metrics_port)
+    local_console = (postgresql is not None or user.console_database_url is not None) and find_spec("fastapi") is not None
+    if local_console:
+        notes["console_port"] = str(user.console_port)
     local_ingest = not _is_users("ingest_http_url", user)
     said = user.model_dump(include=user.model_fields_set)
     own = {} if local_ingest else {"ingest_http_url": user.ingest_http_url}
     settings = Settings(**{**said, **notes, **own})
-    return Plan(settings, notes, mosquitto, kafka, postgresql, local_dagster, local_ingest)
+    return Plan(settings, notes, mosquitto, kafka, postgresql, local_dagster, local_ingest, local_console)
 
 
 def write_notes(plan: Plan, path: Path) -> None:

@@ -13,9 +13,15 @@ from iot_platform.local.passwords import Passwords
 HARDEN = SQL / "superuser" / "harden_database.sql"
 """What a superuser takes from PUBLIC in a new database."""
 _RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
-GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant"""
+GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant, iot_console"""
 """As sql/repeatable/grants.sql has them."""
-_ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN", "iot_monitor": "LOGIN CONNECTION LIMIT 3"}
+_ATTRIBUTES = {
+    "iot_migrator": "LOGIN CREATEROLE",
+    "iot_writer": "LOGIN",
+    "iot_reader": "LOGIN",
+    "iot_console": "LOGIN",
+    "iot_monitor": "LOGIN CONNECTION LIMIT 3",
+}
 
 
 def create_roles(superuser_url: str, passwords: Passwords) -> None:
@@ -36,7 +42,7 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
         # Twenty tenants' logins of 10 connections each are all that a server has.
         cursor.execute("SELECT FROM pg_roles WHERE rolname = 'pg_use_reserved_connections'")
         if cursor.fetchone() is not None:  # PostgreSQL 16
-            cursor.execute("GRANT pg_use_reserved_connections TO iot_migrator, iot_writer, iot_reader")
+            cursor.execute("GRANT pg_use_reserved_connections TO iot_migrator, iot_writer, iot_reader, iot_console")
 
 
 def close_other_databases(superuser_url: str) -> None:

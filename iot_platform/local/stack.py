@@ -25,7 +25,7 @@ from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes
 
 _WAVES = (
-    ("simulator", *monitoring.NAMES, *exporters.NAMES),
+    ("simulator", "console", *monitoring.NAMES, *exporters.NAMES),
     ("ingest", "metrics", *applications.DAGSTER),
     ("mosquitto", "kafka", "postgresql"),
 )
@@ -136,6 +136,7 @@ class Stack:
     def _remove_unwanted(self, programs: Sequence[Program], *, simulator: bool) -> None:
         wanted = {server.name for server in self._plan.servers} | {"ingest", "metrics"} | {program.name for program in programs}
         wanted |= set(applications.DAGSTER) if self._plan.local_dagster else set()
+        wanted |= {"console"} if self._plan.local_console else set()
         wanted |= {"simulator"} if simulator else set()
         for name in set(self._supervisor.states()) - wanted:
             self._supervisor.remove(name)
@@ -150,6 +151,7 @@ class Stack:
             ingest = submit(self._ingest, mqtt, kafka)
             metrics = submit(self._metrics, database)
             tasks = [mqtt, kafka, database, ingest, metrics]
+            tasks += [submit(self._console, database)] if plan.local_console else []
             tasks += [submit(self._monitor, program, ingest, metrics, database) for program in programs]
             if plan.local_dagster:
                 code = submit(self._dagster_code, database)
@@ -207,6 +209,11 @@ class Stack:
         _all(needed)
         url = f"http://{LOOPBACK}:{self._settings.metrics_port}"
         self._run(applications.metrics(self._settings), partial(probes.http, f"{url}/healthz"), f"ready, {url}/metrics")
+
+    def _console(self, *needed: Future[None]) -> None:
+        _all(needed)
+        url = f"http://{LOOPBACK}:{self._settings.console_port}"
+        self._run(applications.console(self._settings), partial(probes.http, f"{url}/readyz"), f"ready, {url}")
 
     def _monitor(self, program: Program, *needed: Future[None]) -> None:
         _all(needed)

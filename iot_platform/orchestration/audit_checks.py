@@ -8,6 +8,7 @@ from typing import Final
 import dagster as dg
 
 from iot_platform.audit import AuditResult, run_audit
+from iot_platform.audit.record import keep
 from iot_platform.audit.window import window_start
 from iot_platform.orchestration.dagster_private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from iot_platform.settings import Settings
@@ -39,6 +40,7 @@ def evaluate_audit(
         proofs=_PROOFS[name],
         statement_seconds=statement_seconds,
     )
+    keep(settings, name, result)
     return dg.AssetCheckResult(
         check_name=name,
         asset_key="message",

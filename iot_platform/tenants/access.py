@@ -34,7 +34,7 @@ SELECT t.tenant_id, t.role_name, t.granted_at, t.password_set_at, r.rolconnlimit
 FROM tenant_role t LEFT JOIN pg_roles r ON r.rolname = t.role_name ORDER BY t.tenant_id"""
 
 _UNGUARDED: Final = """
-SELECT t.role_name FROM tenant_role t JOIN pg_roles r ON r.rolname = t.role_name
+SELECT t.role_name FROM tenant_login t JOIN pg_roles r ON r.rolname = t.role_name
 JOIN pg_proc p ON p.oid = 'public.end_tenant_sessions(interval, interval)'::regprocedure
 WHERE NOT pg_has_role(p.proowner, r.oid, 'USAGE') ORDER BY 1"""
 _GUARDS: Final = """
@@ -135,7 +135,7 @@ def grant(
                 _end_sessions(cursor, granted.role)
             connection.commit()
     except psycopg2.errors.InsufficientPrivilege as error:
-        raise TenantAccessError(_remedy(error)) from error
+        raise TenantAccessError(remedy(error)) from error
     finally:
         if not connection.closed:
             connection.rollback()  # nothing to do after the commit
@@ -153,7 +153,7 @@ def revoke(connection: Connection, tenant_id: str) -> str | None:
             role, rest = drop_login(cursor, tenant_id)
         connection.commit()
     except psycopg2.errors.InsufficientPrivilege as error:
-        raise TenantAccessError(_remedy(error)) from error
+        raise TenantAccessError(remedy(error)) from error
     finally:
         if not connection.closed:
             connection.rollback()
@@ -164,11 +164,12 @@ def revoke(connection: Connection, tenant_id: str) -> str | None:
     return role
 
 
-def drop_login(cursor: Cursor, tenant_id: str) -> tuple[str | None, str]:
-    """Inside a transaction of the owner: remove the tenant's login, if it has one. Returns the role's name, and why the role could only be
-    shut and not dropped (else empty)."""
-    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(_LOCK),))
-    cursor.execute("DELETE FROM tenant_role WHERE tenant_id = %s RETURNING role_name", (tenant_id,))
+def drop_login(cursor: Cursor, tenant_id: str, *, console: bool = False) -> tuple[str | None, str]:
+    """Inside a transaction of the owner: remove the tenant's login, if it has one, or that of the console, with all users' and keys' access
+    to the tenant. Returns the role's name, and why the role could only be shut and not dropped (else empty)."""
+    lock_logins(cursor)
+    table = sql.Identifier("console_tenant" if console else "tenant_role")
+    cursor.execute(sql.SQL("DELETE FROM {} WHERE tenant_id = %s RETURNING role_name").format(table), (tenant_id,))
     row = cursor.fetchone()
     if row is None:
         return None, ""
@@ -233,21 +234,30 @@ def list_access(connection: Connection) -> list[Access]:
     ]
 
 
-def _grant(cursor: Cursor, tenant_id: str, rotate: bool, connections: int, statement_seconds: int) -> Granted:
+def lock_logins(cursor: Cursor) -> None:
+    """Until the end of the transaction nobody else makes or removes a login."""
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(_LOCK),))
+
+
+def new_role() -> str:
+    """A name for a login, which tells nothing."""
+    return f"{GROUP}_{secrets.token_hex(6)}"
+
+
+def set_up_login(cursor: Cursor, role: str, password: str | None, connections: int, statement_seconds: int) -> None:
+    """Make the role, or bring it up to this; it is in no table yet. The server gets a SCRAM verifier, never the password (None: it stays).
+
+    Raises:
+        TenantAccessError, psycopg2.errors.InsufficientPrivilege: the owner may not create roles.
+    """
     if not _exists(cursor, GROUP):
         raise TenantAccessError(
             "role iot_tenant does not exist, because the owner of the database may not create roles: let a superuser run"
             " CREATE ROLE iot_tenant NOLOGIN, then repeat `iot migrate`"
         )
-    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(_LOCK),))
-    cursor.execute("SELECT role_name FROM tenant_role WHERE tenant_id = %s", (tenant_id,))
-    row = cursor.fetchone()
-    role = str(row[0]) if row else f"{GROUP}_{secrets.token_hex(6)}"
-    created = not _exists(cursor, role)
     name = sql.Identifier(role)
-    if created:
+    if not _exists(cursor, role):
         cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
-    password = secrets.token_urlsafe(24) if created or rotate else None
     if password is not None:
         verifier = encrypt_password(password, role, cursor.connection, "scram-sha-256")
         cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(verifier)))
@@ -258,13 +268,23 @@ def _grant(cursor: Cursor, tenant_id: str, rotate: bool, connections: int, state
     cursor.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", (role, GROUP))
     if cursor.fetchone() != (True,):
         cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(GROUP), name))
+
+
+def _grant(cursor: Cursor, tenant_id: str, rotate: bool, connections: int, statement_seconds: int) -> Granted:
+    lock_logins(cursor)
+    cursor.execute("SELECT role_name FROM tenant_role WHERE tenant_id = %s", (tenant_id,))
+    row = cursor.fetchone()
+    role = str(row[0]) if row else new_role()
+    created = not _exists(cursor, role)
+    password = secrets.token_urlsafe(24) if created or rotate else None
+    set_up_login(cursor, role, password, connections, statement_seconds)
     cursor.execute(
         "INSERT INTO tenant_role (tenant_id, role_name, statement_seconds) VALUES (%s, %s, %s) ON CONFLICT (tenant_id) DO UPDATE"
         " SET statement_seconds = excluded.statement_seconds,"
         " password_set_at = CASE WHEN %s THEN now() ELSE tenant_role.password_set_at END",
         (tenant_id, role, statement_seconds, password is not None),
     )
-    _check(cursor, role)
+    check_login(cursor, role)
     cursor.execute(_ELSEWHERE, (role,))
     elsewhere = tuple(str(found) for (found,) in cursor.fetchall())
     cursor.execute("SELECT EXISTS (SELECT FROM project WHERE tenant_id = %s)", (tenant_id,))
@@ -283,7 +303,7 @@ def _session(statement_seconds: int) -> dict[str, str]:
     }
 
 
-def _check(cursor: Cursor, role: str) -> None:
+def check_login(cursor: Cursor, role: str) -> None:
     """Refuse a login that could do more than read its views, no matter who granted that."""
     cursor.execute(
         "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = %s", (role,)
@@ -309,7 +329,8 @@ def _exists(cursor: Cursor, role: str) -> bool:
     return cursor.fetchone() == (True,)
 
 
-def _remedy(error: psycopg2.Error) -> str:
+def remedy(error: psycopg2.Error) -> str:
+    """What to do where the owner may not manage roles."""
     message = re.sub(r"\s+", " ", str(error)).strip()
     return (
         f"the owner of the database may not manage roles ({message}): let a superuser run ALTER ROLE owner CREATEROLE;"

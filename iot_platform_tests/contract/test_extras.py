@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Blocked())
 def distributions() -> dict[str, str]:
     """Module → the distribution that it comes from, spelt as in pyproject.toml; of several that share a module (google), the one named
     there."""
-    named = declared("ingest") | declared("platform")
+    named = declared("ingest") | declared("platform") | declared("console")
     spelt = {module: [name.lower().replace("_", "-") for name in names] for module, names in packages_distributions().items()}
     return {module: min(names, key=lambda name: name not in named) for module, names in spelt.items()}
 
@@ -66,9 +66,11 @@ def test_ingest_is_what_the_daemon_imports() -> None:
 
 
 def test_platform_is_what_the_platform_imports_and_starts() -> None:
-    assert imported("iot_platform") <= declared("platform") | declared("kubernetes") | declared("ingest")
+    assert imported("iot_platform") <= declared("platform") | declared("kubernetes") | declared("console") | declared("ingest")
     assert declared("platform") - imported("iot_platform") == PROGRAMS
-    assert declared("kubernetes") <= imported("iot_platform")
+    assert declared("kubernetes") | declared("console") <= imported("iot_platform")
+    own = imported("iot_platform/api") | imported("iot_platform/accounts")
+    assert declared("console") <= own <= declared("console") | declared("platform") | declared("ingest")
 
 
 def test_the_daemon_runs_without_the_platform() -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest_daemon.figures import Totals
 from ingest_daemon.metrics import Metrics
+from iot_platform.api.measures import Measures
 from iot_platform.metrics.dagster_look import JOBS
 from iot_platform.metrics.definitions import DEFINITIONS, OTHER, TOP
 from iot_platform.metrics.exporter import Exporter
@@ -33,7 +34,7 @@ UNITS = {
     "runs",
     "clients",
 }
-COUNTED = {"differences", "gaps", "missing", "cuts", "failures", "lost"}
+COUNTED = {"requests", "logins", "streams", "differences", "gaps", "missing", "cuts", "failures", "lost"}
 BOOLEAN = {"up", "connected", "full", "problem", "enabled", "failed", "off"}
 NEVER = {"device", "device_id", "run_id", "topic", "client_id", "job", "instance"}  # the last two are Prometheus' own
 
@@ -58,7 +59,15 @@ def daemon_page() -> CollectorRegistry:
     return metrics.registry
 
 
-PAGES = {"platform": platform_page, "daemon": daemon_page}
+def console_page() -> CollectorRegistry:
+    measures = Measures(lambda: {"console": 1, "tenants": 2})
+    for route in ("/session", "/tenants/{tenant}/series"):
+        measures.requests.labels(route, "200").inc()
+        measures.seconds.labels(route).observe(0.1)
+    return measures.registry
+
+
+PAGES = {"platform": platform_page, "daemon": daemon_page, "console": console_page}
 
 
 def families(text: str) -> Iterable[Metric]:

@@ -11,6 +11,14 @@ from iot_platform_tests.support.oracles.grants import dump, rights
 
 pytestmark = pytest.mark.sql
 
+CONSOLE = {"kafka_offset", "kafka_watermark", "ledger"} | {
+    "console_tenant",
+    "console_user",
+    "console_grant",
+    "console_session",
+    "api_key",
+    "console_action",
+}
 LISTED = Path(__file__).parents[1] / "contract" / "grants.json"
 
 
@@ -27,8 +35,10 @@ def test_every_right_is_listed(settings: Settings, tmp_path: Path) -> None:
 def test_public_has_nothing_and_only_the_owner_passes_rights_on(settings: Settings) -> None:
     found = rights(settings.admin_url)
     assert "PUBLIC" not in found
-    assert set(found) == {"iot_writer", "iot_reader", "iot_tenant"}
+    assert set(found) == {"iot_writer", "iot_reader", "iot_tenant", "iot_console"}
     assert not [right for all_rights in found.values() for right in all_rights if "*" in right]
+    console = [right for right in found["iot_console"] if right.split(" ")[0] not in ("database", "schema", "role:")]
+    assert {right.split(":")[0].split(" ")[-1].removeprefix("public.").split(".")[0] for right in console} <= CONSOLE
     assert {right.split(" ")[0] for right in found["iot_tenant"]} == {"database", "schema", "view", "function", "role:"}
     assert all(" tenant" in right or right in ("database the database: CONNECT", "role: ") for right in found["iot_tenant"])
 

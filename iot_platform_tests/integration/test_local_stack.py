@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from iot_platform.settings import Settings, exports
 from iot_platform_tests.support.servers.stack import Ingest
 
 Iot = Callable[..., "subprocess.CompletedProcess[str]"]
-_PORTS = ("IOT_MQTT_PORT", "IOT_KAFKA_PORT", "IOT_POSTGRES_PORT", "IOT_DAGSTER_PORT", "IOT_INGEST_HTTP_PORT", "IOT_METRICS_PORT")
+_SERVERS = ("MQTT", "KAFKA", "POSTGRES", "DAGSTER", "INGEST_HTTP", "METRICS", "CONSOLE")
+_PORTS = tuple(f"IOT_{name}_PORT" for name in _SERVERS)
 
 
 @pytest.fixture
@@ -64,7 +66,10 @@ def test_up_makes_a_published_message_a_row_and_down_leaves_nothing(iot: Iot, lo
     assert up.returncode == 0, up.stdout + up.stderr
     assert f"http://127.0.0.1:{ports['IOT_DAGSTER_PORT']}" in up.stdout
     running = {name: state.pid for name, state in Supervisor(local_dir).states().items()}
-    assert set(running) == {"mosquitto", "kafka", "postgresql", "ingest", "metrics", "dagster-code", "dagster-daemon", "dagster-webserver"}
+    own = {"ingest", "metrics", "console", "dagster-code", "dagster-daemon", "dagster-webserver"}
+    assert set(running) == {"mosquitto", "kafka", "postgresql"} | own
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['IOT_CONSOLE_PORT']}/readyz") as answer:
+        assert answer.status == 200
 
     publish.single("mtic/msg/client/realtime/7/8/sensor", '{"temp": 25.5}', qos=1, hostname="127.0.0.1", port=int(ports["IOT_MQTT_PORT"]))
     fields = {name.removeprefix("IOT_").lower(): int(port) for name, port in ports.items()}
@@ -86,7 +91,7 @@ def test_your_own_servers_are_used_and_none_starts(iot: Iot, local_dir: Path, se
     own = exports(settings) | {"IOT_INGEST_CLIENT_ID": ingest.client_id}  # the fixture deletes that session afterwards
     up = iot("up", **own)
     assert up.returncode == 0, up.stdout + up.stderr
-    assert set(Supervisor(local_dir).states()) == {"ingest", "metrics"}
+    assert set(Supervisor(local_dir).states()) == {"ingest", "metrics", "console"}
     assert iot("down", **own).returncode == 0
     assert leftovers.find(local_dir) == []
 

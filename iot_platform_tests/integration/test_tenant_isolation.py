@@ -116,6 +116,38 @@ def test_a_tenant_sees_exactly_its_own_rows(two_tenants: TwoTenants) -> None:
     assert two_tenants.ask("SELECT current_tenant()").rows == [(OWN,)]
 
 
+def test_what_is_for_the_console_tells_of_own_rows_only(two_tenants: TwoTenants) -> None:
+    """Views and functions that no *_named stands beside."""
+    for view, expected in {
+        "project": "SELECT project_id FROM project WHERE tenant_id = %s",
+        "series": "SELECT project_id FROM series WHERE tenant_id = %s",
+        "incident": "SELECT project_id FROM quality_incident WHERE tenant_id = %s",
+        "accounting_1h": "SELECT project_id FROM accounting_1h WHERE tenant_id = %s",
+    }.items():
+        rows = two_tenants.ask(f"SELECT project_id FROM tenant.{view} ORDER BY 1").rows
+        assert rows == sorted(query(two_tenants.settings, expected, OWN)) != [], view
+    records = query(two_tenants.settings, "SELECT kafka_partition, kafka_offset, tenant_id FROM message_named")
+    records += query(two_tenants.settings, "SELECT kafka_partition, kafka_offset, tenant_id FROM quarantine")
+    connection = two_tenants.open()
+    for partition, offset, tenant in records:
+        answer = ask(connection, f"SELECT * FROM record({partition}, {offset})")
+        assert (len(answer.rows) == 1) == (tenant == OWN), (partition, offset, tenant)
+        assert not SECRET.search(answer.text)
+    query(
+        two_tenants.settings,
+        "INSERT INTO audit_result VALUES ('p', now(), now(), 2, %s)",
+        '[{"kind": "offsets", "place": "partition 0 offset 5", "text": "t"},'
+        ' {"kind": "accounting", "place": "secret-tenant", "text": "x"}]',
+    )
+    names = "NULL", "'secret-project'", "'secret'"
+    pages = [f"series_page({p}, NULL, NULL, {s}, NULL, NULL, NULL, 1000)" for p, s in itertools.product(names[:2], (names[0], names[2]))]
+    for call in ("progress()", "runs('-infinity')", "audit()", "quality_rule", "series_info_change", *pages):
+        answer = ask(connection, f"SELECT * FROM {call}")
+        assert answer.code is None, (call, answer.text)
+        assert not SECRET.search(answer.text), call
+    connection.close()
+
+
 def test_every_other_way_is_refused(two_tenants: TwoTenants) -> None:
     connection = two_tenants.open()
     for statement in REFUSED:
@@ -249,6 +281,11 @@ GUESSES = [  # a condition that a row of the other tenant meets, and one that no
     ("message", "device_id = '{}'", "secret-device-1", "nobody-device-1"),
     ("message", "topic = '{}'", TOPIC, NO_TOPIC),
     ("message", "payload > '{}'", "{\"deviceId\":\"s", "{\"deviceId\":\"z"),
+    ("project", "project_id = '{}'", "secret-project", "nobody-project"),
+    ("series", "device_id = '{}'", "secret-device-1", "nobody-device-1"),
+    ("series", "metric = '{}'", "secret_flow", "nobody_flow"),
+    ("accounting_1h", "project_id = '{}'", "secret-project", "nobody-project"),
+    ("incident", "message = '{}'", "secret-device-1 is silent", "nobody-device-1 is silent"),
     ("quarantine", "topic = '{}'", TOPIC, NO_TOPIC),
     ("quarantine", "payload = '{}'", "secret bad bytes", "nobody bad bytes"),
     ("quarantine", "payload > '{}'", "secret", "txcret"),

@@ -60,6 +60,11 @@ BEGIN
             quality_constant, quality_recheck, quality_pause, quality_gap TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON quality_incident TO iot_writer;
         GRANT SELECT, INSERT ON quality_result TO iot_writer;
+        -- What users of the console ask for, and what people say of series.
+        GRANT SELECT, UPDATE ON console_action TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON audit_result TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON series_info TO iot_writer;
+        GRANT SELECT, INSERT ON series_info_change TO iot_writer;
         GRANT SELECT ON quality_named, quality_open TO iot_writer;
         -- Rollups: the drain reads how far they are stored and notes what it changes below; the stored rows change by functions only.
         GRANT SELECT ON rollup_state, retention_mark, measurement_1h, measurement_1d, measurement_1h_named, measurement_1d_named
@@ -93,6 +98,7 @@ BEGIN
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
             schema_migration, project_option, sparkplug_birth, sparkplug_node TO iot_reader;
+        GRANT SELECT ON series_info, series_info_change, audit_result TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;
@@ -108,6 +114,15 @@ BEGIN
         -- Dashboards
         GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress,
             quality_incident_named, quality_progress TO iot_reader;
+    END IF;
+    -- The console's process: its own tables, no telemetry. What a tenant has it reads as that tenant's login.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_console') THEN
+        GRANT USAGE ON SCHEMA public TO iot_console;
+        GRANT SELECT ON console_tenant TO iot_console;
+        GRANT SELECT, INSERT, UPDATE ON console_user TO iot_console;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON console_grant, console_session, api_key TO iot_console;
+        GRANT SELECT, INSERT ON console_action TO iot_console;
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_console', current_database());
     END IF;
     -- Tenants' logins (repeatable/tenants.sql): their views, and nothing else.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'iot_tenant') THEN

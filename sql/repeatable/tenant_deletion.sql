@@ -214,7 +214,7 @@ COMMENT ON FUNCTION tenant_deletion_tables(text) IS
 CREATE OR REPLACE FUNCTION tenant_deletion_by_name() RETURNS TABLE (table_name name)
 LANGUAGE sql STABLE AS $$
     SELECT t.table_name FROM tenant_deletion_tables('tenant_id') t
-    WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'series', 'source', 'project')
+    WHERE t.table_name NOT IN ('tenant_deletion', 'tenant_role', 'console_tenant', 'series', 'source', 'project')
 $$;
 COMMENT ON FUNCTION tenant_deletion_by_name() IS
     'Plain tables whose rows name their tenant, of which nothing may outlast the cut: books, policies, marks, sums, and whatever other '

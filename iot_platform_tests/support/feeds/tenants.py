@@ -4,7 +4,9 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -15,6 +17,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from iot_platform.database import connect
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import Granted, grant
+from iot_platform_tests.support.feeds.direct import DirectFeed
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.servers.stack import Servers
 
@@ -108,6 +111,29 @@ def send_both(settings: Settings) -> None:
         for tenant, message in ((OWN, "pump-0 is silent"), (OTHER, "secret-device-1 is silent")):
             query(settings, _FINDING, tenant, message)
     query(settings, "ANALYZE")
+
+
+def send_directly(settings: Settings) -> None:
+    """The same of both tenants, decoded and written without Kafka."""
+    feed, now = DirectFeed(settings), int(time.time()) // 60 * 60
+    with closing(feed.connection):
+        for number in range(60):
+            at = now - 9000 + number * 120
+            own = b'{"deviceId":"pump-%d","ts":%d,"flow":%d.5,"state":"open"}' % (number % 3, at, number)
+            feed.send(_moment(at + 1), own, f"mtic/msg/client/realtime/{OWN}/plant-{number % 2}")
+            if number % 2:
+                other = b'{"deviceId":"secret-device-%d","ts":%d,"secret_flow":7731773.%d,"flow":7731773,"state":"5ec1e7 word"}'
+                feed.send(_moment(at + 2), other % (number % 5, at + 30, number), f"mtic/msg/client/realtime/{OTHER}/secret-project")
+        feed.send(_moment(now - 100), b"own bad bytes", f"mtic/msg/client/realtime/{OWN}/plant-0")
+        feed.send(_moment(now - 99), b"secret bad bytes", f"mtic/msg/client/realtime/{OTHER}/secret-project")
+        feed.flush()
+    for tenant, message in ((OWN, "pump-0 is silent"), (OTHER, "secret-device-1 is silent")):
+        query(settings, _FINDING, tenant, message)
+    query(settings, "ANALYZE series, message, measurement, accounting_1h")
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 _FINDING = """

@@ -46,7 +46,7 @@ SELECT r.rolname, 'role: ' || concat_ws(', ', CASE WHEN rolsuper THEN 'superuser
     CASE WHEN rolcreatedb THEN 'createdb' END, CASE WHEN rolreplication THEN 'replication' END, CASE WHEN rolbypassrls THEN 'bypassrls' END,
     (SELECT 'member of ' || string_agg(g.rolname, ', ' ORDER BY g.rolname) FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
      WHERE m.member = r.oid))
-FROM pg_roles r WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant')
+FROM pg_roles r WHERE rolname IN ('iot_writer', 'iot_reader', 'iot_tenant', 'iot_console')
 ORDER BY 1, 2"""
 
 

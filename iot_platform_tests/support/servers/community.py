@@ -175,7 +175,7 @@ class CommunityDatabase:
 
     def _empty(self, cursor: Cursor) -> None:
         assert _tables(cursor) == self._tables
-        cursor.execute("SELECT rolname FROM pg_roles JOIN tenant_role ON role_name = rolname")
+        cursor.execute("SELECT rolname FROM pg_roles JOIN tenant_login ON role_name = rolname")
         for (role,) in cursor.fetchall():
             cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         plain = [table for table in self._tables if table not in self._rows]

@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from iot_platform.local import applications, probes
 from iot_platform.local.install import install_packages
 from iot_platform.local.kafka import KafkaServer
 from iot_platform.local.mosquitto import MosquittoServer
-from iot_platform.local.passwords import Passwords
+from iot_platform.local.passwords import Passwords, console_key
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.local.postgresql_roles import create_database
@@ -253,7 +255,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def template_database(servers: Servers) -> str:
     """A migrated database that tests copy."""
     create_database(servers.superuser_url(), TEMPLATE)
-    migrate(_settings(servers, TEMPLATE, Path("unused"), {}))
+    migrate(_settings(servers, TEMPLATE, Path(tempfile.gettempdir()) / "iot-test-template", {}))
     with psycopg2.connect(servers.superuser_url()) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE pg_database SET datallowconn = false WHERE datname = %s", (TEMPLATE,))
         connection.commit()
@@ -274,8 +276,22 @@ def settings(servers: Servers, edition: str, request: pytest.FixtureRequest, tmp
     if edition == "community" and named_server() is None:
         yield made.model_copy(update=request.getfixturevalue("community_database").emptied())
         return
-    create_database(servers.superuser_url(), database, template=request.getfixturevalue("template_database"))
-    yield made
+    with _database(servers, database, request.getfixturevalue("template_database")):
+        yield made
+
+
+@contextmanager
+def own_database(servers: Servers, template: str, folder: Path) -> Iterator[Settings]:
+    """Settings with a fresh migrated database (Apache edition), for tests that share one and need no Kafka."""
+    number = next(_numbers)
+    with _database(servers, f"test_{number}", template):
+        yield _settings(servers, f"test_{number}", folder, {"kafka_topic": f"messages-{number}"})
+
+
+@contextmanager
+def _database(servers: Servers, database: str, template: str) -> Iterator[None]:
+    create_database(servers.superuser_url(), database, template=template)
+    yield
     connection = psycopg2.connect(servers.superuser_url())
     try:
         connection.autocommit = True
@@ -310,7 +326,7 @@ def dagster(programs: Programs, settings: Settings) -> Iterator[Dagster]:
 
 
 def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, object]) -> Settings:
-    http_port, dagster_port, metrics_port = free_ports(3)
+    http_port, dagster_port, metrics_port, console_port = free_ports(4)
     url = partial(servers.postgresql.url, database=database)
     values: dict[str, object] = {
         "mqtt_url": servers.mqtt_url,
@@ -321,6 +337,9 @@ def _settings(servers: Servers, database: str, local_dir: Path, own: dict[str, o
         "ingest_http_port": http_port,
         "ingest_http_url": f"http://127.0.0.1:{http_port}",
         "metrics_port": metrics_port,
+        "console_database_url": url("iot_console"),
+        "console_key_file": console_key(local_dir / "console.key"),
+        "console_port": console_port,
         "dagster_port": dagster_port,
         "dagster_url": f"http://127.0.0.1:{dagster_port}",
         "local_dir": local_dir,

@@ -1,0 +1,54 @@
+"""How often somebody may ask the console, and for how long wrong passwords lock a name."""
+
+from iot_platform.api.limits import FREE_FAILURES, LONGEST_LOCK_SECONDS, MOST_REMEMBERED, Buckets, Lockout, lock_seconds
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_fills_again() -> None:
+    clock = Clock()
+    buckets = Buckets(2.0, 3.0, clock)
+    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert buckets.take("b") == 0, "somebody else's is his own"
+    clock.now += 0.5
+    assert buckets.take("a") == 0
+    assert buckets.take("a") > 0
+    clock.now += 3600
+    assert [buckets.take("a") > 0 for _ in range(4)] == [False, False, False, True], "never more than its size"
+
+
+def test_buckets_do_not_grow_for_ever() -> None:
+    clock = Clock()
+    buckets = Buckets(1.0, 2.0, clock)
+    for number in range(MOST_REMEMBERED + 100):
+        buckets.take(number)
+    assert len(buckets._buckets) == MOST_REMEMBERED
+    clock.now += 10
+    buckets.forget()
+    assert not buckets._buckets
+
+
+def test_locks_double_up_to_a_quarter_of_an_hour() -> None:
+    assert [lock_seconds(failures) for failures in range(FREE_FAILURES - 1, FREE_FAILURES + 6)] == [0, 60, 120, 240, 480, 900, 900]
+    assert lock_seconds(10**9) == LONGEST_LOCK_SECONDS
+
+
+def test_names_that_nobody_has_are_locked_alike() -> None:
+    clock = Clock()
+    lockout = Lockout(clock)
+    for _ in range(FREE_FAILURES - 1):
+        lockout.failed("nobody")
+    assert lockout.seconds("nobody") == 0
+    lockout.failed("nobody")
+    assert (lockout.seconds("nobody"), lockout.seconds("somebody")) == (60, 0)
+    clock.now += 61
+    assert lockout.seconds("nobody") == 0
+    lockout.failed("nobody")
+    assert lockout.seconds("nobody") == 120
