@@ -12,8 +12,16 @@ bootstrap: ## Make .venv with everything Python needs (the other targets do it t
 	@sh scripts/bootstrap.sh
 
 .PHONY: up
-up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus and Alertmanager)
+up: bootstrap console-if-possible ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus and Alertmanager)
 	@$(IOT) up
+
+.PHONY: console
+console: ## Build the console's pages into iot_platform/api/static (needs Node.js >= 20.19 and npm)
+	@sh scripts/console.sh
+
+.PHONY: console-if-possible
+console-if-possible:
+	@sh scripts/console.sh --if-possible
 
 .PHONY: down
 down: bootstrap ## Stop everything that `make up` started; data stays
@@ -67,8 +75,13 @@ test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed
 test-backup: bootstrap ## Backups made, damaged and restored, the database killed in between; minutes (needs root)
 	@$(PYTEST) iot_platform_tests/backup -m backup $(ARGS)
 
+.PHONY: test-console
+test-console: bootstrap console ## The console: types, unit tests, size, and its pages in Chromium on the running platform; minutes (needs Node.js, Chromium)
+	@cd console && npm run --silent types && npm run --silent test
+	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
+
 .PHONY: test-images
-test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
+test-images: bootstrap console ## Build the container images and run the whole path in them (needs root; five to ten minutes)
 	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)
 
 .PHONY: test-scale
@@ -90,13 +103,13 @@ format: bootstrap ## Apply the formatter and the linter's safe fixes
 
 # What an earlier build left in build/ would go into the wheel, too.
 .PHONY: wheel
-wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this checkout
+wheel: bootstrap console-if-possible ## Make dist/iot_platform-….whl, which works without this checkout
 	@rm -rf build dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
 
 .PHONY: images
-images: bootstrap ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
+images: bootstrap console ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
 	@.venv/bin/python deploy/docker/build.py $(ARGS)
 
 .PHONY: env-example
