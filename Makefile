@@ -75,9 +75,12 @@ test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed
 test-backup: bootstrap ## Backups made, damaged and restored, the database killed in between; minutes (needs root)
 	@$(PYTEST) iot_platform_tests/backup -m backup $(ARGS)
 
-.PHONY: test-console
-test-console: bootstrap console ## The console: types, unit tests, size, and its pages in Chromium on the running platform; minutes (needs Node.js, Chromium)
+.PHONY: test-console-unit
+test-console-unit: console ## The console's types, unit tests and size; a minute (needs Node.js >= 20.19 and npm)
 	@cd console && npm run --silent types && npm run --silent test
+
+.PHONY: test-console
+test-console: bootstrap test-console-unit ## The console's pages in Chromium on a platform of their own, with kills; minutes (needs Chromium, too)
 	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
 
 .PHONY: test-images
