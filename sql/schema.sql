@@ -39,23 +39,6 @@ COMMENT ON COLUMN accounting_1h.conflict_example IS
     '200 characters of them), said (the other value, which only the message has), and the message: kafka_partition, kafka_offset, '
     'log_generation. Null: there was none.';
 
-CREATE TABLE backup_drill (
-    started_at timestamptz NOT NULL,
-    seconds double precision NOT NULL,
-    backup_label text,
-    committed_at timestamptz,
-    missing_messages bigint,
-    lost_messages bigint,
-    problems text[] NOT NULL,
-    CONSTRAINT backup_drill_pkey PRIMARY KEY (started_at)
-);
-COMMENT ON TABLE backup_drill IS
-    'One row is one restore of the newest backup for practice (iot backup drill), which leaves nothing else behind.';
-COMMENT ON COLUMN backup_drill.backup_label IS 'What was restored; null when no backup could be.';
-COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the restored copy was committed; null: it had none.';
-COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
-COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
-COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
 CREATE TABLE api_key (
     key_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
     tenant_id text NOT NULL,
@@ -89,6 +72,24 @@ COMMENT ON TABLE audit_result IS 'One row is what the audit last found by one pr
 COMMENT ON COLUMN audit_result.since IS 'It looked at what was committed since then; null: at everything.';
 COMMENT ON COLUMN audit_result.differences IS 'How many there are; 0: all is well.';
 COMMENT ON COLUMN audit_result.findings IS 'The first of them: kind, place and text, as `iot audit` says them.';
+
+CREATE TABLE backup_drill (
+    started_at timestamptz NOT NULL,
+    seconds double precision NOT NULL,
+    backup_label text,
+    committed_at timestamptz,
+    missing_messages bigint,
+    lost_messages bigint,
+    problems text[] NOT NULL,
+    CONSTRAINT backup_drill_pkey PRIMARY KEY (started_at)
+);
+COMMENT ON TABLE backup_drill IS
+    'One row is one restore of the newest backup for practice (iot backup drill), which leaves nothing else behind.';
+COMMENT ON COLUMN backup_drill.backup_label IS 'What was restored; null when no backup could be.';
+COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the restored copy was committed; null: it had none.';
+COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
+COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
+COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
 
 CREATE TABLE catalog_generation (
     one boolean DEFAULT true NOT NULL,
@@ -147,16 +148,6 @@ COMMENT ON COLUMN compression_policy.segment_by IS 'Columns whose values are sto
 COMMENT ON COLUMN compression_policy.order_by IS 'Order of the rows inside a segment; neighbours should be alike.';
 COMMENT ON COLUMN compression_policy.changed_by IS 'Who changed it last.';
 
-CREATE TABLE database_backup (
-    label text NOT NULL,
-    type text NOT NULL,
-    ended_at timestamptz NOT NULL,
-    reported_at timestamptz NOT NULL,
-    CONSTRAINT database_backup_pkey PRIMARY KEY (label)
-);
-COMMENT ON TABLE database_backup IS
-    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
-    'them.';
 CREATE TABLE console_action (
     action_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
     tenant_id text NOT NULL,
@@ -243,8 +234,10 @@ CREATE TABLE console_user (
     created_by text DEFAULT ''::text NOT NULL,
     password_set_at timestamptz,
     last_login_at timestamptz,
+    oidc_subject text,
     CONSTRAINT console_user_pkey PRIMARY KEY (user_id),
     CONSTRAINT console_user_name_key UNIQUE (name),
+    CONSTRAINT console_user_oidc_subject_key UNIQUE (oidc_subject),
     CONSTRAINT console_user_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._@-]{0,127}$'::text))
 );
 COMMENT ON TABLE console_user IS 'One row is one person who may log in to the console.';
@@ -252,6 +245,19 @@ COMMENT ON COLUMN console_user.password_hash IS 'Argon2id, in its own notation w
 COMMENT ON COLUMN console_user.administrator IS 'Whether this user manages users. It gives no tenant: console_grant does.';
 COMMENT ON COLUMN console_user.failures IS 'Wrong passwords since the last right one.';
 COMMENT ON COLUMN console_user.locked_until IS 'No password is tried before then.';
+COMMENT ON COLUMN console_user.oidc_subject IS
+    'Issuer and subject of the provider''s account that logs in as this user: noted at the first login. Null: none did yet.';
+
+CREATE TABLE database_backup (
+    label text NOT NULL,
+    type text NOT NULL,
+    ended_at timestamptz NOT NULL,
+    reported_at timestamptz NOT NULL,
+    CONSTRAINT database_backup_pkey PRIMARY KEY (label)
+);
+COMMENT ON TABLE database_backup IS
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
+    'them.';
 
 CREATE TABLE dead_letter (
     kafka_offset bigint NOT NULL,
@@ -1256,9 +1262,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     text, log_generation integer, leader_epoch integer)
 
 -- VIEW latest_named
---     One row is the latest measurement of one series, with its names.
+--     One row is the latest measurement of one series, with its names and what people say of it.
 --     (time timestamptz, tenant_id text, project_id text, device_id text, metric text, value double precision, value_int bigint, value_text
---     text, series_id integer, unit text, flags smallint)
+--     text, series_id integer, unit text, flags smallint, display_name text, valid_min double precision, valid_max double precision)
 
 -- VIEW measurement_1d
 --     One row is one day (UTC) of one series, from its hours; columns as in measurement_1h.
@@ -1316,7 +1322,8 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     One row is one quality incident, open (closed_at is null) or ended.
 --     (incident_id bigint, opened_at timestamptz, closed_at timestamptz, last_seen_at timestamptz, rule text, severity text, tenant_id
 --     text, project_id text, device_id text, metric text, message text, value double precision, threshold double precision, flaps integer,
---     evaluations integer, kafka_partition integer, kafka_offset bigint, example jsonb)
+--     evaluations integer, kafka_partition integer, kafka_offset bigint, example jsonb, silenced_until timestamptz, silence_reason text,
+--     silenced_by text, acknowledged_at timestamptz, acknowledged_by text)
 
 -- VIEW quality_named
 --     One row is one finding of one quality rule, with the incident it belongs to.
@@ -1343,8 +1350,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     duplicate_of_generation integer)
 
 -- VIEW series_named
---     One row is one series: one metric of one device.
---     (series_id integer, tenant_id text, project_id text, device_id text, metric text, unit text, first_seen_at timestamptz)
+--     One row is one series: one metric of one device, with what people say of it; unit: theirs, else the one that the payload named.
+--     (series_id integer, tenant_id text, project_id text, device_id text, metric text, unit text, first_seen_at timestamptz, display_name
+--     text, description text, valid_min double precision, valid_max double precision)
 
 -- VIEW source_named
 --     One row is one origin of messages: an MQTT topic and the device its messages name.

@@ -17,8 +17,8 @@ from iot_platform.database import connect
 from iot_platform.local import applications, probes
 from iot_platform.settings import Settings, exports
 from iot_platform.tenants import console_login
-from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
 from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
 from iot_platform_tests.support.servers.stack import Dagster, Ingest, Programs
 from iot_platform_tests.support.waiting import eventually
 
@@ -43,7 +43,9 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
         for role in ROLES:
             users.add(owner, role, PASSWORD, administrator=role == "admin", by="test")
     count = publish_past(settings)
-    eventually(lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300)
+    eventually(
+        lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300
+    )
     with closing(connect(settings, "admin")) as owner:
         for role in ROLES:
             tenants.grant(owner, secret, role, TENANT, role, by="test")
