@@ -12,7 +12,7 @@ bootstrap: ## Make .venv with everything Python needs (the other targets do it t
 	@sh scripts/bootstrap.sh
 
 .PHONY: up
-up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus and Alertmanager)
+up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus, Alertmanager and exporters)
 	@$(IOT) up
 
 .PHONY: down
@@ -70,6 +70,14 @@ test-backup: bootstrap ## Backups made, damaged and restored, the database kille
 .PHONY: test-api
 test-api: bootstrap ## The read API against its own description, by requests that schemathesis makes up; minutes
 	@$(PYTEST) iot_platform_tests/api -m api $(ARGS)
+
+.PHONY: test-boards
+test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and beside PostgreSQL's and the host's exporters where they are installed; minutes
+	@$(PYTEST) iot_platform_tests/boards -m boards $(ARGS)
+
+.PHONY: test-upgrade
+test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
+	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
 
 .PHONY: test-images
 test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)

@@ -1,17 +1,15 @@
 """Sustained load through the whole path of a running `make up`: lost, doubled, freshness, and what each process costs.
 
 SIMULATOR=0 make up
-.venv/bin/python bench/end_to_end.py --rate 500 --rate 2000 --duration 60
+.venv/bin/python -m bench.end_to_end --rate 500 --rate 2000 --duration 60
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +18,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.processes import read_trees
 from iot_platform.database import connect
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import Settings, get_settings
 from iot_platform.simulator.record import read_record
 
 IOT = Path(sys.executable).with_name("iot")
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 FRESHNESS = """
 SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM l.committed_at - m.received_at)::float8)
 FROM message m
@@ -53,40 +51,14 @@ class Cost:
         return sum(last - self.first[pid] for pid, last in self.pids.items())
 
 
-def descendants() -> dict[int, list[int]]:
-    """Child pids of every pid."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(entry.parent.name))
-    return children
-
-
-def tree(pid: int, children: dict[int, list[int]]) -> Iterator[int]:
-    yield pid
-    for child in children.get(pid, []):
-        yield from tree(child, children)
-
-
 def sample(programs: dict[str, int], costs: dict[str, Cost], *, first: bool) -> None:
     """Add one reading of /proc; processes that appear later count from zero."""
-    children = descendants()
-    for name, root in programs.items():
-        cost, total = costs.setdefault(name, Cost()), 0
-        for pid in tree(root, children):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            seconds = (int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND
-            cost.first.setdefault(pid, seconds if first else 0.0)
-            cost.pids[pid] = seconds
-            total += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-        cost.peak_bytes = max(cost.peak_bytes, total)
+    for name, processes in read_trees(programs).items():
+        cost = costs.setdefault(name, Cost())
+        for pid, process in processes.items():
+            cost.first.setdefault(pid, process.cpu_seconds if first else 0.0)
+            cost.pids[pid] = process.cpu_seconds
+        cost.peak_bytes = max(cost.peak_bytes, sum(process.pss_bytes for process in processes.values()))
 
 
 def one_value(settings: Settings, query: str, **parameters: Any) -> Any:

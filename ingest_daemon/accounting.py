@@ -67,7 +67,8 @@ class Accounting:
     - fewer rows in the spool than recorded: as many as `in_doubt` allows were delivered and deleted in the last turn (dead letters
       among them count as delivered); the rest is missing;
       If the host went down as well, the file is up to a second old, and HOST_DOWN_ROWS are taken as delivered instead;
-    - more rows in the spool than recorded: they were spooled in the last turn, and are no longer awaited or count as received.
+    - more rows in the spool than recorded: as many as were missing are back; the rest were spooled in the last turn, and are no longer
+      awaited or count as received.
     A lost or damaged file restarts all counters at what the spool holds; connections that it held are no longer listed.
 
     Connections: `settled` and `in_kafka` never claim too much. Finished ones move into `connections-<client id>.sqlite`
@@ -146,6 +147,10 @@ class Accounting:
         t.boot = boot()
         unsettled, t.in_flight, t.in_flight_bytes = t.in_flight + t.awaiting, 0, 0
         outstanding = t.received - t.delivered - t.dead_lettered - t.spooled - t.given_up - t.missing
+        if outstanding < 0 < t.missing:
+            back = min(t.missing, -outstanding)
+            t.missing, outstanding = t.missing - back, outstanding + back
+            log.info("spool_entries_back", messages=back, missing=t.missing, found=found, file=str(self._file.path))
         if outstanding < 0:
             log.warning("spool_holds_more_than_counted", messages=-outstanding, file=str(self._file.path))
             t.received -= outstanding

@@ -123,6 +123,11 @@ class Settings(ServerSettings, BaseSettings):
         "127.0.0.1", description="Address that the platform's own /metrics (`iot metrics`) listens on; 0.0.0.0 for all."
     )
     metrics_port: int = Field(9109, ge=1, le=65535, description="Port of the platform's own /metrics (`iot metrics`) and its /healthz.")
+    metrics_mqtt_url: SecretStr | None = Field(
+        None,
+        description="MQTT broker whose $SYS topics (Mosquitto's) `iot metrics` shows, in the form of IOT_MQTT_URL, with a user of its own "
+        "that may read $SYS/# and nothing else; TLS by IOT_MQTT_TLS_*. Unset: the broker is not looked at. The local stack sets it.",
+    )
 
     log_format: Literal["auto", "json", "text"] = Field(
         "auto",
@@ -258,6 +263,9 @@ class Settings(ServerSettings, BaseSettings):
     backup_s3_region: str = Field("us-east-1", description="S3's region.")
     backup_s3_ca_file: Path | None = Field(None, description="CA certificates (PEM) that sign S3's certificate; system CAs unless set.")
     backup_s3_key_file: Path | None = Field(None, description="File with S3's access key, key:secret in one line.")
+    backup_s3_reader_key_file: Path | None = Field(
+        None, description="The same of an access key that may only read: restore drills of the local stack use it, and refuse without."
+    )
     backup_exec: str = Field(
         "",
         description="What stands before `pgbackrest`, `pg_ctl` and `psql` so that they run on the database's machine, as its user, such as "
@@ -267,6 +275,14 @@ class Settings(ServerSettings, BaseSettings):
         "",
         description="The pgbackrest.conf on the database's machine; its stanza is `iot`. Set it, and there are backups of a database that "
         "is not the local stack's.",
+    )
+    backup_drill_days: float = Field(
+        7.0, ge=0, le=365, description="Days between restore drills that Dagster makes, where backups are set up; 0: it makes none."
+    )
+    backup_drill_dir: Path | None = Field(
+        None,
+        description="Folder on the database's machine that drills restore into: absent or empty, with room for the whole database, which "
+        "is there for as long as a drill takes. Unless set: below IOT_LOCAL_DIR.",
     )
     backup_drill_config: str = Field(
         "",
@@ -297,6 +313,9 @@ class Settings(ServerSettings, BaseSettings):
     alertmanager_port: int = Field(
         9095, ge=1, le=65535, description="Port of the local Alertmanager (MONITORING=1); not 9093, where Kafka's controller may listen."
     )
+    kafka_exporter_port: int = Field(9404, ge=1, le=65535, description="Port of the local Kafka's JMX exporter (MONITORING=1).")
+    postgres_exporter_port: int = Field(9187, ge=1, le=65535, description="Port of the local PostgreSQL's exporter (MONITORING=1).")
+    node_exporter_port: int = Field(9100, ge=1, le=65535, description="Port of this machine's exporter (MONITORING=1).")
     local_dir: Path = Field(
         default_factory=home.local_dir,
         description="Data, logs and secrets of the local stack. Installed without a checkout: ~/.local/share/iot-platform.",
@@ -327,6 +346,9 @@ class Settings(ServerSettings, BaseSettings):
         "console_port",
         "prometheus_port",
         "alertmanager_port",
+        "kafka_exporter_port",
+        "postgres_exporter_port",
+        "node_exporter_port",
         mode="before",
     )
     @classmethod
@@ -349,9 +371,11 @@ class Settings(ServerSettings, BaseSettings):
             raise ValueError("must be an IANA zone such as UTC or Asia/Shanghai") from error
         return value
 
-    @field_validator("mqtt_url")
+    @field_validator("mqtt_url", "metrics_mqtt_url")
     @classmethod
-    def _mqtt_scheme(cls, value: SecretStr) -> SecretStr:
+    def _mqtt_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         parts = urlsplit(value.get_secret_value())
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError("must be mqtt://host[:port] or mqtts://host[:port]")
@@ -487,6 +511,7 @@ _DATABASE_FIELDS = frozenset(
         "console_key_file",
         "backup_exec",
         "backup_config",
+        "backup_drill_config",
     }
 )
 
@@ -512,6 +537,8 @@ def get_settings() -> Settings:
     said = set(user_settings().model_fields_set)
     if "database_url" in said:  # never mix the user's database with roles of the local one
         said |= _DATABASE_FIELDS
+    if "mqtt_url" in said:  # nor the user's broker with figures of the local one
+        said.add("metrics_mqtt_url")
     settings = _load({name: value for name, value in stack_notes().items() if name not in said})
     logs.follow(settings.log_format, settings.log_level)
     return settings

@@ -21,6 +21,7 @@ from iot_platform_tests.support.servers.console import console
 from iot_platform_tests.support.servers.containers import containers
 from iot_platform_tests.support.servers.first_chain import first_chain
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
+from iot_platform_tests.support.servers.previous_release import previous_release
 from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
@@ -65,6 +66,7 @@ __all__ = [
     "own_daemon",
     "own_kafka",
     "pglite",
+    "previous_release",
     "programs",
     "reported",
     "secured_broker",

@@ -22,7 +22,7 @@ HEADER = """\
 ONLY_ENVIRONMENT = """
 # -- read from the environment only, by the local stack ------------------------------------------------------------
 # SIMULATOR=0       make up without the device simulator
-# MONITORING=1      make up with Prometheus and Alertmanager, which must be installed
+# MONITORING=1      make up with Prometheus and Alertmanager, which must be installed, and the exporters that are
 # KAFKA_HOME=       an installed Kafka that the local stack uses instead of downloading one
 # JAVA_HOME=        the Java that runs Kafka (17 or newer)
 # PYTHON=           the Python that .venv is made with (3.11 or newer)

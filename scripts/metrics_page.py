@@ -9,6 +9,7 @@ from ingest_daemon.figures import Totals
 from ingest_daemon.metrics import Metrics
 from iot_platform.api.measures import LABELS, Measures
 from iot_platform.metrics.definitions import DEFINITIONS, TOP
+from scripts import exporters_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 _CERTIFICATE = "iot_ingest_certificate_expiry_timestamp_seconds"
@@ -72,9 +73,19 @@ CHINESE = {
     "iot_console_logins_total": "登录，按结果。",
     "iot_console_streams": "打开的实时流。",
     "iot_console_connections": "到数据库的连接：控制台自己的角色的，和租户登录账号的。",
-    "iot_server_up": "服务器应答平台的导出器时为 1：database、kafka、dagster（其存储）或 backups（备份仓库）。",
+    "iot_server_up": "服务器应答平台的导出器时为 1：database、kafka、dagster（其存储）、mqtt（设置了 "
+    "IOT_METRICS_MQTT_URL 时）或 backups（备份仓库）。",
     "iot_look_timestamp_seconds": "导出器的一次查看最近何时成功；其数值即当时的。0：导出器启动后还没有过。",
     "iot_look_seconds": "最近一次查看用了多久。",
+    "iot_broker_connected_clients": "连接到 MQTT broker 的客户端，包括本导出器。",
+    "iot_broker_disconnected_clients": "不在线、会话由 MQTT broker 保留的客户端。",
+    "iot_broker_stored_messages": "MQTT broker 持有的消息：会话队列中的，以及保留消息。",
+    "iot_broker_stored_bytes": "MQTT broker 持有的消息的载荷字节数。",
+    "iot_broker_retained_messages": "MQTT broker 的保留消息。",
+    "iot_broker_received_messages_total": "MQTT broker 自启动起收到的 PUBLISH 报文。",
+    "iot_broker_sent_messages_total": "MQTT broker 自启动起发出的 PUBLISH 报文。",
+    "iot_broker_dropped_messages_total": "MQTT broker 自启动起因某个客户端的队列已满而丢弃的消息；也包括 QoS 1 的：这些已丢失。",
+    "iot_broker_heap_bytes": "MQTT broker 分配的内存。",
     "iot_drain_lag_messages": "Kafka 中数据库尚未取走的消息；小于 0：Kafka 里的比已排空的还少。",
     "iot_drain_problem": "某个分区不能直接从下一个偏移量继续时为 1。",
     "iot_drain_last_commit_timestamp_seconds": "排空最近何时提交；0：从未。",
@@ -92,7 +103,7 @@ CHINESE = {
     "iot_audit_timestamp_seconds": "最近一次审计完成的时间。",
     "iot_quality_incidents": "未关闭的质量事件。",
     "iot_quality_evaluated_timestamp_seconds": "质量规则最近一次评估的时间。",
-    "iot_quality_failed_evaluations": "质量规则的评估连续失败的次数。",
+    "iot_quality_rule_failed": "质量规则最近一次评估失败时为 1；下一次评估会重做。",
     "iot_rollup_threshold_timestamp_seconds": "汇总存储到的时间。",
     "iot_rollup_notes": "等待汇总的变更小时记录；最多数到 100,000。",
     "iot_table_bytes": "超表在磁盘上的大小。",
@@ -111,6 +122,8 @@ CHINESE = {
     "iot_wal_archive_failures_total": "归档 WAL 段失败的次数（pg_stat_archiver）。",
     "iot_wal_archive_last_success_timestamp_seconds": "最近一次归档 WAL 段的时间；0：从未。",
     "iot_backup_last_success_timestamp_seconds": "每种类型最近一次备份结束的时间；0：没有。不存在：没有设置备份。",
+    "iot_backup_drill_last_success_timestamp_seconds": "最近一次通过的恢复演练何时开始；0：没有。不存在：没有建立备份，也没有做过演练。",
+    "iot_backup_drill_failed": "最近一次恢复演练没有通过时为 1。不存在：没有做过演练。",
     "iot_dagster_runs_total": "导出器启动后结束的运行。",
     "iot_dagster_run_seconds": "导出器启动后结束的运行用了多久。",
     "iot_dagster_unfinished_runs": "尚未结束的运行。",
@@ -158,7 +171,7 @@ def render(language: str) -> str:
     text = _ENGLISH if language == "en" else _CHINESE
     for head, part in zip(_PARTS[language], rows(), strict=True):
         text += f"\n{head}\n" + "\n".join(_table(language, part)) + "\n"
-    return text
+    return f"{text}\n{exporters_table.render(language)}"
 
 
 def _table(language: str, part: Iterable[Row]) -> Iterable[str]:

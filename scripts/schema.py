@@ -38,6 +38,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Rollups": (
         "rollup_state", "rollup_change", "measurement_1h_stored", "measurement_1d_stored", "compression_policy", "compressed_chunk",
+        "backup_drill", "database_backup",
     ),
     "Retention and tenants": (
         "retention_policy", "retention_mark", "retention_removed", "retention_sum", "removed_record", "mqtt_connection_removed",

@@ -73,6 +73,24 @@ COMMENT ON COLUMN audit_result.since IS 'It looked at what was committed since t
 COMMENT ON COLUMN audit_result.differences IS 'How many there are; 0: all is well.';
 COMMENT ON COLUMN audit_result.findings IS 'The first of them: kind, place and text, as `iot audit` says them.';
 
+CREATE TABLE backup_drill (
+    started_at timestamptz NOT NULL,
+    seconds double precision NOT NULL,
+    backup_label text,
+    committed_at timestamptz,
+    missing_messages bigint,
+    lost_messages bigint,
+    problems text[] NOT NULL,
+    CONSTRAINT backup_drill_pkey PRIMARY KEY (started_at)
+);
+COMMENT ON TABLE backup_drill IS
+    'One row is one restore of the newest backup for practice (iot backup drill), which leaves nothing else behind.';
+COMMENT ON COLUMN backup_drill.backup_label IS 'What was restored; null when no backup could be.';
+COMMENT ON COLUMN backup_drill.committed_at IS 'When the newest batch in the restored copy was committed; null: it had none.';
+COMMENT ON COLUMN backup_drill.missing_messages IS 'Messages that the database held and the copy did not; null: nobody could tell.';
+COMMENT ON COLUMN backup_drill.lost_messages IS 'Of all that the copy did not hold, what Kafka could no longer give.';
+COMMENT ON COLUMN backup_drill.problems IS 'Why this backup would not be as it has to be; empty: the drill was passed.';
+
 CREATE TABLE catalog_generation (
     one boolean DEFAULT true NOT NULL,
     generation bigint DEFAULT 0 NOT NULL,
@@ -225,6 +243,17 @@ COMMENT ON COLUMN console_user.password_hash IS 'Argon2id, in its own notation w
 COMMENT ON COLUMN console_user.administrator IS 'Whether this user manages users. It gives no tenant: console_grant does.';
 COMMENT ON COLUMN console_user.failures IS 'Wrong passwords since the last right one.';
 COMMENT ON COLUMN console_user.locked_until IS 'No password is tried before then.';
+
+CREATE TABLE database_backup (
+    label text NOT NULL,
+    type text NOT NULL,
+    ended_at timestamptz NOT NULL,
+    reported_at timestamptz NOT NULL,
+    CONSTRAINT database_backup_pkey PRIMARY KEY (label)
+);
+COMMENT ON TABLE database_backup IS
+    'One row is one backup in the repository, as told by what makes them beside the server (deploy/compose); empty where Dagster makes '
+    'them.';
 
 CREATE TABLE dead_letter (
     kafka_offset bigint NOT NULL,
@@ -1540,6 +1569,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 -- FUNCTION retention_cutoff(table_name text, tenant text, project text, at timestamptz) RETURNS timestamptz
 --     Rows before it may go: now - keep, down to the whole hour (UTC), so that no hour of accounting_1h or of a rollup is cut in two.
 
+-- FUNCTION retention_deletable(table_name text) RETURNS boolean
+--     For the release before: whether single rows of a table can be deleted.
+
 -- FUNCTION retention_fence() RETURNS void
 --     Until the end of the transaction nobody else inserts measurements, and nobody's inserted ones are uncommitted. Waits 5 s at most:
 --     those who insert wait behind it.
@@ -1656,6 +1688,9 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     One batch of at most max_notes notes: their hours are computed anew, then the days of these. Returns notes taken (fewer than
 --     max_notes: none are left), notes discarded because retention removed the measurements, buckets computed and changed, and measurements
 --     read.
+
+-- FUNCTION rollup_storage() RETURNS text
+--     For the release before: how rollups are kept.
 
 -- FUNCTION rollup_window(of_table text, length interval, low timestamptz, high timestamptz, OUT since timestamptz, OUT until
 --     timestamptz) RETURNS record

@@ -19,7 +19,7 @@ random() { # 48 hexadecimal digits
     [ ${#made} -eq 48 ] || { echo "no random numbers here: od or /dev/urandom is missing" >&2 && exit 1; }
     echo "$made"
 }
-for name in postgres_password migrator_password writer_password reader_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
+for name in backup_passphrase postgres_password migrator_password writer_password reader_password monitor_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
     [ -s $name ] || { password=$(random) && put $name "$password"; } || exit 1
 done
 url() { # FILE ROLE PASSWORD_FILE
@@ -29,13 +29,32 @@ url() { # FILE ROLE PASSWORD_FILE
 url iot_database_url iot_writer writer_password
 url iot_database_admin_url iot_migrator migrator_password
 url iot_database_reader_url iot_reader reader_password
-yours() { # FILE GIVEN PLACEHOLDER HINT
+given() { # FILE GIVEN PLACEHOLDER
     [ -z "$2" ] || { printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"; }
     put "$1" "$3"
+}
+yours() { # FILE GIVEN PLACEHOLDER HINT
+    given "$1" "$2" "$3"
     [ "$(cat "$1")" != "$3" ] || echo "secrets/$1 is a placeholder; $4" >&2
 }
 yours iot_mqtt_url "${MQTT_URL:-}" mqtt://mqtt.example:1883 "--profile all needs the broker's: MQTT_URL=mqtt://user:password@broker sh secrets.sh"
 yours alert_webhook_url "${ALERT_WEBHOOK_URL:-}" http://alerts.example/hook "alerts reach nobody until ALERT_WEBHOOK_URL=https://… sh secrets.sh"
+# Of S3, where compose.backup.yaml keeps backups there: key:secret of a key that may do everything, and of one that may only read.
+given backup_s3_key "${BACKUP_S3_KEY:-}" key:placeholder-of-the-writer
+given backup_s3_reader_key "${BACKUP_S3_READER_KEY:-}" key:placeholder-of-the-reader
+
+# Robots (--profile robots): WECOM_URL, DINGTALK_URL, DINGTALK_SECRET, FEISHU_URL, FEISHU_SECRET. An empty secret: the robot has no signature.
+mkdir -p robots
+robot() { # FILE GIVEN
+    [ -z "$2" ] || printf '%s\n' "$2" >"robots/$1.new"
+    [ -z "$2" ] || mv "robots/$1.new" "robots/$1"
+    [ -e "robots/$1" ] || : >"robots/$1"
+}
+robot wecom_url "${WECOM_URL:-}"
+robot dingtalk_url "${DINGTALK_URL:-}"
+robot dingtalk_secret "${DINGTALK_SECRET:-}"
+robot feishu_url "${FEISHU_URL:-}"
+robot feishu_secret "${FEISHU_SECRET:-}"
 
 # openssl 3. The address stands in the certificates.
 address=${HOST_ADDRESS:-$([ ! -f ../.env ] || sed -n 's/^HOST_ADDRESS=//p' ../.env | sed 's/[[:space:]]#.*//; $!d' | tr -d "[:space:]'\"")}

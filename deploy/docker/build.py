@@ -1,6 +1,6 @@
 """Builds the images by buildah, each with its bill of materials: OCI archives in dist/images, the same digest for the same commit.
 
-    sudo .venv/bin/python deploy/docker/build.py [--base IMAGE] [--push] [ingest] [platform]
+    sudo .venv/bin/python deploy/docker/build.py [--base IMAGE] [--database IMAGE] [--push] [ingest] [platform] [timescaledb]
 
 Without --base the base is a Debian 13 root made by debootstrap from this machine's own apt mirror, once, and kept in IOT_CACHE_DIR.
 """
@@ -20,6 +20,7 @@ from iot_platform.settings import Settings
 
 SOURCE = Path(__file__).resolve().parents[2]
 TARGETS = ("ingest", "platform")
+DATABASE_TARGET = "timescaledb"
 RELEASE = "trixie"
 LOCAL_BASE = "localhost/debian:13"
 REGISTRY = "192.168.1.100:8080/rke2"
@@ -78,13 +79,14 @@ class Builder:
                 # Not what a container still runs; that is said, and no reason to stop.
                 subprocess.run(["buildah", "rmi", name], check=False, stdout=subprocess.DEVNULL, env={**os.environ, **self.environment})
 
-    def build(self, target: str, base: str, version: Version) -> str:
-        """Build one of TARGETS; the image's name in the storage. Raises LocalStackError."""
+    def build(self, target: str, base: str, version: Version, database: str = "") -> str:
+        """Build one of TARGETS, or DATABASE_TARGET from an image of a database; its name in the storage. Raises LocalStackError."""
         name = f"localhost/iot-{target}:{version.name}"
         with TemporaryDirectory() as secrets:
             command = ["buildah", "build", "--file", str(SOURCE / "deploy/docker/Dockerfile"), "--target", target, "--tag", name]
             command += ["--format", "oci", "--network", "host", "--timestamp", "0", "--layers", *self._registries, *_pip(Path(secrets))]
             values = {"BASE": base, "VERSION": version.name, "REVISION": version.revision, "CREATED": version.created}
+            values |= {"DATABASE": database} if database else {}
             command += [part for key, value in values.items() for part in ("--build-arg", f"{key}={value}")]
             command += ["--ignorefile", str(SOURCE / "deploy/docker/Dockerfile.dockerignore"), str(SOURCE)]
             run_logged(command, self.log, quiet, what=f"building {name}", environment=self.environment, hint=NETWORK)
@@ -179,8 +181,11 @@ def _overlay_works(folder: Path) -> bool:
 def main() -> int:
     """Build, write and describe what the command line names; 1 when something could not be built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="all unless named")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*TARGETS, DATABASE_TARGET, []], help="all unless named; timescaledb only with --database"
+    )
     parser.add_argument("--base", help="base image with apt, such as 192.168.1.100:8080/rke2/debian@sha256:…")
+    parser.add_argument("--database", default="", help="image of the database that pgBackRest is added to, for compose.backup.yaml")
     parser.add_argument("--registry", default=os.environ.get("REGISTRY", REGISTRY), help="where --push puts them (%(default)s)")
     parser.add_argument("--push", action="store_true", help="push registry/iot-TARGET:commit; REGISTRY_AUTH_FILE names the login")
     parser.add_argument("--plain-http", action="store_true", help="registries without TLS, such as Harbor on port 8080")
@@ -194,11 +199,16 @@ def main() -> int:
         builder, version = Builder(folder, log, plain_http=options.plain_http), work_tree()
         builder.forget()
         base = options.base or builder.import_base()
-        for target in options.targets or TARGETS:
-            image = builder.build(target, base, version)
+        if DATABASE_TARGET in options.targets and not options.database:
+            parser.error("timescaledb needs --database, such as 192.168.1.100:8080/rke2/timescale/timescaledb:2.22.1-pg17")
+        for target in options.targets or (*TARGETS, *((DATABASE_TARGET,) if options.database else ())):
+            image = builder.build(target, base, version, options.database)
             digest = builder.export(image, options.output / f"{target}.oci.tar")
-            size, files = builder.write_bill(image, digest, options.output / f"{target}.sbom.json")
-            say(f"{image} {digest} {size / 1e6:.0f} MB in {files} files unpacked")
+            if target == DATABASE_TARGET:  # what is in it is another's; of what we add, dpkg's entries say it
+                say(f"{image} {digest}")
+            else:
+                size, files = builder.write_bill(image, digest, options.output / f"{target}.sbom.json")
+                say(f"{image} {digest} {size / 1e6:.0f} MB in {files} files unpacked")
             if options.push:
                 builder.push(image, f"{options.registry}/iot-{target}:{version.name}")
     except LocalStackError as error:

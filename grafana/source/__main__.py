@@ -8,10 +8,16 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from grafana.source.capacity import capacity
+from grafana.source.dagster import dagster
+from grafana.source.database import database
 from grafana.source.device import device
 from grafana.source.fleet import fleet
+from grafana.source.kafka import kafka
+from grafana.source.pipeline import pipeline
 from grafana.source.project import project
 from grafana.source.quality import quality
+from grafana.source.runbooks import runbooks
 
 FOLDER: Final = Path(__file__).parents[1] / "dashboards"
 BOARDS: Final[dict[str, Callable[[], builders.Dashboard]]] = {
@@ -19,6 +25,12 @@ BOARDS: Final[dict[str, Callable[[], builders.Dashboard]]] = {
     "tenant-project": project,
     "device": device,
     "data-quality": quality,
+    "pipeline": pipeline,
+    "kafka": kafka,
+    "database": database,
+    "dagster": dagster,
+    "capacity": capacity,
+    "runbooks": runbooks,
 }
 
 

@@ -9,13 +9,14 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common, dashboard
 
-from grafana.source.queries import SOURCE, Format, Query, Target
+from grafana.source import alerts
+from grafana.source.alerts import RED, YELLOW, Limit
+from grafana.source.queries import PROMETHEUS, SOURCE, Ask, Format, PromQL, sent
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | statetimeline.Panel
 T = TypeVar("T", stat.Panel, table.Panel)
 P = TypeVar("P", timeseries.Panel, stat.Panel, table.Panel, statetimeline.Panel)
 
-GREEN, YELLOW, RED = "green", "orange", "red"
 AS_IS: Final = "string"
 """The unit of what must be read as it is. Under any other Grafana parses text as a number: 0012 is shown as 12."""
 EXACT: Final = "locale"
@@ -43,12 +44,14 @@ LINKS: Final[dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Face:
-    """What every panel must tell: title, Grafana's unit id, what it shows and how to read it, and the text in place of no data."""
+    """What every panel must tell: title, Grafana's unit id, what it shows and how to read it, the text in place of no data; the alerts that
+    watch the same, to whose runbooks it links."""
 
     title: str
     unit: str
     description: str
     nothing: str
+    alerts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,38 +62,69 @@ class Size:
     height: int
 
 
-def lines(face: Face, sql: str, size: Size, *, least_interval: str = "", most_points: int = 0) -> timeseries.Panel:
-    """Values over time; `sql` returns time, metric (name of the line), value, or time and one column for each line."""
+def lines(
+    face: Face, ask: Ask, size: Size, *, least_interval: str = "", most_points: int = 0, limits: Sequence[Limit] = ()
+) -> timeseries.Panel:
+    """Values over time; SQL returns time, metric (name of the line), value, or time and one column for each line. `limits` are drawn."""
     legend = common_builders.VizLegendOptions().show_legend(True).display_mode(common.LegendDisplayMode.LIST)
     tooltip = common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
-    panel = _common(timeseries.Panel(), face, sql, size, "time_series")
+    panel = _common(timeseries.Panel(), face, ask, size, "time_series")
     panel = panel.legend(legend.placement(common.LegendPlacement.BOTTOM).calcs([])).tooltip(tooltip).line_width(1)
     panel = panel.show_points(common.VisibilityMode.AUTO).span_nulls(False)
     if least_interval:
         panel = panel.interval(least_interval)
+    if limits:
+        style = common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
+        panel = panel.thresholds(_thresholds(limits)).thresholds_style(style)
     return panel.max_data_points(most_points) if most_points else panel
 
 
-def bars(face: Face, sql: str, size: Size, *, least_interval: str = "") -> timeseries.Panel:
+def bars(face: Face, ask: Ask, size: Size, *, least_interval: str = "") -> timeseries.Panel:
     """Counts over time, stacked."""
-    panel = lines(face, sql, size, least_interval=least_interval, most_points=200)
+    panel = lines(face, ask, size, least_interval=least_interval, most_points=200)
     stacking = common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A")
     return panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(70).stacking(stacking)
 
 
 def figures(
-    face: Face, sql: str, size: Size, units: Mapping[str, str] | None = None, *, warn: float | None = None, bad: float | None = None
+    face: Face,
+    ask: Ask,
+    size: Size,
+    units: Mapping[str, str] | None = None,
+    *,
+    warn: float | None = None,
+    bad: float | None = None,
+    limits: Sequence[Limit] = (),
 ) -> stat.Panel:
-    """One big figure for each column of the one row that `sql` returns; `units` by column; yellow from `warn`, red from `bad`."""
-    steps = [dashboard.Threshold(value=None, color=GREEN)]
-    steps += [dashboard.Threshold(value=value, color=color) for value, color in ((warn, YELLOW), (bad, RED)) if value is not None]
-    panel = _with_units(_common(stat.Panel(), face, sql, size, "table"), units)
+    """One big figure for each column of the one row that SQL returns, or each series; `units` by column. Yellow from `warn`, red from
+    `bad`, or by the `limits` of alerts."""
+    own = [Limit(value, color, below=False) for value, color in ((warn, YELLOW), (bad, RED)) if value is not None]
+    panel = _common(stat.Panel(), face, ask, size, "table" if isinstance(ask, str) else "time_series", instant=True)
+    panel = _with_units(panel, units)
     reduce = common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields("")
-    thresholds = builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
-    return panel.reduce_options(reduce).thresholds(thresholds).graph_mode(common.BigValueGraphMode.NONE)
+    return panel.reduce_options(reduce).thresholds(_thresholds([*own, *limits])).graph_mode(common.BigValueGraphMode.NONE)
 
 
-def rows(face: Face, sql: str, size: Size, units: Mapping[str, str] | None = None) -> table.Panel:
+def grid(
+    face: Face, labels: Mapping[str, str], columns: Sequence[PromQL], size: Size, units: Mapping[str, str] | None = None
+) -> table.Panel:
+    """A table of Prometheus: a row for each combination of `labels` (label → title of its column), a column for each query, named by its
+    legend. Each query has these labels and no others.
+
+    Raises:
+        ValueError: see rows().
+    """
+    panel = rows(face, columns, size, units)
+    names = {f"Value #{letter}": column.legend for letter, column in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", columns, strict=False)}
+    if len(columns) == 1:
+        names = {"Value": columns[0].legend}
+    places = {name: place for place, name in enumerate([*labels, *names])}
+    organize = {"excludeByName": {"Time": True}, "indexByName": places, "renameByName": {**labels, **names}}
+    merge = dashboard.DataTransformerConfig(id_val="merge", options={})
+    return panel.with_transformation(merge).with_transformation(dashboard.DataTransformerConfig(id_val="organize", options=organize))
+
+
+def rows(face: Face, ask: Ask, size: Size, units: Mapping[str, str] | None = None) -> table.Panel:
     """A table; `units` by column, of numbers only. Ids of tenants, projects and devices link to their dashboards.
 
     Raises:
@@ -98,18 +132,23 @@ def rows(face: Face, sql: str, size: Size, units: Mapping[str, str] | None = Non
     """
     if face.unit != AS_IS:
         raise ValueError(f"the table {face.title!r} needs the unit {AS_IS!r}; others by column, for numbers")
-    panel = _common(table.Panel(), face, sql, size, "table").show_header(True).cell_height(common.TableCellHeight.SM).filterable(True)
+    panel = (
+        _common(table.Panel(), face, ask, size, "table", instant=True)
+        .show_header(True)
+        .cell_height(common.TableCellHeight.SM)
+        .filterable(True)
+    )
     panel = panel.override_by_regexp("/.*/", [_config("noValue", "")])  # or each empty cell, and its link, has the text for no data
     panel = _with_units(panel, units)
     for column, (title, url) in LINKS.items():
-        if _has_column(sql, column):
+        if isinstance(ask, str) and _has_column(ask, column):
             panel = panel.override_by_name(column, [_config("links", [{"title": title, "url": url}])])
     return panel
 
 
-def timeline(face: Face, sql: str, size: Size, states: Sequence[tuple[str, str]], *, most_points: int = 200) -> statetimeline.Panel:
-    """States over time; `sql` returns time, metric (name of the row), value: 0, 1 …, each a (text, color) of `states`."""
-    panel = _common(statetimeline.Panel(), face, sql, size, "time_series").max_data_points(most_points)
+def timeline(face: Face, ask: Ask, size: Size, states: Sequence[tuple[str, str]], *, most_points: int = 200) -> statetimeline.Panel:
+    """States over time; SQL returns time, metric (name of the row), value: 0, 1 …, each a (text, color) of `states`."""
+    panel = _common(statetimeline.Panel(), face, ask, size, "time_series").max_data_points(most_points)
     options = {
         str(number): dashboard.ValueMappingResult(text=text, color=color, index=number) for number, (text, color) in enumerate(states)
     }
@@ -124,6 +163,14 @@ def query_variable(
     variable = variable.query(sql).refresh(dashboard.VariableRefresh.ON_DASHBOARD_LOAD).sort(dashboard.VariableSort.DISABLED)
     variable = variable.multi(multi).include_all(bool(all_value))
     return variable.all_value(all_value).current(dashboard.VariableOption(text="All", value="$__all")) if all_value else variable
+
+
+def label_variable(name: str, label: str, description: str, metric: str, value: str) -> builders.QueryVariable:
+    """A variable with the values that Prometheus has of a label of a metric, of which all are chosen at first."""
+    variable = builders.QueryVariable(name).label(label).description(description).datasource(PROMETHEUS)
+    variable = variable.query({"query": f"label_values({metric}, {value})", "refId": "A"}).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
+    variable = variable.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).multi(True).include_all(True).all_value(".*")
+    return variable.current(dashboard.VariableOption(text="All", value="$__all"))
 
 
 def annotation(name: str, color: str, sql: str) -> Any:
@@ -152,7 +199,7 @@ class _AnnotationBuilder:
         return self._made
 
 
-def _common(panel: P, face: Face, sql: str, size: Size, format_: Format) -> P:
+def _common(panel: P, face: Face, ask: Ask, size: Size, format_: Format, *, instant: bool = False) -> P:
     """What every panel needs.
 
     Raises:
@@ -163,7 +210,16 @@ def _common(panel: P, face: Face, sql: str, size: Size, format_: Format) -> P:
     panel = panel.title(face.title).description(face.description).unit(face.unit).no_value(face.nothing)
     if face.unit == EXACT:
         panel = panel.decimals(DIGITS)
-    return panel.datasource(SOURCE).with_target(Target(Query(sql, format_))).span(size.width).height(size.height)
+    if face.alerts:
+        panel = panel.links([alerts.link(alert) for alert in face.alerts])
+    source, targets = sent(ask, format_, instant=instant)
+    for target in targets:
+        panel = panel.with_target(target)
+    return panel.datasource(source).span(size.width).height(size.height)
+
+
+def _thresholds(limits: Sequence[Limit]) -> builders.ThresholdsConfig:
+    return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(alerts.steps(limits))
 
 
 def _with_units(panel: T, units: Mapping[str, str] | None) -> T:

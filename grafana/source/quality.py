@@ -3,8 +3,9 @@
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from grafana.source import panels
+from grafana.source.alerts import GREEN, RED, YELLOW
 from grafana.source.boards import board
-from grafana.source.panels import AS_IS, EXACT, GREEN, RED, YELLOW, Face, Size
+from grafana.source.panels import AS_IS, EXACT, Face, Size
 from grafana.source.queries import load
 
 STATES = (("nothing open", GREEN), ("warning", YELLOW), ("error", RED))

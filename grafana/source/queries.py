@@ -1,14 +1,19 @@
-"""SQL of the dashboards: files of named queries, and the query type that the vendor's SDK lacks for PostgreSQL."""
+"""What the panels ask: the database by SQL (files of named queries, and the query type that the vendor's SDK lacks for PostgreSQL), or
+Prometheus by PromQL."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from grafana_foundation_sdk.builders import prometheus as builders
 from grafana_foundation_sdk.cog import builder, variants
+from grafana_foundation_sdk.models import prometheus
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
 SOURCE: Final = DataSourceRef(type_val="grafana-postgresql-datasource", uid="iot-timescaledb")
+PROMETHEUS: Final = DataSourceRef(type_val="prometheus", uid="iot-prometheus")
 _FOLDER: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -59,3 +64,28 @@ class Target(builder.Builder[variants.Dataquery]):
     def build(self) -> variants.Dataquery:
         """See Query."""
         return self._query
+
+
+@dataclass(frozen=True)
+class PromQL:
+    """One query to Prometheus. `legend`: the name of its line, figure or column; {{label}} stands for a label's value."""
+
+    expr: str
+    legend: str
+
+
+Ask = str | Sequence[PromQL]
+"""What a panel asks: the database by SQL, or Prometheus."""
+Targets = Sequence[builder.Builder[variants.Dataquery]]
+
+
+def sent(ask: Ask, format_: Format, *, instant: bool) -> tuple[DataSourceRef, Targets]:
+    """The data source, and the queries as the SDK's panel builders take them. `instant`: of PromQL, the values at the range's end only."""
+    if isinstance(ask, str):
+        return SOURCE, [Target(Query(ask, format_))]
+    made: list[builder.Builder[variants.Dataquery]] = []
+    for letter, query in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", ask, strict=False):
+        one = builders.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter).datasource(PROMETHEUS)
+        one = one.format(prometheus.PromQueryFormat(format_)).editor_mode(prometheus.QueryEditorMode.CODE)
+        made.append(one.instant() if instant else one.range())
+    return PROMETHEUS, made

@@ -20,7 +20,7 @@ def create(settings: Settings, kind: Kind | None = None) -> Backup:
     it takes.
 
     Raises:
-        BackupError: it was not made.
+        BackupError: it was not made, or of a damaged database.
     """
     host = DatabaseHost.of(settings)
     before = read_repository(host).backups
@@ -29,6 +29,11 @@ def create(settings: Settings, kind: Kind | None = None) -> Backup:
     made = [backup for backup in read_repository(host).backups if backup.label not in {item.label for item in before}]
     if not made:
         raise BackupError("pgbackrest ended without an error, but there is no new backup")
+    if made[-1].broken:
+        raise BackupError(
+            f"backup {made[-1].label} was made, but pages of the database have wrong checksums: its disk is damaged. Restores pass this"
+            " backup over; restore to a time before the damage, or repair the table"
+        )
     return made[-1]
 
 

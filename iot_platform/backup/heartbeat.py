@@ -6,14 +6,17 @@ A database that was restored says of itself that all is well; only somebody else
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database import connect
 from iot_platform.kafka.group_offsets import read_noted
 from iot_platform.settings import Settings
+from iot_platform.telemetry.drain import offsets
 
 UNKNOWN: Final = ("", 0)
 _SERVER: Final = """
@@ -71,6 +74,19 @@ def read_heartbeat(settings: Settings) -> Heartbeat | None:
         newest["system"],
         newest["timeline"],
     )
+
+
+def read_live(settings: Settings) -> Heartbeat:
+    """What the running database holds now, to compare a copy of it with.
+
+    Raises:
+        DatabaseError, psycopg2.Error: it does not answer.
+    """
+    with closing(connect(settings, application_name="iot-backup")) as connection:
+        rows = offsets.read(connection, settings.kafka_topic)
+        system_id, timeline = _server(connection)
+    committed_at = max((row.updated_at for row in rows.values()), default=0.0)
+    return Heartbeat({partition: row.next_offset for partition, row in rows.items()}, committed_at, time.time(), system_id, timeline)
 
 
 def _server(connection: Connection) -> tuple[str, int]:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from iot_platform.backup.archive import Archive, Backup, StrangeNameError, history_timeline, parse_history, parse_lsn
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.repository import STANZA
+
+_OTHER: Final = 99
+"""pgBackRest's code for what it has no code for."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ def read_repository(host: DatabaseHost) -> Repository:
         BackupError: the repository cannot be read, or was never made.
     """
     stanza = next((item for item in host.pgbackrest_json("info") if item["name"] == STANZA), None)
+    if stanza is not None:
+        _require_readable(stanza)
     if stanza is None or not stanza["db"]:
         said = stanza["status"]["message"] if stanza else "there is none of that name"
         raise BackupError(f"the repository has no stanza '{STANZA}' ({said}): `iot up` makes it, or pgbackrest stanza-create")
@@ -68,6 +73,17 @@ def read_archive(host: DatabaseHost, archive_id: str) -> Archive:
 def in_utc(seconds: float) -> str:
     """A time (since the epoch) for people, in whole seconds, as pgBackRest has them."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _require_readable(stanza: dict[str, Any]) -> None:
+    """pgBackRest ends with 0 and an empty list where S3 refuses it, or the passphrase is another one."""
+    for status in (item["status"] for item in stanza["repo"]):
+        if status["code"] == _OTHER:
+            said = status["message"].splitlines()[0].rstrip(":")
+            wrong = (
+                "; its passphrase may be another one (IOT_BACKUP_CIPHER_FILE)" if "[FormatError]" in said or "[CryptoError]" in said else ""
+            )
+            raise BackupError(f"the repository cannot be read: {said}{wrong}")
 
 
 def _backup(item: dict[str, Any]) -> Backup:

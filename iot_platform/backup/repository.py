@@ -1,6 +1,6 @@
 """Where backups lie, and the pgbackrest.conf that says so to pgBackRest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ class Repository:
     s3_region: str
     s3_key_file: Path | None
     s3_ca_file: Path | None = None
+    s3_reader_key_file: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -39,12 +40,20 @@ class Repository:
             settings.backup_s3_region,
             settings.backup_s3_key_file,
             settings.backup_s3_ca_file,
+            settings.backup_s3_reader_key_file,
         )
 
     @property
     def folder(self) -> Path | None:
         """The folder on the database's machine; None in S3."""
         return None if self.location.startswith("s3://") else Path(self.location)
+
+    @property
+    def for_drills(self) -> Self | None:
+        """By a key that may only read; None where that is not set, or the folder is shown read-only instead."""
+        if self.folder is not None or self.s3_reader_key_file is None:
+            return None
+        return replace(self, s3_key_file=self.s3_reader_key_file)
 
 
 @dataclass(frozen=True)

@@ -101,16 +101,17 @@ def restore(
     Raises:
         BackupError: nothing usable was restored; the folder keeps what there is, for a look.
     """
-    _require_stopped(settings)
-    host = DatabaseHost.of(settings, folder)
-    plan, beat, problems = make_plan(settings, DatabaseHost.of(settings), at, timeline)
+    host, archiver = DatabaseHost.of(settings, folder), DatabaseHost.of(settings)
+    _require_stopped(settings, archiver)
+    plan, beat, problems = make_plan(settings, archiver, at, timeline)
     note(f"restoring backup {plan.backup.label}, then the WAL of timeline {plan.timeline} ({plan.why})")
     host.make_folder()
-    seconds = _fetch(host, plan)
+    host.require_room(plan.backup.database_bytes)
+    seconds = fetch(host, plan)
     note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
     began = time.monotonic()
     with RestoredServer(host, archives=True) as server:
-        report = _examine(settings, server, plan, beat, problems)
+        report = examine(settings, server, plan, beat, problems)
         report.restore_seconds, report.recovery_seconds = seconds, time.monotonic() - began
         if prepare is not None:
             prepare(server)
@@ -123,61 +124,20 @@ def restore(
     return report
 
 
-def drill(settings: Settings, folder: Path, note: Note, *, at: datetime | None = None) -> Report:
-    """Restore into a scratch folder, examine it, remove it. Nothing can get into the repository: the copy does not archive, and whatever
-    runs here may only read, which is tried out first.
-
-    Raises:
-        BackupError: nothing usable was restored, or the repository could have been written.
-    """
-    host, reader = DatabaseHost.of(settings, folder, read_only=True), DatabaseHost.of(settings, read_only=True)
-    require_read_only(reader)
-    plan, beat, problems = make_plan(settings, reader, at, None)
-    note(f"restoring backup {plan.backup.label} into {folder}, then the WAL of timeline {plan.timeline} ({plan.why})")
-    host.make_folder()
-    try:
-        seconds = _fetch(host, plan, "--archive-mode=off")
-        note(f"restored in {seconds:.1f} s; starting it, and waiting for the end of its recovery")
-        began = time.monotonic()
-        with RestoredServer(host, archives=False) as server:
-            report = _examine(settings, server, plan, beat, problems)
-            report.restore_seconds, report.recovery_seconds = seconds, time.monotonic() - began
-    finally:
-        host.remove_folder()
-    return report
-
-
-def require_read_only(host: DatabaseHost) -> None:
-    """What runs with this access cannot write into the repository.
-
-    Raises:
-        BackupError: it can; what was written to find out is removed again.
-    """
-    probe = f"iot-drill-{time.time_ns()}"
-    try:
-        host.run("pgbackrest", f"--config={host.config}", "repo-put", probe, text="of a drill")
-    except BackupError as error:
-        if "[041]" in str(error) or "[039]" in str(error) or "[095]" in str(error) or "403" in str(error):
-            return
-        raise
-    host.run("pgbackrest", f"--config={host.config}", "repo-rm", probe)
-    raise BackupError(
-        "a drill could write into the repository: its copy might archive into it, and the next real restore would follow the copy. Name a"
-        " configuration with a login that may only read: IOT_BACKUP_DRILL_CONFIG (docs/backup.md)"
-    )
-
-
 def make_plan(
-    settings: Settings, host: DatabaseHost, at: datetime | None, timeline: int | None
+    settings: Settings, host: DatabaseHost, at: datetime | None, timeline: int | None, live: Heartbeat | None = None
 ) -> tuple[Plan, Heartbeat | None, list[str]]:
-    """Which backup, and which timeline; with the last heartbeat, and what is wrong before anything begins.
+    """Which backup, and which timeline; with what the database holds (`live`) or held (the last heartbeat), and what is wrong before
+    anything begins.
 
     Raises:
         BackupError: there is no backup for it.
     """
+    if at is not None and at.timestamp() > time.time():
+        raise BackupError(f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ} is not yet: no archive reaches into the future")
     repository = read_repository(host)
     archive = read_archive(host, repository.archive_id)
-    beat, problems = _heartbeat(settings, repository)
+    beat, problems = _heartbeat(settings, repository, live)
     chosen, why = (timeline, "as said") if timeline is not None else _timeline(repository, archive, beat)
     lineage = archive.lineage(chosen)
     backup = choose(repository.backups, lineage, at.timestamp() if at else None)
@@ -203,25 +163,35 @@ def _timeline(repository: Repository, archive: Archive, beat: Heartbeat | None) 
     return archive.newest_timeline, "the newest in the archive"
 
 
-def _heartbeat(settings: Settings, repository: Repository) -> tuple[Heartbeat | None, list[str]]:
+def _heartbeat(settings: Settings, repository: Repository, live: Heartbeat | None) -> tuple[Heartbeat | None, list[str]]:
     try:
-        beat = heartbeats.read_heartbeat(settings)
+        beat = live or heartbeats.read_heartbeat(settings)
     except KafkaUnavailableError as error:
         return None, [f"what is missing cannot be told, because the heartbeat is not known: {error}"]
     if beat is None:
         return None, ["what is missing cannot be told: Kafka has no heartbeat of this database (IOT_KAFKA_DRAIN_GROUP)"]
     if beat.system_id and beat.system_id != repository.system_id:
-        return None, [f"what is missing cannot be told: the heartbeat is of another database ({beat.system_id})"]
+        return None, [f"what is missing cannot be told: the platform's database is not the one of these backups, but ({beat.system_id})"]
     return beat, []
 
 
-def _fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
+def fetch(host: DatabaseHost, plan: Plan, *more: str) -> float:
+    """Copy the backup into the host's folder, without starting anything; the seconds that it took.
+
+    Raises:
+        BackupError: it was not copied whole.
+    """
     began = time.monotonic()
     host.pgbackrest("restore", f"--pg1-path={host.inside}", f"--lock-path={_LOCKS}", *plan.options, *more)
     return time.monotonic() - began
 
 
-def _examine(settings: Settings, server: RestoredServer, plan: Plan, beat: Heartbeat | None, problems: list[str]) -> Report:
+def examine(settings: Settings, server: RestoredServer, plan: Plan, beat: Heartbeat | None, problems: list[str]) -> Report:
+    """Await the end of the recovery, and find out what is there, with what was found wrong before.
+
+    Raises:
+        BackupError: nothing usable is there.
+    """
     try:
         recovery = server.await_end()
     except BackupError as error:
@@ -269,6 +239,14 @@ def _compare(settings: Settings, report: Report, rows: dict[int, OffsetRow]) -> 
             report.lost[partition] = (rows[partition].next_offset, low)
         if state.needs_person:
             report.problems.append(f"partition {partition}: {state.text}")
+        # A state of before its first batch: the drain begins where Kafka does, as on the first day, and misses nothing.
+        drained = report.heartbeat.offsets.get(partition, 0) if report.heartbeat else 0
+        if partition not in rows and min(low, drained) > 0:
+            report.lost[partition] = (0, min(low, drained))
+            report.problems.append(
+                f"partition {partition}: the state is of before its first batch, and Kafka begins at offset {low} now: what was stored of"
+                " it before that offset is lost, and the drain will not say so"
+            )
 
 
 def _note_anew(settings: Settings, system_id: str, report: Report) -> None:
@@ -280,11 +258,13 @@ def _note_anew(settings: Settings, system_id: str, report: Report) -> None:
         report.notes.append(f"the heartbeat in Kafka is still the one before ({error}); the drain's sensor notes the next one")
 
 
-def _require_stopped(settings: Settings) -> None:
+def _require_stopped(settings: Settings, host: DatabaseHost) -> None:
+    """Neither where the platform reaches it, nor on its own machine, where that way does not matter."""
     try:
         connect(settings, application_name="iot-backup").close()
     except DatabaseUnreachableError:
-        return
+        if host.run("psql", "-X", "-d", "postgres", "-c", "SELECT 1", check=False).returncode != 0:
+            return
     except DatabaseError:  # it refuses us, so it runs
         pass
     raise BackupError(

@@ -98,7 +98,8 @@ class RestoredServer:
             BackupError: the server is gone, with the end of its log, or refuses.
         """
         try:
-            return self._host.sql(query, socket=self._data, port=_PORT, database=database, **values)
+            # No limit: the books of a large database take their time, and what was restored for hours is not given up for that.
+            return self._host.sql(query, socket=self._data, port=_PORT, database=database, seconds=None, **values)
         except BackupError as error:
             if self._host.run("pg_ctl", "-D", self._data, "status", check=False).returncode == 0:
                 raise

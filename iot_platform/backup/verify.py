@@ -14,19 +14,21 @@ LATE_SECONDS: Final = 600.0
 """WAL that waits longer than this for its archiving is told of: ten times what archive_timeout lets pass."""
 _ARCHIVER: Final = """
 SELECT failed_count, coalesce(extract(epoch FROM last_failed_time), 0), coalesce(extract(epoch FROM last_archived_time), 0),
-    pg_walfile_name(pg_current_wal_lsn()), current_setting('archive_mode') FROM pg_stat_archiver"""
+    pg_walfile_name(pg_current_wal_lsn()), current_setting('archive_mode'), coalesce(last_archived_wal, '') FROM pg_stat_archiver"""
+_SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
 _STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Archiver:
-    """What the running server says. Times are seconds since the epoch, 0 for never."""
+    """What the running server says. Times are seconds since the epoch, 0 for never; `archived`: the file that it archived last."""
 
     failures: int
     last_failed_at: float
     last_archived_at: float
     segment: str
     on: bool
+    archived: str
 
 
 @dataclass
@@ -50,8 +52,13 @@ def verify(host: DatabaseHost, *, checksums: bool = True) -> Verification:
         BackupError: the repository cannot be read.
     """
     repository = read_repository(host)
+    found = Verification(repository)
+    try:
+        found.archiver = read_archiver(host)  # before the archive is: what it has archived by then must be there
+    except BackupError as error:
+        found.unknown.append(f"how the server's archiving goes: {error}")
     archive = read_archive(host, repository.archive_id)
-    found = Verification(repository, archive.holes(repository.backups))
+    found.holes = archive.holes(repository.backups)
     found.segments, found.timelines = sum(map(len, archive.segments.values())), tuple(sorted(archive.segments))
     found.problems += [f"hole in the archive: {hole.text}" for hole in found.holes]
     found.problems += [f"backup {backup.label} has pages with wrong checksums" for backup in repository.backups if backup.broken]
@@ -59,7 +66,8 @@ def verify(host: DatabaseHost, *, checksums: bool = True) -> Verification:
         found.problems.append("there is no backup yet: `iot backup create`")
     if checksums:
         _verify_checksums(host, found)
-    _look_at_server(host, found, archive)
+    if found.archiver is not None:
+        _judge_archiving(found, found.archiver, archive)
     return found
 
 
@@ -69,8 +77,8 @@ def read_archiver(host: DatabaseHost) -> Archiver:
     Raises:
         BackupError: the server does not answer.
     """
-    failures, failed, archived, segment, mode = host.sql(_ARCHIVER)[0]
-    return Archiver(int(failures), float(failed), float(archived), segment, mode != "off")
+    failures, failed, archived, segment, mode, name = host.sql(_ARCHIVER)[0]
+    return Archiver(int(failures), float(failed), float(archived), segment, mode != "off", name)
 
 
 def _verify_checksums(host: DatabaseHost, found: Verification) -> None:
@@ -81,18 +89,21 @@ def _verify_checksums(host: DatabaseHost, found: Verification) -> None:
         found.problems.append(f"pgbackrest verify: {'; '.join(wrong) or said.strip()[:300] or 'no answer'}")
 
 
-def _look_at_server(host: DatabaseHost, found: Verification, archive: Archive) -> None:
-    try:
-        archiver = found.archiver = read_archiver(host)
-    except BackupError as error:
-        found.unknown.append(f"how the server's archiving goes: {error}")
-        return
+def _judge_archiving(found: Verification, archiver: Archiver, archive: Archive) -> None:
     if not archiver.on:
         found.problems.append("archive_mode is off: there is no WAL behind the newest backup")
         return
     timeline = int(archiver.segment[:8], 16)
     there = archive.segments.get(timeline, frozenset())
     found.waiting = max(0, segment_number(archiver.segment) - 1 - max(there, default=segment_number(archiver.segment) - 1))
+    if _SEGMENT.fullmatch(archiver.archived) and segment_number(archiver.archived) not in archive.segments.get(
+        int(archiver.archived[:8], 16), frozenset()
+    ):
+        found.problems.append(
+            f"the server says that it archived {archiver.archived}, which the repository does not have: its archive_command writes"
+            " somewhere else"
+        )
+        return
     newest = max(archiver.last_archived_at, archive.newest_at)  # a crash resets the server's statistics
     if archiver.last_failed_at > archiver.last_archived_at:
         found.problems.append(

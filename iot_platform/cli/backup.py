@@ -1,5 +1,6 @@
 """`iot backup`: backups of the database, and what a restore of them brings back."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def restore_command(
     from iot_platform.cli.backup_screen import report_dict, show_report
 
     moment = _moment(at)
-    with _errors(), _progress() as note:
+    with _errors(), _ended_well(), _progress() as note:
         settings, prepare = _settings_of_restore(note)
         report = restore(settings, to.absolute(), note, at=moment, timeline=timeline, prepare=prepare)
     if as_json:
@@ -129,7 +130,7 @@ def restore_command(
 @backup_app.command("drill")
 def drill_command(
     scratch: Annotated[
-        Path | None, typer.Option(help="Folder to restore into, absent or empty; removed afterwards. Needs the database's size in bytes.")
+        Path | None, typer.Option(help="Folder to restore into, absent or empty; removed afterwards. Unless given: IOT_BACKUP_DRILL_DIR.")
     ] = None,
     at: Annotated[str, typer.Option(help="The state at this time, as `iot backup restore` has it.")] = "latest",
     as_json: Json = False,
@@ -139,13 +140,13 @@ def drill_command(
 
     Exit codes as of `iot backup restore`.
     """
-    from iot_platform.backup.restore import drill
+    from iot_platform.backup.drill import drill, scratch_folder
     from iot_platform.cli.backup_screen import report_dict, show_report
     from iot_platform.settings import get_settings
 
     moment, settings = _moment(at), get_settings()
-    with _errors(), _progress() as note:
-        report = drill(settings, (scratch or settings.local_dir / "data" / "backup-drill").absolute(), note, at=moment)
+    with _errors(), _ended_well(), _progress() as note:
+        report = drill(settings, (scratch or scratch_folder(settings)).absolute(), note, at=moment)
     if as_json:
         terminal.echo_json(report_dict(report))
     else:
@@ -159,6 +160,7 @@ def config_command(
     port: Annotated[int, typer.Option(help="Its port.")] = 5432,
     socket: Annotated[Path, typer.Option(help="Folder of its socket.")] = Path("/var/run/postgresql"),
     work: Annotated[Path, typer.Option(help="Folder for pgBackRest's locks, which its user may write.")] = Path("/var/spool/pgbackrest"),
+    for_drills: Annotated[bool, typer.Option("--drill", help="IOT_BACKUP_DRILL_CONFIG: with IOT_BACKUP_S3_READER_KEY_FILE.")] = False,
 ) -> None:
     """Print pgbackrest.conf for a server of your own, from IOT_BACKUP_REPOSITORY and what belongs to it, and the lines for postgresql.conf
     as a comment below. It holds the passphrase."""
@@ -170,7 +172,14 @@ def config_command(
         repository = Repository.of(settings)
         if repository is None:
             raise CliError("IOT_BACKUP_REPOSITORY is not set: a folder on the database's machine, or s3://bucket/prefix", UNKNOWN)
+        if for_drills:
+            repository = repository.for_drills
+        if repository is None:
+            raise CliError("IOT_BACKUP_S3_READER_KEY_FILE is not set; drills from a folder need it mounted read-only instead", UNKNOWN)
         text = pgbackrest_conf(repository, Server(str(data), str(work), port, str(socket)))
+    if for_drills:
+        terminal.echo(text, nl=False)
+        return
     lines = server_settings(settings.backup_config or "/etc/pgbackrest/pgbackrest.conf")
     terminal.echo(text + "\n# postgresql.conf:\n" + "".join(f"#   {name} = '{value}'\n" for name, value in lines.items()), nl=False)
 
@@ -219,6 +228,16 @@ def _errors() -> Iterator[None]:
         yield
     except BackupError as error:
         raise CliError(str(error), UNKNOWN) from error
+
+
+@contextmanager
+def _ended_well() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C: the server on the restored folder goes first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

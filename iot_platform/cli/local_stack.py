@@ -14,7 +14,7 @@ _OFF: Final = ("0", "no", "false", "off", "")
 
 def up() -> None:
     """Start everything on this machine and wait until it is ready; SIMULATOR=0 leaves the device simulator out, MONITORING=1 adds
-    Prometheus and Alertmanager, which must be installed.
+    Prometheus and Alertmanager, which must be installed, and exporters of Kafka, PostgreSQL and this machine where they can be had.
 
     Servers that you name (IOT_MQTT_URL, IOT_KAFKA_BOOTSTRAP_SERVERS, IOT_DATABASE_URL, IOT_DAGSTER_URL) are used instead of local ones.
     """

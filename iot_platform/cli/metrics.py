@@ -18,7 +18,6 @@ def metrics() -> None:
     /metrics and /healthz on IOT_METRICS_HOST:IOT_METRICS_PORT. It looks every 15 seconds, and at the audit and the storage every 5 minutes.
     Servers that do not answer are told by the gauge iot_server_up; what they said last stays, with its age.
     """
-    from iot_platform.metrics.backup_look import watch_backups
     from iot_platform.metrics.exporter import Exporter
     from iot_platform.metrics.page import serve
     from iot_platform.settings import get_settings
@@ -27,7 +26,6 @@ def metrics() -> None:
     exporter = Exporter(settings)
     server = serve(exporter, settings.metrics_host, settings.metrics_port)
     stop = threading.Event()
-    watch_backups(settings, exporter.values, stop)
     with stop_on_signals(stop):
         exporter.run(stop)
     server.shutdown()

@@ -2,6 +2,6 @@
 
 from iot_platform.database.connection import connect
 from iot_platform.database.errors import DatabaseError, EditionError, LockTimeoutError, MigrationError, SchemaError
-from iot_platform.database.migrate import migrate, pending
+from iot_platform.database.migrate import migrate, newer, pending
 
-__all__ = ["DatabaseError", "EditionError", "LockTimeoutError", "MigrationError", "SchemaError", "connect", "migrate", "pending"]
+__all__ = ["DatabaseError", "EditionError", "LockTimeoutError", "MigrationError", "SchemaError", "connect", "migrate", "newer", "pending"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,7 +60,8 @@ def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: N
     """Bring the database up to this code, as its owner, and return the names of the applied files. Idempotent; of two at once the
     second waits (up to 10 minutes) and finds nothing to do. Each file is one transaction: a failure leaves the files before it. A file that
     does not get its locks is tried again for two minutes; tenants' transactions that are in its way are ended. A database made by the first
-    chain of migrations is taken over (see baseline).
+    chain of migrations is taken over (see baseline). One that a newer release migrated is left as it is, its functions and views too: the
+    way back to this release.
 
     Raises:
         EditionError, MigrationError: see there. Never retry.
@@ -78,20 +79,31 @@ def migrate(settings: Settings, on_progress: Callable[[str], None] = lambda _: N
                     on_progress(f"{number}/{len(todo)} {file.name}")
                     _apply_when_free(connection, file, sql_dir, on_progress)
                 applied += [file.name for file in todo if file.name not in applied]
+            if newer := _newer(_applied(connection), sql_dir):
+                on_progress(f"a newer release migrated the database (it has {newer[0]}), which this one works with: left as it is")
             return applied
     finally:
         connection.close()
 
 
 def pending(settings: Settings, sql_dir: Path = SQL_DIR) -> list[str]:
-    """Names of the files that `migrate` would apply; changes nothing.
+    """Names of the files that `migrate` would apply; changes nothing. None where a newer release migrated.
 
     Raises:
-        MigrationError: an applied file changed or is missing here.
+        MigrationError: an applied file changed, or one of a newer release is a `post` file.
     """
     connection = connect(settings, "admin", "iot-migrate")
     try:
         return [file.name for file in _pending(connection, sql_dir)]
+    finally:
+        connection.close()
+
+
+def newer(settings: Settings, sql_dir: Path = SQL_DIR) -> list[str]:
+    """Numbered files that a newer release applied and this one does not have."""
+    connection = connect(settings, "admin", "iot-migrate")
+    try:
+        return _newer(_applied(connection), sql_dir)
     finally:
         connection.close()
 
@@ -144,12 +156,17 @@ def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
     connection.rollback()
     if baseline.must_take_over(applied, sql_dir):
         return [_read(sql_dir / baseline.FILE, sql_dir, ""), *(file for file in files if not baseline.stands_for(file.name))]
-    names = {file.name for file in files} | {baseline.FILE}
-    for name in sorted(applied):
-        if name not in names and not name.startswith("repeatable/"):
+    newer = _newer(applied, sql_dir)
+    lacking = [file.name for file in files if file.name not in applied and not file.repeatable]
+    for name in newer:
+        if "_post_" in name or lacking:
             raise MigrationError(
-                f"the database has {name}, which this version does not know: a newer release migrated it; upgrade this one"
+                f"the database has {name}, which this version does not know: a newer release migrated it"
+                + (f", but never applied {lacking[0]}" if lacking else " and took away what older ones may need")
+                + "; upgrade this one, or restore a backup of before"
             )
+    if newer:
+        return []  # the newer release's functions and views work for the one before, not these for the newer one's tables
     todo = []
     for file in files:
         if applied.get(file.name) == file.checksum:
@@ -161,6 +178,12 @@ def _pending(connection: Connection, sql_dir: Path) -> list[MigrationFile]:
         todo.append(file)
     # Creating the roles (a numbered file) changes the salt of grants.sql: it is applied last and recorded with the new one, see _apply.
     return todo
+
+
+def _newer(applied: Mapping[str, str], sql_dir: Path) -> list[str]:
+    """Numbered files in the database that this release does not have."""
+    known = {f"migrations/{path.name}" for path in (sql_dir / "migrations").glob("*.sql")} | {baseline.FILE}
+    return sorted(name for name in applied if name not in known and not name.startswith("repeatable/"))
 
 
 def _applied(connection: Connection) -> dict[str, str]:

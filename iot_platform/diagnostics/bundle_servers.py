@@ -30,7 +30,7 @@ _QUERIES: Final[Mapping[str, str]] = {
     "archiver": "SELECT * FROM pg_stat_archiver",
     "sessions": "SELECT pid, usename AS role, application_name, client_addr::text, state, wait_event_type, wait_event, "
     "now() - xact_start AS transaction, now() - state_change AS unchanged, pg_blocking_pids(pid) AS waits_for FROM pg_stat_activity "
-    "WHERE backend_type = 'client backend' ORDER BY xact_start NULLS LAST LIMIT 200",
+    "WHERE usesysid IS NOT NULL AND datid IS NOT NULL ORDER BY xact_start NULLS LAST LIMIT 200",
     "tables": "SELECT relname AS name, n_live_tup AS rows, n_dead_tup AS dead, pg_total_relation_size(relid) AS bytes, last_autovacuum, "
     "last_autoanalyze FROM pg_stat_user_tables WHERE schemaname = 'public' ORDER BY 1",
     "chunks": "SELECT hypertable_name AS name, count(*) AS chunks, count(*) FILTER (WHERE is_compressed) AS compressed, "

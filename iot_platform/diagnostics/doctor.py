@@ -276,7 +276,7 @@ def _said(probe: Callable[[_T], None], argument: _T, text: str) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from iot_platform.database import DatabaseError, MigrationError, connect, pending
+    from iot_platform.database import DatabaseError, MigrationError, connect, newer, pending
 
     try:
         connection = connect(settings, "writer", "iot-doctor")
@@ -288,7 +288,7 @@ def _database(settings: Settings) -> str:
             row = cursor.fetchone()
         connection.close()
         connect(settings, "reader", "iot-doctor").close()
-        todo = pending(settings)
+        todo, later = pending(settings), newer(settings)
     except MigrationError as error:
         raise _ToldError(str(error)) from error
     except DatabaseError as error:
@@ -297,7 +297,8 @@ def _database(settings: Settings) -> str:
         raise _ToldError("the database has no timescaledb extension: a superuser runs CREATE EXTENSION timescaledb")
     if todo:
         raise _ToldError(f"{len(todo)} migration(s) are missing: run `iot migrate`")
-    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), schema up to date"
+    schema = f"schema of a newer release ({later[-1]})" if later else "schema up to date"
+    return f"PostgreSQL {row[0]}, TimescaleDB {row[1]} ({row[2]} edition), {schema}"
 
 
 def _available_memory() -> int | None:

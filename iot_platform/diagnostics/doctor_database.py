@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.database.sessions import IS_CLIENT
 from iot_platform.diagnostics.finding import Finding, State
 
 FULL_SHARE: Final = 0.9
@@ -108,7 +109,7 @@ def _archive(connection: Connection, mode: str) -> Iterator[Finding]:
 def _connections(connection: Connection) -> Iterator[Finding]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FILTER (WHERE backend_type = 'client backend'), current_setting('max_connections')::int FROM pg_stat_activity"
+            f"SELECT count(*) FILTER (WHERE {IS_CLIENT}), current_setting('max_connections')::int FROM pg_stat_activity",  # noqa: S608
         )
         used, most = cursor.fetchone() or (0, 1)
     full = used >= FULL_SHARE * most

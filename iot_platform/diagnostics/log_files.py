@@ -105,12 +105,28 @@ class _Tail:
         try:
             with self._file.open("rb") as opened:
                 status = os.fstat(opened.fileno())
+                data = b""
+                if status.st_ino != self._inode:
+                    data = self._rest_of_rotated()
                 if status.st_ino != self._inode or status.st_size < self._position:
-                    self._inode, self._position, self._part = status.st_ino, 0, b""
+                    self._inode, self._position = status.st_ino, 0
+                    if not data:
+                        self._part = b""
                 opened.seek(self._position)
-                data = opened.read(READ_BYTES)
+                added = opened.read(READ_BYTES)
         except OSError:
             return []
-        self._position += len(data)
-        *lines, self._part = (self._part + data).split(b"\n")
+        self._position += len(added)
+        *lines, self._part = (self._part + data + added).split(b"\n")
         return [plain(line.decode("utf-8", "replace")) for line in lines]
+
+    def _rest_of_rotated(self) -> bytes:
+        """What was written between the last look and the file's new name; empty where it is gone."""
+        try:
+            with self._file.with_name(f"{self._file.name}.1").open("rb") as opened:
+                if os.fstat(opened.fileno()).st_ino != self._inode:
+                    return b""
+                opened.seek(self._position)
+                return opened.read(READ_BYTES)
+        except OSError:
+            return b""

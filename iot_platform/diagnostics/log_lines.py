@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -139,17 +139,14 @@ def _partitions(record: Record) -> set[int]:
         found.add(fields["partition"])
     if isinstance(fields.get("partitions"), list):
         found |= {number for number in fields["partitions"] if isinstance(number, int)}
-    if isinstance(fields.get("offsets"), dict):
-        found |= {int(number) for number in fields["offsets"]}
-    return found
+    return found | {number for number, _, _ in _by_partition(fields)}
 
 
 def _spans(record: Record, partition: int | None) -> list[tuple[int, int]]:
     """First and last offset that the record speaks of, in this partition (None: in any)."""
     fields = record.fields
     spans: list[tuple[int, int]] = []
-    if isinstance(fields.get("offsets"), dict):
-        spans += [(first, last) for number, (first, last) in fields["offsets"].items() if partition is None or int(number) == partition]
+    spans += [(first, last) for number, first, last in _by_partition(fields) if partition in (None, number)]
     if partition is not None and partition not in _partitions(record):
         return spans
     if isinstance(fields.get("first_offset"), int) and isinstance(fields.get("last_offset"), int):
@@ -159,3 +156,12 @@ def _spans(record: Record, partition: int | None) -> list[tuple[int, int]]:
     for first, last, one in _OFFSETS.findall(record.text):
         spans.append((int(first or one), int(last or one)))
     return spans
+
+
+def _by_partition(fields: Mapping[str, Any]) -> Iterator[tuple[int, int, int]]:
+    """Partition, first and last offset of our field `offsets`; other programs' field of that name is none of these."""
+    offsets = fields.get("offsets")
+    for number, span in offsets.items() if isinstance(offsets, dict) else ():
+        match span:
+            case [int(first), int(last)] if number.isdecimal():
+                yield int(number), first, last

@@ -73,7 +73,7 @@ def mosquitto_session_lost(run: DrillRun) -> None:
     with _daemon_away(run), run.fault("broker restarted without its file"):
         _publish(run, run.fleet.messages(MESSAGES))
         run.stack.stop(BROKER)
-        _file(run).unlink()
+        session_file(run).unlink()
         run.stack.start(BROKER)
         run.expect_lost(MESSAGES, "the broker had them in a session that it lost")
     run.check(_sessions_lost(run) == lost + 1, f"{SESSIONS_LOST} is {_sessions_lost(run)}, not {lost + 1}")
@@ -136,13 +136,14 @@ def _save(run: DrillRun) -> tuple[int, int]:
 def _database(run: DrillRun) -> tuple[int, int]:
     """Changes with each save; (0, 0) before the first."""
     try:
-        status = _file(run).stat()
+        status = session_file(run).stat()
     except FileNotFoundError:
         return 0, 0
     return status.st_ino, status.st_mtime_ns
 
 
-def _file(run: DrillRun) -> Path:
+def session_file(run: DrillRun) -> Path:
+    """What the broker saved of its sessions and queues."""
     return run.stack.folder / "data" / BROKER / "mosquitto.db"
 
 

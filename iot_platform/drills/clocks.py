@@ -61,14 +61,20 @@ def clock_wrong_at_restart(run: DrillRun) -> None:
     run.fleet.finish()
 
 
-def _on_a_fake_clock(run: DrillRun) -> FakeClock:
-    """The daemon on a clock of its own, right for the moment, and messages on their way."""
+def clock_of_daemon(run: DrillRun) -> FakeClock:
+    """A clock that the daemon goes by from its next start on, right for the moment. Raises DrillError."""
     try:
         install_packages(missing_packages(), run.stack.folder / "logs" / "install.log", run.show)
         clock = FakeClock(run.stack.folder / "clock", run.show)
     except FakeClockError as error:
         raise DrillError(str(error)) from error
     run.stack.ingest_environment.update(clock.environment)
+    return clock
+
+
+def _on_a_fake_clock(run: DrillRun) -> FakeClock:
+    """The daemon on a clock of its own, and messages on their way."""
+    clock = clock_of_daemon(run)
     run.stack.restart(INGEST)
     run.fleet.start(rate=400, **TIMELESS)
     run.await_stored(500)

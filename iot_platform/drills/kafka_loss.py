@@ -34,10 +34,10 @@ _INCIDENTS: Final = "SELECT count(*) FROM quality_incident WHERE rule = 'kafka_l
 def kafka_tail_lost(run: DrillRun) -> None:
     """Everything that Kafka forgot was drained: nothing is lost. The drain goes on by itself where the log was cut, so that every new
     record becomes a row, and says so in the ledger, in `iot status` and `iot offsets show`, and as an incident."""
-    _flow(run)
-    _come_to_rest(run)
+    flow(run)
+    come_to_rest(run)
     with run.fault("the log of every partition is cut below what was drained"):
-        cuts = _cut(run)
+        cuts = cut_logs(run)
         run.stack.start(INGEST)
     _say_cut(run, cuts)
     run.fleet.finish()
@@ -49,10 +49,10 @@ def kafka_tail_lost(run: DrillRun) -> None:
 def kafka_tail_lost_undrained(run: DrillRun) -> None:
     """No drain runs when it happens, and Kafka has grown beyond its old end before one does. What had been acknowledged and not drained is
     lost, and the audit names exactly these messages; every record that Kafka has becomes a row."""
-    _flow(run)
+    flow(run)
     following, ends = _pile_up(run)
     with run.fault("the log of every partition is cut below what was drained"):
-        cuts = _cut(run)
+        cuts = cut_logs(run)
         run.stack.start(INGEST)
     run.await_true("Kafka has grown beyond its old end", lambda: all(end > ends[p] + 50 for p, end in _ends(run).items()), PATIENCE_SECONDS)
     run.expect_lost(sum(ends.values()) - sum(following.values()), "Kafka lost them before they were drained")
@@ -62,7 +62,7 @@ def kafka_tail_lost_undrained(run: DrillRun) -> None:
     run.fleet.finish()
 
 
-def _cut(run: DrillRun) -> dict[int, int]:
+def cut_logs(run: DrillRun) -> dict[int, int]:
     """Kill Kafka, cut the log of each partition, start it again; partition → where the log ended then. The daemon must be down."""
     following = run.next_offsets()
     run.stack.kill_for_good("kafka")
@@ -77,7 +77,7 @@ def _say_cut(run: DrillRun, cuts: dict[int, int]) -> None:
     seconds = run.await_true("the ledger has the cuts", lambda: _count(run, _CUTS, run.settings.kafka_topic) == len(cuts), PATIENCE_SECONDS)
     run.note(f"the drain went on after {seconds:.0f} s, at {', '.join(f'{p}: {at}' for p, at in sorted(cuts.items()))}")
     run.await_true("an incident is open for each", lambda: _count(run, _INCIDENTS) == len(cuts), PATIENCE_SECONDS)
-    shown = _iot(run, "offsets", "show")[1]
+    shown = iot(run, "offsets", "show")[1]
     run.check("parts at offset" in shown, f"`iot offsets show` does not tell of the cut: {shown[-500:]}")
     drain = _drain_component(run)
     run.check("parts at offset" in drain["detail"], f"`iot status` does not tell of the cut: {drain}")
@@ -88,13 +88,13 @@ def _say_cut(run: DrillRun, cuts: dict[int, int]) -> None:
 def kafka_topic_recreated(run: DrillRun) -> None:
     """All was drained: nothing is lost. Nothing more is drained until somebody accepts the new topic, and until then `iot status` fails and
     names the command."""
-    _flow(run)
-    _come_to_rest(run)
+    flow(run)
+    come_to_rest(run)
     with run.fault("the topic is deleted and made anew"):
         _recreate(run)
         run.stack.start(INGEST)
         _refused(run, "created anew")
-        _accept(run)
+        accept_loss(run)
     run.fleet.finish()
 
 
@@ -106,7 +106,7 @@ def kafka_topic_recreated(run: DrillRun) -> None:
 )
 def kafka_topic_recreated_undrained(run: DrillRun) -> None:
     """What waited in the old topic is lost, and the audit names exactly these messages; the rest as in kafka_topic_recreated."""
-    _flow(run)
+    flow(run)
     following, ends = _pile_up(run)
     with run.fault("the topic is deleted and made anew"):
         _recreate(run)
@@ -115,7 +115,7 @@ def kafka_topic_recreated_undrained(run: DrillRun) -> None:
         run.expect_difference("sequences", "the lost messages had sequence numbers")
         _start_drain(run)
         _refused(run, "created anew")
-        _accept(run)
+        accept_loss(run)
     run.fleet.finish()
 
 
@@ -156,7 +156,7 @@ def _recreate(run: DrillRun) -> None:
 def kafka_records_deleted(run: DrillRun) -> None:
     """The drain that was alive all the time stops with an error that names the offsets and the command; `iot status` fails meanwhile. (With
     no drain alive: retention_past_offset.)"""
-    _flow(run)
+    flow(run)
     with run.fault("PostgreSQL is away, and Kafka deletes what the drain waits to read"):
         following = run.next_offsets()
         run.stack.kill_for_good("postgresql")
@@ -170,12 +170,13 @@ def kafka_records_deleted(run: DrillRun) -> None:
         run.expect_lost(sum(offset + WAITING - now[p] for p, offset in following.items()), "Kafka deleted them before they were drained")
         run.expect_difference("sequences", "the lost messages had sequence numbers")
         _refused(run, "deleted")
-        _accept(run)
+        accept_loss(run)
     run.fleet.finish()
 
 
 # -- what they share -------------------------------------------------------------------------------------------
-def _flow(run: DrillRun) -> None:
+def flow(run: DrillRun) -> None:
+    """Messages come, and every partition is drained beyond what will be cut."""
     run.fleet.start(rate=RATE)
     run.await_true(
         "every partition is drained beyond what will be cut",
@@ -184,7 +185,7 @@ def _flow(run: DrillRun) -> None:
     )
 
 
-def _come_to_rest(run: DrillRun) -> None:
+def come_to_rest(run: DrillRun) -> None:
     """The daemon leaves (the broker keeps what comes), and all that Kafka has is drained; a drain runs on."""
     run.stack.stop(INGEST)
     run.await_true("all is drained", lambda: run.next_offsets() == _ends(run), PATIENCE_SECONDS)
@@ -212,13 +213,15 @@ def _refused(run: DrillRun, word: str) -> None:
     drain = _drain_component(run)
     run.check(drain["state"] == "down", f"`iot status` finds nothing wrong: {drain}")
     run.check("iot offsets accept" in drain["detail"], f"`iot status` names no command: {drain}")
-    run.check(_iot(run, "status", "--json")[0] == 1, "the exit code of `iot status` is 0")
+    run.check(iot(run, "status", "--json")[0] == 1, "the exit code of `iot status` is 0")
     run.hold(3)
     run.check(run.stored() == stored, "something was drained although the loss was not accepted")
 
 
-def _accept(run: DrillRun) -> None:
-    code, shown = _iot(run, "offsets", "accept", *(f"--partition={number}" for number in range(PARTITIONS)), "--yes")
+def accept_loss(run: DrillRun, *partitions: int) -> None:
+    """As a person accepts it; of every partition unless some are named."""
+    named = partitions or range(PARTITIONS)
+    code, shown = iot(run, "offsets", "accept", *(f"--partition={number}" for number in named), "--yes")
     if code:
         raise DrillError(f"iot offsets accept: {shown}")
     for line in shown.splitlines():
@@ -226,12 +229,12 @@ def _accept(run: DrillRun) -> None:
 
 
 def _drain_component(run: DrillRun) -> dict[str, Any]:
-    document = json.loads(_iot(run, "status", "--json")[1].splitlines()[-1])
+    document = json.loads(iot(run, "status", "--json")[1].splitlines()[-1])
     found: dict[str, Any] = next(item for item in document["components"] if item["name"] == "drain")
     return found
 
 
-def _iot(run: DrillRun, *arguments: str) -> tuple[int, str]:
+def iot(run: DrillRun, *arguments: str) -> tuple[int, str]:
     """An `iot` command as a person runs it: exit code, and what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "iot_platform.cli.main", *arguments],

@@ -1,18 +1,15 @@
 """Drills: the Kafka topic changes under the drain: more partitions, records deleted before they were drained."""
 
-import os
-import subprocess
-import sys
 from typing import Final
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from iot_platform.drills.rig.drill_run import DrillError, DrillRun
+from iot_platform.drills.kafka_loss import accept_loss
+from iot_platform.drills.rig.drill_run import DrillRun
 from iot_platform.drills.rig.drill_stack import INGEST, PARTITIONS
 from iot_platform.drills.rig.registry import drill
 from iot_platform.kafka.watermarks import TopicOffsets
-from iot_platform.settings import exports
 
 DRAIN: Final = ("dagster-daemon", "dagster-code")
 DELETED: Final = {0: 150, 1: 100}
@@ -49,24 +46,29 @@ def retention_past_offset(run: DrillRun) -> None:
     and the audit shows exactly this loss."""
     run.fleet.start(rate=400)
     run.await_stored(500, PATIENCE_SECONDS)
-    run.stack.stop(*DRAIN)
-    run.await_true("no drain runs", lambda: not run.stack.drain_pids())
+    stop_drain(run)
     with run.fault("records deleted before they were drained"):
-        ends = _delete(run)
+        ends = delete_records(run)
         run.stack.start("dagster-code")
         run.stack.start("dagster-daemon")
         run.await_true("a drain fails and names the command", lambda: _named(run, ends), PATIENCE_SECONDS)
         stored = run.stored()
         run.hold(3)
         run.check(run.stored() == stored, "something was drained although the loss was not accepted")
-        _accept(run)
+        accept_loss(run, *DELETED)
     run.await_stored(stored + 500, PATIENCE_SECONDS)
     run.fleet.finish()
     run.expect_lost(sum(DELETED.values()), "Kafka deleted them before they were drained, which was accepted")
     run.expect_difference("sequences", "the lost messages had sequence numbers")
 
 
-def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
+def stop_drain(run: DrillRun) -> None:
+    """No drain runs any more, and none is started."""
+    run.stack.stop(*DRAIN)
+    run.await_true("no drain runs", lambda: not run.stack.drain_pids())
+
+
+def delete_records(run: DrillRun) -> dict[int, tuple[int, int]]:
     """Delete the records that come next; partition → first and last of them."""
     partitions = tuple(DELETED)
     with TopicOffsets(run.settings) as topic:
@@ -84,22 +86,6 @@ def _delete(run: DrillRun) -> dict[int, tuple[int, int]]:
 def _named(run: DrillRun, ranges: dict[int, tuple[int, int]]) -> bool:
     """Whether Dagster has an error that names one of the ranges, and the command."""
     return any(_count(run, _ERROR, f"%partition {partition}: offsets {first}..{last}%") for partition, (first, last) in ranges.items())
-
-
-def _accept(run: DrillRun) -> None:
-    """What the error says, as a person would run it."""
-    options = [f"--partition={partition}" for partition in DELETED]
-    done = subprocess.run(
-        [sys.executable, "-m", "iot_platform.cli.main", "offsets", "accept", *options, "--yes"],
-        env={**os.environ, **exports(run.settings)},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise DrillError(f"iot offsets accept: {done.stdout}{done.stderr}")
-    for line in done.stdout.splitlines():
-        run.note(line)
 
 
 def _count(run: DrillRun, query: str, *values: object) -> int:

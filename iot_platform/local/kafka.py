@@ -5,6 +5,7 @@ import re
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class KafkaServer:
     """An address of 127.0.0.0/8."""
     properties: tuple[str, ...] = ()
     """Further lines of its configuration."""
+    java_options: tuple[str, ...] = ()
+    """Further options of the server's Java, not of its tools'."""
 
     @property
     def log_dir(self) -> Path:
@@ -92,7 +95,7 @@ class KafkaServer:
         """See Server."""
         return Program(
             name=self.name,
-            command=self.java("kafka.Kafka", str(self._config_file)),
+            command=self.java("kafka.Kafka", str(self._config_file), options=self.java_options),
             directory=self.local_dir,
             environment=base_environment(self.local_dir),
             stop_seconds=30,
@@ -126,7 +129,7 @@ class KafkaServer:
         home = os.environ.get("KAFKA_HOME")
         return Path(home) / "libs" if home else self._jars
 
-    def java(self, main_class: str, *arguments: str) -> tuple[str, ...]:
+    def java(self, main_class: str, *arguments: str, options: Sequence[str] = ()) -> tuple[str, ...]:
         """The command that runs one of Kafka's programs.
 
         Raises:
@@ -141,6 +144,7 @@ class KafkaServer:
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.net.preferIPv4Stack=true",
             f"-Dlog4j2.configurationFile={_DEPLOY / 'kafka-log4j2.properties'}",
+            *options,
             "-cp",
             f"{self.libraries()}/*",
             main_class,

@@ -1,7 +1,8 @@
-"""Prometheus and Alertmanager of the local stack, where Debian's packages (or others) are installed: `MONITORING=1 make up`."""
+"""Prometheus and Alertmanager of the local stack, where Debian's packages (or others) are installed: `MONITORING=1 make up`. What they
+watch beside our own programs: exporters.py, jmx_exporter.py."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ _ALERTMANAGERS: Final = ("prometheus-alertmanager", "alertmanager")
 @dataclass(frozen=True)
 class Monitoring:
     """Where both keep their files and listen. `targets`: what is scraped, host:port → its labels. `receiver`: of Alertmanager, without its
-    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do."""
+    name; none of them shows alerts only. `waits`: of Alertmanager's route, unless its defaults do. `rules`: folder of the rule files.
+    `exporters`: others' exporters, job → host:port."""
 
     folder: Path
     prometheus_port: int
@@ -31,6 +33,8 @@ class Monitoring:
     receiver: Mapping[str, Any]
     waits: Mapping[str, Any]
     scrape_seconds: int = 15
+    rules: Path = RULES
+    exporters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prometheus_url(self) -> str:
@@ -48,38 +52,45 @@ class Monitoring:
         Raises:
             LocalStackError: one of them is not installed.
         """
-        prometheus, alertmanager = require_installed()
+        return [self.alertmanager(), self.prometheus()]
+
+    def alertmanager(self) -> Program:
+        """Alertmanager alone. Raises LocalStackError: as `programs`."""
+        command = (
+            require_installed()[1],
+            f"--config.file={self.folder}/alertmanager.yml",
+            f"--storage.path={self.folder}/alertmanager",
+            "--cluster.listen-address=",
+            f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
+        )
+        return self._program("alertmanager", command, self._alertmanager(), "")
+
+    def prometheus(self, name: str = "prometheus") -> Program:
+        """Prometheus alone, under another name where there are several. Raises LocalStackError: as `programs`."""
+        command = (
+            require_installed()[0],
+            f"--config.file={self.folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/prometheus",
+            *KEPT,
+            f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
+        )
+        return self._program(name, command, self._prometheus(), newest_change(self.rules))
+
+    def _program(self, name: str, command: tuple[str, ...], configuration: Mapping[str, Any], version: str) -> Program:
         self.folder.mkdir(parents=True, exist_ok=True)
-        configurations = {"prometheus.yml": self._prometheus(), "alertmanager.yml": self._alertmanager()}
-        for name, content in configurations.items():
-            (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-        fingerprint = repr(configurations) + newest_change(RULES)
+        file = "alertmanager.yml" if name == "alertmanager" else "prometheus.yml"
+        (self.folder / file).write_text(yaml.safe_dump(configuration, sort_keys=False), "utf-8")
         environment = base_environment(self.folder.parent)
-        commands = {
-            "alertmanager": (
-                alertmanager,
-                f"--config.file={self.folder}/alertmanager.yml",
-                f"--storage.path={self.folder}/alertmanager",
-                "--cluster.listen-address=",
-                f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
-            ),
-            "prometheus": (
-                prometheus,
-                f"--config.file={self.folder}/prometheus.yml",
-                f"--storage.tsdb.path={self.folder}/prometheus",
-                *KEPT,
-                f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
-            ),
-        }
-        return [Program(name, command, self.folder, environment, fingerprint=fingerprint) for name, command in commands.items()]
+        return Program(name, command, self.folder, environment, fingerprint=repr(configuration) + version)
 
     def _prometheus(self) -> dict[str, Any]:
         own = {f"{LOOPBACK}:{self.prometheus_port}": "prometheus", f"{LOOPBACK}:{self.alertmanager_port}": "alertmanager"}
+        own |= {target: job for job, target in self.exporters.items()}
         jobs = [{"job_name": job, "static_configs": [{"targets": [target]}]} for target, job in own.items()]
         parts = [{"targets": [target], "labels": dict(labels)} for target, labels in self.targets.items()]
         return {
             "global": {"scrape_interval": f"{self.scrape_seconds}s", "evaluation_interval": f"{self.scrape_seconds}s"},
-            "rule_files": [f"{RULES.resolve()}/*.yaml"],
+            "rule_files": [f"{self.rules.resolve()}/*.yaml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}]}]},
             "scrape_configs": [*jobs, {"job_name": "iot", "static_configs": parts}],
         }
@@ -105,7 +116,7 @@ def require_installed() -> tuple[str, str]:
     return prometheus, alertmanager
 
 
-def local(local_dir: Path, ports: tuple[int, int], ingest_port: int, metrics_port: int) -> Monitoring:
+def local(local_dir: Path, ports: tuple[int, int], ingest_port: int, metrics_port: int, exporters: Mapping[str, str]) -> Monitoring:
     """Of the local stack: its alerts stand in both web pages and go nowhere."""
     targets = {f"{LOOPBACK}:{ingest_port}": {"part": "ingest"}, f"{LOOPBACK}:{metrics_port}": {"part": "platform"}}
-    return Monitoring(local_dir / "monitoring", *ports, targets, {}, {})
+    return Monitoring(local_dir / "monitoring", *ports, targets, {}, {}, exporters=exporters)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROLES = ("postgres", "iot_migrator", "iot_writer", "iot_reader", "iot_console")
+ROLES = ("postgres", "iot_migrator", "iot_writer", "iot_reader", "iot_console", "iot_monitor")
 
 
 def console_key(path: Path) -> Path:

@@ -68,6 +68,8 @@ def make_plan(user: Settings) -> Plan:
     notes: dict[str, str] = {}
     if mosquitto:
         notes["mqtt_url"] = mosquitto.url
+        if not _is_users("metrics_mqtt_url", user):
+            notes["metrics_mqtt_url"] = mosquitto.url
     if kafka:
         notes["kafka_bootstrap_servers"] = kafka.bootstrap_servers
     if postgresql:

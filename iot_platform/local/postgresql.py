@@ -121,7 +121,7 @@ class PostgresqlServer:
         if self.repository is None:
             return {}
         mounted = os.geteuid() == 0 and (self._installed() is None or _may_mount())
-        return postgresql_backup.notes(self.local_dir, self._data, mounted=mounted)
+        return postgresql_backup.notes(self.repository, self.local_dir, self._data, mounted=mounted)
 
     def program(self) -> Program:
         """See Server."""

@@ -17,6 +17,7 @@ from iot_platform.local.postgresql_install import Installation
 _WORK: Final = "pgbackrest"
 _SOCKET: Final = "run"
 _CONFIG: Final = f"{_WORK}/pgbackrest.conf"
+_DRILL_CONFIG: Final = f"{_WORK}/drill.conf"
 _AUTHORITIES: Final = f"{_WORK}/ca.pem"
 _SYSTEM_AUTHORITIES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 _PASSFILE: Final = f"{_WORK}/pgpass"
@@ -57,11 +58,11 @@ class Place:
         return f"/srv/{name}" if self.mounted else str(self.data / name)
 
 
-def notes(local_dir: Path, data: Path, *, mounted: bool) -> dict[str, str]:
-    """The settings (field → value) by which `iot backup` finds the script and the configuration."""
-    folder = f" {FOLDER}" if mounted else ""
-    config = f"/srv/{_CONFIG}" if mounted else str(data / _CONFIG)
-    return {"backup_exec": shlex.quote(str(_script(local_dir))) + folder, "backup_config": config}
+def notes(repository: Repository, local_dir: Path, data: Path, *, mounted: bool) -> dict[str, str]:
+    """The settings (field → value) by which `iot backup` finds the script and the configurations."""
+    folder, configs = f" {FOLDER}" if mounted else "", "/srv" if mounted else str(data)
+    drill = {"backup_drill_config": f"{configs}/{_DRILL_CONFIG}"} if repository.for_drills else {}
+    return {"backup_exec": shlex.quote(str(_script(local_dir))) + folder, "backup_config": f"{configs}/{_CONFIG}", **drill}
 
 
 def options(place: Place) -> dict[str, str]:
@@ -78,13 +79,15 @@ def write(repository: Repository, place: Place, passwords: Passwords, local_dir:
     installation = place.installation
     server = Server(place.path(installation.major), place.path(_WORK), place.port, place.path(_SOCKET))
     authorities = "" if repository.folder else place.path(_AUTHORITIES)
+    wanted = {_CONFIG: repository} | ({_DRILL_CONFIG: repository.for_drills} if repository.for_drills else {})
     try:
-        config = pgbackrest_conf(repository, server, "/mnt" if place.mounted else "", authorities)
+        configs = {name: pgbackrest_conf(item, server, "/mnt" if place.mounted else "", authorities) for name, item in wanted.items()}
     except BackupError as error:
         raise LocalStackError(str(error)) from error
     for name in (_WORK, _SOCKET):
         _folder(place.data / name, installation)
-    _private(place.data / _CONFIG, config, installation)
+    for name, text in configs.items():
+        _private(place.data / name, text, installation)
     _private(place.data / _PASSFILE, f"*:*:*:postgres:{passwords.of('postgres')}\n", installation)
     if repository.folder is not None:
         _folder(repository.folder, installation)

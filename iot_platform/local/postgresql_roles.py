@@ -15,7 +15,13 @@ HARDEN = SQL / "superuser" / "harden_database.sql"
 _RIGHTS = """REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO iot_writer;
 GRANT CONNECT ON DATABASE {0} TO iot_reader, iot_tenant, iot_console"""
 """As sql/repeatable/grants.sql has them."""
-_ATTRIBUTES = {"iot_migrator": "LOGIN CREATEROLE", "iot_writer": "LOGIN", "iot_reader": "LOGIN", "iot_console": "LOGIN"}
+_ATTRIBUTES = {
+    "iot_migrator": "LOGIN CREATEROLE",
+    "iot_writer": "LOGIN",
+    "iot_reader": "LOGIN",
+    "iot_console": "LOGIN",
+    "iot_monitor": "LOGIN CONNECTION LIMIT 3",
+}
 
 
 def create_roles(superuser_url: str, passwords: Passwords) -> None:
@@ -30,6 +36,9 @@ def create_roles(superuser_url: str, passwords: Passwords) -> None:
             cursor.execute(statement)
         # The owner of the tables hands out rights to the roles, so it must be able to grant them.
         cursor.execute("GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION")
+        # Of the server's own figures all, of the platform's database nothing: it may not even connect there.
+        cursor.execute("GRANT pg_monitor TO iot_monitor")
+        cursor.execute("GRANT CONNECT ON DATABASE postgres TO iot_monitor")
         # Twenty tenants' logins of 10 connections each are all that a server has.
         cursor.execute("SELECT FROM pg_roles WHERE rolname = 'pg_use_reserved_connections'")
         if cursor.fetchone() is not None:  # PostgreSQL 16

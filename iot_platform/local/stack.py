@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Any
 
 from ingest_daemon.home import stack_notes_file
-from iot_platform.local import applications, leftovers, monitoring, probes
+from iot_platform.local import applications, exporters, jmx_exporter, leftovers, monitoring, probes
 from iot_platform.local.errors import GivenUpError, LocalStackError, NotReadyError
 from iot_platform.local.install import Note, install_packages, run_logged
 from iot_platform.local.plan import Plan, write_notes
@@ -23,7 +24,11 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, stack_notes
 
-_WAVES = (("simulator", "console", *monitoring.NAMES), ("ingest", "metrics", *applications.DAGSTER), ("mosquitto", "kafka", "postgresql"))
+_WAVES = (
+    ("simulator", "console", *monitoring.NAMES, *exporters.NAMES),
+    ("ingest", "metrics", *applications.DAGSTER),
+    ("mosquitto", "kafka", "postgresql"),
+)
 
 
 class Stack:
@@ -35,6 +40,7 @@ class Stack:
         self._report = report
         self._supervisor = Supervisor(plan.settings.local_dir)
         self._abort = Event()
+        self._unwatched: list[str] = []
 
     def up(self, *, simulator: bool, monitoring: bool = False) -> None:
         """Bring everything up and return when all of it is ready. Repeating it restarts only what changed.
@@ -71,7 +77,55 @@ class Stack:
     def _monitoring(self) -> Sequence[Program]:
         settings = self._settings
         ports = settings.prometheus_port, settings.alertmanager_port
-        return monitoring.local(settings.local_dir, ports, settings.ingest_http_port, settings.metrics_port).programs()
+        monitoring.require_installed()
+        programs = self._exporters()
+        targets = {program.name.removesuffix("_exporter"): self._address(program.name) for program in programs}
+        if self._watch_kafka():
+            targets["kafka"] = self._address("kafka_exporter")
+        return [
+            *monitoring.local(settings.local_dir, ports, settings.ingest_http_port, settings.metrics_port, targets).programs(),
+            *programs,
+        ]
+
+    def _exporters(self) -> list[Program]:
+        """Of PostgreSQL, if it runs here, and of this machine; of one that is not installed, a warning."""
+        settings, database = self._settings, self._plan.postgresql
+        makes: dict[str, Callable[[], Program]] = {
+            "this machine": partial(exporters.node_exporter, settings.local_dir, settings.node_exporter_port)
+        }
+        if database is not None:
+            url = database.url("iot_monitor", "postgres")
+            makes["PostgreSQL"] = partial(exporters.postgres_exporter, settings.local_dir, settings.postgres_exporter_port, url)
+        found = []
+        for what, make in makes.items():
+            try:
+                found.append(make())
+            except FileNotFoundError as missing:
+                self._unwatched.append(
+                    f"no metrics of {what}: apt-get install {missing} (and, so that only ours runs, systemctl disable --now {missing})"
+                )
+        return found
+
+    def _watch_kafka(self) -> bool:
+        """Have Kafka, if it runs here, start with the JMX exporter in it. False, and a warning, where that cannot be had."""
+        plan, settings = self._plan, self._settings
+        if plan.kafka is None:
+            return False
+        try:
+            with self._report.step("kafka_exporter", "Kafka's JMX exporter is here") as note:
+                jar = jmx_exporter.fetch(settings.cache_dir, settings.local_dir / "logs", note)
+        except LocalStackError as error:
+            self._unwatched.append(f"no metrics of Kafka: {error}")
+            return False
+        option = jmx_exporter.agent(jar, settings.kafka_exporter_port)
+        spec = settings.local_dir / "run" / "kafka.json"
+        if not (self._supervisor.state("kafka").pid and option in spec.read_text("utf-8")):
+            require_free(settings.kafka_exporter_port, "kafka_exporter", "IOT_KAFKA_EXPORTER_PORT")
+        self._plan = replace(plan, kafka=replace(plan.kafka, java_options=(option,)))
+        return True
+
+    def _address(self, exporter: str) -> str:
+        return f"{LOOPBACK}:{getattr(self._settings, f'{exporter}_port')}"
 
     def _require_monitoring_ports(self, programs: Sequence[Program]) -> None:
         for program in programs:
@@ -98,7 +152,7 @@ class Stack:
             metrics = submit(self._metrics, database)
             tasks = [mqtt, kafka, database, ingest, metrics]
             tasks += [submit(self._console, database)] if plan.local_console else []
-            tasks += [submit(self._monitor, program, ingest, metrics) for program in programs]
+            tasks += [submit(self._monitor, program, ingest, metrics, database) for program in programs]
             if plan.local_dagster:
                 code = submit(self._dagster_code, database)
                 tasks += [code, submit(self._dagster, kafka, code)]
@@ -163,8 +217,9 @@ class Stack:
 
     def _monitor(self, program: Program, *needed: Future[None]) -> None:
         _all(needed)
-        url = f"http://{LOOPBACK}:{getattr(self._settings, f'{program.name}_port')}"
-        self._run(program, partial(probes.http, f"{url}/-/ready"), f"ready, {url}")
+        url = f"http://{self._address(program.name)}"
+        page, shown = ("/", "/metrics") if program.name in exporters.NAMES else ("/-/ready", "")
+        self._run(program, partial(probes.http, f"{url}{page}"), f"ready, {url}{shown}")
 
     def _dagster_code(self, *needed: Future[None]) -> None:
         _all(needed)
@@ -196,7 +251,7 @@ class Stack:
         """What is up but will not do what one expects; after `up`."""
         from iot_platform.kafka.topics import ensure_topics
 
-        found = ensure_topics(self._settings)
+        found = [*ensure_topics(self._settings), *self._unwatched]
         if self._plan.local_dagster:
             stopped = probes.stopped_sensors(self._settings.dagster_url)
             found += [f"the Dagster sensor {name} is switched off: turn it on under Automation in the UI" for name in stopped]

@@ -22,6 +22,7 @@ JOBS: Final = (
     "drain",
     "evaluate_quality",
     "observe_ingestion",
+    "practise_restore",
     "purge_dagster_history",
     "remove_old_rows",
     "roll_up_measurements",

@@ -6,8 +6,10 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from iot_platform.backup.create import KINDS
 from iot_platform.compression.forecast import HORIZON_DAYS, forecast
 from iot_platform.database import connect
+from iot_platform.database.sessions import IS_CLIENT
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.metrics.look import rows
 from iot_platform.metrics.values import Samples, Values, foremost
@@ -18,18 +20,22 @@ from iot_platform.telemetry.drain.partition_state import Problem, look
 
 SEVERITIES: Final = ("WARN", "ERROR")
 
-_SERVER: Final = """
-SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+_SERVER: Final = f"""
+SELECT pg_database_size(current_database()), (SELECT count(*) FROM pg_stat_activity WHERE {IS_CLIENT}),
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
     (current_setting('archive_mode') <> 'off')::int, a.failed_count, coalesce(extract(epoch FROM a.last_archived_time), 0)::float8,
     coalesce((SELECT extract(epoch FROM max(updated_at)) FROM kafka_offset WHERE topic = %(topic)s), 0)::float8
-FROM pg_stat_archiver a"""
+FROM pg_stat_archiver a"""  # noqa: S608 - our own constant
+_DRILLS: Final = """
+SELECT coalesce(extract(epoch FROM max(started_at) FILTER (WHERE problems = '{}')), 0)::float8,
+    (array_agg((problems <> '{}')::int ORDER BY started_at DESC))[1] FROM backup_drill"""
+_BACKUPS: Final = "SELECT type, extract(epoch FROM max(ended_at))::float8 FROM database_backup GROUP BY 1"
 _TENANT_FRESHNESS: Final = """
 SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""
 _INCIDENTS: Final = "SELECT rule, severity, count(*) FROM quality_incident WHERE closed_at IS NULL GROUP BY 1, 2"
 _RULES: Final = """
-SELECT rule, extract(epoch FROM evaluated_at)::float8, failing FROM quality_watermark WHERE evaluated_at IS NOT NULL OR failing > 0"""
+SELECT rule, extract(epoch FROM evaluated_at)::float8, (error IS NOT NULL)::int FROM quality_watermark WHERE evaluated_at IS NOT NULL"""
 _ROLLUPS: Final = """
 SELECT extract(epoch FROM CASE WHEN isfinite(threshold) THEN threshold END)::float8,
     extract(epoch FROM CASE WHEN isfinite(threshold_1d) THEN threshold_1d END)::float8,
@@ -62,6 +68,8 @@ def look_at_database(settings: Settings, values: Values) -> None:
     """What is cheap to read. Raises DatabaseError, psycopg2.Error."""
     with _reading(settings) as connection:
         ((size, sessions, most, archived, failures, last, commit),) = rows(connection, _SERVER, topic=settings.kafka_topic)
+        ((passed, failed),) = rows(connection, _DRILLS)
+        backups = rows(connection, _BACKUPS)
         fresh = rows(connection, _TENANT_FRESHNESS)
         incidents = rows(connection, _INCIDENTS)
         rules = rows(connection, _RULES)
@@ -72,12 +80,16 @@ def look_at_database(settings: Settings, values: Values) -> None:
     values.put("iot_wal_archive_enabled", archived)
     values.put("iot_wal_archive_failures", failures)
     values.put("iot_wal_archive_last_success_timestamp_seconds", last)
+    values.put("iot_backup_drill_last_success_timestamp_seconds", passed if settings.backup_config or failed is not None else None)
+    values.put("iot_backup_drill_failed", failed)
+    if backups and not settings.backup_config:  # else backup_look asks the repository itself
+        values.put("iot_backup_last_success_timestamp_seconds", {(kind,): 0.0 for kind in KINDS} | {(kind,): at for kind, at in backups})
     values.put("iot_drain_last_commit_timestamp_seconds", commit)
     values.put("iot_tenant_freshness_seconds", foremost([((tenant,), age) for tenant, age in fresh], summed=False))
     open_ones: Samples = {(rule, severity): 0 for rule in RULES for severity in SEVERITIES}
     values.put("iot_quality_incidents", open_ones | {(rule, severity): count for rule, severity, count in incidents})
-    values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules if at is not None})
-    values.put("iot_quality_failed_evaluations", {(rule,): failing for rule, _, failing in rules})
+    values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules})
+    values.put("iot_quality_rule_failed", {(rule,): failed for rule, _, failed in rules})
     for hours, days, notes in rollups:
         stored = {("measurement_1h",): hours, ("measurement_1d",): days}
         values.put("iot_rollup_threshold_timestamp_seconds", {labels: at for labels, at in stored.items() if at is not None})

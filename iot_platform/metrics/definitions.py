@@ -34,7 +34,8 @@ DEFINITIONS: Final = (
     # -- the exporter ----------------------------------------------------------------------------------------------
     _gauge(
         "iot_server_up",
-        "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), or backups (their repository).",
+        "1 while the server answers the platform's exporter: database, kafka, dagster (its storage), mqtt (where "
+        "IOT_METRICS_MQTT_URL names a broker), or backups (their repository).",
         "server",
     ),
     _gauge(
@@ -43,6 +44,19 @@ DEFINITIONS: Final = (
         "look",
     ),
     _gauge("iot_look_seconds", "How long the last look took.", "look"),
+    # -- MQTT broker: Mosquitto's $SYS ------------------------------------------------------------------------------
+    _gauge("iot_broker_connected_clients", "Clients that are connected to the MQTT broker, this exporter included."),
+    _gauge("iot_broker_disconnected_clients", "Clients that are away and whose sessions the MQTT broker keeps."),
+    _gauge("iot_broker_stored_messages", "Messages that the MQTT broker holds: queued for sessions, and retained ones."),
+    _gauge("iot_broker_stored_bytes", "Payload bytes of the messages that the MQTT broker holds."),
+    _gauge("iot_broker_retained_messages", "Retained messages of the MQTT broker."),
+    _counter("iot_broker_received_messages", "PUBLISH packets that the MQTT broker received, since its start."),
+    _counter("iot_broker_sent_messages", "PUBLISH packets that the MQTT broker sent, since its start."),
+    _counter(
+        "iot_broker_dropped_messages",
+        "Messages that the MQTT broker dropped because a client's queue was full, since its start; of QoS 1, too: those are lost.",
+    ),
+    _gauge("iot_broker_heap_bytes", "Memory that the MQTT broker has allocated."),
     # -- drain -----------------------------------------------------------------------------------------------------
     _gauge(
         "iot_drain_lag_messages",
@@ -83,7 +97,7 @@ DEFINITIONS: Final = (
     _gauge("iot_audit_timestamp_seconds", "When the last audit was finished."),
     _gauge("iot_quality_incidents", "Quality incidents that are open.", "rule", "severity"),
     _gauge("iot_quality_evaluated_timestamp_seconds", "When a quality rule was last evaluated.", "rule"),
-    _gauge("iot_quality_failed_evaluations", "How often in a row a quality rule's evaluation has failed.", "rule"),
+    _gauge("iot_quality_rule_failed", "1 while the last evaluation of a quality rule failed; it is repeated with the next one.", "rule"),
     # -- upkeep ----------------------------------------------------------------------------------------------------
     _gauge("iot_rollup_threshold_timestamp_seconds", "Up to where rollups are stored.", "table"),
     _gauge("iot_rollup_notes", "Notes of changed hours that wait for the rollups; counted up to 100,000."),
@@ -108,6 +122,11 @@ DEFINITIONS: Final = (
         "When the newest backup of a type ended; 0: there is none. Absent: no backups are set up.",
         "type",
     ),
+    _gauge(
+        "iot_backup_drill_last_success_timestamp_seconds",
+        "When the last restore drill began that was passed; 0: none was. Absent: no backups are set up, and no drill was made.",
+    ),
+    _gauge("iot_backup_drill_failed", "1 while the newest restore drill is one that was not passed. Absent: none was made."),
     # -- Dagster ---------------------------------------------------------------------------------------------------
     _counter("iot_dagster_runs", "Runs that ended since the exporter started.", "job_name", "status"),
     Definition("iot_dagster_run_seconds", "histogram", "How long runs took that ended since the exporter started.", ("job_name",)),

@@ -24,11 +24,12 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 class NotSetError(Exception):
-    """No address is set for the robot, or its file cannot be read."""
+    """No address is set for the robot, or its file cannot be read or is empty."""
 
 
 class Bridge:
-    """Delivers to the robots whose files the settings name; a file is read for each message, so that a new key needs no restart."""
+    """Delivers to the robots whose files the settings name; a file is read for each message, so that a new key needs no restart. An empty
+    secret: the robot has no signature."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -48,8 +49,10 @@ class Bridge:
         url_file, secret_file = self._files[name]
         if url_file is None:
             raise NotSetError(f"IOT_ALERT_{name.upper()}_URL_FILE is not set")
-        secret = _content(secret_file) if secret_file is not None else None
-        request = robot.request(read(document), _content(url_file), secret, self._clock())
+        if not (url := _content(url_file)):
+            raise NotSetError(f"{url_file} is empty: the robot's address belongs there")
+        secret = _content(secret_file) or None if secret_file is not None else None
+        request = robot.request(read(document), url, secret, self._clock())
         robot.judge(_post(robot, request.url, request.body))
 
 

@@ -28,7 +28,8 @@ class Request:
 
 
 class Robot(ABC):
-    """One kind of robot. Formats and limits are those of the vendor's documentation of its group robots."""
+    """One kind of robot. Formats, limits and codes are those of the vendor's documentation of its group robots, and answers that people
+    have published."""
 
     name: str
     most_bytes: int
@@ -67,7 +68,7 @@ class DingTalk(Robot):
     name = "dingtalk"
     most_bytes = 18_000
     """The whole request may have 20,000 bytes."""
-    _BUSY: Final = frozenset({-1, 130101, 410100, 660026})
+    _BUSY: Final = frozenset({-1, 90030, 130101, 410100, 660026})
 
     def request(self, message: Message, url: str, secret: str | None, now: float) -> Request:
         """msgtype markdown; one line break alone is none to it."""
@@ -78,7 +79,9 @@ class DingTalk(Robot):
         return Request(url, {"msgtype": "markdown", "markdown": {"title": message.title, "text": text}, "at": {"isAtAll": False}})
 
     def judge(self, answer: dict[str, Any]) -> None:
-        """errcode 0; 310000: keyword, signature or address of ours are not allowed."""
+        """errcode 0; 310000: keyword, signature or address of ours are not allowed. Its gate answers without a code: wait."""
+        if "punish" in answer:
+            raise BusyError(f"punish {answer['punish']}: wait {answer.get('wait')}")
         _judge(answer, "errcode", "errmsg", self._BUSY)
 
 
@@ -88,7 +91,8 @@ class Feishu(Robot):
     name = "feishu"
     most_bytes = 18_000
     """The whole request may have 20 KB."""
-    _BUSY: Final = frozenset({9499, 11232, 11233})
+    _BUSY: Final = frozenset({11232, 11233})
+    _BAD_OR_MANY: Final = 9499
 
     def request(self, message: Message, url: str, secret: str | None, now: float) -> Request:
         """msg_type interactive: a card, red, orange or green."""
@@ -102,8 +106,10 @@ class Feishu(Robot):
         return Request(url, {**signed, "msg_type": "interactive", "card": card})
 
     def judge(self, answer: dict[str, Any]) -> None:
-        """code 0; 19021: signature or time, 19024: keyword."""
-        _judge(answer, "code", "msg", self._BUSY)
+        """code 0; 9499: a body that it does not understand, or, by its words only, too many; 19021: signature or time, 19022: address of
+        ours, 19024: keyword."""
+        many = answer.get("code") == self._BAD_OR_MANY and "too many" in str(answer.get("msg")).lower()
+        _judge(answer, "code", "msg", self._BUSY | {self._BAD_OR_MANY} if many else self._BUSY)
 
 
 ROBOTS: Final[dict[str, Robot]] = {robot.name: robot for robot in (WeCom(), DingTalk(), Feishu())}

@@ -15,7 +15,10 @@ from typing import Any, Final
 
 import structlog
 
+from ingest_daemon.log_sampling import Sampler
+from iot_platform.logs import LEVELS
 from iot_platform.orchestration.dagster_private import log_by
+from iot_platform.settings import get_settings
 
 Event = MutableMapping[str, Any]
 _OF_A_RUN: Final = ("run_id", "job_name", "step_key")
@@ -35,9 +38,20 @@ def formatter() -> structlog.stdlib.ProcessorFormatter:
 
 
 def set_up() -> None:
-    """For this process, before Dagster sets its loggers up. Errors that nobody catches are logged, too."""
+    """For this process, before Dagster sets its loggers up: our lines from IOT_LOG_LEVEL on, repeated ones sampled; those of libraries from
+    warning on. Errors that nobody catches are logged, too.
+
+    Raises:
+        SettingsError: as every process of ours says it.
+    """
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            Sampler(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     made = formatter()
@@ -47,9 +61,11 @@ def set_up() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("iot_platform").setLevel(logging.INFO)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: log.error("a thread ended by an error", exc_info=args[:3])  # type: ignore[arg-type]
+    level = LEVELS[get_settings().log_level]
+    logging.getLogger("iot_platform").setLevel(level)
+    root.setLevel(max(level, logging.WARNING))
 
 
 def main() -> None:

@@ -1,35 +1,39 @@
 """The database is killed and its disk is lost: what a restore brings back, and that the drain makes good the rest, exactly once."""
 
-import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from iot_platform.audit.audit import run_audit
 from iot_platform.backup.archive import Hole
 from iot_platform.backup.create import create
+from iot_platform.backup.drill import AnotherDrillError, drill, require_read_only
 from iot_platform.backup.errors import BackupError
 from iot_platform.backup.host import DatabaseHost
 from iot_platform.backup.listing import read_archive, read_repository
-from iot_platform.backup.restore import drill, require_read_only, restore
+from iot_platform.backup.restore import restore
 from iot_platform.backup.verify import verify
 from iot_platform.database import connect
 from iot_platform.local.errors import LocalStackError
 from iot_platform.metrics.backup_look import look_at_backups
 from iot_platform.metrics.database_looks import look_at_database
 from iot_platform.metrics.values import Values
-from iot_platform.orchestration.backup_run import back_up, evaluate_archive, request
+from iot_platform.orchestration.backup_run import back_up, evaluate_archive, practise, request, request_drill
 from iot_platform.rollups.advance import roll_up
 from iot_platform.rollups.check import choose_sample, compare
-from iot_platform.settings import Settings
+from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.errors import DataGoneError
 from iot_platform.tenants.access import grant
-from iot_platform_tests.support.feeds.drain import TOPIC, Feed, check_books, delete_records, drain, query
+from iot_platform_tests.support.feeds.drain import TOPIC, delete_records, drain, query
+from iot_platform_tests.support.feeds.readings import Publisher
 from iot_platform_tests.support.feeds.tenants import open_login
-from iot_platform_tests.support.servers.backed_up import BackedUp
+from iot_platform_tests.support.servers.backed_up import BackedUp, quiet
 from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.backup, pytest.mark.timeout(900)]
@@ -38,62 +42,15 @@ pytestmark = [pytest.mark.backup, pytest.mark.timeout(900)]
 TENANT = TOPIC.split("/")[-2]
 
 
-class Publisher:
-    """Sends readings with running numbers to both partitions, and compares what the database holds with them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._feed, self._sent = settings, Feed(settings), list[str]()
-
-    def send(self, count: int) -> None:
-        for _ in range(count):
-            number = len(self._sent)
-            payload = json.dumps({"deviceId": f"d{number % 7}", "number": number, "ts": int(time.time() * 1_000_000) + number})
-            self._feed.send(payload.encode(), partition=number % 2)
-            self._sent.append(payload)
-        self._feed.flush()
-
-    def send_and_drain(self, count: int) -> None:
-        self.send(count)
-        drain(self._settings)
-
-    @property
-    def stored(self) -> list[str]:
-        return sorted(row[0].decode() for row in query(self._settings, "SELECT payload FROM message"))
-
-    def require_equal(self) -> None:
-        """Set equality; each once."""
-        assert self.stored == sorted(self._sent)
-        check_books(self._settings)
-        found = run_audit(self._settings, since=datetime.fromtimestamp(0, UTC), wait_seconds=0)
-        assert not [difference for difference in found.differences if difference.kind in ("offsets", "accounting")]
-
-
-def quiet(_text: str) -> None:
-    """No progress."""
-
-
-def back_up_fully(database: BackedUp) -> None:
-    """And until the second is over in which the backup ended: what is asked for within it may lie before its end."""
-    made = create(database.settings, "full")
-    eventually(lambda: now(database).timestamp() >= made.stopped_at + 1)
-
-
-def now(database: BackedUp) -> datetime:
-    """By the database's clock, which commits go by."""
-    ((moment,),) = query(database.settings, "SELECT clock_timestamp()")
-    assert isinstance(moment, datetime)
-    return moment
-
-
 def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(200)
     roll_up(settings)
     with closing(connect(settings, "admin")) as owner:
         login = grant(owner, TENANT)
-    back_up_fully(backed_up)
+    backed_up.back_up_fully()
     publisher.send_and_drain(300)
-    at = now(backed_up)
+    at = backed_up.now()
     publisher.send_and_drain(150)
     backed_up.note_heartbeat()
     assert create(settings, "incr").type == "incr"
@@ -123,7 +80,7 @@ def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) ->
 
     # Once more: without a heartbeat since, the newest backup tells the timeline.
     publisher.send_and_drain(80)
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     publisher.send_and_drain(40)
     data = backed_up.kill()
     report = restore(settings, data, quiet)
@@ -138,26 +95,19 @@ def test_killed_database_is_restored_to_a_time_and_again(backed_up: BackedUp) ->
     assert found.timelines == (1, 2, 3)
 
 
-def query_wal_switch(database: BackedUp) -> None:
-    """All that is committed so far is in the archive."""
-    host = database.host
-    ((segment,),) = host.sql("SELECT pg_walfile_name(pg_switch_wal())")
-    eventually(lambda: host.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0] >= segment, 30)
-
-
 def test_times_that_cannot_be_restored_are_told(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(20)
     with pytest.raises(BackupError, match="no backups yet"):
         drill(settings, backed_up.folder / "drill", quiet)
-    before = now(backed_up)
+    before = backed_up.now()
     create(settings, "full")
     with pytest.raises(BackupError, match="is running"):
         restore(settings, backed_up.folder / "other", quiet)
     with pytest.raises(BackupError, match="the oldest backup ended at"):
         drill(settings, backed_up.folder / "drill", quiet, at=before)
     ahead = datetime.fromtimestamp(time.time() + 3600, UTC)
-    with pytest.raises(BackupError, match="the archive ends before the target"):
+    with pytest.raises(BackupError, match="is not yet"):
         drill(settings, backed_up.folder / "drill", quiet, at=ahead)
     assert not (backed_up.folder / "drill").exists()
     (backed_up.folder / "full").mkdir()
@@ -177,11 +127,11 @@ def test_repository_of_another_database_is_refused(backed_up: BackedUp) -> None:
 def test_kafka_that_has_forgotten_is_told_and_stops_the_drain(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(100)
-    back_up_fully(backed_up)
-    at = now(backed_up)
+    backed_up.back_up_fully()
+    at = backed_up.now()
     publisher.send_and_drain(100)
     backed_up.note_heartbeat()
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     delete_records(settings, 0, 70)
     report = restore(settings, backed_up.kill(), quiet, at=at)
     assert (report.missing_messages, report.lost_messages) == (100, 20)
@@ -191,18 +141,34 @@ def test_kafka_that_has_forgotten_is_told_and_stops_the_drain(backed_up: BackedU
         drain(settings)
 
 
+def test_a_partition_that_kafka_cannot_give_from_its_beginning_is_told(backed_up: BackedUp) -> None:
+    """A state of before the first batch: the drain begins where Kafka does, as on the first day, and nobody else would say what is lost."""
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    backed_up.back_up_fully()
+    at = backed_up.now()
+    publisher.send_and_drain(100)
+    backed_up.note_heartbeat()
+    backed_up.switch_wal()
+    delete_records(settings, 0, 30)
+    report = restore(settings, backed_up.kill(), quiet, at=at)
+    assert (report.missing_messages, report.lost) == (100, {0: (0, 30)})
+    assert "partition 0: the state is of before its first batch, and Kafka begins at offset 30" in " ".join(report.problems)
+
+
 def test_drill_leaves_no_trace_and_cannot_write(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(50)
     create(settings, "full")
     publisher.send_and_drain(50)
     backed_up.note_heartbeat()
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     before = names(backed_up)
     folder = backed_up.folder / "drill"
     report = drill(settings, folder, quiet)
     assert (report.problems, report.missing_messages, sum(report.offsets.values())) == ([], 0, 100)
     assert not folder.exists()
+    ((passed, label),) = query(settings, "SELECT problems = '{}', backup_label FROM backup_drill")
+    assert (passed, label) == (True, report.plan.backup.label)
     assert written_by_others(backed_up, before) == []
 
     # Whatever it tries, with its access.
@@ -228,17 +194,39 @@ def written_by_others(database: BackedUp, before: set[str]) -> list[str]:
     return sorted(before - after) + sorted(name for name in after - before if not name.startswith("archive/iot/17-1/00000001"))
 
 
+def test_a_drill_that_was_killed_is_made_anew(backed_up: BackedUp) -> None:
+    """Its server goes on, and its files lie there: the next drill ends and removes both."""
+    settings, publisher = backed_up.settings, Publisher(backed_up.settings)
+    publisher.send_and_drain(20)
+    create(settings, "full")
+    folder = backed_up.folder / "drill"
+    command = [str(Path(sys.executable).with_name("iot")), "backup", "drill", f"--scratch={folder}"]
+    with subprocess.Popen(command, env={**os.environ, **exports(settings)}, cwd=backed_up.folder) as killed:
+        lock = folder / "data" / "postmaster.pid"
+        eventually(lambda: lock.exists() and lock.read_text("ascii"), 120)
+        pid = int(lock.read_text("ascii").split()[0])
+        with pytest.raises(AnotherDrillError):
+            drill(settings, folder, quiet)
+        killed.kill()
+    assert Path("/proc", str(pid)).exists(), "the copy's server outlives its drill"
+    eventually(lambda: query(settings, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'iot-backup-drill'") == [(0,)])
+    report = drill(settings, folder, quiet)
+    assert (report.problems, sum(report.offsets.values())) == ([], 20)
+    assert not Path("/proc", str(pid)).exists()
+    assert not folder.exists()
+
+
 def test_hole_in_the_archive_is_found(backed_up: BackedUp) -> None:
     settings, publisher = backed_up.settings, Publisher(backed_up.settings)
     publisher.send_and_drain(10)
     create(settings, "full")
     for _ in range(4):
         publisher.send_and_drain(10)
-        query_wal_switch(backed_up)
+        backed_up.switch_wal()
     assert verify(backed_up.host).problems == []
-    behind = now(backed_up)
+    behind = backed_up.now()
     publisher.send_and_drain(10)
-    query_wal_switch(backed_up)
+    backed_up.switch_wal()
     archive = read_archive(backed_up.host, read_repository(backed_up.host).archive_id)
     lost = sorted(archive.segments[1])[-3]
     name = f"{1:08X}{lost // 256:08X}{lost % 256:08X}"
@@ -287,5 +275,13 @@ def test_dagster_and_the_exporter_tell_of_backups(backed_up: BackedUp) -> None:
     for kind in ("full", "diff"):
         assert time.time() - 300 < seen[kind,] <= time.time() + 1
     assert seen["incr",] == 0
+    assert isinstance(request_drill(settings), dg.RunRequest)
+    assert values.get("iot_backup_drill_last_success_timestamp_seconds")[()] == 0
+    checks = [practise(settings).check_results for settings in (settings, settings.model_copy(update={"backup_drill_config": "/none"}))]
+    assert [result.passed for results in checks for result in results or ()] == [True, False]
+    assert isinstance(request_drill(settings), dg.SkipReason)
+    look_at_database(settings, values)
+    assert time.time() - 300 < values.get("iot_backup_drill_last_success_timestamp_seconds")[()] <= time.time() + 1
+    assert values.get("iot_backup_drill_failed")[()] == 1
     assert values.get("iot_wal_archive_failures")[()] == 0
     assert time.time() - 300 < values.get("iot_wal_archive_last_success_timestamp_seconds")[()] <= time.time() + 1

@@ -38,6 +38,7 @@ LINEAGE = {
     "quality_result": {"message", "measurement", "quarantine"},
     "compressed_chunk": {"message", "measurement"},
     "database_backup": {"message", "measurement", "quarantine"},
+    "backup_drill": {"database_backup"},
 }
 
 
@@ -81,6 +82,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "evaluate_quality",
         "compress_old_chunks",
         "back_up_database",
+        "practise_restore",
     }
     assert jobs == set(JOBS)  # those that iot metrics counts by name
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions"}
@@ -99,6 +101,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "compressed_chunk:old_chunks_are_compressed",
         "compressed_chunk:disk_is_sufficient",
         "database_backup:wal_archive_is_complete",
+        "backup_drill:newest_backup_can_be_restored",
     }
 
 

@@ -20,6 +20,7 @@ REGISTRY = "192.168.1.100:8080"
 LISTED = yaml.safe_load((DEPLOY / "harbor/images.yaml").read_text("utf-8"))
 IN_HARBOR = {entry["to"] for entry in LISTED["images"]}
 OURS = {entry["to"] for entry in LISTED["archives"]}
+BUILT_FROM_HARBOR = {"rke2/iot-timescaledb"}  # `make images ARGS="--database … --push"`, of an image that is there already
 RULES = yaml.safe_load((DEPLOY / "ansible/roles/firewall/defaults/main.yaml").read_text("utf-8"))["firewall_rules"]
 
 
@@ -37,7 +38,7 @@ def images() -> Iterator[tuple[str, str]]:
 
 
 def test_every_image_that_is_run_comes_to_harbor() -> None:
-    missing = {f"{name}:{tag}" for name, tag in images() if name not in OURS and f"{name}:{tag}" not in IN_HARBOR}
+    missing = {f"{name}:{tag}" for name, tag in images() if name not in OURS | BUILT_FROM_HARBOR and f"{name}:{tag}" not in IN_HARBOR}
     assert missing == set()
 
 

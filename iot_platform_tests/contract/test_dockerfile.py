@@ -28,8 +28,18 @@ def test_an_image_is_a_bare_root_with_a_user_of_a_number(target: str) -> None:
 
 def test_everything_comes_from_the_named_registry() -> None:
     sources = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
-    assert {source for source in sources if source != "scratch" and source not in STAGES} == {"${BASE}"}
-    assert re.search(r"^ARG BASE=\$\{REGISTRY\}/\S+:\S+$", DOCKERFILE, re.M)
+    assert {source for source in sources if source != "scratch" and source not in STAGES} == {"${BASE}", "${DATABASE}"}
+    for name in ("BASE", "DATABASE"):
+        assert re.search(rf"^ARG {name}=\$\{{REGISTRY\}}/\S+:\S+$", DOCKERFILE, re.M)
+
+
+def test_the_databases_image_stays_another_s_but_for_one_copy() -> None:
+    """The same version as without backups; no RUN: what is added must not need anything of an image that is not Debian's."""
+    assert re.findall(r"^(\w+)", STAGES["timescaledb"], re.M) == ["COPY"]
+    compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text("utf-8"))["services"]["timescaledb"]["image"]
+    wanted = re.search(r"/(timescale/timescaledb:[\w.-]+)", compose)
+    assert wanted is not None
+    assert f"ARG DATABASE=${{REGISTRY}}/{wanted[1]}\n" in DOCKERFILE
     assert "://" not in re.sub(r"#.*", "", DOCKERFILE)
 
 

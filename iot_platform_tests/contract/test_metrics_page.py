@@ -20,7 +20,20 @@ from iot_platform.metrics.values import Histogram, foremost
 from iot_platform.settings import Settings
 from scripts import metrics_page
 
-UNITS = {"seconds", "bytes", "days", "messages", "measurements", "chunks", "notes", "incidents", "evaluations", "connections", "runs"}
+UNITS = {
+    "seconds",
+    "bytes",
+    "days",
+    "messages",
+    "measurements",
+    "chunks",
+    "notes",
+    "incidents",
+    "evaluations",
+    "connections",
+    "runs",
+    "clients",
+}
 COUNTED = {"requests", "logins", "streams", "differences", "gaps", "missing", "cuts", "failures", "lost"}
 BOOLEAN = {"up", "connected", "full", "problem", "enabled", "failed", "off"}
 NEVER = {"device", "device_id", "run_id", "topic", "client_id", "job", "instance"}  # the last two are Prometheus' own

@@ -3,6 +3,7 @@ what promtool accepts in silence is not there. Where promtool is, its cases pass
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 import yaml
 
 from iot_platform.diagnostics.doctor_ingest import SOON_SECONDS
+from iot_platform.drills.alert_plan import LIVE, PROMTOOL_ONLY
+from iot_platform.drills.catalog import all_drills
+from iot_platform.drills.rig.paced_rules import paced_groups
 from iot_platform.metrics.definitions import FRESHNESS_BUCKETS
 from iot_platform_tests.support.deploy.promtool import promtool_cases
-from scripts import metrics_page
+from iot_platform_tests.support.oracles.grafana_prometheus import series_names
+from scripts import exporters_table, metrics_page
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yaml"))
@@ -21,6 +26,7 @@ ALERTS = [rule for groups in GROUPS.values() for group in groups for rule in gro
 FOREIGN = {
     "up",  # Prometheus' own
     "alertmanager_notifications_failed_total",
+    *(row.name for row in exporters_table.rows()),  # which test_exporters.py finds on their pages
 }
 SCRAPE_SECONDS = 15
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -36,13 +42,6 @@ def cases(file: Path) -> dict[str, Any]:
     """The promtool file of a rule file."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "tests" / file.name).read_text("utf-8"))
     return found
-
-
-def series_names(expression: str) -> set[str]:
-    """Names of series in an expression: what is no function, keyword, label or string."""
-    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|on|without|ignoring)\s*\([^)]*\)', " ", expression)
-    words = re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*(?!\s*\()\b", bare)
-    return set(words) - {"and", "or", "unless", "bool", "offset"}
 
 
 @EACH
@@ -88,6 +87,26 @@ def test_each_alert_is_there_once_and_on_the_page() -> None:
         text = (ROOT / "docs" / page).read_text("utf-8")
         shown = re.findall(rf"^\| \[(\w+)\]\(runbooks/\1{re.escape(end)}\) \| (\w+) \|", text, re.M)
         assert shown == [(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS]
+
+
+def test_each_alert_has_a_live_drill_or_a_reason_for_none() -> None:
+    assert [*LIVE, *PROMTOOL_ONLY] == list(dict.fromkeys([*LIVE, *PROMTOOL_ONLY]))
+    assert LIVE.keys() | PROMTOOL_ONLY.keys() == {rule["alert"] for rule in ALERTS}
+    assert {live.drill for live in LIVE.values()} == {drill.name for drill in all_drills() if drill.group == "alerts"}
+    for page in ("alerts.md", "alerts.zh-CN.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        rows = re.findall(r"^\|[^|]*\| (\w+) \| ([\d.]+) \| \d+ (?:s|秒) \| (?:< )?\d+ (?:s|秒) \|$", text, re.M)
+        assert {name: float(factor) for name, factor in rows} == {name: live.divided_by for name, live in LIVE.items()}
+        assert all(f"{name}:" in text or f"{name}：" in text for name in PROMTOOL_ONLY)
+
+
+def test_rules_at_another_pace_are_rules(tmp_path: Path) -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("no promtool here: .ci/run installs it")
+    factors, ages = {name: live.divided_by for name, live in LIVE.items()}, frozenset(LIVE)
+    for file, groups in GROUPS.items():
+        (tmp_path / file.name).write_text(yaml.safe_dump({"groups": paced_groups(groups, factors, ages)}), "utf-8")
+    subprocess.run([promtool, "check", "rules", *sorted(tmp_path.glob("*.yaml"))], check=True, capture_output=True)
 
 
 @FILES

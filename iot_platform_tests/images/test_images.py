@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 MESSAGES, ROLLED = 3000, 40_000
 LIMITS = {"ingest": 130e6, "platform": 450e6}
 DATABASE = "from_images"
+BASE_IMAGE = "localhost/debian:13"  # build.py's own, in the place of a database's
 EACH = pytest.mark.parametrize("target", LIMITS)
 _numbers = itertools.count(1)
 UNWANTED = ("sh", "bash", "dash", "apt", "apt-get", "dpkg", "gcc", "cc", "ld", "pip", "pip3", "perl", "busybox")
@@ -262,6 +264,17 @@ def test_the_same_commit_gives_the_same_digest(containers: Containers, tmp_path:
     """Built anew, without what the first build left."""
     again = build(tmp_path, "ingest")["ingest"]
     assert again.digest == containers.images["ingest"].digest
+
+
+def test_pgbackrest_is_added_to_a_databases_image_and_needs_nothing_of_it(containers: Containers, tmp_path: Path) -> None:
+    """Of Alpine's C library, for example: it runs where there is nothing but its own folder."""
+    image = build(tmp_path / "made", f"--database={BASE_IMAGE}", "timescaledb")["timescaledb"]
+    assert containers.podman("run", "--rm", image.name, "pgbackrest", "version").startswith("pgBackRest 2.")
+    (tmp_path / "root").mkdir()
+    folder = Path(containers.podman("image", "mount", image.name)) / "opt" / "pgbackrest"
+    shutil.copytree(folder, tmp_path / "root" / "opt" / "pgbackrest")
+    command = ["chroot", str(tmp_path / "root"), "/opt/pgbackrest/pgbackrest", "version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.startswith("pgBackRest 2.")
 
 
 def _pins() -> list[str]:

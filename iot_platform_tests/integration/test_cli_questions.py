@@ -16,6 +16,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from iot_platform.database import connect
 from iot_platform.settings import Settings, exports
 from iot_platform.visible import visible
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, delete_records, drain
@@ -289,6 +290,15 @@ def test_status_shows_figures_and_what_is_down(settings: Settings) -> None:
     assert [problem["what"] for problem in found["problems"]] == ["ingest", "dagster", "quarantine"]
     assert found["verdict"] == "2 not working"
     assert all(text in screen.stdout for text in ("postgresql", "IOT_INGEST_HTTP_URL", "not_json 1", "1 messages (0: 1, 1: 0)"))
+
+
+def test_a_figure_that_takes_too_long_is_unknown_and_the_database_is_not_called_down(settings: Settings) -> None:
+    with contextlib.closing(connect(settings, "admin")) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE quarantine, accounting_1h IN ACCESS EXCLUSIVE MODE")
+        found = json.loads(iot(settings, "status", "--json").stdout)
+    states = {component["name"]: component["state"] for component in found["components"]}
+    assert states["postgresql"] == "ok"
+    assert (found["quarantine_24h"], found["conflicts_24h"], found["messages_out_per_second"]) == (None, None, 0.0)
 
 
 def test_status_answers_when_everything_is_down(settings: Settings) -> None:

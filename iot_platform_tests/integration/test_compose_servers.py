@@ -1,6 +1,7 @@
 """The files that deploy/compose mounts, each read by the server it is for: Kafka, PostgreSQL, Prometheus, Alertmanager, started without
 containers. What differs from a container are ports and paths."""
 
+import hashlib
 import json
 import os
 import re
@@ -133,6 +134,31 @@ class KafkaFiles:
             yield KafkaHost(f"{LOOPBACK}:{lan}", f"{LOOPBACK}:{inside}", self.data)
 
 
+def test_kafka_has_its_exporter_where_the_jar_is_and_starts_in_any_case(tmp_path: Path) -> None:
+    text = (COMPOSE / "kafka" / "start.sh").read_text("utf-8")
+    pom = (ROOT / "deploy" / "local" / "jmx-exporter-pom.xml").read_text("utf-8")
+    (version,), (digest,) = (re.findall(pattern, pom) for pattern in (r"javaagent</artifactId><version>([^<]+)", r"<sha256>(\w+)"))
+    assert f"jmx_prometheus_javaagent-{version}.jar" in text
+    assert digest in text, "as the local stack has it"
+    jar = tmp_path / f"jmx_prometheus_javaagent-{version}.jar"
+    server = tmp_path / "bin" / "kafka-server-start.sh"
+    server.parent.mkdir()
+    server.write_text('#!/bin/sh\necho "options: ${KAFKA_OPTS:-}"\n', "utf-8")
+    server.chmod(0o755)
+    for name in ("meta.properties", ".kafka_cleanshutdown"):
+        (tmp_path / name).touch()
+    option = f"options:  -javaagent:{jar}=0.0.0.0:9404:/etc/iot-platform/kafka-jmx.yaml"
+    for held, wanted in ((None, "options: "), (b"another", "options: "), (b"published", option)):
+        if held is not None:
+            jar.write_bytes(held)
+        published = text.replace(digest, hashlib.sha256(b"published").hexdigest())
+        (tmp_path / "start.sh").write_text(published, "utf-8")
+        environment = {"PATH": os.environ["PATH"], "KAFKA_HOME": str(tmp_path), "KAFKA_DATA": str(tmp_path)}
+        done = subprocess.run(["sh", str(tmp_path / "start.sh")], check=True, capture_output=True, text=True, env=environment)
+        assert done.stdout == f"{wanted}\n"
+        assert ("starts without its metrics" in done.stderr) == (held == b"another")
+
+
 @pytest.fixture(scope="module")
 def kafka_files(tmp_path_factory: pytest.TempPathFactory) -> KafkaFiles:
     return KafkaFiles(tmp_path_factory.mktemp("kafka"))
@@ -239,7 +265,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
 @pytest.fixture(scope="module")
 def roles(postgresql: ComposePostgresql) -> ComposePostgresql:
     """After roles.sh, as the image runs it."""
-    for role in ("migrator", "writer", "reader"):
+    for role in ("migrator", "writer", "reader", "monitor"):
         (postgresql.secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
     environment = {
         **os.environ,
@@ -281,6 +307,13 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
     assert ask(roles.url("iot_reader"), "SELECT count(*) FROM measurement") == [(0,)]
     with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf|permission denied"):
         ask(roles.url("iot_writer", "postgres"), "SELECT 1")
+
+
+def test_the_exporters_role_sees_the_servers_figures_and_not_the_platforms_database(roles: ComposePostgresql) -> None:
+    figures = "SELECT pg_database_size('iot') > 0, (SELECT count(*) > 0 FROM pg_ls_waldir())"
+    assert ask(roles.url("iot_monitor", "postgres"), figures) == [(True, True)]
+    with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf"):
+        ask(roles.url("iot_monitor"), "SELECT 1")
 
 
 def test_a_client_that_checks_the_certificate_gets_in_by_tls(roles: ComposePostgresql) -> None:
@@ -419,7 +452,7 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
             "metrics.iot.lan:443": cluster.address,
         },
     )
-    for name in ("host", "cluster"):
+    for name in ("host", "cluster", "kafka"):
         (folder / "targets" / f"{name}.example.yml").rename(folder / "targets" / f"{name}.yml")
     alertmanager = [
         str(programs["prometheus-alertmanager"]), f"--config.file={folder}/alertmanager.yml", f"--storage.path={tmp_path}/alertmanager",
@@ -436,7 +469,7 @@ def test_prometheus_reads_its_files_and_an_alert_reaches_the_hook(tmp_path: Path
     ):
         rules = [rule["name"] for group in get(f"{base}/api/v1/rules")["groups"] for rule in group["rules"]]
         assert "IngestSilent" in rules
-        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster"}
+        jobs = {"prometheus", "alertmanager", "grafana", "iot", "iot-cluster", "kafka", "postgres", "node"}
         targets = eventually(lambda: _jobs(base) >= jobs and _jobs(base), 20)
         assert targets == jobs
         eventually(lambda: cluster.address in _scraped(base), 20)

@@ -12,6 +12,7 @@ from dagster import DagsterInstance
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._grpc.types import ExecuteRunArgs
 
+from ingest_daemon.log_sampling import BURST
 from iot_platform_tests.support.children import talking_job
 from iot_platform_tests.support.kubernetes.runs import run_job
 
@@ -64,3 +65,30 @@ def test_an_error_that_nobody_catches_is_one_object(tmp_path: Path) -> None:
     (line,) = printed(done)
     assert line["level"] == "critical"
     assert "Traceback" in line["exception"]
+
+
+SAYING = """
+import logging
+from iot_platform.orchestration import json_logs
+json_logs.set_up()
+from iot_platform.logs import get_logger
+log = get_logger("iot_platform.talking")
+log.debug("fine"); log.info("usual"); log.warning("odd")
+logging.getLogger("some.library").warning("of a library")
+for number in range(15):
+    log.error("again", attempt=number)
+log.error("another")
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("debug", {"fine", "usual", "odd", "of a library"}), ("info", {"usual", "odd", "of a library"}), ("error", set())],
+)
+def test_what_is_said_follows_the_level_and_repeated_errors_are_sampled(level: str, said: set[str]) -> None:
+    environment = {**os.environ, "IOT_LOG_LEVEL": level}
+    done = subprocess.run([sys.executable, "-c", SAYING], env=environment, capture_output=True, text=True, check=True)
+    lines = printed(done)
+    assert {line["event"] for line in lines} == said | {"again", "another"}
+    assert sum(line["event"] == "again" for line in lines) == BURST
+    assert [line["left_out"] for line in lines if "left_out" in line] == [{"again": 15 - BURST}]

@@ -1,17 +1,17 @@
 """The platform's own metrics on real servers: the audit's differences, lag and stored messages, also while a server is away."""
 
-import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from iot_platform.database import connect
 from iot_platform.local import probes
-from iot_platform.metrics.exporter import Exporter
-from iot_platform.metrics.page import serve
 from iot_platform.settings import Settings
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.servers.exporter import exporter
 from iot_platform_tests.support.waiting import eventually
 
 Samples = dict[tuple[str, ...], float]
@@ -20,29 +20,33 @@ Samples = dict[tuple[str, ...], float]
 @contextmanager
 def exporting(settings: Settings) -> Iterator[Callable[[], Samples]]:
     """An exporter that looks all the time; what its /metrics says, by name and label values."""
-    exporter, stop = Exporter(settings, look_seconds=0.05, audit_seconds=0), threading.Event()
-    server = serve(exporter, "127.0.0.1", 0)
-    thread = threading.Thread(target=exporter.run, args=(stop,))
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+    with exporter(settings) as url:
 
-    def scrape() -> Samples:
-        probes.http(f"{url}/healthz")
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
-            assert answer.headers["Content-Type"].startswith("text/plain; version=")  # Prometheus 3 refuses a page without
-            families = text_string_to_metric_families(answer.read().decode())
-            samples = [((sample.name, *sample.labels.values()), sample.value) for family in families for sample in family.samples]
-        found = dict(samples)
-        assert len(found) == len(samples)
-        return found
+        def scrape() -> Samples:
+            probes.http(f"{url}/healthz")
+            with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310 - our own server
+                assert answer.headers["Content-Type"].startswith("text/plain; version=")  # Prometheus 3 refuses a page without
+                families = text_string_to_metric_families(answer.read().decode())
+                samples = [((sample.name, *sample.labels.values()), sample.value) for family in families for sample in family.samples]
+            found = dict(samples)
+            assert len(found) == len(samples)
+            return found
 
-    try:
         yield scrape
-    finally:
-        stop.set()
-        thread.join(60)
-        server.shutdown()
-        server.server_close()
+
+
+def test_an_audit_that_takes_long_makes_nothing_else_old(reported: Settings) -> None:
+    looks = ("database", "kafka", "totals")
+    with exporting(reported) as scrape:
+        eventually(lambda: ("iot_audit_timestamp_seconds",) in scrape(), 60, "a first audit", pause=0.1)
+        with closing(connect(reported, "admin")) as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+            began = time.time()
+            eventually(
+                lambda: all(scrape()["iot_look_timestamp_seconds", look] > began for look in looks), 60, "all other looks", pause=0.1
+            )
+            assert scrape()["iot_audit_timestamp_seconds",] < began
+        eventually(lambda: scrape()["iot_audit_timestamp_seconds",] > began, 60, "an audit again", pause=0.1)
 
 
 def quarantined(samples: Samples) -> float:
@@ -81,6 +85,27 @@ def test_totals_lag_and_differences(reported: Settings) -> None:
         query(reported, "DELETE FROM message WHERE kafka_partition = 1 AND kafka_offset = 10")
         eventually(lambda: scrape()["iot_audit_differences", "offsets"] == 1, 60, "the loss", pause=0.1)
         assert scrape()["iot_stored_messages_total",] == 37
+
+
+def test_a_failed_evaluation_is_told_from_open_incidents(reported: Settings) -> None:
+    query(
+        reported,
+        "INSERT INTO quality_watermark (rule, evaluated_at, failing, error)"
+        " VALUES ('range', now(), 7, NULL), ('stuck_value', now(), 0, 'x')"
+        " ON CONFLICT (rule) DO UPDATE SET (evaluated_at, failing, error) = (excluded.evaluated_at, excluded.failing, excluded.error)",
+    )
+    with exporting(reported) as scrape:
+        eventually(lambda: ("iot_quality_rule_failed", "range") in scrape(), 60, "the rules", pause=0.1)
+        assert (scrape()["iot_quality_rule_failed", "range"], scrape()["iot_quality_rule_failed", "stuck_value"]) == (0, 1)
+
+
+def test_sessions_of_every_role_are_counted(reported: Settings) -> None:
+    with exporting(reported) as scrape, ExitStack() as opened:
+        eventually(lambda: ("iot_database_connections",) in scrape(), 60, "a first look", pause=0.1)
+        before = scrape()["iot_database_connections",]
+        for _ in range(20):
+            opened.enter_context(closing(connect(reported, "admin")))
+        eventually(lambda: scrape()["iot_database_connections",] >= before + 15, 60, "the sessions", pause=0.1)
 
 
 def test_servers_away(reported: Settings) -> None:

@@ -50,6 +50,18 @@ def test_s3_needs_its_key(tmp_path: Path) -> None:
         assert line in text.splitlines()
 
 
+def test_a_drills_configuration_has_the_key_that_may_only_read(tmp_path: Path) -> None:
+    for name in ("writer", "reader"):
+        (tmp_path / name).write_text(f"{name}:secret\n")
+    values = {"backup_repository": "s3://bucket/iot", "backup_s3_endpoint": "s3.example", "backup_s3_key_file": tmp_path / "writer"}
+    assert repository(tmp_path, **values).for_drills is None
+    made = repository(tmp_path, **values, backup_s3_reader_key_file=tmp_path / "reader").for_drills
+    assert made is not None
+    assert "repo1-s3-key=reader" in pgbackrest_conf(made, SERVER).splitlines()
+    folder = repository(tmp_path, backup_repository="/backup", backup_s3_reader_key_file=tmp_path / "reader")
+    assert folder.for_drills is None, "it is shown read-only instead"
+
+
 def test_passphrase_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match=r"IOT_BACKUP_CIPHER_FILE.*cannot be read"):
         pgbackrest_conf(repository(tmp_path, backup_repository="/backup", backup_cipher_file=tmp_path / "none"), SERVER)

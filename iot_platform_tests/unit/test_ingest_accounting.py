@@ -151,6 +151,17 @@ def test_rows_of_the_spool_after_a_kill(books: Books, rows: int, delivered: int,
     assert answer(books.open(rows, None))["missing"] == missing
 
 
+def test_a_spool_that_comes_back_is_missing_no_more(books: Books) -> None:
+    first = books.open()
+    first.record(turn(0, received=12, delivered=2, spooled=10), None, NOTHING, (1, 3))
+    assert answer(books.open(0, None))["missing"] == 10
+    with structlog.testing.capture_logs() as logs:
+        found = answer(books.open(7, (1, 6)))
+    assert (found["received"], found["missing"], found["spooled"]) == (12, 3, 7)
+    assert [entry["messages"] for entry in logs if entry["event"] == "spool_entries_back"] == [7]
+    assert answer(books.open(10, (1, 3)))["missing"] == 0
+
+
 def test_rows_that_left_the_spool_in_the_second_before_a_power_cut_are_no_loss(books: Books) -> None:
     first = books.open()
     first.record(turn(0, received=1000, spooled=1000), None, NOTHING, (1, 1))

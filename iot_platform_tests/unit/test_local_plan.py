@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest_daemon.home import stack_notes_file
+from iot_platform.local.passwords import ROLES, Passwords
 from iot_platform.local.plan import make_plan, write_notes
 from iot_platform.settings import Settings, exports, get_settings, user_settings
 
@@ -101,3 +102,22 @@ def test_exports_read_back_as_the_same_settings(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     assert Settings().model_dump() == before.model_dump()
     assert "IOT_KAFKA_SASL_PASSWORD" not in os.environ
+
+
+def test_the_local_broker_is_looked_at_unless_the_user_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notes(make_plan(_user(monkeypatch, IOT_MQTT_PORT="2883")), stack_notes_file())
+    shown = get_settings().metrics_mqtt_url
+    assert shown is not None
+    assert shown.get_secret_value() == "mqtt://127.0.0.1:2883"
+    get_settings.cache_clear()
+    monkeypatch.setenv("IOT_MQTT_URL", "mqtts://broker.invalid")
+    assert get_settings().metrics_mqtt_url is None, "figures of another broker than the platform's"
+
+
+def test_passwords_of_an_earlier_version_get_those_that_they_lack(tmp_path: Path) -> None:
+    file = tmp_path / "passwords.json"
+    file.write_text('{"postgres": "old", "iot_writer": "kept"}', "utf-8")
+    first = Passwords.load(file)
+    assert (first.of("postgres"), first.of("iot_writer")) == ("old", "kept")
+    assert {first.of(role) for role in ROLES} == {Passwords.load(file).of(role) for role in ROLES}
+    assert file.stat().st_mode & 0o777 == 0o600

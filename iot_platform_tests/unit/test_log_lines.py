@@ -93,6 +93,14 @@ def test_records_of_several_partitions_and_of_other_programs_are_found_too() -> 
     assert Wanted(run=RUN[:6], partition=4, offset=77, level="error").takes(text)
 
 
+@pytest.mark.parametrize("offsets", [{"earliest": 5}, {"0": 5}, {"0": [5]}, {"0": ["a", "b"]}, [1, 2], "all"], ids=str)
+def test_a_field_of_our_name_in_another_programs_line_is_passed_over(offsets: object) -> None:
+    record = parse("exporter", json.dumps({"event": "lag", "offsets": offsets}))
+    assert not Wanted(partition=0).takes(record)
+    assert not Wanted(partition=0, offset=5).takes(record)
+    assert Wanted().takes(record)
+
+
 def test_the_ends_of_files_are_merged_in_order_of_time(tmp_path: Path) -> None:
     one, other = tmp_path / "one.log", tmp_path / "other.log"
     one.write_text("".join(f"2026-11-29T22:00:0{second}Z [info ] a{second}\n  more\n" for second in (1, 3, 5)))
@@ -140,6 +148,30 @@ def test_following_sees_what_is_added_rotated_and_new(tmp_path: Path) -> None:
     ended.set()
     watching.join(10)
     assert {record.program for record in seen} == {"one", "later"}
+
+
+def test_following_takes_what_was_written_just_before_a_rotation(tmp_path: Path) -> None:
+    one, seen = tmp_path / "one.log", list[str]()
+    one.write_text('{"event":"before"}\n')
+    steps = iter(range(9))
+
+    def step() -> bool:
+        match next(steps):
+            case 1:  # all of it between two looks
+                with one.open("a") as file:
+                    file.write('{"event":"first"}\n{"event":"la')
+            case 2:
+                with one.open("a") as file:
+                    file.write('st"}\n')
+                one.rename(tmp_path / "one.log.1")
+                one.write_text('{"event":"anew"}\n')
+            case 8:
+                return True
+        return False
+
+    seen += [record.text for record in follow(lambda: [one], step)]
+    assert seen[:2] == ["first", "last"]
+    assert set(seen) <= {"first", "last", "anew"}
 
 
 def test_the_command_chooses_programs_and_says_which_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

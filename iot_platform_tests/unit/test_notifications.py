@@ -3,13 +3,16 @@
 import base64
 import hashlib
 import hmac
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from iot_platform.notifications.bridge import Bridge, NotSetError
 from iot_platform.notifications.message import MalformedError, Message, plain, read
 from iot_platform.notifications.robots import ROBOTS, BusyError, RefusedError
+from iot_platform.settings import Settings
 from iot_platform_tests.support.oracles.robots import problems
 
 NOW = 1_764_460_800.25
@@ -99,6 +102,10 @@ def test_signatures_are_those_of_the_documentation() -> None:
         ("dingtalk", {"errcode": 130101, "errmsg": "send too fast"}, BusyError),
         ("feishu", {"code": 0, "msg": "success", "data": {}}, None),
         ("feishu", {"code": 19021, "msg": "sign match fail or timestamp is not within one hour from current time"}, RefusedError),
+        ("dingtalk", {"errcode": 90030, "errmsg": "webhook over limit"}, BusyError),
+        ("dingtalk", {"status": 1111, "wait": 5, "source": "x5", "punish": "deny"}, BusyError),
+        ("feishu", {"code": 9499, "msg": "Bad Request", "data": {}}, RefusedError),
+        ("feishu", {"StatusCode": 0, "code": 9499, "msg": "too many request"}, BusyError),
         ("feishu", {"code": 11232, "msg": "frequency limited"}, BusyError),
         ("feishu", {}, RefusedError),
     ],
@@ -115,3 +122,15 @@ def test_an_answer_of_200_may_be_a_refusal(name: str, answer: dict[str, Any], er
 def test_what_is_no_notification_is_refused(body: object) -> None:
     with pytest.raises(MalformedError):
         read(body)
+
+
+def test_an_empty_file_is_no_address_and_an_empty_secret_no_signature(tmp_path: Path) -> None:
+    url, secret = tmp_path / "url", tmp_path / "secret"
+    for file in (url, secret):
+        file.touch()
+    bridge = Bridge(Settings(alert_feishu_url_file=url, alert_feishu_secret_file=secret), clock=lambda: NOW)
+    with pytest.raises(NotSetError, match="url is empty"):
+        bridge.deliver("feishu", notification())
+    url.write_text("http://127.0.0.1:1/hook", "utf-8")
+    with pytest.raises(BusyError):  # it was to be sent: nobody listens there
+        bridge.deliver("feishu", notification())

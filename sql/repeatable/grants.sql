@@ -83,6 +83,8 @@ BEGIN
         -- Compression: the policies, but not their columns of SQL, which the owner executes; and one function that acts on them.
         GRANT SELECT, UPDATE (older_than, late_share, enabled, changed_at, changed_by) ON compression_policy TO iot_writer;
         GRANT SELECT ON compressed_chunk TO iot_writer;
+        GRANT SELECT, INSERT ON backup_drill TO iot_writer;
+        GRANT SELECT ON database_backup TO iot_writer;
         GRANT EXECUTE ON FUNCTION compression_prepare(text), compression_apply(text) TO iot_writer;
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
@@ -106,8 +108,8 @@ BEGIN
         GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed,
             tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_reader;
-        -- Compression
-        GRANT SELECT ON compression_policy, compressed_chunk TO iot_reader;
+        -- Compression and backups
+        GRANT SELECT ON compression_policy, compressed_chunk, backup_drill, database_backup TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
         -- Dashboards
         GRANT SELECT ON project_named, series_named, source_named, batch_named, traffic_1h, partition_progress,

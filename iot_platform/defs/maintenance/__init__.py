@@ -2,21 +2,34 @@
 
 import dagster as dg
 
-from iot_platform.defs.maintenance.assets import compressed_chunk, database_backup, retention_removed
+from iot_platform.defs.maintenance.assets import backup_drill, compressed_chunk, database_backup, retention_removed
 from iot_platform.defs.maintenance.checks import disk_is_sufficient, old_chunks_are_compressed, wal_archive_is_complete
-from iot_platform.defs.maintenance.jobs import back_up_database, compress_old_chunks, purge_dagster_history, remove_old_rows
+from iot_platform.defs.maintenance.jobs import (
+    back_up_database,
+    compress_old_chunks,
+    practise_restore,
+    purge_dagster_history,
+    remove_old_rows,
+)
 from iot_platform.defs.maintenance.schedules import (
     back_up_database_schedule,
     compress_old_chunks_schedule,
+    practise_restore_schedule,
     purge_dagster_history_schedule,
     remove_old_rows_schedule,
 )
 from iot_platform.defs.maintenance.sensors import tenant_sessions
 
 DEFINITIONS = dg.Definitions(
-    assets=[retention_removed, compressed_chunk, database_backup],
+    assets=[retention_removed, compressed_chunk, database_backup, backup_drill],
     asset_checks=[old_chunks_are_compressed, disk_is_sufficient, wal_archive_is_complete],
-    jobs=[purge_dagster_history, remove_old_rows, compress_old_chunks, back_up_database],
+    jobs=[purge_dagster_history, remove_old_rows, compress_old_chunks, back_up_database, practise_restore],
     sensors=[tenant_sessions],
-    schedules=[purge_dagster_history_schedule, remove_old_rows_schedule, compress_old_chunks_schedule, back_up_database_schedule],
+    schedules=[
+        purge_dagster_history_schedule,
+        remove_old_rows_schedule,
+        compress_old_chunks_schedule,
+        back_up_database_schedule,
+        practise_restore_schedule,
+    ],
 )

@@ -54,3 +54,23 @@ def database_backup(context: dg.AssetExecutionContext, platform: PlatformResourc
     where the last is IOT_BACKUP_FULL_DAYS old, and removes what is older than IOT_BACKUP_KEEP_DAYS. The WAL between them is archived by
     PostgreSQL itself."""
     return backup_run.back_up(platform.settings())
+
+
+@dg.asset(
+    name=backup_run.DRILL_ASSET,
+    group_name=GROUP,
+    kinds={"postgres"},
+    pool="backup",
+    deps=[backup_run.ASSET],
+    check_specs=[
+        dg.AssetCheckSpec(
+            backup_run.DRILL_CHECK,
+            asset=backup_run.DRILL_ASSET,
+            description="The last drill restored the newest backup and the WAL behind it, and found in it what has to be there.",
+        )
+    ],
+)
+def backup_drill(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Restores for practice (`iot backup drill`): one row is one drill. Materialized, the newest backup is restored into an empty server
+    that cannot reach the archive but to read, examined, and removed."""
+    return backup_run.practise(platform.settings())

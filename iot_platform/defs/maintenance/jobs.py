@@ -33,6 +33,13 @@ compress_old_chunks = dg.define_asset_job(
     description="Compresses old chunks and looks ahead at the disk. Safe to repeat, and to stop at any point.",
 )
 
+practise_restore = dg.define_asset_job(
+    backup_run.DRILL_JOB,
+    selection=dg.AssetSelection.assets(backup_run.DRILL_ASSET),
+    tags={"dagster/max_runtime": "43200"},
+    description="Restores the newest backup for practice, as `iot backup drill` does.",
+)
+
 back_up_database = dg.define_asset_job(
     backup_run.JOB,
     selection=dg.AssetSelection.assets(backup_run.ASSET),

@@ -2,7 +2,13 @@
 
 import dagster as dg
 
-from iot_platform.defs.maintenance.jobs import back_up_database, compress_old_chunks, purge_dagster_history, remove_old_rows
+from iot_platform.defs.maintenance.jobs import (
+    back_up_database,
+    compress_old_chunks,
+    practise_restore,
+    purge_dagster_history,
+    remove_old_rows,
+)
 from iot_platform.orchestration import backup_run
 from iot_platform.resources.platform import PlatformResource
 
@@ -39,3 +45,15 @@ compress_old_chunks_schedule = dg.ScheduleDefinition(
 def back_up_database_schedule(platform: PlatformResource) -> dg.RunRequest | dg.SkipReason:
     """Daily, where backups are set up."""
     return backup_run.request(platform.settings())
+
+
+# After the backup. Asked each day, so that a drill that failed is repeated the next day, and a new repository waits for none.
+@dg.schedule(
+    name="practise_restore_daily",
+    job=practise_restore,
+    cron_schedule="23 5 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def practise_restore_schedule(platform: PlatformResource) -> dg.RunRequest | dg.SkipReason:
+    """Where backups are set up: when the last drill that passed is IOT_BACKUP_DRILL_DAYS old."""
+    return backup_run.request_drill(platform.settings())

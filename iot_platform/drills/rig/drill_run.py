@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import psycopg2
 from confluent_kafka.admin import AdminClient
@@ -67,6 +67,8 @@ class DrillRun:
     show: Callable[[str], None] = lambda _: None
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sightings: list[dict[str, Any]] = field(default_factory=list)
+    """Alerts that were told: see alert_watch.Sighting."""
     problems: list[str] = field(default_factory=list)
     expected_losses: list[tuple[int, str]] = field(default_factory=list)
     expected_differences: dict[str, str] = field(default_factory=dict)
@@ -161,6 +163,16 @@ class DrillRun:
     def database(self) -> Iterator[psycopg2.extensions.connection]:
         """A connection as the owner, straight to the server, autocommit."""
         connection = connect(self.settings, "admin", "iot drill")
+        connection.autocommit = True
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def superuser(self) -> Iterator[psycopg2.extensions.connection]:
+        """A connection as PostgreSQL's superuser, straight to the server, autocommit."""
+        connection = psycopg2.connect(self.stack.postgresql.url("postgres"))
         connection.autocommit = True
         try:
             yield connection

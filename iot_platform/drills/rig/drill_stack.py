@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from ingest_daemon.home import directory
 from iot_platform import ingest_pages
+from iot_platform.backup.repository import Repository
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
 from iot_platform.drills.rig.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
@@ -62,9 +63,9 @@ class DrillStack:
     right, data and topics aside.
     """
 
-    def __init__(self, note: Note = lambda _: None, *, cache_dir: Path | None = None, brokers: int = 1) -> None:
-        """`brokers`: how many Kafka nodes, 1 or 3."""
-        self.brokers = brokers
+    def __init__(self, note: Note = lambda _: None, *, cache_dir: Path | None = None, brokers: int = 1, backups: bool = False) -> None:
+        """`brokers`: how many Kafka nodes, 1 or 3. `backups`: whether the WAL is archived and pgBackRest set up."""
+        self.brokers, self.backups = brokers, backups
         self.folder = Path(tempfile.mkdtemp(prefix="iot-drills-"))
         self.note = note
         self.ingest_environment: dict[str, str] = {}
@@ -81,7 +82,10 @@ class DrillStack:
         self.lost_pubacks, self.postgres_faults = LostPubacks(), PostgresFaults()
         self.mosquitto = MosquittoServer(self.folder, mqtt)
         self._passwords = Passwords.load(self.folder / "data" / "passwords.json")
-        self.postgresql = PostgresqlServer(self.folder, cache, postgresql, self._passwords)
+        self.repository = self.folder / "repository"
+        """Of backups, where there are any."""
+        kept = Repository(str(self.repository), None, 14, "", "", None) if backups else None
+        self.postgresql = PostgresqlServer(self.folder, cache, postgresql, self._passwords, repository=kept)
         host = LOOPBACK if brokers == 1 else own_loopback()
         self.settings = self._settings([f"{host}:{port}" for port in kafka])
         self.cluster = None if brokers == 1 else KafkaCluster(self.folder, cache, self.settings, host, kafka)
@@ -201,6 +205,21 @@ class DrillStack:
         self._programs["dagster-daemon"] = lambda: self._own(applications.dagster_daemon(settings), dagster_environment(settings))
         self.start("dagster-code")
         self.start("dagster-daemon")
+
+    def dagster(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of Dagster's, as a person runs it on this platform.
+
+        Raises:
+            LocalStackError: it fails; the message has what it printed.
+        """
+        settings = self.program_settings
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("IOT_")}
+        command = [sys.executable, "-m", "dagster", *arguments, "-m", "iot_platform.definitions"]
+        environment = clean | exports(settings) | dagster_environment(settings)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=directory())
+        if done.returncode:
+            raise LocalStackError(f"dagster {' '.join(arguments)}: {done.stdout[-500:]}{done.stderr[-1500:]}")
+        return done
 
     # -- programs ----------------------------------------------------------------------------------------------
     def start(self, name: str, *, ready: bool = True) -> None:
@@ -401,6 +420,7 @@ class DrillStack:
             "dagster_port": dagster,
             "dagster_url": f"http://{LOOPBACK}:{dagster}",
             "local_dir": self.folder,
+            **self.postgresql.backup_notes(),
         }
         return Settings(**{**defaults, **own})
 

@@ -134,6 +134,11 @@ class Fleet:
             each.until = 0.0
             self._end(each)
 
+    def stop_last(self) -> None:
+        """The same for the simulation that was started last."""
+        self._simulations[-1].until = 0.0
+        self._end(self._simulations[-1])
+
     def _end(self, simulation: _Simulation) -> None:
         """A second signal would end it without waiting for acknowledgements."""
         if not simulation.end_requested:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ingest_daemon.home import checkout
+from iot_platform.drills.alert_plan import PROMTOOL_ONLY
 from iot_platform.drills.rig.drill_run import Options
 from iot_platform.drills.rig.drill_stack import DrillStack
 from iot_platform.visible import visible, visible_json
 
 _PACKAGES: Final = ("iot-platform", "paho-mqtt", "confluent-kafka", "dagster", "dagster-postgres", "polars", "psycopg2-binary")
 COLUMNS: Final = ("drill", "verdict", "messages", "lost", "doubled", "redelivered", "recovery", "audit", "seconds", "memory peak")
+ALERT_COLUMNS: Final = ("fault", "alert", "durations divided by", "told after", "ended after")
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Outcome:
     memory_peak_bytes: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     kept: str | None = None
     skipped: str = ""  # why it could not run here: neither passed nor failed
@@ -100,11 +103,25 @@ class Report:
         lines += [f"{len(self.outcomes)} drills, {total:,} messages, {verdict}; seed {self.options.seed}.", ""]
         lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
         lines += [_row(outcome.cells()) for outcome in self.outcomes]
+        lines += _alerts(self.outcomes)
         lines += ["", "Recovery: from the end of the fault until the last message that it held up was committed.", ""]
         for outcome in self.outcomes:
             lines += _chapter(outcome)
         lines += ["## Where", "", *(f"- {name}: {value}" for name, value in {**self.machine, **self.versions}.items()), ""]
         return "\n".join(lines)
+
+
+def _alerts(outcomes: Sequence[Outcome]) -> list[str]:
+    """When each alert was told, and its end; nothing where no drill watched alerts."""
+    seen = [item for outcome in outcomes for item in outcome.alerts]
+    if not any(outcome.group == "alerts" for outcome in outcomes):
+        return []
+    lines = ["", "## Alerts", "", _row(ALERT_COLUMNS), _row(["---"] * len(ALERT_COLUMNS))]
+    for item in sorted(seen, key=lambda item: (item["fault"], item["alert"])):
+        ended = "–" if item["ended_seconds"] is None else f"{item['ended_seconds']:.0f} s"
+        lines.append(_row([item["fault"], item["alert"], f"{item['divided_by']:g}", f"{item['told_seconds']:.0f} s", ended]))
+    lines += ["", "By promtool's cases only:", "", *(f"- {alert}: {why}" for alert, why in PROMTOOL_ONLY.items())]
+    return lines
 
 
 def _chapter(outcome: Outcome) -> list[str]:

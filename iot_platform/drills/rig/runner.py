@@ -44,7 +44,7 @@ class Series:
             return outcome
         if drill.fresh:
             self.close()
-        stack = self.stack(drill.name, brokers=drill.brokers)
+        stack = self.stack(drill.name, brokers=drill.brokers, backups=drill.backups)
         outcome = perform(drill, stack, self.report, lambda text: self._show(drill.name, text))
         keep = self._keep and not outcome.passed
         outcome.kept = str(stack.folder) if keep else None
@@ -53,13 +53,14 @@ class Series:
             self.close(keep=keep)
         return outcome
 
-    def stack(self, name: str = "", *, brokers: int = 1) -> DrillStack:
-        """The running stack; starts one if there is none with so many Kafka nodes. The name is for what is shown meanwhile."""
-        if self._stack is not None and self._stack.brokers != brokers:
+    def stack(self, name: str = "", *, brokers: int = 1, backups: bool = False) -> DrillStack:
+        """The running stack; starts one if there is none with so many Kafka nodes, and backups where they are
+        wanted. The name is for what is shown meanwhile."""
+        if self._stack is not None and (self._stack.brokers, self._stack.backups) != (brokers, backups):
             self.close()
         if self._stack is None:
             self._show(name, "starting the servers")
-            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir, brokers=brokers)
+            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir, brokers=brokers, backups=backups)
             self._stack.open()
             self.report.describe(self._stack)
         return self._stack
@@ -87,7 +88,7 @@ def perform(drill: Drill, stack: DrillStack, report: Report, show: Callable[[str
         messages=verdict.messages, lost=verdict.lost, expected_losses=verdict.expected_losses, doubled=verdict.doubled,
         redelivered=verdict.redelivered, recovery_seconds=verdict.recovery_seconds, audit=verdict.audit,
         memory_peak_bytes=stack.memory.peaks(run.began), faults=[_described(run, number) for number in range(len(run.faults))],
-        notes=run.notes, problems=verdict.problems,
+        notes=run.notes, alerts=run.sightings, problems=verdict.problems,
     )  # fmt: skip
 
 

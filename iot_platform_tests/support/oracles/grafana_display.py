@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -27,6 +27,13 @@ _TYPES: Final = {16: "boolean", 20: "number", 21: "number", 23: "number", 700: "
 """Grafana's field type by PostgreSQL's type; everything else is text."""
 
 
+class Answer(Protocol):
+    """What a data source answered to the queries of a panel."""
+
+    def frames(self, panel: dict[str, Any]) -> list[dict[str, Any]]:
+        """As the data source hands it to the panel, as JSON."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A query's rows, and the names and PostgreSQL types of its columns."""
@@ -38,6 +45,10 @@ class Result:
     def kind(self, column: int) -> str:
         """Grafana's type of a column."""
         return _TYPES.get(self.types[column], "string")
+
+    def frames(self, panel: dict[str, Any]) -> list[dict[str, Any]]:
+        """See Answer."""
+        return [_frame(panel, self)]
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,12 @@ class Grafana:
 
     bundle: Path
 
-    def show(self, panels: Sequence[tuple[dict[str, Any], Result]]) -> list[Display]:
-        """Each panel with the result of its query."""
-        asked = [{"panel": panel, "frame": _frame(panel, result)} for panel, result in panels]
+    def show(self, panels: Sequence[tuple[dict[str, Any], Answer]]) -> list[Display]:
+        """Each panel with the answer to its queries."""
+        asked = [{"panel": panel, "frames": answer.frames(panel)} for panel, answer in panels]
         found = self._run({"panels": asked, "formats": []})["panels"]
         return [
-            Display([Shown(**field) for field in item["fields"]], {one["title"]: one["text"] for one in item["figures"] or ()})
+            Display([Shown(**field) for field in item["fields"]], {one.get("title", ""): one["text"] for one in item["figures"] or ()})
             for item in found
         ]
 

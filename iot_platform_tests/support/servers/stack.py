@@ -40,6 +40,7 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
 from iot_platform_tests.support.servers.named_server import NamedServer, named_server
+from iot_platform_tests.support.servers.previous_release import PreviousRelease
 from iot_platform_tests.support.waiting import eventually
 
 TEMPLATE = "iot_template"
@@ -76,9 +77,14 @@ class Programs:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._started: dict[str, tuple[Program, Callable[[], None]]] = {}
+        self.release: PreviousRelease | None = None
+        """Of which what is started next is; None: this one."""
 
     def start(self, program: Program, check: Callable[[], None] = lambda: None) -> None:
         """Run a program and wait until the check passes; a failure shows the end of its log."""
+        if self.release is not None:
+            environment = {**self.release.known(program.environment), **self.release.environment()}
+            program = replace(program, directory=self.release.folder, environment=environment)
         self._started[program.name] = (program, check)
         self._supervisor.apply(program)
         self.await_ready(program.name)

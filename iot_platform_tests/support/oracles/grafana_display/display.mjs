@@ -1,4 +1,4 @@
-// Reads one JSON object from standard input: panels (each with the frame that its data source would send) and values to format; writes
+// Reads one JSON object from standard input: panels (each with the frames that its data source would hand to it) and values to format; writes
 // what Grafana shows of them. Argument: the bundle of grafana.js.
 import { readFileSync, writeSync } from 'node:fs';
 
@@ -40,17 +40,25 @@ function interpolate(text, scopedVars, format) {
   });
 }
 
-function show({ panel, frame }) {
+const { mergeTransformer, organizeFieldsTransformer } = grafana.standardTransformers;
+grafana.standardTransformersRegistry.setInit(() =>
+  [mergeTransformer, organizeFieldsTransformer].map((one) => ({ id: one.id, name: one.name, transformation: one, editor: () => null }))
+);
+
+async function show({ panel, frames }) {
+  const sent = frames.map(grafana.dataFrameFromJSON);
   const data = grafana.applyFieldOverrides({
-    data: [grafana.dataFrameFromJSON(frame)],
+    data: await new Promise((done) => grafana.transformDataFrame(panel.transformations ?? [], sent).subscribe(done)),
     fieldConfig: panel.fieldConfig,
     fieldConfigRegistry: options,
     replaceVariables: interpolate,
     theme,
     timeZone: 'utc',
   });
-  const fields = data[0].fields.map((field) => ({
-    name: grafana.getFieldDisplayName(field, data[0], data),
+  // Of time series in frames of their own the first one's times are enough.
+  const shown = data.flatMap((frame, number) => frame.fields.filter((_, place) => number === 0 || place > 0).map((field) => [frame, field]));
+  const fields = shown.map(([frame, field]) => ({
+    name: grafana.getFieldDisplayName(field, frame, data),
     type: field.type,
     unit: field.config.unit ?? null,
     shown: field.values.map((value) => grafana.formattedValueToString(field.display(value))),
@@ -69,7 +77,7 @@ function show({ panel, frame }) {
 
 const asked = JSON.parse(readFileSync(0, 'utf8'));
 const formats = asked.formats.map(([format, value]) => grafana.formatRegistry.get(format).formatter(value, [], { state: { name: 'x' } }));
-const answer = Buffer.from(JSON.stringify({ panels: asked.panels.map(show), formats }));
+const answer = Buffer.from(JSON.stringify({ panels: await Promise.all(asked.panels.map(show)), formats }));
 for (let written = 0; written < answer.length; ) {
   written += writeSync(1, answer, written);
 }

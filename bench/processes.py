@@ -1,0 +1,56 @@
+"""What the supervised programs of a running `make up` use, with all their descendants: read from /proc."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Process:
+    """CPU seconds since its start, proportional set size (bytes), open handles, threads."""
+
+    cpu_seconds: float
+    pss_bytes: int
+    handles: int
+    threads: int
+
+
+def descendants() -> dict[int, list[int]]:
+    """Child pids of every pid."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(entry.parent.name))
+    return children
+
+
+def tree(pid: int, children: dict[int, list[int]]) -> Iterator[int]:
+    """This process and all that descend from it."""
+    yield pid
+    for child in children.get(pid, []):
+        yield from tree(child, children)
+
+
+def read(pid: int) -> Process | None:
+    """None: it has ended."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        rollup = (folder / "smaps_rollup").read_text()
+        handles = sum(1 for _ in (folder / "fd").iterdir())
+    except OSError:
+        return None
+    pss = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return Process((int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND, pss, handles, int(stat[17]))
+
+
+def read_trees(programs: dict[str, int]) -> dict[str, dict[int, Process]]:
+    """By program, whose pid is given: its processes by pid."""
+    children = descendants()
+    return {name: {pid: found for pid in tree(root, children) if (found := read(pid))} for name, root in programs.items()}
