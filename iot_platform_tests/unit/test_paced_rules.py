@@ -1,5 +1,7 @@
 """Alert rules at another pace: every duration divided, and nothing else changed."""
 
+from typing import Any
+
 import pytest
 
 from iot_platform.drills.rig.paced_rules import divided, milliseconds, paced, paced_groups
@@ -53,7 +55,7 @@ def test_limits_that_are_ages(expression: str, found: str) -> None:
 
 def test_groups_of_one_pace_each() -> None:
     expression, labels = "sum_over_time(unavailable:bool[1h]) > 5", {"severity": "warning"}
-    group = {
+    group: dict[str, Any] = {
         "name": "g",
         "interval": "15s",
         "rules": [
