@@ -110,6 +110,10 @@ class Settings(ServerSettings, BaseSettings):
         description="The same database as a read-only role, for `iot sql` and Grafana; "
         "IOT_DATABASE_URL with SET ROLE iot_reader unless set.",
     )
+    read_database_url: SecretStr | None = Field(
+        None,
+        description="A tenant's own login to the same database, for iot_platform.read (docs/read.md); no other program uses it.",
+    )
     dagster_storage_url: SecretStr | None = Field(
         None, description="PostgreSQL for Dagster's runs and events; schema `dagster` of IOT_DATABASE_URL unless set."
     )
@@ -433,7 +437,9 @@ class Settings(ServerSettings, BaseSettings):
                 raise ValueError("must be http://host[:port] or https://host[:port]")
         return ",".join(urls)
 
-    @field_validator("database_url", "database_admin_url", "database_reader_url", "dagster_storage_url", "console_database_url")
+    @field_validator(
+        "database_url", "database_admin_url", "database_reader_url", "read_database_url", "dagster_storage_url", "console_database_url"
+    )
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme.split("+")[0] not in ("postgresql", "postgres"):

@@ -59,7 +59,7 @@ def connect(settings: Settings, role: Role = "writer", application_name: str = "
     try:
         connection: BoundedConnection = psycopg2.connect(**parameters, connection_factory=BoundedConnection, cursor_factory=BoundedCursor)
     except psycopg2.OperationalError as error:
-        raise _explained(error, url, _variable(settings, role)) from error
+        raise explained(error, url, _variable(settings, role)) from error
     connection.answer_seconds = ANSWER_SECONDS
     with connection.cursor() as cursor:
         cursor.execute(_SESSION)
@@ -104,7 +104,8 @@ def _variable(settings: Settings, role: Role) -> str:
     return "IOT_DATABASE_URL"
 
 
-def _explained(error: psycopg2.OperationalError, url: str, variable: str) -> DatabaseUnreachableError | DatabaseAccessError:
+def explained(error: psycopg2.OperationalError, url: str, variable: str) -> DatabaseUnreachableError | DatabaseAccessError:
+    """Why no connection came about, in words that name the server and the variable that `url` comes from."""
     parts = urlsplit(url)
     where = f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
     detail = " ".join(str(error).split())
