@@ -4,12 +4,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from iot_platform.api import parameters
 from iot_platform.api.access import Viewer
+from iot_platform.api.live import LiveFeed, Topic
 from iot_platform.api.parameters import Text
-from iot_platform.api.problems import Problem, responses
+from iot_platform.api.problems import responses
+from iot_platform.api.state import State
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["live"], responses=responses(401, 404, 422, 429, 503))
 
@@ -27,7 +29,23 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/live", response_class=Response, responses={**_EVENTS, **responses(501)})
+@router.get("/live", response_class=Response, responses={**_EVENTS, **responses(413)})
 async def live(request: Request, access: Viewer, query: Annotated[LiveQuery, Query()]) -> Response:
-    """Values as they are committed."""
-    raise Problem("not-built")
+    """Values as they are committed: `values` (rows that are new, each series' newest), `state` (every 5 s, and when the database goes or
+    comes back), `resync` (load /series now; what follows is newer than it). A stream ends after
+    some minutes: connect again with its last id."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.scope.get("iot_head"):
+        return Response(headers=headers, media_type="text/event-stream")
+    last = request.headers.get("last-event-id", "")[:4096] or query.last
+    events = await feed(request).stream(Topic(access.tenant, query.project, query.device), access.read, last)
+    return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+
+
+def feed(request: Request) -> LiveFeed:
+    """The process's one feed."""
+    state: State = request.app.state.iot
+    if not hasattr(request.app.state, "live"):
+        request.app.state.live = LiveFeed(state.console, state.settings.kafka_topic, state.stopping)
+    found: LiveFeed = request.app.state.live
+    return found
