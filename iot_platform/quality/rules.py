@@ -180,6 +180,21 @@ def read_rules(connection: Connection) -> list[tuple[RuleSetting, str]]:
 def write_rules(connection: Connection, settings: Iterable[RuleSetting]) -> int:
     """Store settings in one transaction; columns that are None stay as they are. Incidents of what is now disabled are closed. Returns
     how many rows changed."""
+    try:
+        changed = store_rules(connection, settings)
+    except RulesError:
+        connection.rollback()
+        raise
+    connection.commit()
+    return changed
+
+
+def store_rules(connection: Connection, settings: Iterable[RuleSetting]) -> int:
+    """As write_rules, inside the caller's transaction.
+
+    Raises:
+        RulesError: together with what is set already they mean nothing: roll back.
+    """
     changed = 0
     with connection.cursor() as cursor:
         for item in settings:
@@ -188,7 +203,6 @@ def write_rules(connection: Connection, settings: Iterable[RuleSetting]) -> int:
             changed += cursor.rowcount
         _check_limits(connection)
         cursor.execute(_CLOSE_DISABLED)
-    connection.commit()
     return changed
 
 
@@ -221,7 +235,6 @@ def _check_limits(connection: Connection) -> None:
             " AND (parameters ->> 'min')::float8 > (parameters ->> 'max')::float8 LIMIT 1"
         )
         if row := cursor.fetchone():
-            connection.rollback()
             raise RulesError(f"range of metric {row[0]}: min would be greater than max; nothing was changed")
 
 

@@ -85,7 +85,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "practise_restore",
     }
     assert jobs == set(JOBS)  # those that iot metrics counts by name
-    assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions", "console_actions"}
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}

@@ -122,6 +122,7 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE ON console_user TO iot_console;
         GRANT SELECT, INSERT, UPDATE, DELETE ON console_grant, console_session, api_key TO iot_console;
         GRANT SELECT, INSERT ON console_action TO iot_console;
+        GRANT SELECT ON kafka_offset, kafka_watermark, ledger TO iot_console;  -- how far the platform has committed
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_console', current_database());
     END IF;
     -- Tenants' logins (repeatable/tenants.sql): their views, and nothing else.

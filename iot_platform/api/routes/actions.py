@@ -1,17 +1,22 @@
 """Writes: rows of console_action, which the platform carries out with the writer's rights; and their log."""
 
+import asyncio
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from iot_platform.api import parameters
+from iot_platform.actions import ActionError, dry_run
+from iot_platform.api import asking, parameters
 from iot_platform.api.access import Operator, Viewer
+from iot_platform.api.answers import answer
+from iot_platform.api.asking import Accepted
 from iot_platform.api.parameters import Cursor, Limit, Moment, Text
-from iot_platform.api.problems import Problem, responses
-from iot_platform.api.routes.quality import Accepted
+from iot_platform.api.problems import Problem, responses, wrong
+from iot_platform.api.state import State
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["actions"], responses=responses(401, 404, 422, 429, 503))
 Kind = Literal["replay", "silence-incident", "acknowledge-incident", "change-rule", "change-series-info"]
@@ -79,28 +84,86 @@ class DryRun(BaseModel):
 
     would_store: int
     still_refused: int
+    left: int = Field(description="Not tried: beyond 1,000 messages, 16 MiB or 5 s.")
     examples: list[DryRunExample]
 
 
-@router.post("/quarantine/dry-run", response_model=DryRun, responses=responses(400, 403, 413, 501))
-async def dry_run(request: Request, access: Operator, body: DryRunRequest) -> Response:
-    """What a replay by another rule would do; changes nothing."""
-    raise Problem("not-built")
+_DRY_RUNS: Final = asyncio.Semaphore(1)
+"""Decoding takes processor time that answers need."""
+_QUARANTINED: Final = """
+SELECT kafka_partition, kafka_offset, topic, payload, (extract(epoch FROM received_at) * 1000000)::bigint, reason
+FROM tenant.quarantine
+WHERE received_at >= %(start)s AND received_at < %(end)s AND (%(reason)s::text IS NULL OR reason = %(reason)s) AND duplicate_of IS NULL
+LIMIT %(most)s"""
+_ACTIONS: Final = """
+SELECT action_id, kind, state, done, total, words, requested_by, requested_at, finished_at, arguments
+FROM console_action WHERE tenant_id = %(tenant)s AND action_id < %(before)s ORDER BY action_id DESC LIMIT %(limit)s"""
 
 
-@router.post("/actions", status_code=202, response_model=Accepted, responses=responses(400, 403, 409, 413, 501))
+@router.post("/quarantine/dry-run", response_model=DryRun, responses=responses(400, 403, 413))
+async def try_rule(request: Request, access: Operator, body: DryRunRequest) -> Response:
+    """What a replay by another rule would do; changes nothing. Of at most 1,000 messages, 16 MiB and 5 s; `left` says how many were left
+    out. `rule` has the settings' names: topic_pattern, topic_codecs, tenant_pointers, project_pointers, device_pointers, time_pointers,
+    default_timezone."""
+    state: State = request.app.state.iot
+    try:
+        rules = dry_run.rules_with(state.settings, body.rule)
+    except ActionError as error:
+        raise wrong(error.field, str(error)) from error
+    asked = {"start": body.from_, "end": body.to, "reason": body.reason, "most": dry_run.MOST_MESSAGES + 1}
+    messages, size, left = [], 0, 0
+    async with access.read() as connection:
+        async for row in connection.cursor().stream(_QUARANTINED, asked):
+            message = dry_run.Quarantined(*row)
+            size += len(message.payload or b"")
+            if len(messages) == dry_run.MOST_MESSAGES or size > dry_run.MOST_BYTES:
+                left += 1
+                continue
+            messages.append(message)
+    async with _DRY_RUNS:
+        outcome = await asyncio.to_thread(dry_run.dry_run, rules, access.tenant, messages)
+    examples = [asdict(example) | {"offset": str(example.offset)} for example in outcome.examples]
+    document = {
+        "would_store": outcome.would_store,
+        "still_refused": outcome.still_refused,
+        "left": left + outcome.left,
+        "examples": examples,
+    }
+    return answer(request, document)
+
+
+@router.post("/actions", status_code=202, response_model=Accepted, responses=responses(400, 403, 413))
 async def act(request: Request, access: Operator, body: ActionRequest) -> Response:
-    """Ask for a write."""
-    raise Problem("not-built")
+    """Ask for a write. Arguments of replay: from, to, reason, project; of silence-incident: incident_id, until (null ends it), reason; of
+    acknowledge-incident: incident_id."""
+    return await asking.ask(request, access, body.kind, body.arguments, "arguments.")
 
 
-@router.get("/actions", response_model=Actions, responses=responses(501))
+@router.get("/actions", response_model=Actions)
 async def log(request: Request, access: Viewer, query: Annotated[ActionsQuery, Query()]) -> Response:
     """The log of writes."""
-    raise Problem("not-built")
+    before = _NEWEST if query.after is None else int(query.after) if query.after.isdecimal() and len(query.after) <= 18 else None
+    if before is None:
+        raise wrong("after", "is no cursor of this list")
+    found = await _read(request, access.tenant, before, query.limit + 1)
+    shown = found[: query.limit]
+    return answer(request, {"actions": shown, "next": shown[-1]["action_id"] if len(found) > query.limit else None})
 
 
-@router.get("/actions/{action_id}", response_model=Action, responses=responses(501))
+@router.get("/actions/{action_id}", response_model=Action)
 async def show(request: Request, access: Viewer, action_id: Annotated[str, Path(pattern=r"^[1-9]\d{0,17}$")]) -> Response:
     """How far a write has come."""
-    raise Problem("not-built")
+    found = await _read(request, access.tenant, int(action_id) + 1, 1)
+    if not found or found[0]["action_id"] != action_id:
+        raise Problem("not-found")
+    return answer(request, found[0])
+
+
+_NEWEST: Final = 2**62
+
+
+async def _read(request: Request, tenant: str, before: int, limit: int) -> list[dict[str, Any]]:
+    state: State = request.app.state.iot
+    async with state.console() as connection:
+        rows = await (await connection.execute(_ACTIONS, {"tenant": tenant, "before": before, "limit": limit})).fetchall()
+    return [dict(zip(Action.model_fields, (str(row[0]), *row[1:]), strict=True)) for row in rows]

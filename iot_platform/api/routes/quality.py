@@ -7,11 +7,12 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.responses import Response
 
-from iot_platform.api import parameters
+from iot_platform.api import asking, parameters
 from iot_platform.api.access import Operator, Viewer
 from iot_platform.api.answers import answer
+from iot_platform.api.asking import Accepted
 from iot_platform.api.parameters import Cursor, Limit, Moment, Text, next_cursor, read_cursor
-from iot_platform.api.problems import Problem, responses, wrong
+from iot_platform.api.problems import responses, wrong
 from iot_platform.api.rows import rows
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["quality"], responses=responses(401, 404, 422, 429, 503))
@@ -101,13 +102,8 @@ class RuleChange(BaseModel):
     window_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     clear_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     hold_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
-    parameters: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
-
-
-class Accepted(BaseModel):
-    """A change that the platform will make; GET /actions/{action_id} tells of it."""
-
-    action_id: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    remove: bool = Field(False, description="Back to what is set more widely.")
 
 
 @router.get("/incidents", response_model=Incidents)
@@ -133,7 +129,8 @@ async def rules(request: Request, access: Viewer) -> Response:
     return answer(request, {"rules": [dict(zip(RuleRow.model_fields, row, strict=True)) for row in found]})
 
 
-@router.put("/rules/{rule}", status_code=202, response_model=Accepted, responses=responses(400, 403, 413, 501))
+@router.put("/rules/{rule}", status_code=202, response_model=Accepted, responses=responses(400, 403, 413))
 async def change_rule(request: Request, access: Operator, rule: Annotated[Text, Path()], change: RuleChange) -> Response:
-    """Change a rule for this tenant; checked before it is accepted."""
-    raise Problem("not-built")
+    """Change a rule for this tenant, or a project or metric of it; checked before it is accepted. What is left out stays, or is
+    inherited."""
+    return await asking.ask(request, access, "change-rule", {"rule": rule, **change.model_dump()})

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.responses import Response
 
-from iot_platform.api import parameters
+from iot_platform.api import asking, parameters
 from iot_platform.api.access import Operator, Viewer
 from iot_platform.api.answers import answer
+from iot_platform.api.asking import Accepted
 from iot_platform.api.parameters import Text
 from iot_platform.api.problems import Problem, responses
-from iot_platform.api.routes.quality import Accepted
 from iot_platform.api.rows import one, rows
 
 router = APIRouter(prefix="/tenants/{tenant}/series-info", tags=["series"], responses=responses(401, 404, 422, 429, 503))
@@ -81,10 +81,10 @@ async def show(request: Request, access: Viewer, query: Annotated[SeriesQuery, Q
     return answer(request, await info(access, query.model_dump()))
 
 
-@router.put("", status_code=202, response_model=Accepted, responses=responses(400, 403, 413, 501))
+@router.put("", status_code=202, response_model=Accepted, responses=responses(400, 403, 413))
 async def change(request: Request, access: Operator, query: Annotated[SeriesQuery, Query()], change: SeriesInfoChange) -> Response:
     """Say something else of it."""
-    raise Problem("not-built")
+    return await asking.ask(request, access, "change-series-info", query.model_dump() | change.model_dump())
 
 
 @router.get("/changes", response_model=Changes)

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from iot_platform.orchestration import backup_run, compression_run, retention_run
+from iot_platform.orchestration.action_watch import run_actions
 from iot_platform.orchestration.run_history import purge_runs
 from iot_platform.resources.platform import PlatformResource
 
@@ -18,6 +19,21 @@ def purge_runs_and_events(context: dg.OpExecutionContext, platform: PlatformReso
 def purge_dagster_history() -> None:
     """One op."""
     purge_runs_and_events()
+
+
+@dg.op
+def carry_out_replays(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    """Do the replays that users of the console asked for, one after the other."""
+    run_actions(context, platform.settings())
+
+
+@dg.job(
+    tags={"dagster/max_runtime": "43200"},
+    description="Replays quarantined messages as users of the console asked; console_action has the progress. Safe to kill and to repeat.",
+)
+def carry_out_actions() -> None:
+    """One op."""
+    carry_out_replays()
 
 
 remove_old_rows = dg.define_asset_job(

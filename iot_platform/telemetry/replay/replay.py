@@ -60,10 +60,11 @@ class Replay:
         on_progress: Callable[[Tally, int], None] = lambda *_: None,
         on_retry: Callable[[str], None] = lambda _: None,
         stop: threading.Event | None = None,
+        name: str = "replay",
     ) -> None:
         """`on_progress` gets the sums so far and how many records there are to look at, an estimate; it is called after each batch. Setting
-        `stop` ends the replay after the batch at work."""
-        self.run_id = f"replay {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {secrets.token_hex(3)}"
+        `stop` ends the replay after the batch at work. `name` begins the run_id, by which the ledger knows the replay's batches."""
+        self.run_id = f"{name} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {secrets.token_hex(3)}"
         self.tally = Tally()
         self._settings = settings
         self._selection = selection

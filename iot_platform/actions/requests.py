@@ -1,0 +1,143 @@
+"""What may be asked: the arguments of each kind of action, checked when they are asked for, and again when they are carried out."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from iot_platform.actions.errors import ActionError
+from iot_platform.quality.rules import GLOBAL_ONLY, RuleSetting
+from iot_platform.telemetry.decode import Reason
+
+_Name = Annotated[str, Field(max_length=1024)]
+_COLUMNS: Final = ("threshold", "window_seconds", "clear_seconds", "hold_seconds")
+"""Settings of a rule that are columns; the page sends them among its parameters."""
+
+
+def _text_only(value: object) -> object:
+    """Numbers pass as Unix time elsewhere; here a time is a text."""
+    if value is not None and not isinstance(value, str | datetime):
+        raise ValueError("must be a time such as 2026-11-30T10:00:00Z")
+    return value
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+_IncidentId = Annotated[str, Field(pattern=r"^[1-9]\d{0,17}$")]
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Replay(_Arguments):
+    """Decode quarantined messages again, received in [from, to), for one reason or all."""
+
+    from_: _Moment = Field(alias="from")
+    to: _Moment
+    reason: Reason | None = None
+    project: _Name | None = None
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.to <= self.from_:
+            raise ValueError("to must be later than from")
+        return self
+
+
+class SilenceIncident(_Arguments):
+    """Tell nobody of an incident until then; a moment that is past, or null, ends the silence."""
+
+    incident_id: _IncidentId
+    until: _Moment | None
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+    @model_validator(mode="after")
+    def _why(self) -> Self:
+        if self.until is not None and self.until > datetime.now(UTC) and not self.reason.strip():
+            raise ValueError("say why: reason must not be empty")
+        return self
+
+
+class AcknowledgeIncident(_Arguments):
+    """Say that somebody takes care of it."""
+
+    incident_id: _IncidentId
+
+
+class ChangeRule(_Arguments):
+    """A quality rule for this tenant, or a project or metric of it; `remove`: back to what is set more widely."""
+
+    rule: str
+    project: _Name = ""
+    metric: _Name = ""
+    severity: Literal["WARN", "ERROR"] | None = None
+    enabled: bool | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    remove: bool = False
+
+    def setting(self, tenant: str) -> RuleSetting:
+        """As the rules' own table has it. Raises pydantic.ValidationError."""
+        columns = {name: self.parameters[name] for name in _COLUMNS if name in self.parameters}
+        for name, value in list(columns.items()):
+            if name != "threshold" and isinstance(value, float) and math.isfinite(value) and value == int(value):
+                columns[name] = int(value)  # JavaScript has no other numbers
+        if isinstance(columns.get("threshold"), int) and not isinstance(columns["threshold"], bool):
+            columns["threshold"] = float(columns["threshold"])
+        rest = {name: value for name, value in self.parameters.items() if name not in _COLUMNS}
+        own = self.model_dump(include={"rule", "project", "metric", "severity", "enabled", "remove"})
+        return RuleSetting.model_validate({**own, **columns, "tenant": tenant, "parameters": rest})
+
+
+class ChangeSeriesInfo(_Arguments):
+    """What people say of one series, the whole of it."""
+
+    project: _Name
+    device: _Name
+    metric: _Name
+    display_name: Annotated[str, Field(max_length=200)] = ""
+    unit: Annotated[str, Field(max_length=50)] = ""
+    valid_min: FiniteFloat | None = None
+    valid_max: FiniteFloat | None = None
+    description: Annotated[str, Field(max_length=2000)] = ""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.valid_min is not None and self.valid_max is not None and self.valid_min > self.valid_max:
+            raise ValueError(f"valid_min {self.valid_min:g} is greater than valid_max {self.valid_max:g}")
+        return self
+
+
+Request = Replay | SilenceIncident | AcknowledgeIncident | ChangeRule | ChangeSeriesInfo
+KINDS: Final[Mapping[str, type[Request]]] = {
+    "replay": Replay,
+    "silence-incident": SilenceIncident,
+    "acknowledge-incident": AcknowledgeIncident,
+    "change-rule": ChangeRule,
+    "change-series-info": ChangeSeriesInfo,
+}
+LONG: Final = ("replay",)
+"""Kinds that a Dagster run does; the others take milliseconds."""
+
+
+def parse_request(tenant: str, kind: str, arguments: Mapping[str, Any]) -> Request:
+    """The arguments, checked.
+
+    Raises:
+        ActionError: the first thing that is wrong, with the name of its field.
+    """
+    if kind not in KINDS:
+        raise ActionError(f"there is no action {kind!r}", "kind")
+    if "\0" in str(arguments):
+        raise ActionError("texts have no character U+0000")
+    try:
+        request = KINDS[kind].model_validate(dict(arguments))
+        if isinstance(request, ChangeRule):
+            if request.rule in GLOBAL_ONLY:
+                raise ActionError(f"{request.rule} is about the whole platform", "rule")
+            request.setting(tenant)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ActionError(first["msg"].removeprefix("Value error, "), ".".join(str(part) for part in first["loc"])) from error
+    return request
