@@ -27,6 +27,7 @@ from iot_platform.cli import (
     replay,
     retention,
     rollup,
+    series,
     simulate,
     sql,
     status,
@@ -66,6 +67,7 @@ quality.register(app)
 replay.register(app)
 retention.register(app)
 rollup.register(app)
+series.register(app)
 simulate.register(app)
 sql.register(app)
 status.register(app)

@@ -70,10 +70,14 @@ TABLES: Final = (
             "latest_value_int": pl.Int64,
             "latest_value_text": pl.String,
             "latest_flags": pl.Int16,
+            "display_name": pl.String,
+            "description": pl.String,
+            "valid_min": pl.Float64,
+            "valid_max": pl.Float64,
         },
         "SELECT s.series_id, s.project_id, s.device_id, s.metric, s.unit, s.first_seen_at, l.time, l.value, l.value_int, l.value_text,"
-        " l.flags"
-        " FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.tenant_id = %(tenant)s ORDER BY s.series_id",
+        " l.flags, s.display_name, s.description, s.valid_min, s.valid_max"
+        " FROM series_named s LEFT JOIN series_latest l USING (series_id) WHERE s.tenant_id = %(tenant)s ORDER BY s.series_id",
     ),
     ExportTable(
         "message",

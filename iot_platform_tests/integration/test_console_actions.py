@@ -59,9 +59,9 @@ def hour() -> dict[str, str]:
 def incident(settings: Settings, tenant: str = TENANT) -> int:
     ((number,),) = query(
         settings,
-        "INSERT INTO quality_incident (opened_at, last_seen_at, told_at, clear_seconds, hold_seconds, rule, tenant_id, project_id, device_id,"
-        " metric, severity, message) VALUES (now(), now(), now(), 0, 0, 'freshness_device', %s, 'p', 'd', '', 'WARN', 'd is silent')"
-        " RETURNING incident_id",
+        "INSERT INTO quality_incident (opened_at, last_seen_at, told_at, clear_seconds, hold_seconds, rule, tenant_id, project_id,"
+        " device_id, metric, severity, message)"
+        " VALUES (now(), now(), now(), 0, 0, 'freshness_device', %s, 'p', 'd', '', 'WARN', 'd is silent') RETURNING incident_id",
         tenant,
     )
     return int(number)
@@ -136,6 +136,11 @@ def test_what_people_say_of_a_series_is_kept_with_its_history(settings: Settings
         ("主泵流量 %s", "m³/h", 0.0, 120.5, "O'Brien's", "ann"),
         ("", "", None, None, "", "bob"),
     ]
+    query(settings, "UPDATE series_info SET unit = 'l/s', display_name = 'shown' WHERE changed_by = 'bob'")
+    shown = "SELECT metric, unit, display_name FROM {} WHERE tenant_id = %s ORDER BY 1"
+    for view in ("latest_named", "series_named"):  # what Grafana asks
+        assert query(settings, shown.format(view), TENANT) == [("flow", "l/s", "shown"), ("temp", None, "")]
+    query(settings, "UPDATE series_info SET unit = '', display_name = ''")
     assert list(read(writer, TENANT)) == [SeriesInfo(PROJECT, "pump", "flow"), SeriesInfo(PROJECT, "pump", "temp")]
 
 

@@ -5,8 +5,12 @@ SELECT tenant_id, project_id, first_seen_at, series_count, source_count FROM pro
 COMMENT ON VIEW project_named IS 'One row is one project of one tenant.';
 
 CREATE OR REPLACE VIEW series_named AS
-SELECT series_id, tenant_id, project_id, device_id, metric, unit, first_seen_at FROM series;
-COMMENT ON VIEW series_named IS 'One row is one series: one metric of one device.';
+SELECT s.series_id, s.tenant_id, s.project_id, s.device_id, s.metric, coalesce(nullif(i.unit, ''), s.unit) AS unit, s.first_seen_at,
+       coalesce(i.display_name, '') AS display_name, coalesce(i.description, '') AS description, i.valid_min, i.valid_max
+FROM series s
+LEFT JOIN series_info i USING (series_id);
+COMMENT ON VIEW series_named IS
+    'One row is one series: one metric of one device, with what people say of it; unit: theirs, else the one that the payload named.';
 
 CREATE OR REPLACE VIEW source_named AS
 SELECT source_id, tenant_id, project_id, device_id, topic, first_seen_at FROM source;

@@ -37,10 +37,12 @@ LEFT JOIN mqtt_connection c USING (connection_id);
 COMMENT ON VIEW quarantine_named IS 'One row is one quarantined message with its MQTT details.';
 
 CREATE OR REPLACE VIEW latest_named AS
-SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.value_int, l.value_text, l.series_id, s.unit, l.flags
+SELECT l.time, s.tenant_id, s.project_id, s.device_id, s.metric, l.value, l.value_int, l.value_text, l.series_id,
+       coalesce(nullif(i.unit, ''), s.unit) AS unit, l.flags, coalesce(i.display_name, '') AS display_name, i.valid_min, i.valid_max
 FROM series_latest l
-JOIN series s USING (series_id);
-COMMENT ON VIEW latest_named IS 'One row is the latest measurement of one series, with its names.';
+JOIN series s USING (series_id)
+LEFT JOIN series_info i USING (series_id);  -- planned away where none of its columns is asked for
+COMMENT ON VIEW latest_named IS 'One row is the latest measurement of one series, with its names and what people say of it.';
 
 CREATE OR REPLACE VIEW tenant_leaving AS
 SELECT deletion_id, tenant_id, last_series_id, last_source_id FROM tenant_deletion
