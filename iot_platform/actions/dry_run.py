@@ -74,11 +74,15 @@ def rules_with(settings: Settings, rule: Mapping[str, Any]) -> DecodeRules:
         return DecodeRules.from_settings(_Rules.model_validate({**kept, **said}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = f"rule.{first['loc'][0]}" if first["loc"] else "rule"
-        raise ActionError(first["msg"].removeprefix("Value error, "), place) from error
+        words = first["msg"].removeprefix("Value error, ")
+        raise ActionError(words, f"rule.{first['loc'][0]}" if first["loc"] else _named_in(words)) from error
     except SettingsError as error:
-        named = next((name for name in SETTINGS if f"IOT_{name.upper()}" in str(error)), "")
-        raise ActionError(str(error), f"rule.{named}".rstrip(".")) from error
+        raise ActionError(str(error), _named_in(str(error))) from error
+
+
+def _named_in(words: str) -> str:
+    named = next((name for name in SETTINGS if f"IOT_{name.upper()}" in words), "")
+    return f"rule.{named}".rstrip(".")
 
 
 class _Rules(Settings):
@@ -105,7 +109,11 @@ def dry_run(rules: DecodeRules, tenant: str, messages: Iterable[Quarantined], se
         outcome.still_refused += not stored
         if isinstance(decoded, Message):
             count = len(decoded.measurements)
-            words = f"{count} measurements of device {decoded.device!r} in project {decoded.project}" if stored else "another tenant's"
+            words = (
+                f"{count} measurement{'s' * (count != 1)} of device {decoded.device!r} in project {decoded.project}"
+                if stored
+                else "another tenant's"
+            )
         else:
             words = f"{decoded.reason}: {decoded.detail}"
         kind = (str(getattr(decoded, "reason", "")), stored)

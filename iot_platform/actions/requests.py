@@ -129,7 +129,7 @@ def parse_request(tenant: str, kind: str, arguments: Mapping[str, Any]) -> Reque
     """
     if kind not in KINDS:
         raise ActionError(f"there is no action {kind!r}", "kind")
-    if "\0" in str(arguments):
+    if _has_nul(arguments):
         raise ActionError("texts have no character U+0000")
     try:
         request = KINDS[kind].model_validate(dict(arguments))
@@ -141,3 +141,12 @@ def parse_request(tenant: str, kind: str, arguments: Mapping[str, Any]) -> Reque
         first = error.errors(include_url=False)[0]
         raise ActionError(first["msg"].removeprefix("Value error, "), ".".join(str(part) for part in first["loc"])) from error
     return request
+
+
+def _has_nul(value: object) -> bool:
+    """PostgreSQL has no such texts."""
+    if isinstance(value, Mapping):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.actions import ActionError, dry_run, parse_request
+from iot_platform.actions import dry_run, parse_request
 from iot_platform.actions.queue import carry_out_short, waiting
 from iot_platform.actions.replays import carry_out_replays
 from iot_platform.database import LockTimeoutError, connect
@@ -217,52 +217,8 @@ def test_a_dry_run_shows_what_the_corrected_rule_would_do_and_changes_nothing(se
     corrected = {"topic_pattern": "mtic/msg/client/realtime/{tenant}", "project_pointers": ["/deviceId"], "time_pointers": ["/when"]}
     then = dry_run.dry_run(dry_run.rules_with(settings, corrected), TENANT, messages)
     assert (then.would_store, then.still_refused) == (10, 0)
-    assert "1 measurements" in then.examples[0].words or "2 measurements" in then.examples[0].words
+    assert then.examples[0].words == "1 measurement of device 'd0' in project d0"
     stolen = dry_run.dry_run(dry_run.rules_with(settings, corrected), OTHER, messages)
     assert (stolen.would_store, stolen.examples[0].words) == (0, "another tenant's")
     assert dry_run.dry_run(dry_run.rules_with(settings, {}), TENANT, messages, seconds=0).left == 10
     assert query(settings, "SELECT count(*) FROM quarantine") == [(10,)]
-
-
-@pytest.mark.parametrize(
-    ("rule", "field"),
-    [
-        ({"topic_pattern": "a/{nothing}"}, "rule.topic_pattern"),
-        ({"topic_pattern": "a/{tenant}"}, "rule"),  # and no pointer to the project
-        ({"default_timezone": "../../etc/passwd"}, "rule.default_timezone"),
-        ({"time_pointers": ["no pointer"]}, "rule.time_pointers"),
-        ({"topic_codecs": [{"topic": "a/#", "codec": "exec"}]}, "rule.topic_codecs"),
-        ({"database_url": "postgresql://x"}, "rule.database_url"),
-        ({"max_decompressed_bytes": 1 << 40}, "rule.max_decompressed_bytes"),
-    ],
-)
-def test_a_rule_that_means_nothing_is_refused_by_its_field(rule: dict[str, Any], field: str) -> None:
-    with pytest.raises(ActionError) as refused:
-        dry_run.rules_with(Settings(), rule)
-    assert refused.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("kind", "arguments", "field"),
-    [
-        ("drop-table", {}, "kind"),
-        ("replay", {"from": "2026-11-01T00:00:00Z"}, "to"),
-        ("replay", {"from": "2026-11-01T00:00:00", "to": "2026-11-02T00:00:00Z"}, "from"),
-        ("replay", {"from": 0, "to": 1}, "from"),
-        ("replay", {"from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, ""),
-        ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "reason": "none"}, "reason"),
-        ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "rule": {}}, "rule"),
-        ("silence-incident", {"incident_id": "1", "until": "2099-01-01T00:00:00Z", "reason": " "}, ""),
-        ("acknowledge-incident", {"incident_id": "1; DROP"}, "incident_id"),
-        ("change-rule", {"rule": "ledger_continuous"}, "rule"),
-        ("change-rule", {"rule": "range", "parameters": {"min": 1}}, ""),
-        ("change-rule", {"rule": "range", "metric": "m", "parameters": {"window_seconds": 0}}, "window_seconds"),
-        ("change-series-info", {"project": "p", "device": "d", "metric": "m", "valid_min": 2, "valid_max": 1}, ""),
-        ("change-series-info", {"project": "p", "device": "d", "metric": "m", "unit": "x" * 51}, "unit"),
-        ("change-series-info", {"project": "p", "device": "d", "metric": "m", "unit": "\0"}, ""),
-    ],
-)
-def test_what_may_not_be_asked(kind: str, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(ActionError) as refused:
-        parse_request(TENANT, kind, arguments)
-    assert refused.value.field == field
