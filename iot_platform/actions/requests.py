@@ -1,6 +1,5 @@
 """What may be asked: the arguments of each kind of action, checked when they are asked for, and again when they are carried out."""
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -12,8 +11,6 @@ from iot_platform.quality.rules import GLOBAL_ONLY, RuleSetting
 from iot_platform.telemetry.decode import Reason
 
 _Name = Annotated[str, Field(max_length=1024)]
-_COLUMNS: Final = ("threshold", "window_seconds", "clear_seconds", "hold_seconds")
-"""Settings of a rule that are columns; the page sends them among its parameters."""
 
 
 def _text_only(value: object) -> object:
@@ -67,27 +64,23 @@ class AcknowledgeIncident(_Arguments):
 
 
 class ChangeRule(_Arguments):
-    """A quality rule for this tenant, or a project or metric of it; `remove`: back to what is set more widely."""
+    """A quality rule for this tenant, or a project or metric of it; null is inherited; `remove`: back to what is set more widely."""
 
     rule: str
     project: _Name = ""
     metric: _Name = ""
-    severity: Literal["WARN", "ERROR"] | None = None
     enabled: bool | None = None
+    severity: Literal["WARN", "ERROR"] | None = None
+    threshold: FiniteFloat | None = None
+    window_seconds: int | None = None
+    clear_seconds: int | None = None
+    hold_seconds: int | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     remove: bool = False
 
     def setting(self, tenant: str) -> RuleSetting:
         """As the rules' own table has it. Raises pydantic.ValidationError."""
-        columns = {name: self.parameters[name] for name in _COLUMNS if name in self.parameters}
-        for name, value in list(columns.items()):
-            if name != "threshold" and isinstance(value, float) and math.isfinite(value) and value == int(value):
-                columns[name] = int(value)  # JavaScript has no other numbers
-        if isinstance(columns.get("threshold"), int) and not isinstance(columns["threshold"], bool):
-            columns["threshold"] = float(columns["threshold"])
-        rest = {name: value for name, value in self.parameters.items() if name not in _COLUMNS}
-        own = self.model_dump(include={"rule", "project", "metric", "severity", "enabled", "remove"})
-        return RuleSetting.model_validate({**own, **columns, "tenant": tenant, "parameters": rest})
+        return RuleSetting.model_validate({**self.model_dump(), "tenant": tenant})
 
 
 class ChangeSeriesInfo(_Arguments):

@@ -104,8 +104,8 @@ class Reader:
     def incidents(
         self, *, start: datetime, end: datetime, project: Names = None, device: Names = None, metric: Names = None
     ) -> pl.LazyFrame:
-        """Incidents of the quality rules that began, went on or ended in the range, one row each, as last told of in it: status, message,
-        example (JSON), and a Kafka record that shows it, for `iot trace`."""
+        """Incidents of the quality rules that were open at some moment of the range, one row each, with who silenced or acknowledged it,
+        and a Kafka record that shows it, for `iot trace`."""
         return self._ask(INCIDENTS, {"project_id": project, "device_id": device, "metric": metric}, start, end)
 
     def _ask(self, table: Table, given: dict[str, Names], start: datetime | None = None, end: datetime | None = None) -> pl.LazyFrame:
@@ -113,7 +113,7 @@ class Reader:
         for column, values in names.items():
             if wrong := [value for value in values if not isinstance(value, str)]:
                 raise ReadQuestionError(f"{column}: {wrong[0]!r} is no text; ids are texts, also those of 19 digits")
-        if table.time is not None:
+        if table.ranged:
             start, end = _range(start, end)
         question = Question(table, names, start, end, self._batch_rows, self._url, self._variable)
         return register_io_source(question.frames, schema=table.schema, explain_name=f"iot {table.name}")

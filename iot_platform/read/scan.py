@@ -59,8 +59,11 @@ class Question:
         return [name for name in self.table.columns if name in wanted]
 
     def _read(self, session: Session, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        if self.start is None or self.end is None or self.table.distinct:
-            yield from self._piece(session, columns, self.start, self.end, None)
+        if self.start is None or self.end is None or self.table.time is None:
+            try:
+                yield from self._piece(session, columns, self.start, self.end, None)
+            except _TooMuchOfItError as error:
+                raise self._too_slow() from error
             return
         at, span = self.start, FIRST_SPAN
         while at < self.end:
@@ -83,11 +86,10 @@ class Question:
     ) -> Iterator[pl.DataFrame]:
         """One statement; nothing is yielded before all of its answer is here."""
         query, parameters = self._query(columns, start, end)
-        whole = most is None and (start is None or self.table.distinct is not None)
         try:
-            answer = session.fetch(query, parameters, self.batch_rows, 2**63 if most is None else most)
+            answer = session.fetch(query, parameters, self.batch_rows, most)
         except TooMuchError as error:
-            raise (self._too_slow() if whole else _TooMuchOfItError()) from error
+            raise _TooMuchOfItError from error
         for part in answer.parts():
             yield self._frame(part, columns)
 
@@ -99,16 +101,16 @@ class Question:
         ]
         conditions = [sql.SQL("{} = ANY (%({})s)").format(sql.Identifier(name), sql.SQL(name)) for name in self.names]
         parameters: dict[str, Any] = {name: list(values) for name, values in self.names.items()}
-        if start is not None and self.table.time:
+        if self.table.time is not None:
             time = sql.Identifier(self.table.time)
             conditions.append(sql.SQL("{0} >= %(start)s::timestamptz AND {0} < %(end)s::timestamptz").format(time))
+        elif self.table.span is not None:
+            conditions.append(sql.SQL(self.table.span))
+        if self.table.ranged:
             parameters |= {"start": start, "end": end}
         where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
-        select, order = "SELECT ", ""
-        if self.table.distinct:
-            select, order = f"SELECT DISTINCT ON ({self.table.distinct}) ", f" ORDER BY {self.table.distinct}, {self.table.time} DESC"
         source = sql.SQL(" FROM tenant.{}").format(sql.Identifier(self.table.view))
-        return sql.SQL(select + ", ".join(texts)) + source + where + sql.SQL(order), parameters
+        return sql.SQL("SELECT " + ", ".join(texts)) + source + where, parameters
 
     def _frame(self, part: bytes, columns: Sequence[str]) -> pl.DataFrame:
         kinds = {name: self.table.columns[name][0] for name in columns}

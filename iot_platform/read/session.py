@@ -31,7 +31,7 @@ class TooMuchError(Exception):
 class Answer:
     """Rows of one statement as CSV, in parts of a bounded number of rows and bytes."""
 
-    def __init__(self, part_rows: int, most_rows: int) -> None:
+    def __init__(self, part_rows: int, most_rows: int | None) -> None:
         self._file = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115  closed by its reader
         self._part_rows, self._most_rows = part_rows, most_rows
         self._ends: list[int] = []
@@ -41,7 +41,7 @@ class Answer:
 
     def write(self, row: bytes) -> None:
         """psycopg2 calls this once for each row: PostgreSQL sends each in a message of its own."""
-        if self.rows >= self._most_rows:
+        if self._most_rows is not None and self.rows >= self._most_rows:
             raise TooMuchError
         self._file.write(row)
         self.rows += 1
@@ -73,7 +73,7 @@ class Session:
         self._url, self._variable = url, variable
         self._connection: Connection | None = None
 
-    def fetch(self, query: sql.Composable, parameters: dict[str, Any], part_rows: int, most_rows: int) -> Answer:
+    def fetch(self, query: sql.Composable, parameters: dict[str, Any], part_rows: int, most_rows: int | None) -> Answer:
         """All rows of a query.
 
         Raises:

@@ -13,15 +13,21 @@ _FIGURES: Final = ("value_min", "value_max", "value_avg", "value_first", "value_
 
 @dataclass(frozen=True)
 class Table:
-    """A view of schema `tenant` as a frame. `columns`: name → polars type and SQL. `time`: the column of SQL that a range of time is about;
-    None: there is no range. `order`: how the rows of one frame are sorted. `distinct`: of rows that agree in it, the newest by `time`."""
+    """A view of schema `tenant` as a frame. `columns`: name → polars type and SQL. `time`: the column that a range is about, which is read
+    in pieces; `span`: the condition of a range that is read at once; neither: there is no range. `order`: how the rows of one frame are
+    sorted."""
 
     name: str
     view: str
     columns: Mapping[str, tuple[Any, str]]
     order: tuple[str, ...]
     time: str | None = "time"
-    distinct: str | None = None
+    span: str | None = None
+
+    @property
+    def ranged(self) -> bool:
+        """Whether a question names a range."""
+        return self.time is not None or self.span is not None
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -72,24 +78,25 @@ HISTORY: Final = {
 
 INCIDENTS: Final = Table(
     "incidents",
-    "quality",
+    "incident",
     {
         "incident_id": (pl.Int64, "incident_id"),
         "rule": (pl.String, "rule"),
+        "severity": (pl.String, "severity"),
         **_NAMES,
         "opened_at": (TIME, "opened_at"),
+        "last_seen_at": (TIME, "last_seen_at"),
         "closed_at": (TIME, "closed_at"),
         "flaps": (pl.Int32, "flaps"),
-        "told_at": (TIME, "evaluated_at"),
-        "status": (pl.String, "status"),
         "message": (pl.String, "message"),
-        "value": (pl.Float64, "value"),
-        "threshold": (pl.Float64, "threshold"),
-        "example": (pl.String, "example::text"),
+        "silenced_until": (TIME, "silenced_until"),
+        "silence_reason": (pl.String, "silence_reason"),
+        "acknowledged_at": (TIME, "acknowledged_at"),
+        "acknowledged_by": (pl.String, "acknowledged_by"),
         "kafka_partition": (pl.Int32, "kafka_partition"),
         "kafka_offset": (pl.Int64, "kafka_offset"),
     },
     ("opened_at", "incident_id"),
-    time="evaluated_at",
-    distinct="incident_id",
+    time=None,
+    span="opened_at < %(end)s::timestamptz AND coalesce(closed_at, 'infinity') >= %(start)s::timestamptz",
 )

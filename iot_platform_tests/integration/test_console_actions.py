@@ -101,7 +101,7 @@ def test_incidents_are_silenced_and_acknowledged_by_their_own_tenant_only(settin
 
 
 def test_a_rule_is_changed_for_its_tenant_and_a_bad_one_changes_nothing(settings: Settings, writer: Connection) -> None:
-    limits = {"rule": "range", "metric": "temp", "parameters": {"min": -40, "max": 85, "threshold": 2, "window_seconds": 600.0}}
+    limits = {"rule": "range", "metric": "temp", "parameters": {"min": -40, "max": 85}, "threshold": 2, "window_seconds": 600}
     good = ask(settings, "change-rule", limits)
     crossed = ask(settings, "change-rule", {"rule": "range", "metric": "temp", "parameters": {"min": 100}})  # max is 85
     after = ask(settings, "change-rule", {"rule": "clock_skew", "project": PROJECT, "enabled": False})

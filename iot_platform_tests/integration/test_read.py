@@ -58,7 +58,8 @@ def test_frames_hold_what_the_tenant_has_and_nothing_else(two_tenants: TwoTenant
     assert reader.latest().collect().rows() == owned(two_tenants, "latest_named", columns) != []
     incidents = reader.incidents(**span).collect()
     assert incidents["message"].to_list() == ["pump-0 is silent"]
-    assert [(row["rule"], row["closed_at"], row["value"]) for row in incidents.rows(named=True)] == [("freshness_device", None, 1.0)]
+    assert [(row["rule"], row["severity"], row["closed_at"]) for row in incidents.rows(named=True)] == [("freshness_device", "WARN", None)]
+    assert reader.incidents(start=span["start"] - timedelta(days=2), end=span["start"]).collect().is_empty()
     for frame in (found, incidents):
         assert not SECRET.search(frame.write_csv())
     for asked in ({"project": "secret-project"}, {"device": ["secret-device-1", "secret-device-2"]}, {"metric": "secret_flow"}):
