@@ -180,6 +180,25 @@ class Settings(ServerSettings, BaseSettings):
     console_session_idle_minutes: float = Field(
         720.0, ge=1, le=44640, description="A session of the console ends when nothing was asked in it for so long."
     )
+    console_url: str = Field(
+        "",
+        description="The console's address as browsers see it, such as https://console.example.com: where an OpenID provider sends them "
+        "back. Unless set, the one that they asked.",
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="An OpenID provider through which users may log in, as it calls itself: https://id.example.com. Unless set, there is none.",
+    )
+    oidc_client_id: str = Field("", description="The console's id at the provider.")
+    oidc_client_secret_file: Path | None = Field(
+        None, description="File with the console's secret at the provider; unless set, it is a public client (PKCE is used in any case)."
+    )
+    oidc_scope: str = Field("openid profile email", description="What the provider is asked for; has openid.")
+    oidc_name_claim: str = Field(
+        "email",
+        description="Which claim is the user's name here at his first login; later ones go by the subject. An email must be verified.",
+    )
+    oidc_label: str = Field("", description="What the button says, such as the company's name.")
     console_session_hours: float = Field(168.0, gt=0, le=8760, description="A session of the console ends so long after the login.")
 
     # -- message contract --------------------------------------------------------------------------------------
@@ -419,7 +438,7 @@ class Settings(ServerSettings, BaseSettings):
             raise ValueError("must be an absolute path or s3://bucket/prefix")
         return value.rstrip("/")
 
-    @field_validator("harbor_url", "prometheus_url", "grafana_url")
+    @field_validator("harbor_url", "prometheus_url", "grafana_url", "console_url", "oidc_issuer")
     @classmethod
     def _http_or_none(cls, value: str) -> str:
         parts = urlsplit(value.strip())
@@ -464,6 +483,14 @@ class Settings(ServerSettings, BaseSettings):
         for name in ("tenant", "project"):
             if f"{{{name}}}" not in self.topic_pattern and not getattr(self, f"{name}_pointers"):
                 raise ValueError(f"IOT_TOPIC_PATTERN has no {{{name}}}, so IOT_{name.upper()}_POINTERS must name one")
+        return self
+
+    @model_validator(mode="after")
+    def _provider_knows_us(self) -> Self:
+        if self.oidc_issuer and not self.oidc_client_id:
+            raise ValueError("IOT_OIDC_ISSUER needs IOT_OIDC_CLIENT_ID")
+        if self.oidc_issuer and "openid" not in self.oidc_scope.split():
+            raise ValueError("IOT_OIDC_SCOPE must have openid")
         return self
 
     @property

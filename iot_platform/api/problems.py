@@ -26,6 +26,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "not-built": (501, "This is not built yet"),
     "too-slow": (503, "The database took too long"),
     "busy": (503, "Too many are reading at once"),
+    "provider-unavailable": (503, "The OpenID provider does not answer"),
     "database-unavailable": (503, "The database does not answer"),
 }
 """Slug → status and title."""

@@ -81,6 +81,11 @@ class State:
             for pools in (self._own, self._tenants):
                 await pools.close_idle(0)
 
+    @property
+    def key(self) -> bytes:
+        """The key in IOT_CONSOLE_KEY_FILE, to derive others from."""
+        return self._key
+
     def console(self) -> AbstractAsyncContextManager[Connection]:
         """A session of iot_console, which reads the console's own tables and nothing else. Raises Problem, see Pools."""
         return self._own.session(CONSOLE)

@@ -65,7 +65,8 @@ async def log_in(request: Request, login: Login) -> Response:
 @router.get("/session", response_model=Session, responses=responses(401, 422, 429, 503))
 async def show(request: Request) -> Response:
     """Who is logged in, which tenants he sees, and the token for changes."""
-    oidc = {"enabled": False, "label": ""}
+    settings = request.app.state.iot.settings
+    oidc = {"enabled": bool(settings.oidc_issuer), "label": settings.oidc_label}
     try:
         who = await access.user(request)
     except Problem as problem:
