@@ -187,7 +187,8 @@ class Settings(ServerSettings, BaseSettings):
     )
     oidc_issuer: str = Field(
         "",
-        description="An OpenID provider through which users may log in, as it calls itself: https://id.example.com. Unless set, there is none.",
+        description="An OpenID provider through which users may log in, as it calls itself: https://id.example.com. Unless set, there is "
+        "none.",
     )
     oidc_client_id: str = Field("", description="The console's id at the provider.")
     oidc_client_secret_file: Path | None = Field(
