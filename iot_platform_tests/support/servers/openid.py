@@ -40,7 +40,7 @@ def openid_provider(redirect_uri: str, folder: Path) -> Iterator[str]:
 
 
 def walk(browser: httpx2.Client, url: str, name: str) -> str:
-    """Follow redirects and fill in the provider's forms as this user, until the console sends the browser to a page of its own; its path."""
+    """Follow redirects and fill in the provider's forms as this user, until the console sends the browser to a page: its path."""
     console = urlsplit(url).netloc
     answer = browser.get(url)
     for _ in range(MOST_STEPS):
