@@ -101,7 +101,7 @@ CHINESE = {
     "iot_sparkplug_sequence_missing_total": "这些跳变至少漏掉的序号数。",
     "iot_audit_differences": "最近一次审计发现的差异；必须为 0。",
     "iot_audit_timestamp_seconds": "最近一次审计完成的时间。",
-    "iot_quality_incidents": "未关闭的质量事件。",
+    "iot_quality_incidents": "未关闭且未静默的质量事件。",
     "iot_quality_evaluated_timestamp_seconds": "质量规则最近一次评估的时间。",
     "iot_quality_rule_failed": "质量规则最近一次评估失败时为 1；下一次评估会重做。",
     "iot_rollup_threshold_timestamp_seconds": "汇总存储到的时间。",

@@ -33,7 +33,10 @@ _BACKUPS: Final = "SELECT type, extract(epoch FROM max(ended_at))::float8 FROM d
 _TENANT_FRESHNESS: Final = """
 SELECT tenant_id, extract(epoch FROM max(last_committed_at - last_received_at))::float8 FROM accounting_1h
 WHERE hour >= date_trunc('hour', now()) - interval '1 hour' AND last_committed_at > now() - interval '5 minutes' GROUP BY 1"""
-_INCIDENTS: Final = "SELECT rule, severity, count(*) FROM quality_incident WHERE closed_at IS NULL GROUP BY 1, 2"
+_INCIDENTS: Final = (
+    "SELECT rule, severity, count(*) FROM quality_incident"
+    " WHERE closed_at IS NULL AND (silenced_until IS NULL OR silenced_until < now()) GROUP BY 1, 2"
+)
 _RULES: Final = """
 SELECT rule, extract(epoch FROM evaluated_at)::float8, (error IS NOT NULL)::int FROM quality_watermark WHERE evaluated_at IS NOT NULL"""
 _ROLLUPS: Final = """

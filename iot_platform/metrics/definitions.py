@@ -95,7 +95,7 @@ DEFINITIONS: Final = (
     # -- proofs ----------------------------------------------------------------------------------------------------
     _gauge("iot_audit_differences", "Differences that the last audit found; must be 0.", "proof"),
     _gauge("iot_audit_timestamp_seconds", "When the last audit was finished."),
-    _gauge("iot_quality_incidents", "Quality incidents that are open.", "rule", "severity"),
+    _gauge("iot_quality_incidents", "Quality incidents that are open and not silenced.", "rule", "severity"),
     _gauge("iot_quality_evaluated_timestamp_seconds", "When a quality rule was last evaluated.", "rule"),
     _gauge("iot_quality_rule_failed", "1 while the last evaluation of a quality rule failed; it is repeated with the next one.", "rule"),
     # -- upkeep ----------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ COMMENT ON VIEW partition_progress IS
 CREATE OR REPLACE VIEW quality_incident_named AS
 SELECT incident_id, opened_at, closed_at, last_seen_at, rule, severity, tenant_id, project_id, device_id, metric, message, value, threshold,
     flaps,
-       evaluations, kafka_partition, kafka_offset, example
+       evaluations, kafka_partition, kafka_offset, example, silenced_until, silence_reason, silenced_by, acknowledged_at, acknowledged_by
 FROM quality_incident;
 COMMENT ON VIEW quality_incident_named IS 'One row is one quality incident, open (closed_at is null) or ended.';
 
