@@ -25,12 +25,11 @@ import psycopg
 
 from iot_platform.api.live_selection import Selection
 from iot_platform.api.problems import Problem
-from iot_platform.logs import get_logger
-
-log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.1
 """Between two looks at kafka_offset, while there are viewers."""
+AWAY_SECONDS: Final = 1.0
+"""The same, while the database does not answer."""
 REST_SECONDS: Final = 5.0
 """Each selection is read at least so often, because a replay changes values and no offset."""
 BEAT_SECONDS: Final = 4.0
@@ -218,7 +217,7 @@ class LiveFeed:
                     self._wake()
                 if reachable:
                     self._start_readers()
-                if not await self._pause(LOOK_SECONDS):
+                if not await self._pause(LOOK_SECONDS if reachable else AWAY_SECONDS):
                     return
         finally:
             for reading in self._reading:
@@ -241,9 +240,7 @@ class LiveFeed:
         try:
             async with asyncio.timeout(seconds):
                 await work()
-        except (psycopg.Error, OSError, TimeoutError, Problem) as error:
-            if self._reachable:
-                log.warning("live feed: no answer from the database", error=" ".join(str(error).split()) or type(error).__name__)
+        except (psycopg.Error, OSError, TimeoutError, Problem):  # the sessions' pool logs it
             return False
         return True
 
