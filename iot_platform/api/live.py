@@ -1,7 +1,7 @@
 """The live feed: one poller for all viewers of the process. It looks at how far the platform has committed (kafka_offset), and when that
 moved, reads the latest values of what is looked at, each tenant's in a session of the tenant's own login. What is shown is stored.
 
-What it promises a viewer, for each series (docs/console.md says it to people):
+What it promises a viewer, for each series (docs/live.md says it to people):
 - what it sends is a row of tenant.latest that was committed; times of a series never go back, except where the stored row did;
 - no row is sent twice on one stream, nor again after a reconnect to this process with the id of the last event;
 - when a series rests, the viewer has its newest value within one look, whatever was killed or restarted meanwhile. Values between two
