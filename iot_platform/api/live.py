@@ -98,7 +98,8 @@ class LiveFeed:
         self._numbers = itertools.count(1)
         self._process = secrets.token_hex(4)
         self._watched: dict[Topic, _Watched] = {}
-        self._position, self._committed_at = "", None
+        self._position = ""
+        self._committed_at: str | None = None
         self._reachable = True
         self._figures: dict[str, Any] = {"lag": None, "freshness_seconds": None}
         self._beats = 0
