@@ -18,6 +18,7 @@ from iot_platform.actions.requests import (
     parse_request,
 )
 from iot_platform.actions.requests import Request as Asked
+from iot_platform.database.errors import is_transient
 from iot_platform.database.locks import is_locked
 from iot_platform.quality.errors import RulesError
 from iot_platform.quality.rules import store_rules
@@ -36,9 +37,9 @@ UPDATE console_action SET state = %s, words = left(%s, 2000), done = coalesce(%s
 _WAITING: Final = """
 SELECT action_id FROM console_action WHERE state IN ('queued', 'running') AND kind = ANY (%s) ORDER BY action_id LIMIT 1"""
 _SILENCE: Final = """
-UPDATE quality_incident SET silenced_until = CASE WHEN %(until)s > now() THEN %(until)s END,
-    silence_reason = CASE WHEN %(until)s > now() THEN %(reason)s ELSE '' END,
-    silenced_by = CASE WHEN %(until)s > now() THEN %(who)s ELSE '' END
+UPDATE quality_incident SET silenced_until = CASE WHEN %(until)s::timestamptz > now() THEN %(until)s::timestamptz END,
+    silence_reason = CASE WHEN %(until)s::timestamptz > now() THEN %(reason)s ELSE '' END,
+    silenced_by = CASE WHEN %(until)s::timestamptz > now() THEN %(who)s ELSE '' END
 WHERE incident_id = %(incident)s AND tenant_id = %(tenant)s RETURNING silenced_until"""
 _ACKNOWLEDGE: Final = """
 UPDATE quality_incident SET acknowledged_at = coalesce(acknowledged_at, now()),
@@ -79,8 +80,10 @@ def carry_out_short(connection: Connection) -> int:
             cursor.execute("SAVEPOINT action")
             try:
                 state, words = "done", _carry_out(connection, action)
-            except (ActionError, RulesError, TenantError, psycopg2.DataError, psycopg2.IntegrityError) as error:
-                cursor.execute("ROLLBACK TO SAVEPOINT action")
+            except (ActionError, RulesError, TenantError, psycopg2.Error) as error:
+                if isinstance(error, psycopg2.Error) and is_transient(error, connection):
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT action")  # it must not stand in the way of those behind it
                 state, words = "failed", " ".join(str(error).split())
             cursor.execute(_DONE, (state, words, None, None, action.action_id))
         connection.commit()
