@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import polars as pl
 import psycopg2
 import pytest
 
+from iot_platform.database import connect
 from iot_platform.read import ReadAccessError, Reader, ReadInterruptedError, ReadQuestionError, resolution_for
 from iot_platform_tests.support.feeds.drain import Feed, drain, query
 from iot_platform_tests.support.feeds.tenants import OTHER, OWN, SECRET, TwoTenants
@@ -129,10 +131,13 @@ def test_a_session_that_is_ended_costs_nothing(two_tenants: TwoTenants, span: di
 
 
 def test_what_takes_too_long_is_asked_for_in_smaller_pieces(two_tenants: TwoTenants, span: dict[str, datetime]) -> None:
-    whole = Reader(url(two_tenants)).measurements(**span).collect()
-    query(two_tenants.settings, f"ALTER ROLE {two_tenants.login.role} SET statement_timeout = '1ms'")
-    with pytest.raises(ReadInterruptedError, match="statement-seconds"):
-        Reader(url(two_tenants)).measurements(**span).collect()
+    reader = Reader(url(two_tenants))
+    whole = reader.measurements(**span).collect()
+    query(two_tenants.settings, f"ALTER ROLE {two_tenants.login.role} SET statement_timeout = '200ms'")
+    with closing(connect(two_tenants.settings, "admin")) as owner, owner.cursor() as cursor:
+        cursor.execute("LOCK TABLE measurement IN ACCESS EXCLUSIVE MODE")  # now no statement is short enough
+        with pytest.raises(ReadInterruptedError, match="statement-seconds"):
+            reader.measurements(**span).collect()
     query(two_tenants.settings, f"ALTER ROLE {two_tenants.login.role} SET statement_timeout = '30s'")
     small = Reader(url(two_tenants), batch_rows=1)  # a piece of more than ten rows is one too many
     assert sorted(small.measurements(**span).collect().rows()) == sorted(whole.rows())
