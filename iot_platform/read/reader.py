@@ -109,10 +109,7 @@ class Reader:
         return self._ask(INCIDENTS, {"project_id": project, "device_id": device, "metric": metric}, start, end)
 
     def _ask(self, table: Table, given: dict[str, Names], start: datetime | None = None, end: datetime | None = None) -> pl.LazyFrame:
-        names = {column: [value] if isinstance(value, str) else list(value) for column, value in given.items() if value is not None}
-        for column, values in names.items():
-            if wrong := [value for value in values if not isinstance(value, str)]:
-                raise ReadQuestionError(f"{column}: {wrong[0]!r} is no text; ids are texts, also those of 19 digits")
+        names = {column: _texts(column, value) for column, value in given.items() if value is not None}
         if table.ranged:
             start, end = _range(start, end)
         question = Question(table, names, start, end, self._batch_rows, self._url, self._variable)
@@ -128,6 +125,13 @@ def _address(url: str | None) -> str:
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         raise ReadAccessError("the address given to Reader(…) must be postgresql://login:password@host[:port]/database")
     return url
+
+
+def _texts(column: str, given: str | Sequence[str]) -> list[str]:
+    values = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    if wrong := [value for value in values if not isinstance(value, str)]:
+        raise ReadQuestionError(f"{column}: {wrong[0]!r} is no text; ids are texts, also those of 19 digits")
+    return values
 
 
 def _range(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime]:
