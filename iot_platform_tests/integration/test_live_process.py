@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings, exports
-from iot_platform_tests.support.feeds.drain import Feed, drain, query
+from iot_platform_tests.support.feeds.direct import DirectFeed
+from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import OWN
 from iot_platform_tests.support.servers.console import Console, path_of
 from iot_platform_tests.support.waiting import eventually
@@ -88,11 +90,10 @@ class Stream:
 
 
 def send(settings: Settings, value: float) -> None:
-    feed = Feed(settings)
-    payload = json.dumps({"deviceId": "pump-0", "ts": time.time_ns() // 1000, "flow": value}).encode()
-    feed.send(payload, topic=TOPIC)
-    feed.flush()
-    drain(settings)
+    """A reading, committed as the drain commits it."""
+    with closing(DirectFeed(settings)) as feed:
+        feed.send(datetime.now(UTC), {"deviceId": "pump-0", "ts": time.time_ns() // 1000, "flow": value}, TOPIC)
+        feed.flush()
 
 
 def test_a_killed_console_loses_nothing_and_one_that_is_told_to_end_ends_its_streams(console: Console) -> None:

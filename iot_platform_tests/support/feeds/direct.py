@@ -30,11 +30,13 @@ class DirectFeed:
 
     def __init__(self, settings: Settings) -> None:
         self.connection = connect(settings, "writer", "direct-feed")
-        self._offset, self._pending = 0, list[tuple[datetime, str, bytes]]()
+        self._pending = list[tuple[datetime, str, bytes]]()
         with closing(connect(settings, "admin")) as admin, admin.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO kafka_offset VALUES (%s, 0, 0, 'cluster', 'topic', 0) ON CONFLICT DO NOTHING", (settings.kafka_topic,)
             )
+            cursor.execute("SELECT next_offset FROM kafka_offset WHERE topic = %s AND kafka_partition = 0", (settings.kafka_topic,))
+            (self._offset,) = cursor.fetchone() or (0,)  # another feed may have been here
             admin.commit()
         self._decoder = Decoder(DecodeRules.from_settings(settings))
         rules = WriterRules(settings.kafka_topic, "topic", "direct", settings.max_series_per_project, settings.ingest_in_flight_window)
