@@ -90,8 +90,9 @@ class Question:
             answer = session.fetch(query, parameters, self.batch_rows, most)
         except TooMuchError as error:
             raise _TooMuchOfItError from error
-        for part in answer.parts():
-            yield self._frame(part, columns)
+        with closing(answer):
+            for part in answer.parts():
+                yield self._frame(part, columns)
 
     def _query(self, columns: Sequence[str], start: datetime | None, end: datetime | None) -> tuple[sql.Composable, dict[str, Any]]:
         chosen = [self.table.columns[name] for name in columns]

@@ -58,12 +58,15 @@ class Answer:
         """The parts, once."""
         if self._in_part:
             self._end_part()
-        with self._file:
-            self._file.seek(0)
-            begin = 0
-            for end in self._ends:
-                yield self._file.read(end - begin)
-                begin = end
+        self._file.seek(0)
+        begin = 0
+        for end in self._ends:
+            yield self._file.read(end - begin)
+            begin = end
+
+    def close(self) -> None:
+        """Give up the memory, and the file."""
+        self._file.close()
 
 
 class Session:
@@ -87,15 +90,19 @@ class Session:
             try:
                 self._copy(query, parameters, answer)
                 return answer
-            except TooMuchError:
+            except BaseException as error:
+                answer.close()
+                unconnected, lost = self._connection is None, self._connection is None or self._connection.closed != 0
                 self.close()
-                raise
-            except psycopg2.Error as error:
-                lost = self._connection is None or self._connection.closed != 0
-                self.close()
+                if not isinstance(error, psycopg2.Error):
+                    raise
                 if error.pgcode == _TIMEOUT:
                     raise TooMuchError from error
-                if not (lost or error.pgcode in _ENDED):
+                if unconnected and isinstance(error, psycopg2.OperationalError) and "too many connections" not in str(error):
+                    why = explained(error, self._url, self._variable)
+                    if isinstance(why, DatabaseAccessError):
+                        raise ReadAccessError(str(why)) from error
+                elif not (lost or error.pgcode in _ENDED):
                     raise ReadAccessError(f"{' '.join(str(error).split())}: is the login one that `iot tenant grant` made?") from error
                 if attempt == ATTEMPTS:
                     raise ReadInterruptedError(_lost(error)) from error
@@ -111,8 +118,7 @@ class Session:
 
     def _open(self) -> Connection:
         if self._connection is None:
-            connection = psycopg2.connect(**{**DEFAULTS, "application_name": "iot-read", **parse_dsn(self._url)})
-            self._connection = connection
+            connection = self._connection = psycopg2.connect(**{**DEFAULTS, "application_name": "iot-read", **parse_dsn(self._url)})
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1; SET client_encoding = 'UTF8'")

@@ -178,17 +178,17 @@ def test_a_replay_tells_how_far_it_is_and_what_stays(settings: Settings, writer:
 def test_a_replay_that_is_killed_is_completed_by_the_next_run(
     settings: Settings, writer: Connection, killer: Killer, point: Point, statement: str
 ) -> None:
-    quarantine(settings, 60)
+    quarantine(settings, 200)
     action = ask(settings, "replay", hour())
-    named = project_named(settings).model_copy(update={"drain_batch_records": 10})
+    named = project_named(settings).model_copy(update={"drain_batch_records": 64})
     killer.kill((*COMMAND, "replays"), named, point, statement, 2)
     if told(settings, action)[0] != "done":
         eventually(lambda: waiting(writer) == action)  # the server has noticed that the lock's session is gone
         assert carry_out_replays(named) == 1
-    assert told(settings, action) == ("done", "60 messages left quarantine with 120 measurements")
+    assert told(settings, action) == ("done", "200 messages left quarantine with 400 measurements")
     assert carry_out_replays(named) == 0
     check_books(settings)
-    assert query(settings, "SELECT (SELECT count(*) FROM quarantine), (SELECT count(*) FROM message)") == [(0, 60)]
+    assert query(settings, "SELECT (SELECT count(*) FROM quarantine), (SELECT count(*) FROM message)") == [(0, 200)]
 
 
 @pytest.mark.parametrize("point", ["before_commit", "in_commit", "answer_lost"])

@@ -32,7 +32,7 @@ def test_a_user_logs_in_through_the_provider_and_nobody_else(console: Console, t
         def log_in(browser: httpx2.Client, name: str) -> str:
             return walk(browser, f"{root}/api/v1/oidc/login?return_to=/t/{OWN}", name)
 
-        with httpx2.Client() as browser:
+        with httpx2.Client(timeout=120) as browser:
             assert log_in(browser, "lin") == f"/t/{OWN}"
             session = browser.get(f"{root}/api/v1/session").json()
             assert (session["user"]["name"], [item["tenant"] for item in session["tenants"]]) == ("lin@example.com", [OWN])
@@ -42,15 +42,15 @@ def test_a_user_logs_in_through_the_provider_and_nobody_else(console: Console, t
             assert (again.status_code, again.headers["location"]) == (302, "/login?problem=login-expired")
         # The account is known by its subject from then on, whatever the name is.
         query(console.settings, "UPDATE console_user SET name = 'lin' WHERE name = 'lin@example.com'")
-        with httpx2.Client() as browser:
+        with httpx2.Client(timeout=120) as browser:
             assert log_in(browser, "lin") == f"/t/{OWN}"
         query(console.settings, "UPDATE console_user SET disabled = true WHERE name = 'lin'")
         outcomes = {}
         for name in ("lin", "unverified", "local", "nobody"):
-            with httpx2.Client() as browser:
+            with httpx2.Client(timeout=120) as browser:
                 outcomes[name] = log_in(browser, name).removeprefix("/login?problem=")
                 assert browser.get(f"{root}/api/v1/session").status_code == 401
         assert outcomes == {"lin": "no-such-user", "unverified": "login-refused", "local": "no-such-user", "nobody": "no-such-user"}
         for away in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"):
-            answer = httpx2.get(f"{root}/api/v1/oidc/login", params={"return_to": away})
+            answer = httpx2.get(f"{root}/api/v1/oidc/login", params={"return_to": away}, timeout=120)
             assert answer.status_code == 422, away
