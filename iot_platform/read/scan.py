@@ -100,7 +100,7 @@ class Question:
             f"(extract(epoch FROM {expression}) * 1000000)::bigint" if kind == TIME else expression  # of our own tables, never a user's
             for kind, expression in chosen
         ]
-        conditions = [sql.SQL("{} = ANY (%({})s)").format(sql.Identifier(name), sql.SQL(name)) for name in self.names]
+        conditions: list[sql.Composable] = [sql.SQL("{} = ANY (%({})s)").format(sql.Identifier(name), sql.SQL(name)) for name in self.names]
         parameters: dict[str, Any] = {name: list(values) for name, values in self.names.items()}
         if self.table.time is not None:
             time = sql.Identifier(self.table.time)
