@@ -111,7 +111,8 @@ async def try_rule(request: Request, access: Operator, body: DryRunRequest) -> R
     except ActionError as error:
         raise wrong(error.field, str(error)) from error
     asked = {"start": body.from_, "end": body.to, "reason": body.reason, "most": dry_run.MOST_MESSAGES + 1}
-    messages, size, left = [], 0, 0
+    messages: list[dry_run.Quarantined] = []
+    size = left = 0
     async with access.read() as connection:
         async for row in connection.cursor().stream(_QUARANTINED, asked):
             message = dry_run.Quarantined(*row)
