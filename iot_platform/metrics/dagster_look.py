@@ -17,6 +17,7 @@ from iot_platform.settings import Settings
 
 JOBS: Final = (
     "back_up_database",
+    "carry_out_actions",
     "check_telemetry",
     "compress_old_chunks",
     "drain",

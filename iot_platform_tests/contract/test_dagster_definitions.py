@@ -83,6 +83,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "compress_old_chunks",
         "back_up_database",
         "practise_restore",
+        "carry_out_actions",
     }
     assert jobs == set(JOBS)  # those that iot metrics counts by name
     assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions", "console_actions"}

@@ -1,4 +1,4 @@
-"""Stage 5: keeps the database and Dagster's own history small, and makes backups."""
+"""Stage 5: keeps the database and Dagster's own history small, makes backups, and does what users of the console ask for."""
 
 import dagster as dg
 
@@ -6,6 +6,7 @@ from iot_platform.defs.maintenance.assets import backup_drill, compressed_chunk,
 from iot_platform.defs.maintenance.checks import disk_is_sufficient, old_chunks_are_compressed, wal_archive_is_complete
 from iot_platform.defs.maintenance.jobs import (
     back_up_database,
+    carry_out_actions,
     compress_old_chunks,
     practise_restore,
     purge_dagster_history,
@@ -18,13 +19,13 @@ from iot_platform.defs.maintenance.schedules import (
     purge_dagster_history_schedule,
     remove_old_rows_schedule,
 )
-from iot_platform.defs.maintenance.sensors import tenant_sessions
+from iot_platform.defs.maintenance.sensors import console_actions, tenant_sessions
 
 DEFINITIONS = dg.Definitions(
     assets=[retention_removed, compressed_chunk, database_backup, backup_drill],
     asset_checks=[old_chunks_are_compressed, disk_is_sufficient, wal_archive_is_complete],
-    jobs=[purge_dagster_history, remove_old_rows, compress_old_chunks, back_up_database, practise_restore],
-    sensors=[tenant_sessions],
+    jobs=[purge_dagster_history, remove_old_rows, compress_old_chunks, back_up_database, practise_restore, carry_out_actions],
+    sensors=[tenant_sessions, console_actions],
     schedules=[
         purge_dagster_history_schedule,
         remove_old_rows_schedule,
