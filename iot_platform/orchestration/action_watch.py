@@ -6,8 +6,6 @@ from typing import Final
 
 import dagster as dg
 
-from iot_platform.actions.queue import carry_out_short, waiting
-from iot_platform.actions.replays import carry_out_replays
 from iot_platform.database import LockTimeoutError, connect
 from iot_platform.orchestration.lag_watch import TICK_SECONDS
 from iot_platform.settings import Settings
@@ -23,6 +21,8 @@ def watch_actions(settings: Settings) -> dg.SensorResult:
     Raises:
         DatabaseError, psycopg2.Error: the database does not answer; the next tick tries again.
     """
+    from iot_platform.actions.queue import carry_out_short, waiting  # the decoder, which definitions are quicker without
+
     deadline, done = time.monotonic() + TICK_SECONDS, 0
     with closing(connect(settings, application_name="dagster-console-actions")) as connection:
         while True:
@@ -41,6 +41,8 @@ def run_actions(context: dg.OpExecutionContext, settings: Settings) -> None:
     Raises:
         DatabaseError, KafkaUnavailableError, TransientError: a server cannot be used; the sensor requests another run.
     """
+    from iot_platform.actions.replays import carry_out_replays
+
     try:
         count = carry_out_replays(settings, note=context.log.info)
         context.log.info("%d replays done", count)
