@@ -21,7 +21,7 @@ def watch_actions(settings: Settings) -> dg.SensorResult:
     Raises:
         DatabaseError, psycopg2.Error: the database does not answer; the next tick tries again.
     """
-    from iot_platform.actions.queue import carry_out_short, waiting  # with polars, which the code location loads when it needs it
+    from iot_platform.actions.queue import carry_out_short, waiting  # the decoder, which definitions are quicker without
 
     deadline, done = time.monotonic() + TICK_SECONDS, 0
     with closing(connect(settings, application_name="dagster-console-actions")) as connection:
