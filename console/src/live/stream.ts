@@ -83,7 +83,11 @@ export class Stream {
     const source = new EventSource(addressOf(this.scope, this.last));
     this.source = source;
     this.listenFor(OPEN_WITHIN);
-    source.addEventListener("open", () => this.heard(source));
+    source.addEventListener("open", () => {
+      // Without an id it begins now: what came since the page read the series would be passed over.
+      if (this.last === null) this.tell({ kind: "resync", tenant: this.scope.tenant });
+      this.heard(source);
+    });
     source.addEventListener("values", (event) => this.values(source, event));
     source.addEventListener("state", (event) => this.state(source, event));
     source.addEventListener("resync", (event) => {

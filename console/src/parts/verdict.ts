@@ -1,0 +1,41 @@
+/** Is all well? From the balance, in one word and one sentence. */
+import type { Balance } from "../api/model";
+import { isBehind } from "../live/stream";
+import type { Key } from "../texts";
+
+export interface Verdict {
+  tone: "good" | "warn" | "bad" | "plain";
+  word: Key;
+  words: Key;
+}
+
+/** Messages that the database does not account for. */
+export function missingOf(balance: Pick<Balance, "gaps">): number {
+  return balance.gaps.reduce((sum, gap) => sum + gap.count, 0);
+}
+
+/** What is missing comes before what is late, that before open incidents: the worst is said. */
+export function verdictOf(balance: Balance | undefined, failed: boolean): Verdict {
+  if (!balance) return failed ? verdict("bad", "unknown") : verdict("plain", "asking");
+  if (missingOf(balance) > 0 || !balance.balanced) return verdict("bad", "missing");
+  if (failed) return verdict("warn", "unknown");
+  if (isBehind(balance.lag, balance.freshness_seconds)) return verdict("warn", "late");
+  if (balance.incidents_open > 0) return verdict("warn", "incidents");
+  return verdict("good", "well");
+}
+
+function verdict(tone: Verdict["tone"], name: "unknown" | "asking" | "missing" | "late" | "incidents" | "well"): Verdict {
+  return { tone, word: `verdict.${name}`, words: `verdict.${name}.words` };
+}
+
+export interface HourTotals {
+  received: number;
+  stored: number;
+  duplicate: number;
+  quarantined: number;
+}
+
+export function totalsOf(hours: Balance["hours"]): HourTotals {
+  const sum = (column: readonly number[]) => column.reduce((total, each) => total + each, 0);
+  return { received: sum(hours.received), stored: sum(hours.stored), duplicate: sum(hours.duplicate), quarantined: sum(hours.quarantined) };
+}
