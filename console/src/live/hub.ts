@@ -50,7 +50,7 @@ export class Hub {
     const scopes = [...this.tabs].flatMap((tab) => (tab.scope?.tenant === tenant ? [tab.scope] : []));
     const stream = this.streams.get(tenant);
     if (scopes.length === 0) {
-      stream?.close();
+      stream?.leave();
       this.streams.delete(tenant);
     } else if (stream) {
       stream.narrow(commonScope(scopes));

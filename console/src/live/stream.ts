@@ -3,6 +3,7 @@ import type { Connection, FromHub, Health, Scope, ValueColumns } from "./message
 
 /** The API sends a heartbeat every 5 s at least. */
 export const SILENT_AFTER = 12_000;
+const SAY_LOST_AFTER = 3_000;
 /** A stream that does not open by then is given up: a proxy may hold it for ever. */
 const OPEN_WITHIN = 15_000;
 /** More records than this in Kafka, or older than this: what is shown lags behind. */
@@ -43,6 +44,7 @@ export class Stream {
   private tries = 0;
   private retryTimer: ReturnType<typeof setTimeout> | undefined;
   private silenceTimer: ReturnType<typeof setTimeout> | undefined;
+  private lossTimer: ReturnType<typeof setTimeout> | undefined;
   private opened: string | null = null;
   health: Health = { connection: "connecting", since: Date.now(), lag: null, freshnessSeconds: null };
 
@@ -70,7 +72,13 @@ export class Stream {
     }
   }
 
-  close(): void {
+  /** For good. */
+  leave(): void {
+    this.close();
+    clearTimeout(this.lossTimer);
+  }
+
+  private close(): void {
     clearTimeout(this.retryTimer);
     clearTimeout(this.silenceTimer);
     this.source?.close();
@@ -83,11 +91,7 @@ export class Stream {
     const source = new EventSource(addressOf(this.scope, this.last));
     this.source = source;
     this.listenFor(OPEN_WITHIN);
-    source.addEventListener("open", () => {
-      // Without an id it begins now: what came since the page read the series would be passed over.
-      if (this.last === null) this.tell({ kind: "resync", tenant: this.scope.tenant });
-      this.heard(source);
-    });
+    source.addEventListener("open", () => this.heard(source));
     source.addEventListener("values", (event) => this.values(source, event));
     source.addEventListener("state", (event) => this.state(source, event));
     source.addEventListener("resync", (event) => {
@@ -119,6 +123,8 @@ export class Stream {
   private heard(source: EventSource, always = false): void {
     if (this.source !== source) return;
     this.tries = 0;
+    clearTimeout(this.lossTimer);
+    this.lossTimer = undefined;
     this.listenFor(SILENT_AFTER);
     this.become(isBehind(this.health.lag, this.health.freshnessSeconds) ? "catching-up" : "live", always);
   }
@@ -132,18 +138,16 @@ export class Stream {
   }
 
   private async lost(silent = false): Promise<void> {
-    const was = this.health.connection;
     this.close();
     const delay = retryDelay(this.tries, Math.random());
     this.tries += 1;
-    if (!silent && was !== "connecting") this.become("down");
+    // The API ends each stream after some minutes, so that ended logins end it, too: that it is gone is said only when it stays so.
+    if (!silent) this.lossTimer ??= setTimeout(() => this.become("down"), SAY_LOST_AFTER);
     this.retryTimer = setTimeout(() => this.open(), delay);
     // An EventSource does not say which status it got: ask whether it was 401.
     if (this.tries === 1 && (await loggedOut())) {
-      this.close();
+      this.leave();
       this.become("logged-out");
-    } else if (this.tries > 1) {
-      this.become("down");
     }
   }
 

@@ -5,7 +5,7 @@ import { useState } from "react";
 
 import type { Balance, Gap } from "../api/model";
 import { balanceQuery } from "../api/queries";
-import { formatCount } from "../format/number";
+import { formatCount, NOTHING } from "../format/number";
 import { formatDuration, milliseconds } from "../format/time";
 import { Badge, Banner, Button, Loaded, Nothing, Scroller, Segments } from "../parts/controls";
 import { HourBars } from "../parts/HourBars";
@@ -38,7 +38,7 @@ export function BalancePage() {
 
 function Found({ tenant, balance, failed }: { tenant: string; balance: Balance; failed: boolean }) {
   const { t, language } = useTexts();
-  const verdict = verdictOf(balance, failed);
+  const verdict = verdictOf(balance, failed, useNow());
   const totals = totalsOf(balance.hours);
   const missing = missingOf(balance);
   const terms = [
@@ -103,7 +103,7 @@ function Gaps({ tenant, gaps }: { tenant: string; gaps: readonly Gap[] }) {
             <tbody>
               {gaps.map((gap) => (
                 <tr key={`${gap.partition} ${gap.from_offset}`}>
-                  <td className="long"><Name text={gap.topic} /></td>
+                  <td className="long"><Name text={gap.topic || NOTHING} /></td>
                   <td className="number">{gap.partition}</td>
                   <td className="nowrap">{gap.from_offset} – {gap.to_offset}</td>
                   <td className="number">{formatCount(gap.count, language)}</td>
@@ -172,7 +172,7 @@ function Runs({ runs }: { runs: Balance["runs"] }) {
             <thead>
               <tr>
                 <th scope="col">{t("balance.run")}</th><th scope="col">{t("state")}</th><th scope="col">{t("balance.started")}</th>
-                <th scope="col" className="number">{t("balance.took")}</th><th scope="col" className="number">{t("messages")}</th>
+                <th scope="col" className="number">{t("balance.took")}</th><th scope="col" className="number">{t("balance.batches")}</th>
               </tr>
             </thead>
             <tbody>
@@ -181,10 +181,10 @@ function Runs({ runs }: { runs: Balance["runs"] }) {
                 return (
                   <tr key={run.run_id}>
                     <td className="nowrap">{run.url ? <a href={run.url} target="_blank" rel="noreferrer" aria-label={t("balance.run-in-dagster", { run: run.run_id.slice(0, 8) })}>{run.run_id.slice(0, 8)} ↗</a> : run.run_id.slice(0, 8)}</td>
-                    <td><Badge tone={run.status === "SUCCESS" ? "good" : run.status === "FAILURE" ? "bad" : "plain"}>{maybe(`run.${run.status}`, run.status)}</Badge></td>
+                    <td><Badge tone={run.status === "working" ? "good" : "plain"}>{maybe(`run.${run.status}`, run.status)}</Badge></td>
                     <td><Time at={run.started_at} /></td>
                     <td className="number">{from !== null && to !== null ? formatDuration((to - from) / 1000, language) : "–"}</td>
-                    <td className="number">{formatCount(run.messages, language)}</td>
+                    <td className="number">{formatCount(run.batches, language)}</td>
                   </tr>
                 );
               })}

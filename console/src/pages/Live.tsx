@@ -82,8 +82,9 @@ export function LivePage() {
 /** The first look: one sentence, then what it rests on. */
 function AtAGlance({ tenant }: { tenant: string }) {
   const { t, language } = useTexts();
-  const balance = useQuery(balanceQuery(tenant, 24, useNow()));
-  const verdict = verdictOf(balance.data, balance.isError);
+  const now = useNow();
+  const balance = useQuery(balanceQuery(tenant, 24, now));
+  const verdict = verdictOf(balance.data, balance.isError, now);
   const totals = balance.data ? totalsOf(balance.data.hours) : undefined;
   const missing = balance.data ? missingOf(balance.data) : undefined;
   const share = totals && totals.received ? formatShare(totals.stored / totals.received, language) : undefined;

@@ -178,8 +178,9 @@ export function TenantLayout() {
 /** In a word, on every page: is it all there? */
 function Verdict({ tenant }: { tenant: string }) {
   const { t } = useTexts();
-  const balance = useQuery(balanceQuery(tenant, 24, useNow()));
-  const verdict = verdictOf(balance.data, balance.isError);
+  const now = useNow();
+  const balance = useQuery(balanceQuery(tenant, 24, now));
+  const verdict = verdictOf(balance.data, balance.isError, now);
   return (
     <Link to="/t/$tenant/balance" params={{ tenant }} className="verdict-link" title={t(verdict.words)}>
       <Badge tone={verdict.tone}>{t(verdict.word)}</Badge>

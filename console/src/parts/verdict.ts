@@ -9,22 +9,27 @@ export interface Verdict {
   words: Key;
 }
 
+const AUDIT_STALE = 30 * 60_000;
+
 /** Messages that the database does not account for. */
 export function missingOf(balance: Pick<Balance, "gaps">): number {
   return balance.gaps.reduce((sum, gap) => sum + gap.count, 0);
 }
 
 /** What is missing comes before what is late, that before open incidents: the worst is said. */
-export function verdictOf(balance: Balance | undefined, failed: boolean): Verdict {
+export function verdictOf(balance: Balance | undefined, failed: boolean, now: number): Verdict {
   if (!balance) return failed ? verdict("bad", "unknown") : verdict("plain", "asking");
-  if (missingOf(balance) > 0 || !balance.balanced) return verdict("bad", "missing");
+  // Not balanced also where the audit has not looked for half an hour: that is no finding.
+  const looked = balance.checked_at !== null && now - Date.parse(balance.checked_at) < AUDIT_STALE;
+  if (missingOf(balance) > 0 || (!balance.balanced && looked)) return verdict("bad", "missing");
   if (failed) return verdict("warn", "unknown");
   if (isBehind(balance.lag, balance.freshness_seconds)) return verdict("warn", "late");
+  if (!balance.balanced) return verdict("warn", "unchecked");
   if (balance.incidents_open > 0) return verdict("warn", "incidents");
   return verdict("good", "well");
 }
 
-function verdict(tone: Verdict["tone"], name: "unknown" | "asking" | "missing" | "late" | "incidents" | "well"): Verdict {
+function verdict(tone: Verdict["tone"], name: "unknown" | "asking" | "missing" | "late" | "unchecked" | "incidents" | "well"): Verdict {
   return { tone, word: `verdict.${name}`, words: `verdict.${name}.words` };
 }
 
