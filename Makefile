@@ -12,8 +12,16 @@ bootstrap: ## Make .venv with everything Python needs (the other targets do it t
 	@sh scripts/bootstrap.sh
 
 .PHONY: up
-up: bootstrap ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus, Alertmanager and exporters)
+up: bootstrap console-if-possible ## Start the whole platform on this machine and wait until it is ready (SIMULATOR=0: without the device simulator; MONITORING=1: with Prometheus, Alertmanager and exporters)
 	@$(IOT) up
+
+.PHONY: console
+console: ## Build the console's pages into iot_platform/api/static (needs Node.js >= 20.19 and npm)
+	@sh scripts/console.sh
+
+.PHONY: console-if-possible
+console-if-possible:
+	@sh scripts/console.sh --if-possible
 
 .PHONY: down
 down: bootstrap ## Stop everything that `make up` started; data stays
@@ -79,8 +87,13 @@ test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and besi
 test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
 	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
 
+.PHONY: test-console
+test-console: bootstrap console ## The console: types, unit tests, size, and its pages in Chromium on the running platform; minutes (needs Node.js, Chromium)
+	@cd console && npm run --silent types && npm run --silent test
+	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
+
 .PHONY: test-images
-test-images: bootstrap ## Build the container images and run the whole path in them (needs root; five to ten minutes)
+test-images: bootstrap console-if-possible ## Build the container images and run the whole path in them (needs root; five to ten minutes)
 	@$(PYTEST) iot_platform_tests/images -m images $(ARGS)
 
 .PHONY: test-scale
@@ -102,13 +115,13 @@ format: bootstrap ## Apply the formatter and the linter's safe fixes
 
 # What an earlier build left in build/ would go into the wheel, too.
 .PHONY: wheel
-wheel: bootstrap ## Make dist/iot_platform-….whl, which works without this checkout
+wheel: bootstrap console-if-possible ## Make dist/iot_platform-….whl, which works without this checkout
 	@rm -rf build dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
 
 .PHONY: images
-images: bootstrap ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
+images: bootstrap console ## Build the container images and their bills of materials into dist/images (needs root; ARGS="--base IMAGE --push")
 	@.venv/bin/python deploy/docker/build.py $(ARGS)
 
 .PHONY: env-example
