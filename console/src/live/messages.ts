@@ -17,10 +17,10 @@ export type ValueColumns = Pick<Columns, "project" | "device" | "metric" | "valu
 };
 
 /**
- * connecting: no stream yet · live: events come · catching-up: they come, and the database is behind Kafka · silent: the stream is open
- * but no heartbeat came · down: no stream, another try is under way · logged-out: the API wants a login.
+ * connecting: no stream yet · live: events come · catching-up: they come, and the database is behind Kafka · stalled: the server cannot
+ * ask the database · silent: the stream is open but no heartbeat came · down: no stream, another try is under way · logged-out: the API wants a login.
  */
-export type Connection = "connecting" | "live" | "catching-up" | "silent" | "down" | "logged-out";
+export type Connection = "connecting" | "live" | "catching-up" | "stalled" | "silent" | "down" | "logged-out";
 
 export interface Health {
   connection: Connection;

@@ -45,6 +45,7 @@ export class Stream {
   private retryTimer: ReturnType<typeof setTimeout> | undefined;
   private silenceTimer: ReturnType<typeof setTimeout> | undefined;
   private lossTimer: ReturnType<typeof setTimeout> | undefined;
+  private stalled = false;
   private opened: string | null = null;
   health: Health = { connection: "connecting", since: Date.now(), lag: null, freshnessSeconds: null };
 
@@ -117,6 +118,7 @@ export class Stream {
     if (event.lastEventId) this.last = event.lastEventId;
     const state = JSON.parse(event.data) as StateEvent;
     this.health = { ...this.health, lag: state.lag, freshnessSeconds: state.freshness_seconds };
+    this.stalled = !state.connected;
     this.heard(source, true);
   }
 
@@ -126,7 +128,7 @@ export class Stream {
     clearTimeout(this.lossTimer);
     this.lossTimer = undefined;
     this.listenFor(SILENT_AFTER);
-    this.become(isBehind(this.health.lag, this.health.freshnessSeconds) ? "catching-up" : "live", always);
+    this.become(this.stalled ? "stalled" : isBehind(this.health.lag, this.health.freshnessSeconds) ? "catching-up" : "live", always);
   }
 
   private listenFor(milliseconds: number): void {

@@ -5,7 +5,7 @@ import { useTexts } from "../texts";
 import { Badge } from "./controls";
 import { useNow } from "./useNow";
 
-const TONES = { live: "good", "catching-up": "warn", silent: "warn", down: "bad", "logged-out": "bad", connecting: "plain" } as const;
+const TONES = { live: "good", "catching-up": "warn", silent: "warn", stalled: "bad", down: "bad", "logged-out": "bad", connecting: "plain" } as const;
 
 export function ConnectionNote({ health }: { health: Health }) {
   const { t, language } = useTexts();
@@ -15,7 +15,7 @@ export function ConnectionNote({ health }: { health: Health }) {
   return (
     <span className="connection" role="status" aria-live="polite" data-connection={connection}>
       <Badge tone={TONES[connection]}>{t(`connection.${connection}`)}</Badge>
-      {(connection === "down" || connection === "silent") && <span className="muted" aria-hidden="true">{t("connection.since", { age })}</span>}
+      {["down", "silent", "stalled"].includes(connection) && <span className="muted" aria-hidden="true">{t("connection.since", { age })}</span>}
       {connection === "catching-up" && <span className="muted">{t("connection.lag", { count: health.lag ?? 0 })}</span>}
     </span>
   );

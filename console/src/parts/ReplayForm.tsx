@@ -35,11 +35,11 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
   const [typed, setTyped] = useState<Typed>({});
   const [action, setAction] = useState<string | null>(null);
   const [noJson, setNoJson] = useState(false);
-  const body = () => ({ from: of.from, to: of.to, ...(of.reason ? { reason: of.reason } : {}), rule: ruleOf(typed) });
+  const which = { from: of.from, to: of.to, ...(of.reason ? { reason: of.reason } : {}) };
   const path = { params: { path: { tenant } } };
-  const dryRun = useMutation({ mutationFn: () => answerOf(api.POST("/api/v1/tenants/{tenant}/quarantine/dry-run", { ...path, body: body() })) });
+  const dryRun = useMutation({ mutationFn: () => answerOf(api.POST("/api/v1/tenants/{tenant}/quarantine/dry-run", { ...path, body: { ...which, rule: ruleOf(typed) } })) });
   const replay = useWrite(async () => {
-    const { action_id } = await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { ...path, body: { kind: "replay", arguments: body() } }));
+    const { action_id } = await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { ...path, body: { kind: "replay", arguments: which } }));
     setAction(action_id);
   }, [tenant]);
   const attempt = (go: () => void) => {
@@ -62,6 +62,8 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
     );
   };
   const result = dryRun.data;
+  // A replay decodes by the platform's settings, which are everybody's: a rule that was only tried is not among them yet.
+  const corrected = Object.values(typed).some((text) => text?.trim());
   return (
     <Dialog wide title={t("replay.title")} onClose={onClose}>
       <p>
@@ -99,9 +101,10 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
               )}
             </div>
           )}
+          {result && corrected && <p className="banner warn">{t("replay.set-first")}</p>}
           <div className="form-actions">
             <Button type="submit" disabled={dryRun.isPending}>{dryRun.isPending ? t("loading") : t("replay.try")}</Button>
-            <Button kind="primary" disabled={!result?.would_store || replay.isPending} onClick={() => attempt(() => replay.mutate(undefined))}>{t("replay.do")}</Button>
+            <Button kind="primary" disabled={!result?.would_store || corrected || replay.isPending} onClick={() => replay.mutate(undefined)}>{t("replay.do")}</Button>
           </div>
         </form>
       ) : (

@@ -123,6 +123,7 @@ export const catalogue = {
   "connection.connecting": ["Connecting …", "正在连接…"],
   "connection.live": ["Live", "实时"],
   "connection.catching-up": ["Catching up", "正在追赶"],
+  "connection.stalled": ["Database does not answer", "数据库无响应"],
   "connection.silent": ["No sign of life", "连接无响应"],
   "connection.down": ["Connection lost", "连接中断"],
   "connection.logged-out": ["Logged out", "已退出登录"],
@@ -306,6 +307,10 @@ export const catalogue = {
   "replay.topic_codecs": ["Codecs", "编解码器"],
   "replay.topic_codecs.hint": ["JSON, as IOT_TOPIC_CODECS", "JSON，同 IOT_TOPIC_CODECS"],
   "replay.no-json": ["This is not JSON.", "不是有效的 JSON。"],
+  "replay.set-first": [
+    "This was tried only. To store by it, the platform's settings must say so (your administrator: IOT_TOPIC_PATTERN and the like); then store without a corrected rule.",
+    "以上仅为试运行。要按此规则入库，需先由管理员修改平台设置（如 IOT_TOPIC_PATTERN），然后清空修正规则再执行入库。",
+  ],
   "replay.try": ["Dry run", "试运行"],
   "replay.do": ["Store them", "确认入库"],
   "replay.would-store": ["would be stored: {{count}}", "可入库：{{count}}"],
