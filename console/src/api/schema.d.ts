@@ -647,11 +647,7 @@ export interface components {
              * @description The audit's sentences; empty where all is well.
              */
             words: string[];
-            /**
-             * Checked At
-             * Format: date-time
-             */
-            checked_at: string;
+            checked_at: string | null;
             /** Gaps */
             gaps: components["schemas"]["Gap"][];
             /** Runs */
@@ -1163,59 +1159,38 @@ export interface components {
              */
             project: string;
             /**
-             * Device
-             * @default
-             */
-            device: string;
-            /**
              * Metric
              * @default
              */
             metric: string;
-            /**
-             * Severity
-             * @default WARN
-             * @enum {string}
-             */
-            severity: "WARN" | "ERROR";
-            /**
-             * Enabled
-             * @default true
-             */
-            enabled: boolean;
+            severity?: ("WARN" | "ERROR") | null;
+            enabled?: boolean | null;
             /** Parameters */
             parameters?: {
                 [key: string]: number | string | boolean | null;
             };
+            threshold?: number | null;
+            window_seconds?: number | null;
+            clear_seconds?: number | null;
+            hold_seconds?: number | null;
         };
-        /**
-         * RuleRow
-         * @description How a rule judges a project or device: the most specific row counts. Empty project: all of the tenant's.
-         */
         RuleRow: {
-            /** Rule */
             rule: string;
-            /** Project */
+            own: boolean;
             project: string;
-            /** Device */
-            device: string;
-            /** Metric */
             metric: string;
-            /** Severity */
-            severity: string;
-            /** Enabled */
-            enabled: boolean;
-            /** Parameters */
+            enabled: boolean | null;
+            severity: string | null;
+            threshold: number | null;
+            window_seconds: number | null;
+            clear_seconds: number | null;
+            hold_seconds: number | null;
             parameters: {
                 [key: string]: unknown;
             };
-            /** Description */
-            description: string;
-            /**
-             * Own
-             * @description Of this tenant; false: the platform's default.
-             */
-            own: boolean;
+            description: string | null;
+            /** Format: date-time */
+            updated_at: string;
         };
         /**
          * Rules
@@ -1238,10 +1213,9 @@ export interface components {
             started_at: string | null;
             /** Ended At */
             ended_at: string | null;
-            /** Messages */
-            messages: number;
             /** Url */
             url: string | null;
+            batches: number;
         };
         /**
          * SeriesColumns

@@ -1,0 +1,79 @@
+"""The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API; the tests are in console/browser."""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from iot_platform.accounts import tenants, users
+from iot_platform.database import connect
+from iot_platform.local import applications, probes
+from iot_platform.settings import Settings, exports
+from iot_platform.tenants import console_login
+from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
+from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.servers.stack import Dagster, Ingest, Programs
+from iot_platform_tests.support.waiting import eventually
+
+CONSOLE = Path(__file__).parents[2] / "console"
+PASSWORD = "correct horse battery"
+ROLES: tuple[users.Role, ...] = ("viewer", "operator", "admin")
+pytestmark = [
+    pytest.mark.console,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed (Debian: apt-get install nodejs npm)"),
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
+]
+
+
+@pytest.fixture
+def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Programs) -> Iterator[dict[str, str]]:
+    """The platform with a day of data and a value a second; the environment of the browser's tests."""
+    ingest.start()
+    dagster.start()
+    with closing(connect(settings, "admin")) as owner:
+        secret = console_login.read_key(settings)
+        for role in ROLES:
+            users.add(owner, role, PASSWORD, administrator=role == "admin", by="test")
+    count = publish_past(settings)
+    eventually(lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300)
+    with closing(connect(settings, "admin")) as owner:
+        for role in ROLES:
+            tenants.grant(owner, secret, role, TENANT, role, by="test")
+    program = applications.console(settings)
+    program = replace(program, environment={**program.environment, **exports(settings)}, restart=True)
+    url = f"http://127.0.0.1:{settings.console_port}"
+    programs.start(program, partial(probes.http, f"{url}/readyz"))
+    stop = threading.Event()
+    feed = threading.Thread(target=_feed, args=(settings, stop))
+    feed.start()
+    yield {
+        "CONSOLE_URL": url, "CONSOLE_TENANT": TENANT, "CONSOLE_PROJECT": PROJECT, "CONSOLE_DEVICE": DEVICE, "CONSOLE_PASSWORD": PASSWORD,
+        "CONSOLE_PID": str(programs.pid("console")),
+    }  # fmt: skip
+    stop.set()
+    feed.join()
+
+
+def _feed(settings: Settings, stop: threading.Event) -> None:
+    """A value a second, until told to stop."""
+    import json
+    import time
+
+    with publisher(settings) as client:
+        while not stop.wait(1):
+            client.publish(TOPIC, json.dumps(readings(time.time())), qos=1)
+
+
+def test_pages(running: dict[str, str]) -> None:
+    command = ["node", "node_modules/vitest/vitest.mjs", "run", "--config", "vitest.browser.config.ts"]
+    done = subprocess.run(command, cwd=CONSOLE, env={**os.environ, **running}, check=False, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
