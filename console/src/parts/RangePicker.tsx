@@ -14,7 +14,7 @@ export function rangeOf(search: { from?: string; to?: string; range?: string }, 
   const from = milliseconds(search.from);
   const to = milliseconds(search.to);
   if (from !== null && to !== null && from < to) return { span: { from, to }, preset: null };
-  const preset = search.range && search.range in PRESETS ? (search.range as Preset) : "24h";
+  const preset = search.range && Object.hasOwn(PRESETS, search.range) ? (search.range as Preset) : "24h";
   const step = Math.max(PRESETS[preset] / 100, 30_000);
   const end = Math.ceil(now / step) * step;
   return { span: { from: end - PRESETS[preset], to: end }, preset };

@@ -50,7 +50,7 @@ export function useTexts(): Texts {
   const { t, i18n } = useTranslation();
   return {
     t: (key, values) => t(key, values ?? {}),
-    maybe: (key, otherwise) => (key in catalogue ? t(key) : otherwise),
+    maybe: (key, otherwise) => (Object.hasOwn(catalogue, key) ? t(key as Key) : otherwise),
     language: i18n.language as Language,
   };
 }
