@@ -61,7 +61,7 @@ export interface paths {
         };
         /**
          * Come Back
-         * @description From the provider, back to the page that one came from.
+         * @description From the provider, back to the page that one came from; or to the login page, with `problem` in its address.
          */
         get: operations["oidc_come_back"];
         put?: never;
@@ -141,7 +141,8 @@ export interface paths {
         };
         /**
          * Marks
-         * @description Late and quarantined messages, conflicts and incidents on the time axis.
+         * @description Quarantined messages, conflicts and incidents on the time axis. A quarantined message names no device, so all of the project's are
+         *     there; a conflict is told of by one example of each hour.
          */
         get: operations["history_marks"];
         put?: never;
@@ -161,7 +162,7 @@ export interface paths {
         };
         /**
          * Export
-         * @description Download measurements or rollups.
+         * @description Download measurements or rollups, by series and time. A file that breaks off in the middle is not whole: the connection tells.
          */
         get: operations["export_export"];
         put?: never;
@@ -201,7 +202,7 @@ export interface paths {
         };
         /**
          * Quarantine
-         * @description Messages that could not be turned into measurements, and why.
+         * @description Messages that could not be turned into measurements, and why. A replay takes those that decode out of here.
          */
         get: operations["messages_quarantine"];
         put?: never;
@@ -302,7 +303,8 @@ export interface paths {
         get?: never;
         /**
          * Change Rule
-         * @description Change a rule for this tenant; checked before it is accepted.
+         * @description Change a rule for this tenant, or a project or metric of it; checked before it is accepted. What is left out stays, or is
+         *     inherited.
          */
         put: operations["quality_change_rule"];
         post?: never;
@@ -345,7 +347,7 @@ export interface paths {
         };
         /**
          * Changes
-         * @description Who said what, and when.
+         * @description Who said what, and when; the newest 500.
          */
         get: operations["series_info_changes"];
         put?: never;
@@ -366,10 +368,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Dry Run
-         * @description What a replay by another rule would do; changes nothing.
+         * Try Rule
+         * @description What a replay by another rule would do; changes nothing. Of at most 1,000 messages, 16 MiB and 5 s; `left` says how many were left
+         *     out. `rule` has the settings' names: topic_pattern, topic_codecs, tenant_pointers, project_pointers, device_pointers, time_pointers,
+         *     default_timezone.
          */
-        post: operations["actions_dry_run"];
+        post: operations["actions_try_rule"];
         delete?: never;
         options?: never;
         head?: never;
@@ -391,7 +395,8 @@ export interface paths {
         put?: never;
         /**
          * Act
-         * @description Ask for a write.
+         * @description Ask for a write. Arguments of replay: from, to, reason, project; of silence-incident: incident_id, until (null ends it), reason; of
+         *     acknowledge-incident: incident_id.
          */
         post: operations["actions_act"];
         delete?: never;
@@ -429,7 +434,9 @@ export interface paths {
         };
         /**
          * Live
-         * @description Values as they are committed.
+         * @description Values as they are committed: `values` (rows that are new, each series' newest), `state` (every 5 s, and when the database goes or
+         *     comes back), `resync` (load /series now; what follows is newer than it). A stream ends after
+         *     some minutes: connect again with its last id.
          */
         get: operations["live_live"];
         put?: never;
@@ -640,13 +647,20 @@ export interface components {
             lag: number | null;
             /** Freshness Seconds */
             freshness_seconds: number | null;
-            /** Balanced */
+            /**
+             * Balanced
+             * @description The audit has looked within half an hour, and found that nothing is missing or doubled.
+             */
             balanced: boolean;
             /**
              * Words
-             * @description The audit's sentences; empty where all is well.
+             * @description What is wrong, in sentences, the audit's among them; empty where all is well.
              */
             words: string[];
+            /**
+             * Checked At
+             * @description When the audit last looked; null: never yet.
+             */
             checked_at: string | null;
             /** Gaps */
             gaps: components["schemas"]["Gap"][];
@@ -711,6 +725,11 @@ export interface components {
             would_store: number;
             /** Still Refused */
             still_refused: number;
+            /**
+             * Left
+             * @description Not tried: beyond 1,000 messages, 16 MiB or 5 s.
+             */
+            left: number;
             /** Examples */
             examples: components["schemas"]["DryRunExample"][];
         };
@@ -883,6 +902,21 @@ export interface components {
             next: string | null;
         };
         /**
+         * LoggedIn
+         * @description Who is logged in. `role` is admin for those who manage users, else the highest role that any tenant gives.
+         */
+        LoggedIn: {
+            /** Name */
+            name: string;
+            /** Display Name */
+            display_name: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "viewer" | "operator" | "admin";
+        };
+        /**
          * Login
          * @description A name and its password.
          */
@@ -1041,12 +1075,12 @@ export interface components {
             series: number;
             /**
              * Last Time
-             * @description Time of the newest measurement.
+             * @description Time of the newest measurement; null beyond 2,000 series.
              */
             last_time: string | null;
             /**
              * Last Received At
-             * @description When the ingest daemon received the newest message, of the last hour.
+             * @description When the ingest daemon received the newest message, of the last month.
              */
             last_received_at: string | null;
             /**
@@ -1150,7 +1184,7 @@ export interface components {
         };
         /**
          * RuleChange
-         * @description A rule for this tenant, one project or one device of it.
+         * @description A rule for this tenant, one project or one metric of it; what is null is inherited.
          */
         RuleChange: {
             /**
@@ -1163,33 +1197,68 @@ export interface components {
              * @default
              */
             metric: string;
-            severity?: ("WARN" | "ERROR") | null;
+            /** Enabled */
             enabled?: boolean | null;
+            /** Severity */
+            severity?: ("WARN" | "ERROR") | null;
+            /** Threshold */
+            threshold?: number | null;
+            /** Window Seconds */
+            window_seconds?: number | null;
+            /** Clear Seconds */
+            clear_seconds?: number | null;
+            /** Hold Seconds */
+            hold_seconds?: number | null;
             /** Parameters */
             parameters?: {
-                [key: string]: number | string | boolean | null;
+                [key: string]: unknown;
             };
-            threshold?: number | null;
-            window_seconds?: number | null;
-            clear_seconds?: number | null;
-            hold_seconds?: number | null;
+            /**
+             * Remove
+             * @description Back to what is set more widely.
+             * @default false
+             */
+            remove: boolean;
         };
+        /**
+         * RuleRow
+         * @description A rule's default, or what this tenant, a project or a metric of it has instead: null is inherited. The most specific counts, metric
+         *     before project before tenant; empty project or metric: all.
+         */
         RuleRow: {
+            /** Rule */
             rule: string;
+            /**
+             * Own
+             * @description Of this tenant; false: the platform's default.
+             */
             own: boolean;
+            /** Project */
             project: string;
+            /** Metric */
             metric: string;
+            /** Enabled */
             enabled: boolean | null;
+            /** Severity */
             severity: string | null;
+            /** Threshold */
             threshold: number | null;
+            /** Window Seconds */
             window_seconds: number | null;
+            /** Clear Seconds */
             clear_seconds: number | null;
+            /** Hold Seconds */
             hold_seconds: number | null;
+            /** Parameters */
             parameters: {
                 [key: string]: unknown;
             };
+            /** Description */
             description: string | null;
-            /** Format: date-time */
+            /**
+             * Updated At
+             * Format: date-time
+             */
             updated_at: string;
         };
         /**
@@ -1207,15 +1276,25 @@ export interface components {
         Run: {
             /** Run Id */
             run_id: string;
-            /** Status */
+            /**
+             * Status
+             * @description working: it committed within the last half minute; ended: it did not.
+             */
             status: string;
-            /** Started At */
+            /**
+             * Started At
+             * @description Its first commit.
+             */
             started_at: string | null;
-            /** Ended At */
+            /**
+             * Ended At
+             * @description Its last commit.
+             */
             ended_at: string | null;
+            /** Batches */
+            batches: number;
             /** Url */
             url: string | null;
-            batches: number;
         };
         /**
          * SeriesColumns
@@ -1311,7 +1390,7 @@ export interface components {
          * @description The session. `csrf_token` goes into the header X-CSRF-Token of everything that changes something.
          */
         Session: {
-            user: components["schemas"]["User"];
+            user: components["schemas"]["LoggedIn"];
             /** Tenants */
             tenants: components["schemas"]["GrantedTenant"][];
             /** Csrf Token */
@@ -1354,21 +1433,6 @@ export interface components {
             words: string;
             /** Ok */
             ok: boolean | null;
-        };
-        /**
-         * User
-         * @description Who is logged in. `role` is admin for those who manage users, else the highest role that any tenant gives.
-         */
-        User: {
-            /** Name */
-            name: string;
-            /** Display Name */
-            display_name: string;
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "viewer" | "operator" | "admin";
         };
         /**
          * UserChange
@@ -1676,9 +1740,7 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": unknown;
-                };
+                content?: never;
             };
             /** @description There is no such tenant, or you may not see it */
             404: {
@@ -1698,8 +1760,8 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
+            /** @description Too many wrong passwords */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1724,9 +1786,7 @@ export interface operations {
                 code?: string;
                 state?: string;
                 error?: string;
-                error_description?: string;
                 iss?: string;
-                session_state?: string;
             };
             header?: never;
             path?: never;
@@ -1739,9 +1799,7 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": unknown;
-                };
+                content?: never;
             };
             /** @description There is no such tenant, or you may not see it */
             404: {
@@ -1761,8 +1819,8 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
+            /** @description Too many wrong passwords */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2672,15 +2730,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
             /** @description The database took too long */
             503: {
                 headers: {
@@ -2856,15 +2905,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
             /** @description The database took too long */
             503: {
                 headers: {
@@ -2948,7 +2988,7 @@ export interface operations {
             };
         };
     };
-    actions_dry_run: {
+    actions_try_rule: {
         parameters: {
             query?: never;
             header?: never;
@@ -3036,15 +3076,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
             /** @description The database took too long */
             503: {
                 headers: {
@@ -3109,15 +3140,6 @@ export interface operations {
             };
             /** @description Too many wrong passwords */
             429: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description This is not built yet */
-            501: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3197,15 +3219,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description It is not in a state for this */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
             /** @description The body is too large */
             413: {
                 headers: {
@@ -3226,15 +3239,6 @@ export interface operations {
             };
             /** @description Too many wrong passwords */
             429: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description This is not built yet */
-            501: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3311,15 +3315,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description This is not built yet */
-            501: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
             /** @description The database took too long */
             503: {
                 headers: {
@@ -3374,6 +3369,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description A parameter or a field of the body is not as described */
             422: {
                 headers: {
@@ -3385,15 +3389,6 @@ export interface operations {
             };
             /** @description Too many wrong passwords */
             429: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description This is not built yet */
-            501: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -46,7 +46,7 @@ export function Rules({ tenant, operator }: { tenant: string; operator: boolean 
                       </td>
                       <td>{rule.severity === null ? inherited : maybe(`severity.${rule.severity}`, rule.severity)}</td>
                       <td>{rule.enabled === null ? inherited : t(rule.enabled ? "yes" : "no")}</td>
-                      <td className="long"><code>{settingsOf(rule).join("\n")}</code></td>
+                      <td className="long"><span className="settings">{settingsOf(rule).map((setting) => <code key={setting}>{setting}</code>)}</span></td>
                       {operator && <td><Button aria-label={`${t("edit")}: ${name}`} onClick={() => setEditing(rule)}>{t("edit")}</Button></td>}
                     </tr>
                   );
@@ -92,10 +92,10 @@ function RuleForm({ tenant, rule, onClose }: { tenant: string; rule: Rule; onClo
     Object.fromEntries(Object.entries(rule.parameters).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)])),
   );
   const [action, setAction] = useState<string | null>(null);
-  const change = useWrite(async () => {
+  const change = useWrite(async (remove: boolean) => {
     const typed = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value.trim()).map(([name, value]) => [name, parameterOf(value)]));
     const set = Object.fromEntries(NUMBERS.map((name) => [name, parseNumber(numbers[name]) ?? null]));
-    const body = { ...scope, ...set, severity: severity ? (severity as "WARN" | "ERROR") : null, enabled: enabled === "" ? null : enabled === "yes", parameters: typed };
+    const body = { ...scope, ...set, severity: severity ? (severity as "WARN" | "ERROR") : null, enabled: enabled === "" ? null : enabled === "yes", parameters: typed, remove };
     const path = { tenant, rule: rule.rule };
     setAction((await answerOf(api.PUT("/api/v1/tenants/{tenant}/rules/{rule}", { params: { path }, body }))).action_id);
   }, [tenant, "rules"]);
@@ -104,7 +104,7 @@ function RuleForm({ tenant, rule, onClose }: { tenant: string; rule: Rule; onClo
     event.preventDefault();
     const not = NUMBERS.find((name) => parseNumber(numbers[name]) === undefined) ?? null;
     setNoNumber(not);
-    if (not === null) change.mutate(undefined);
+    if (not === null) change.mutate(false);
   };
   return (
     <Dialog title={maybe(`rule.${rule.rule}`, rule.rule)} onClose={onClose}>
@@ -149,7 +149,10 @@ function RuleForm({ tenant, rule, onClose }: { tenant: string; rule: Rule; onClo
             ))}
           </div>
           <ProblemNote error={change.error} />
-          <div className="form-actions"><Button type="submit" kind="primary" disabled={change.isPending}>{t("save")}</Button></div>
+          <div className="form-actions">
+            {rule.own && <Button disabled={change.isPending} onClick={() => change.mutate(true)}>{t("rules.remove")}</Button>}
+            <Button type="submit" kind="primary" disabled={change.isPending}>{t("save")}</Button>
+          </div>
         </form>
       )}
     </Dialog>

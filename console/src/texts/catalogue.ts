@@ -58,6 +58,10 @@ export const catalogue = {
   "problem.too-slow": ["The database took too long. Take a shorter time range.", "数据库查询超时，请缩短时间范围。"],
   "problem.busy": ["Too many are reading at once.", "当前读取人数过多。"],
   "problem.database-unavailable": ["The database does not answer. What was received is safe in Kafka and is stored later.", "数据库没有响应。已接收的数据保存在 Kafka 中，稍后会入库。"],
+  "problem.login-expired": ["Logging in took too long. Try again.", "登录超时，请重试。"],
+  "problem.login-refused": ["The provider did not confirm the login.", "身份提供方未确认此次登录。"],
+  "problem.no-such-user": ["You are known there, but no user here. Your administrator adds you.", "身份提供方认识您，但此处没有您的用户。请联系管理员添加。"],
+  "problem.provider-unavailable": ["The login provider does not answer.", "身份提供方没有响应。"],
   "problem.oidc": ["Logging in through the provider did not work. Try again, or ask your administrator.", "通过身份提供方登录失败，请重试或联系管理员。"],
   "problem.wait": ["Try again in {{time}}.", "请在 {{time}} 后重试。"],
 
@@ -369,6 +373,7 @@ export const catalogue = {
   "rules.hold_seconds": ["Continues within, s", "复发合并（秒）"],
   "rules.metric": ["Metric", "指标"],
   "rules.all": ["all", "全部"],
+  "rules.remove": ["Back to what is set more widely", "恢复上级设置"],
   "rule.freshness_device": ["Silent device", "设备静默"],
   "rule.freshness_project": ["Silent project", "项目静默"],
   "rule.completeness": ["Too few messages", "消息不足"],
