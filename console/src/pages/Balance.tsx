@@ -10,7 +10,7 @@ import { formatDuration, milliseconds } from "../format/time";
 import { Badge, Banner, Button, Loaded, Nothing, Scroller, Segments } from "../parts/controls";
 import { HourBars } from "../parts/HourBars";
 import { PageHead, usePageTitle } from "../parts/Layout";
-import { Age, Name, Time, Words } from "../parts/text";
+import { Age, Time, Topic, Words } from "../parts/text";
 import { TraceDialog } from "../parts/TraceDialog";
 import { useNow } from "../parts/useNow";
 import { missingOf, totalsOf, verdictOf } from "../parts/verdict";
@@ -60,12 +60,9 @@ function Found({ tenant, balance, failed }: { tenant: string; balance: Balance; 
       </Banner>
       <dl className="equation">
         {terms.map(([name, count, sign]) => (
-          <div key={name} className={`term ${name} ${name === "missing" && count ? "bad" : ""}`}>
-            {sign && <span className="sign" aria-hidden="true">{sign}</span>}
-            <div>
-              <dt>{t(`balance.${name}`)}</dt>
-              <dd>{formatCount(count, language)}</dd>
-            </div>
+          <div key={name} className={`term ${name} ${name === "missing" && count ? "bad" : ""}`} data-sign={sign}>
+            <dt>{t(`balance.${name}`)}</dt>
+            <dd>{formatCount(count, language)}</dd>
           </div>
         ))}
       </dl>
@@ -103,7 +100,7 @@ function Gaps({ tenant, gaps }: { tenant: string; gaps: readonly Gap[] }) {
             <tbody>
               {gaps.map((gap) => (
                 <tr key={`${gap.partition} ${gap.from_offset}`}>
-                  <td className="long"><Name text={gap.topic || NOTHING} /></td>
+                  <td className="long"><Topic text={gap.topic || NOTHING} /></td>
                   <td className="number">{gap.partition}</td>
                   <td className="nowrap">{gap.from_offset} – {gap.to_offset}</td>
                   <td className="number">{formatCount(gap.count, language)}</td>

@@ -12,7 +12,7 @@ import { PageHead, usePageTitle } from "../parts/Layout";
 import { Payload } from "../parts/Payload";
 import { RangePicker, PRESETS, useRange } from "../parts/RangePicker";
 import { ReplayForm } from "../parts/ReplayForm";
-import { Name, Time, Words } from "../parts/text";
+import { Time, Topic, Words } from "../parts/text";
 import { TraceDialog } from "../parts/TraceDialog";
 import { useTexts } from "../texts";
 
@@ -82,7 +82,7 @@ export function QuarantinePage() {
                           <td><Time at={message.received_at} /></td>
                           <td title={message.reason}><Badge tone="warn">{reasonName(message.reason)}</Badge></td>
                           <td className="long"><Words text={message.detail} /></td>
-                          <td className="long"><Name text={message.topic} /></td>
+                          <td className="long"><Topic text={message.topic} /></td>
                           <td className="nowrap">{message.partition} / {message.offset}</td>
                           <td className="number">{formatBytes(message.size, language)}</td>
                           <td>{message.replayed_at ? <Time at={message.replayed_at} /> : "–"}</td>
@@ -103,7 +103,7 @@ export function QuarantinePage() {
       {shown && (
         <Dialog wide title={reasonName(shown.reason)} onClose={() => setShown(null)}>
           <p><Words text={shown.detail} /></p>
-          <p className="muted"><Name text={shown.topic} /> · {t("trace.title", { partition: shown.partition, offset: shown.offset })}</p>
+          <p className="muted"><Topic text={shown.topic} /> · {t("trace.title", { partition: shown.partition, offset: shown.offset })}</p>
           <Payload base64={shown.payload_base64} size={shown.size} />
         </Dialog>
       )}

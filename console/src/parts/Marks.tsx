@@ -31,12 +31,12 @@ export function Marks({ tenant, marks }: { tenant: string; marks: { data: Mark[]
     <section className="marks" aria-label={t("marks")}>
       <ProblemNote error={marks.error} />
       <p className="legend">
-        {counts.map(([kind, count]) => (
+        {counts.filter(([kind, count]) => count > 0 || kind !== "late").map(([kind, count]) => (
           <span key={kind} className={count ? "" : "muted"}>
             <MarkSign kind={kind} /> {t(`marks.${kind}`)} {formatCount(count, language)}
           </span>
         ))}
-        {found.length > 0 && <Button kind="quiet" aria-expanded={open} onClick={() => setOpen(!open)}>{t("marks.show")}</Button>}
+        {found.length > 0 && <Button aria-expanded={open} onClick={() => setOpen(!open)}>{t("marks.show")}</Button>}
       </p>
       {open && found.length > 0 && (
         <Scroller label={t("marks")}>

@@ -10,7 +10,7 @@ import { useTexts } from "../texts";
 import { Badge, Button, Loaded, More, Nothing, Scroller } from "./controls";
 import { Payload } from "./Payload";
 import type { Range } from "./series";
-import { Name, Time } from "./text";
+import { Name, Time, Topic } from "./text";
 import { TraceDialog } from "./TraceDialog";
 
 export function MessageList({ tenant, project, device, range }: { tenant: string; project: string; device: string; range: Range }) {
@@ -60,7 +60,7 @@ function Row({ message, onTrace }: { message: Message; onTrace: () => void }) {
     <>
       <tr>
         <td><Time at={message.received_at} precision="millisecond" /></td>
-        <td className="long"><Name text={message.topic} /></td>
+        <td className="long"><Topic text={message.topic} /></td>
         <td className="nowrap">{message.partition} / {message.offset}</td>
         <td className="number">{formatBytes(message.size, language)}</td>
         <td>

@@ -9,13 +9,13 @@ import type { Range } from "./series";
 export const PRESETS = { "1h": 3600_000, "24h": 86400_000, "7d": 7 * 86400_000, "30d": 30 * 86400_000, "90d": 90 * 86400_000 } as const;
 export type Preset = keyof typeof PRESETS;
 
-/** The range that an address names: `from` and `to`, or a preset that moves on with the clock, a hundredth of its length at a time. */
+/** The range that an address names: `from` and `to`, or a preset that moves on with the clock, half a minute to five at a time. */
 export function rangeOf(search: { from?: string; to?: string; range?: string }, now: number): { span: Range; preset: Preset | null } {
   const from = milliseconds(search.from);
   const to = milliseconds(search.to);
   if (from !== null && to !== null && from < to) return { span: { from, to }, preset: null };
   const preset = search.range && Object.hasOwn(PRESETS, search.range) ? (search.range as Preset) : "24h";
-  const step = Math.max(PRESETS[preset] / 100, 30_000);
+  const step = Math.min(Math.max(PRESETS[preset] / 100, 30_000), 300_000);
   const end = Math.ceil(now / step) * step;
   return { span: { from: end - PRESETS[preset], to: end }, preset };
 }

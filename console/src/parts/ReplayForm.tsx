@@ -9,7 +9,7 @@ import { formatCount } from "../format/number";
 import { useTexts, type Key } from "../texts";
 import { ActionProgress } from "./ActionProgress";
 import { Badge, Button, Dialog, Field, ProblemNote, Scroller } from "./controls";
-import { Name, Time, Words } from "./text";
+import { Time, Topic, Words } from "./text";
 
 type Of = Span & { reason?: string | undefined };
 
@@ -91,7 +91,7 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
                         <tr key={`${example.partition} ${example.offset}`}>
                           <td>{example.would_store ? "✓" : "✕"} <span className="unseen">{t(example.would_store ? "trace.good" : "trace.bad")}</span></td>
                           <td className="nowrap">{example.partition} / {example.offset}</td>
-                          <td className="long"><Name text={example.topic} /></td>
+                          <td className="long"><Topic text={example.topic} /></td>
                           <td><Words text={example.words} /></td>
                         </tr>
                       ))}

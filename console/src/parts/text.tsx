@@ -22,6 +22,21 @@ export function Name({ text, keep = "" }: { text: string; keep?: string }) {
   );
 }
 
+/** A topic: it breaks behind its slashes, not within an id. */
+export function Topic({ text }: { text: string }) {
+  const levels = text.split("/");
+  return (
+    <span>
+      {levels.map((level, at) => (
+        <span key={at}>
+          <Name text={level} />
+          {at < levels.length - 1 && <>/<wbr /></>}
+        </span>
+      ))}
+    </span>
+  );
+}
+
 /** A sentence that the platform wrote, in English: the audit's, a rule's. */
 export function Words({ text }: { text: string }) {
   return <span lang={languageOf(text) ?? "en"}>{visible(text)}</span>;
