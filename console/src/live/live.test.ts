@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { seriesKey } from "../api/model";
 import { commonScope, type ValueColumns } from "./messages";
 import { addPoint, LiveStore, TREND_POINTS, type Trend } from "./store";
+import { sampled } from "./trends";
 import { addressOf, isBehind, retryDelay } from "./stream";
 
 function one(time: number, value: number | null, text: string | null = null): ValueColumns {
@@ -87,5 +88,8 @@ describe("store", () => {
     for (let at = 0; at < 500; at += 1) addPoint(trend, at, at);
     expect(trend.time.length).toBe(TREND_POINTS);
     expect(trend.time.at(-1)).toBe(499);
+    expect(sampled(900, 60).length).toBe(60);
+    expect(sampled(900, 60).at(-1)).toBe(899);
+    expect(sampled(3, 60)).toEqual([0, 1, 2]);
   });
 });

@@ -57,7 +57,7 @@ export class LiveStore {
       };
       const known = this.latest.get(key);
       if (!known || known.time <= value.time) this.latest.set(key, value);
-      if (value.value !== null) this.addTrend(key, value.time, value.value);
+      if (value.value !== null) addPoint(this.trendOf(key), value.time, value.value);
     }
     this.received += columns.metric.length;
     if (this.frozen) this.sincePause += columns.metric.length;
@@ -65,10 +65,15 @@ export class LiveStore {
   }
 
   /** Older points of a series, for its sparkline. */
-  addTrend(key: string, time: number, value: number): void {
+  addTrend(key: string, points: readonly (readonly [time: number, value: number])[]): void {
+    for (const [time, value] of points) addPoint(this.trendOf(key), time, value);
+    this.changed();
+  }
+
+  private trendOf(key: string): Trend {
     let trend = this.trends.get(key);
     if (!trend) this.trends.set(key, (trend = { time: [], value: [] }));
-    addPoint(trend, time, value);
+    return trend;
   }
 
   setHealth(health: Health): void {

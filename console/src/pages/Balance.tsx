@@ -13,7 +13,7 @@ import { PageHead, usePageTitle } from "../parts/Layout";
 import { Age, Time, Topic, Words } from "../parts/text";
 import { TraceDialog } from "../parts/TraceDialog";
 import { useNow } from "../parts/useNow";
-import { missingOf, totalsOf, verdictOf } from "../parts/verdict";
+import { filledHours, missingOf, totalsOf, verdictOf } from "../parts/verdict";
 import { useTexts } from "../texts";
 
 const HOURS = ["24", "72", "168"] as const;
@@ -31,14 +31,15 @@ export function BalancePage() {
       <PageHead title={t("page.balance")}>
         <Segments label={t("range")} value={hours} options={HOURS.map((value) => ({ value, text: t(`balance.hours.${value}`) }))} onChange={(value) => void navigate({ search: { hours: value } })} />
       </PageHead>
-      <Loaded of={balance}>{(data) => <Found tenant={tenant} balance={data} failed={balance.isError} />}</Loaded>
+      <Loaded of={balance}>{(data) => <Found tenant={tenant} balance={data} hours={Number(hours)} failed={balance.isError} />}</Loaded>
     </>
   );
 }
 
-function Found({ tenant, balance, failed }: { tenant: string; balance: Balance; failed: boolean }) {
+function Found({ tenant, balance, hours, failed }: { tenant: string; balance: Balance; hours: number; failed: boolean }) {
   const { t, language } = useTexts();
-  const verdict = verdictOf(balance, failed, useNow());
+  const now = useNow();
+  const verdict = verdictOf(balance, failed, now);
   const totals = totalsOf(balance.hours);
   const missing = missingOf(balance);
   const terms = [
@@ -73,7 +74,7 @@ function Found({ tenant, balance, failed }: { tenant: string; balance: Balance; 
         <div><dt>{t("glance.incidents")}</dt><dd><Link to="/t/$tenant/incidents" params={{ tenant }}>{formatCount(balance.incidents_open, language)}</Link></dd></div>
       </dl>
       <Gaps tenant={tenant} gaps={balance.gaps} />
-      <Hours hours={balance.hours} />
+      <Hours hours={balance.hours} shown={filledHours(balance.hours, hours, now)} />
       <Runs runs={balance.runs} />
     </>
   );
@@ -117,14 +118,14 @@ function Gaps({ tenant, gaps }: { tenant: string; gaps: readonly Gap[] }) {
   );
 }
 
-function Hours({ hours }: { hours: Balance["hours"] }) {
+function Hours({ hours, shown }: { hours: Balance["hours"]; shown: Balance["hours"] }) {
   const { t, language } = useTexts();
   const newest = [...hours.time.keys()].reverse();
   if (newest.length === 0) return <Nothing>{t("balance.no-hours")}</Nothing>;
   return (
     <section>
       <h2>{t("balance.by-hour")}</h2>
-      <HourBars hours={hours} />
+      <HourBars hours={shown} />
       <Scroller label={t("balance.by-hour")}>
         <table className="hours">
           <thead>

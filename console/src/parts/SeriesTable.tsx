@@ -1,11 +1,12 @@
 /** Series with their values, however many: only the rows in sight are in the page. */
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { Link } from "@tanstack/react-router";
-import { useEffect, useRef } from "react";
+import { useEffect, useMemo, useRef } from "react";
 
 import { qualityOf, type Series } from "../api/model";
 import { formatCount, formatValue } from "../format/number";
 import type { LiveStore } from "../live/store";
+import { Trends } from "../live/trends";
 import { useTexts } from "../texts";
 import { QualityMark } from "./QualityMark";
 import { sparkPath, Sparkline } from "./Sparkline";
@@ -35,6 +36,13 @@ export function SeriesTable({ tenant, rows, total, live, more }: Props) {
   useEffect(() => {
     if (last > rows.length - 100 && hasNextPage && !isFetchingNextPage) void fetchNextPage();
   }, [last, rows.length, hasNextPage, isFetchingNextPage, fetchNextPage]);
+
+  const trends = useMemo(() => new Trends(tenant, live), [tenant, live]);
+  const seen = virtual.isScrolling ? "" : `${items[0]?.key} ${items.at(-1)?.key} ${rows.length}`;
+  useEffect(() => {
+    if (seen) trends.want(items.map((item) => rows[item.index]!));
+    // When other rows are in sight, not with each value.
+  }, [trends, seen]);
 
   return (
     <>

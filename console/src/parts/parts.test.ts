@@ -6,9 +6,9 @@ import { ApiProblem, mayRetry } from "../api/problem";
 import { ticks } from "./chartPlugins";
 import { rangeOf } from "./RangePicker";
 import { ruleOf } from "./ReplayForm";
-import { moved, pointsOf, SHORTEST_RANGE, summaryOf, usualStep } from "./series";
+import { gapLimits, moved, pointsOf, SHORTEST_RANGE, summaryOf } from "./series";
 import { sparkPath } from "./Sparkline";
-import { totalsOf, verdictOf } from "./verdict";
+import { filledHours, totalsOf, verdictOf } from "./verdict";
 
 const NOW = Date.UTC(2026, 10, 30, 12);
 const HOUR = 3600_000;
@@ -27,6 +27,16 @@ describe("history", () => {
     expect(pointsOf(raw([0, 100, 200, 300, 4000, 4100], [1, 1, 1, 1, 1, 1])).gaps).toBe(0);
   });
 
+  it("follows a device that changes its rhythm, and still sees a pause in either", () => {
+    const slow = Array.from({ length: 200 }, (_, at) => at * 120_000);
+    const fast = Array.from({ length: 2000 }, (_, at) => slow.at(-1)! + 120_000 + at * 1000);
+    const times = [...slow, ...fast];
+    const of = (all: number[]) => pointsOf(raw(all, all.map(() => 1))).gaps;
+    expect(of(times)).toBe(0);
+    expect(of(times.filter((_, at) => at < 100 || at > 110))).toBe(1);
+    expect(of(times.filter((_, at) => at < 1500 || at > 1520))).toBe(1);
+  });
+
   it("shows an hour that is not there as a gap, and the band of the others", () => {
     const columns = { time: [0, HOUR, 4 * HOUR], min: [1, 2, 3], max: [5, 6, 7], avg: [2, 3, 4], count: [10, 20, 30], first: [1, 2, 3], last: [3, 4, 5] };
     const points = pointsOf({ resolution: "1h", columns });
@@ -38,7 +48,7 @@ describe("history", () => {
   it("copes with nothing and with one", () => {
     expect(pointsOf(raw([], [])).time).toEqual([]);
     expect(summaryOf(raw([], []).columns).min).toBeNull();
-    expect(usualStep([5])).toBe(0);
+    expect(gapLimits([])).toEqual([]);
     expect(pointsOf(raw([5], [1])).gaps).toBe(0);
   });
 
@@ -84,12 +94,23 @@ describe("verdict", () => {
     ["unchecked", { ...well, balanced: false, checked_at: new Date(NOW - HOUR).toISOString() }],
     ["late", { ...well, lag: 100_000, incidents_open: 1 }],
     ["incidents", { ...well, incidents_open: 1 }],
+    ["attention", { ...well, words: ["how much waits in Kafka is not known"] }],
   ])("is %s", (word, balance) => expect(verdictOf(balance, false, NOW).word).toBe(`verdict.${word}`));
 
   it("does not say all is well where nobody answers", () => {
     expect(verdictOf(undefined, true, NOW).word).toBe("verdict.unknown");
     expect(verdictOf(well, true, NOW).word).toBe("verdict.unknown");
     expect(totalsOf(well.hours)).toEqual({ received: 10, stored: 8, duplicate: 1, quarantined: 1 });
+  });
+});
+
+describe("hours", () => {
+  it("of which nothing came are there, with nothing", () => {
+    const hours = { time: [NOW - HOUR], received: [3], stored: [2], duplicate: [1], quarantined: [0] };
+    const filled = filledHours(hours, 3, NOW + 60_000);
+    expect(filled.time).toEqual([NOW - 2 * HOUR, NOW - HOUR, NOW]);
+    expect(filled.received).toEqual([0, 3, 0]);
+    expect(filled.stored).toEqual([0, 2, 0]);
   });
 });
 

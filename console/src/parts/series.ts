@@ -17,19 +17,28 @@ export function isRollup(columns: RawColumns | RollupColumns): columns is Rollup
   return "avg" in columns;
 }
 
-/** The median of up to 2,001 steps: enough to know a device's rhythm. */
-export function usualStep(time: readonly number[]): number {
-  const steps: number[] = [];
-  const stride = Math.max(1, Math.floor(time.length / 2000));
-  for (let at = 1; at < time.length; at += stride) steps.push(time[at]! - time[at - 1]!);
-  steps.sort((a, b) => a - b);
-  return steps[Math.floor(steps.length / 2)] ?? 0;
-}
-
-/** A pause longer than this many usual steps is a gap. */
+/** Steps of so many neighbouring readings are judged together: a device may change its rhythm. */
+const BLOCK = 32;
+/** Longer than so many usual steps is a gap; of readings that come irregularly, longer than so many of their longer ones. */
 const GAP_STEPS = 3.5;
+const GAP_LONG_STEPS = 2.5;
 /** Of readings that come faster than this no gap is shown below ten seconds: it would be jitter. */
 const SHORTEST_GAP = 10_000;
+
+/** For each block of steps, how long a pause must be to be a gap there: by its own steps, and by those of its neighbours. */
+export function gapLimits(time: readonly number[]): number[] {
+  const limits: number[] = [];
+  for (let from = 0; from < time.length; from += BLOCK) {
+    const steps: number[] = [];
+    for (let at = Math.max(from, 1); at < Math.min(from + BLOCK, time.length); at += 1) steps.push(time[at]! - time[at - 1]!);
+    steps.sort((a, b) => a - b);
+    // Of a few steps even the second longest may be a gap.
+    const median = steps[Math.floor((steps.length - 1) / 2)] ?? 0;
+    const long = steps.length < 10 ? 0 : steps[Math.floor((steps.length - 1) * 0.9)]!;
+    limits.push(Math.max(median * GAP_STEPS, long * GAP_LONG_STEPS, SHORTEST_GAP));
+  }
+  return limits.map((limit, at) => Math.max(limit, limits[at - 1] ?? 0, limits[at + 1] ?? 0));
+}
 
 /**
  * What a chart draws of a history: hours and days that are not there, and pauses of several usual steps, become an empty point, where a
@@ -39,11 +48,11 @@ export function pointsOf(history: Pick<History, "columns" | "resolution">): Poin
   const { columns, resolution } = history;
   const rollup = isRollup(columns) ? columns : null;
   const values = rollup ? rollup.avg : (columns as RawColumns).value;
-  const longest = resolution === "raw" ? Math.max(usualStep(columns.time) * GAP_STEPS, SHORTEST_GAP) : STEP[resolution] * 1.5;
+  const limits = resolution === "raw" ? gapLimits(columns.time) : null;
   const points: Points = { time: [], value: [], low: rollup ? [] : null, high: rollup ? [] : null, gaps: 0 };
   columns.time.forEach((time, at) => {
     const before = at ? columns.time[at - 1]! : time;
-    if (time - before > longest) {
+    if (time - before > (limits ? limits[Math.floor(at / BLOCK)]! : STEP[resolution as "1h" | "1d"] * 1.5)) {
       points.time.push(before + (time - before) / 2);
       points.value.push(null);
       points.low?.push(null);

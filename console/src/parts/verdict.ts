@@ -25,12 +25,24 @@ export function verdictOf(balance: Balance | undefined, failed: boolean, now: nu
   if (failed) return verdict("warn", "unknown");
   if (isBehind(balance.lag, balance.freshness_seconds)) return verdict("warn", "late");
   if (!balance.balanced) return verdict("warn", "unchecked");
+  if (balance.words.length > 0) return verdict("warn", "attention");
   if (balance.incidents_open > 0) return verdict("warn", "incidents");
   return verdict("good", "well");
 }
 
-function verdict(tone: Verdict["tone"], name: "unknown" | "asking" | "missing" | "late" | "unchecked" | "incidents" | "well"): Verdict {
+function verdict(tone: Verdict["tone"], name: "unknown" | "asking" | "missing" | "late" | "unchecked" | "attention" | "incidents" | "well"): Verdict {
   return { tone, word: `verdict.${name}`, words: `verdict.${name}.words` };
+}
+
+const HOUR = 3600_000;
+
+/** The last hours, this one among them; those in which nothing was received have nought. */
+export function filledHours(hours: Balance["hours"], count: number, now: number): Balance["hours"] {
+  const last = Math.floor(now / HOUR) * HOUR;
+  const time = Array.from({ length: count }, (_, at) => last - (count - 1 - at) * HOUR);
+  const known = new Map(hours.time.map((each, at) => [each, at]));
+  const fill = (column: readonly number[]) => time.map((each) => column[known.get(each) ?? -1] ?? 0);
+  return { time, received: fill(hours.received), stored: fill(hours.stored), duplicate: fill(hours.duplicate), quarantined: fill(hours.quarantined) };
 }
 
 export interface HourTotals {

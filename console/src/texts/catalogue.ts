@@ -90,6 +90,8 @@ export const catalogue = {
   "verdict.missing.words": ["Not everything that was received is accounted for. The gaps below say where.", "收到的数据未能全部对上账，缺口位置见下。"],
   "verdict.unchecked": ["Not checked lately", "近期未核对"],
   "verdict.unchecked.words": ["Nothing is known to be missing, but the audit has not looked within half an hour.", "未发现缺失，但审计在半小时内未执行核对。"],
+  "verdict.attention": ["Something is not known", "有情况不明"],
+  "verdict.attention.words": ["Nothing is known to be missing; the balance says what could not be asked.", "未发现缺失；对账页列出无法确认的内容。"],
   "verdict.unknown": ["Not known", "状态未知"],
   "verdict.unknown.words": ["The server does not say at the moment.", "服务器目前无法给出结论。"],
   "verdict.asking": ["Asking …", "正在查询…"],
