@@ -87,9 +87,12 @@ test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and besi
 test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
 	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
 
-.PHONY: test-console
-test-console: bootstrap console ## The console: types, unit tests, size, and its pages in Chromium on the running platform; minutes (needs Node.js, Chromium)
+.PHONY: test-console-unit
+test-console-unit: console ## The console's types, unit tests and size; a minute (needs Node.js >= 20.19 and npm)
 	@cd console && npm run --silent types && npm run --silent test
+
+.PHONY: test-console
+test-console: bootstrap test-console-unit ## The console's pages in Chromium on a platform of their own, with kills; minutes (needs Chromium, too)
 	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
 
 .PHONY: test-images

@@ -50,6 +50,10 @@ export class Visitor {
     const page = await context.newPage();
     const visitor = new Visitor(context, page);
     page.on("pageerror", (error) => visitor.errors.push(`script: ${error.message}`));
+    page.on("dialog", (dialog) => {
+      visitor.errors.push(`a name or payload was run: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
     page.on("console", (message) => {
       // A 401 of GET /session is how the page learns that nobody is logged in.
       if (message.type() === "error" && !/401|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED/.test(message.text())) visitor.errors.push(`console: ${message.text()}`);
