@@ -43,7 +43,9 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
         for role in ROLES:
             users.add(owner, role, PASSWORD, administrator=role == "admin", by="test")
     count = publish_past(settings)
-    eventually(lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300)
+    eventually(
+        lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300
+    )
     with closing(connect(settings, "admin")) as owner:
         for role in ROLES:
             tenants.grant(owner, secret, role, TENANT, role, by="test")
