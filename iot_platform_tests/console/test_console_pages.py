@@ -1,9 +1,11 @@
 """The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API; the tests are in console/browser."""
 
+import json
 import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -66,9 +68,6 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
 
 def _feed(settings: Settings, stop: threading.Event) -> None:
     """A value a second, until told to stop."""
-    import json
-    import time
-
     with publisher(settings) as client:
         while not stop.wait(1):
             client.publish(TOPIC, json.dumps(readings(time.time())), qos=1)
