@@ -19,6 +19,13 @@ if [ "$(cat console/node_modules/.installed 2>/dev/null)" != "$packages" ]; then
     printf '%s' "$packages" >console/node_modules/.installed
 fi
 
+# The API's types, from its description.
+described="$(cksum <console/openapi.json) $packages"
+if [ ! -f console/src/api/schema.d.ts ] || [ "$(cat console/node_modules/.described 2>/dev/null)" != "$described" ]; then
+    (cd console && npm run --silent api-types >/dev/null)
+    printf '%s' "$described" >console/node_modules/.described
+fi
+
 sources="$(find console/src console/public console/index.html console/vite.config.ts -type f | LC_ALL=C sort | xargs cat | cksum) $packages"
 if [ -f iot_platform/api/static/index.html ] && [ "$(cat console/node_modules/.built 2>/dev/null)" = "$sources" ]; then
     exit 0

@@ -1,9 +1,11 @@
-"""The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API. The tests: console/browser."""
+"""The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API; the tests are in console/browser."""
 
+import json
 import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -17,8 +19,8 @@ from iot_platform.database import connect
 from iot_platform.local import applications, probes
 from iot_platform.settings import Settings, exports
 from iot_platform.tenants import console_login
-from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
+from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.servers.stack import Dagster, Ingest, Programs
 from iot_platform_tests.support.waiting import eventually
 
@@ -66,9 +68,6 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
 
 def _feed(settings: Settings, stop: threading.Event) -> None:
     """A value a second, until told to stop."""
-    import json
-    import time
-
     with publisher(settings) as client:
         while not stop.wait(1):
             client.publish(TOPIC, json.dumps(readings(time.time())), qos=1)

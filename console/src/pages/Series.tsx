@@ -114,7 +114,7 @@ function InfoForm({ tenant, series }: { tenant: string; series: Series }) {
   };
   const field = (name: keyof typeof typed) => (
     <Field key={name} label={t(`series.${name}`)} wrong={wrongs[name] ?? (change.error instanceof ApiProblem ? change.error.field(name) : undefined)}>
-      {(ids) => <input {...ids} value={typed[name]} inputMode={name.startsWith("valid") ? "decimal" : "text"} onChange={(event) => setTyped({ ...typed, [name]: event.target.value })} />}
+      {(ids) => <input {...ids} value={typed[name]} inputMode={name.startsWith("valid") ? "decimal" : "text"} onChange={(event) => { setTyped({ ...typed, [name]: event.target.value }); setWrongs({}); }} />}
     </Field>
   );
   if (action) return <ActionProgress tenant={tenant} action={action} />;

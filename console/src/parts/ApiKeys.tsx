@@ -22,7 +22,7 @@ export function ApiKeys({ tenants }: { tenants: readonly GrantedTenant[] }) {
         <Nothing>{t("keys.no-tenant")}</Nothing>
       ) : (
         <>
-          <label className="inline">
+          <label className="inline toolbar">
             <span>{t("tenant")}</span>
             <select value={tenant} onChange={(event) => setChosen(event.target.value)}>
               {tenants.map((each) => <option key={each.tenant} value={each.tenant}>{each.name || each.tenant}</option>)}
@@ -46,7 +46,7 @@ function Keys({ tenant }: { tenant: string }) {
   const [sure, setSure] = useState<string | null>(null);
   return (
     <>
-      <p><Button kind="primary" onClick={() => setAdding(true)}>{t("keys.add")}</Button></p>
+      <p className="toolbar"><Button kind="primary" onClick={() => setAdding(true)}>{t("keys.add")}</Button></p>
       <ProblemNote error={remove.error} />
       <Loaded of={keys}>
         {(found) =>

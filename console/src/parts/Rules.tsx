@@ -139,7 +139,7 @@ function RuleForm({ tenant, rule, onClose }: { tenant: string; rule: Rule; onClo
             </Field>
             {NUMBERS.map((name) => (
               <Field key={name} label={t(`rules.${name}`)} wrong={noNumber === name ? t("series.no-number") : wrong(name)}>
-                {(ids) => <input {...ids} inputMode="decimal" value={numbers[name]} placeholder={t("rules.inherited")} onChange={(event) => setNumbers({ ...numbers, [name]: event.target.value })} />}
+                {(ids) => <input {...ids} inputMode="decimal" value={numbers[name]} placeholder={t("rules.inherited")} onChange={(event) => { setNumbers({ ...numbers, [name]: event.target.value }); setNoNumber(null); }} />}
               </Field>
             ))}
             {Object.entries(parameters).map(([name, value]) => (

@@ -58,10 +58,8 @@ def publish_past(settings: Settings, hours: int = 26) -> int:
     payloads = [
         json.dumps(readings(now - back)).encode() for back in range(hours * 3600, 0, -STEP_SECONDS) if not 9 * 3600 < back < 11 * 3600
     ]
-    payloads += [
-        json.dumps({"deviceId": name, "温度": 82.5, "阀门": "开", "<b>": 1}).encode()
-        for name in ("一号锅炉", "二号锅炉", "<script>alert(1)</script>", "a\u202eb\u200b")
-    ]
+    names = ("一号锅炉", "二号锅炉", "<script>alert(1)</script>", "a\u202eb\u200b")
+    payloads += [json.dumps({"deviceId": name, "温度": 82.5, "阀门": "开", "<b>": 1}).encode() for name in names]
     payloads += HOSTILE
     with publisher(settings) as client:
         for sent in [client.publish(TOPIC, payload, qos=1) for payload in payloads]:
