@@ -1,4 +1,4 @@
-"""The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API; the tests are in console/browser."""
+"""The console's pages in Chromium, on the whole running platform; the tests are in console/browser."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from iot_platform.database import connect
 from iot_platform.local import applications, probes
 from iot_platform.settings import Settings, exports
 from iot_platform.tenants import console_login
-from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
 from iot_platform_tests.support.feeds.drain import query
+from iot_platform_tests.support.feeds.plant import DEVICE, PROJECT, TENANT, TOPIC, publish_past, publisher, readings
 from iot_platform_tests.support.servers.stack import Dagster, Ingest, Programs
 from iot_platform_tests.support.waiting import eventually
 
