@@ -1,4 +1,4 @@
-"""The console's pages in Chromium, on the whole running platform: ingest daemon, Dagster, the read API. The tests: console/browser."""
+"""The console's pages in Chromium, on the whole running platform; the tests are in console/browser."""
 
 import json
 import os
