@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.metrics import broker_look
 from iot_platform.metrics.broker_look import TOPICS, BrokerLook, BrokerUnavailableError
-from iot_platform.metrics.look import take
+from iot_platform.metrics.look import Look, take
 from iot_platform.metrics.values import Values
 from iot_platform.settings import Settings
 from iot_platform_tests.support.servers.own_servers import Broker
@@ -68,7 +68,7 @@ def test_what_the_broker_drops_is_counted_from_0_and_stays_while_it_is_down(tmp_
     values = Values()
 
     def dropped() -> float | None:
-        take(values, "mqtt", "mqtt", lambda: look.look(values))
+        take(values, "mqtt", Look("mqtt", lambda: look.look(values), 15))
         return values.get("iot_broker_dropped_messages").get(())
 
     with mosquitto(tmp_path) as broker, looking(broker) as look:

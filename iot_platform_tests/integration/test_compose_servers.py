@@ -252,7 +252,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
     server = ComposePostgresql(folder, Settings().cache_dir, free_ports(1)[0], passwords)
     install_packages(server.missing_packages(), folder / "install.log", lambda _: None)
     server.prepare(lambda _: None)
-    made_secrets(folder)
+    (made_secrets(folder) / "backup_passphrase").unlink()  # compose.backup.yaml's; with it the server archives its WAL
     for name in ("postgresql.conf", "pg_hba.conf"):
         shutil.copyfile(COMPOSE / "timescaledb" / name, server._data / name)
         (server._data / name).chmod(0o644)
