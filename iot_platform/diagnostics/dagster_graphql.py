@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
 from iot_platform.settings import Settings
@@ -16,5 +17,5 @@ def ask(settings: Settings, query: str, seconds: float, variables: Mapping[str, 
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310 - as above
             return dict(json.load(answer))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise ConnectionError(f"{url} does not answer (IOT_DAGSTER_URL): {getattr(error, 'reason', error)}") from error

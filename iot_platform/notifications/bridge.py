@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -69,11 +70,14 @@ def _post(robot: Robot, url: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json; charset=utf-8"})  # noqa: S310 - our own setting
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - as above
-            found = json.loads(answer.read(MOST_BYTES))
+            content = answer.read(MOST_BYTES)
+            if answer.length:  # still to come: `read` with a number of bytes does not tell
+                raise BusyError(f"{robot.name} ended in the middle of its answer")
+            found = json.loads(content)
     except urllib.error.HTTPError as error:
         error.close()
         raise (BusyError if error.code >= 500 or error.code == 429 else RefusedError)(f"{robot.name} answers {error.code}") from None
-    except (OSError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         raise BusyError(f"{robot.name} does not answer: {getattr(error, 'reason', None) or type(error).__name__}") from None
     except ValueError:
         raise RefusedError(f"{robot.name} does not answer with JSON, or its address is none") from None

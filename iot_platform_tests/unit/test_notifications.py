@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import hmac
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -134,3 +136,21 @@ def test_an_empty_file_is_no_address_and_an_empty_secret_no_signature(tmp_path: 
     url.write_text("http://127.0.0.1:1/hook", "utf-8")
     with pytest.raises(BusyError):  # it was to be sent: nobody listens there
         bridge.deliver("feishu", notification())
+
+
+def test_a_robot_that_dies_in_the_middle_of_its_answer_is_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_half() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+
+        thread = threading.Thread(target=answer_half)
+        thread.start()
+        url = tmp_path / "url"
+        url.write_text(f"http://127.0.0.1:{server.getsockname()[1]}/hook", "utf-8")
+        with pytest.raises(BusyError):
+            Bridge(Settings(alert_wecom_url_file=url), clock=lambda: NOW).deliver("wecom", notification())
+        thread.join(10)

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -64,13 +65,13 @@ class Daemon:
         return self
 
     def probe(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 when nothing listens."""
+        """Status and body; 0 when nothing listens, or the daemon died in the middle of its answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (OSError, HTTPException):
             return 0, ""
 
     def metric(self, name: str) -> float:
