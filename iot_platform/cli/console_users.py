@@ -123,13 +123,13 @@ def revoke_command(
 ) -> None:
     """Take a tenant from a user; or, with --whole-tenant, out of the console. It counts at once. Data stays."""
     from iot_platform.accounts import users
-    from iot_platform.tenants import console_login
+    from iot_platform.tenants import access
 
     if (whole_tenant is None) == (name is None) or (name is None) != (tenant is None):
         raise CliError("say which user and which tenant, or --whole-tenant TENANT")
     with owner() as (_, connection):
         if whole_tenant is not None:
-            role = console_login.remove(connection, whole_tenant)
+            role = access.revoke(connection, whole_tenant, console=True)
             terminal.echo(f"tenant {whole_tenant} is out of the console" if role else f"the console has no login for tenant {whole_tenant}")
         elif name is not None and tenant is not None:
             had = users.ungrant(connection, name, tenant)

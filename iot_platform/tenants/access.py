@@ -123,8 +123,7 @@ def grant(
     Raises:
         TenantAccessError: the owner may not create roles, or the login could do more than read its views.
     """
-    if not 1 <= len(tenant_id.encode()) <= MOST_BYTES or "\x00" in tenant_id:
-        raise TenantAccessError(f"a tenant has an id of 1 to {MOST_BYTES:,} bytes, none of them U+0000")
+    require_tenant_id(tenant_id)
     try:
         with connection.cursor() as cursor:
             granted = _grant(cursor, tenant_id, rotate, connections, statement_seconds)
@@ -142,15 +141,22 @@ def grant(
     return granted
 
 
-def revoke(connection: Connection, tenant_id: str) -> str | None:
-    """Remove the tenant's login and end its sessions; its data stays. Returns the name of the role that was, None if there was none.
+def require_tenant_id(tenant_id: str) -> None:
+    """Raises TenantAccessError where no tenant can have this id."""
+    if not 1 <= len(tenant_id.encode()) <= MOST_BYTES or "\x00" in tenant_id:
+        raise TenantAccessError(f"a tenant has an id of 1 to {MOST_BYTES:,} bytes, none of them U+0000")
+
+
+def revoke(connection: Connection, tenant_id: str, *, console: bool = False) -> str | None:
+    """Remove the tenant's login and end its sessions; its data stays. `console`: the console's login instead, and with it everybody's
+    access there. Returns the name of the role that was, None if there was none.
 
     Raises:
         TenantAccessError: the owner may not do it, or the role still owns something in another database (it can't log in any more then).
     """
     try:
         with connection.cursor() as cursor:
-            role, rest = drop_login(cursor, tenant_id)
+            role, rest = drop_login(cursor, tenant_id, console=console)
         connection.commit()
     except psycopg2.errors.InsufficientPrivilege as error:
         raise TenantAccessError(remedy(error)) from error

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from ingest_daemon.errors import SettingsError
@@ -17,13 +16,12 @@ from ingest_daemon.server_settings import text
 from iot_platform.settings import Settings
 from iot_platform.tenants.access import (
     CONNECTIONS,
-    MOST_BYTES,
     TenantAccessError,
     check_login,
-    drop_login,
     lock_logins,
     new_role,
     remedy,
+    require_tenant_id,
     set_up_login,
 )
 
@@ -61,8 +59,7 @@ def ensure(cursor: Cursor, key: bytes, tenant_id: str) -> str:
     Raises:
         TenantAccessError: the owner may not make roles, the tenant's id cannot be, or the login could do more than read its views.
     """
-    if not 1 <= len(tenant_id.encode()) <= MOST_BYTES or "\x00" in tenant_id:
-        raise TenantAccessError(f"a tenant has an id of 1 to {MOST_BYTES:,} bytes, none of them U+0000")
+    require_tenant_id(tenant_id)
     if "/" in tenant_id or tenant_id in (".", ".."):
         raise TenantAccessError("the console cannot show a tenant whose id holds a / or is . or ..: its pages' addresses name the tenant")
     lock_logins(cursor)
@@ -79,24 +76,4 @@ def ensure(cursor: Cursor, key: bytes, tenant_id: str) -> str:
         (tenant_id, role, STATEMENT_SECONDS),
     )
     check_login(cursor, role)
-    return role
-
-
-def remove(connection: Connection, tenant_id: str) -> str | None:
-    """Take the tenant out of the console: its login, and with it everybody's access there. Returns the role's name; None: there was none.
-
-    Raises:
-        TenantAccessError: the owner may not do it, or the role still owns something in another database (it can't log in any more then).
-    """
-    try:
-        with connection.cursor() as cursor:
-            role, rest = drop_login(cursor, tenant_id, console=True)
-        connection.commit()
-    except psycopg2.errors.InsufficientPrivilege as error:
-        raise TenantAccessError(remedy(error)) from error
-    finally:
-        if not connection.closed:
-            connection.rollback()
-    if rest:
-        raise TenantAccessError(f"the login {role} is shut, but the role is still there ({rest}): a superuser can DROP it")
     return role

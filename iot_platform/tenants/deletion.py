@@ -23,7 +23,7 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.database.tenant_sessions import make_way
 from iot_platform.settings import Settings
 from iot_platform.telemetry.decode import DecodeRules
-from iot_platform.tenants import access, console_login
+from iot_platform.tenants import access
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.listing import tenants
 
@@ -149,7 +149,7 @@ class _Deleter:
         self._resumed = cut
         self._stage("login")
         access.revoke(self._connection, self._tenant)  # first: nobody shall read half a tenant
-        console_login.remove(self._connection, self._tenant)
+        access.revoke(self._connection, self._tenant, console=True)
         if not cut:
             self._stage("books")
             prepare = "SELECT max(rows) FROM tenant_deletion_prepare(%s, %s)"

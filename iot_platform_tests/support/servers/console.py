@@ -19,7 +19,7 @@ from iot_platform.api.server import make_server
 from iot_platform.api.state import State
 from iot_platform.database import connect
 from iot_platform.settings import Settings
-from iot_platform.tenants import console_login
+from iot_platform.tenants import access, console_login
 from iot_platform_tests.support.feeds.tenants import OTHER, OWN, send_directly
 from iot_platform_tests.support.servers.stack import Servers, own_database
 from iot_platform_tests.support.waiting import eventually
@@ -139,7 +139,7 @@ def console(servers: Servers, template_database: str, tmp_path_factory: pytest.T
         finally:
             with closing(connect(settings, "admin")) as owner:  # roles belong to the server, which later tests use, too
                 for tenant in (OWN, OTHER):
-                    console_login.remove(owner, tenant)
+                    access.revoke(owner, tenant, console=True)
 
 
 def _served(settings: Settings, key: str) -> Iterator[Console]:
