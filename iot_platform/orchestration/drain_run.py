@@ -251,15 +251,17 @@ class _DrainRun:
 
     def _report_the_rest(self) -> None:
         """Evaluate the checks; and tenants and projects that a killed run left without key or materialization get both now.
-        On a connection of its own: the one of the locks may have broken. Nothing here is worth a failed run."""
+        On a connection of its own: the one of the locks may have broken. It stays open to the end: a run without a session is taken for
+        dead by the sensor, and the audit of many messages takes its time. Nothing here is worth a failed run."""
         try:
-            if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
-                self.context.log_event(evaluation_of(evaluate_brake(self.settings)))
-                self.context.log_event(evaluation_of(evaluate_partitions(self.settings)))
             with closing(connect(self.settings, application_name=shifts.session_name(self.context.run.run_id))) as connection:
+                if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
+                    self.context.log_event(evaluation_of(evaluate_brake(self.settings)))
+                    self.context.log_event(evaluation_of(evaluate_partitions(self.settings)))
                 self._heal(connection)
-            if shifts.SHARD_TAG in self.context.run.tags:
-                self._audit()
+                connection.commit()  # no transaction stays open beside the audit
+                if shifts.SHARD_TAG in self.context.run.tags:
+                    self._audit()
         except (*STORAGE_ERRORS, DatabaseError, psycopg2.Error) as error:
             log.warning("checks or missing partition keys could not be reported; the next run tries again: %s", error)
 

@@ -1,6 +1,7 @@
 """What the sensor kafka_lag does in a tick: watches Kafka, the offset table, the shard locks and the runs until a run is wanted."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence, Set
 from contextlib import closing
 from functools import lru_cache
@@ -34,7 +35,6 @@ TICK_SECONDS: Final = 13.5
 A code server that is asked to stop waits for its ticks, so they are no longer than that needs."""
 POLL_SECONDS: Final = 0.2
 ACTIVE_POLL_SECONDS: Final = 1.0
-ABSENT_SECONDS: Final = 5.0
 NOTE_SECONDS: Final = 5.0
 """How often the ends of the log are noted for dashboards."""
 _FINISHED: Final = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
@@ -47,7 +47,7 @@ class LagWatch:
         self._settings, self._instance, self._topic, self._connection = settings, instance, topic, connection
         self._partitions: tuple[int, ...] = ()
         self._end: dict[int, int] = {}
-        self._absent_since: dict[str, float] = {}
+        self._absences: defaultdict[int, shifts.Absences] = defaultdict(shifts.Absences)
         self._noted_at = -NOTE_SECONDS
 
     def run(self, deadline: float) -> tuple[list[dg.RunRequest], str]:
@@ -117,14 +117,11 @@ class LagWatch:
         runs = self._instance.get_run_records(RunsFilter(job_name=JOB, tags={shifts.SHARD_TAG: str(shard)}), limit=12)
         started = [record for record in runs if record.dagster_run.status == DagsterRunStatus.STARTED]
         absent = absent_runs(started, sessions(self._connection, "drain-"), time.time()) if started else []
-        dead = [record for record in absent if self._long_absent(record.dagster_run.run_id)]
+        long_absent = self._absences[shard].long({record.dagster_run.run_id for record in absent}, time.monotonic())
+        dead = [record for record in absent if record.dagster_run.run_id in long_absent]
         for record in dead:
             self._instance.report_run_failed(record.dagster_run, "The run's process is gone: it has no session in the database any more.")
         return self._runs(shard) if dead else runs
-
-    def _long_absent(self, run_id: str) -> bool:
-        """Whether the run was seen absent a while ago already: one that is just ending has no session either."""
-        return time.monotonic() - self._absent_since.setdefault(run_id, time.monotonic()) >= ABSENT_SECONDS
 
     def _view(self, shard: int, drain: DrainState, partitions: tuple[int, ...], runs: Sequence[RunRecord]) -> shifts.ShardView:
         active = tuple(active_run(record) for record in runs if record.dagster_run.status not in _FINISHED)

@@ -1,5 +1,6 @@
 """When a drain shift is requested: pure decisions from what the sensor saw, and the run tags that carry a shift's state."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 SHARD_TAG = "iot/shard"
@@ -18,6 +19,8 @@ STALE_START_SECONDS = 20.0
 """A run that has not begun its shift by then is taken for lost when no run drains and messages wait."""
 CONNECT_SECONDS = 20.0
 """A run that started this long ago and has no database session has lost its process."""
+ABSENT_SECONDS = 5.0
+"""A run is reported as failed when it was seen without a session for so long: one that is just ending has none either."""
 _BACKOFF_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _WORKED_SECONDS = 10.0
 """Most wait after a run that committed something before it failed: it was killed, or one of its partitions is in the way of the others."""
@@ -31,6 +34,18 @@ class ActiveRun:
     run_id: str
     created_at: float
     ends_at: float | None
+
+
+class Absences:
+    """Since when runs have been seen without a session, look after look; being seen with one ends the absence."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def long(self, absent: Set[str], now: float) -> set[str]:
+        """The runs among those absent at this look that have been absent for ABSENT_SECONDS; now by a clock that is not set."""
+        self._since = {run_id: self._since.get(run_id, now) for run_id in absent}
+        return {run_id for run_id, since in self._since.items() if now - since >= ABSENT_SECONDS}
 
 
 @dataclass(frozen=True)

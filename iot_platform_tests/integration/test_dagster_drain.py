@@ -12,14 +12,16 @@ from sqlalchemy import create_engine, text
 
 from iot_platform.database import connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
+from iot_platform.database.sessions import sessions
 from iot_platform.defs.telemetry.assets import drained_tables, project, tenant
 from iot_platform.defs.telemetry.checks import every_offset_is_accounted_for, every_sequence_is_contiguous, messages_are_mostly_good
 from iot_platform.kafka.topics import ensure_topics
-from iot_platform.orchestration import lag_watch, shifts
+from iot_platform.orchestration import drain_run, lag_watch, shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.orchestration.brake_check import evaluate_brake
 from iot_platform.orchestration.drain_run import next_in_line_lock, pool_storage
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, forget_tenant, sync_projects
+from iot_platform.orchestration.partition_checks import evaluate_partitions
 from iot_platform.resources.platform import PlatformResource
 from iot_platform.settings import Settings
 from iot_platform_tests.support.children.drain import CLAIM, COMMAND
@@ -233,6 +235,26 @@ def test_a_shift_waits_for_its_predecessor_and_ends_when_idle(settings: Settings
         assert check.evaluation is not None
         assert check.evaluation.passed
     assert not is_due(instance)
+
+
+def test_a_shift_has_a_session_to_its_end(settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sensor reports a run without one as failed; each of the audit's queries may take longer than it waits."""
+    feed = Feed(settings)
+    feed.send(GOOD)
+    feed.flush()
+    present: list[tuple[str, str]] = []
+
+    def seen(name: str, result: dg.AssetCheckResult) -> dg.AssetCheckResult:
+        with closing(connect(settings)) as connection:
+            present.extend((name, session) for session in sessions(connection, "drain-"))
+        return result
+
+    monkeypatch.setattr(drain_run, "evaluate_audit", lambda *args, **kwargs: seen(args[2], evaluate_audit(*args, **kwargs)))
+    monkeypatch.setattr(drain_run, "evaluate_brake", lambda *args: seen("brake", evaluate_brake(*args)))
+    monkeypatch.setattr(drain_run, "evaluate_partitions", lambda *args: seen("partitions", evaluate_partitions(*args)))
+    result = materialize(settings.model_copy(update={"drain_idle_seconds": 1.0}), instance, tags={shifts.SHARD_TAG: "0"}, what="shift")
+    assert result.success
+    assert present == [(name, shifts.session_name(result.run_id)) for name in ("brake", "partitions", OFFSETS, SEQUENCES)]
 
 
 def test_a_shift_whose_connection_breaks_ends_early_and_well(settings: Settings, instance: dg.DagsterInstance) -> None:

@@ -3,6 +3,8 @@
 import pytest
 
 from iot_platform.orchestration.shifts import (
+    ABSENT_SECONDS,
+    Absences,
     ActiveRun,
     Failures,
     ShardView,
@@ -98,3 +100,11 @@ def test_shards_share_all_partitions_contiguously(count: int, shards: int) -> No
     assert tuple(p for share in shares for p in share) == partitions
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(p in shares[shard_of_partition(partitions, p, shards)] for p in partitions)
+
+
+def test_only_an_absence_without_a_break_is_long() -> None:
+    absences = Absences()
+    assert absences.long({"gone", "between two connections"}, NOW) == set()
+    assert absences.long({"gone"}, NOW + ABSENT_SECONDS / 2) == set()
+    assert absences.long({"gone", "between two connections"}, NOW + ABSENT_SECONDS) == {"gone"}
+    assert absences.long({"between two connections"}, NOW + 2 * ABSENT_SECONDS) == {"between two connections"}
