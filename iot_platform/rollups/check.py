@@ -1,5 +1,6 @@
 """Samples of the rollups computed from measurement by other means than the rollups' own, and compared."""
 
+import itertools
 import random
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from iot_platform.rollups.buckets import DAY, floor
 from iot_platform.settings import Settings
 
 RECENT_SERIES, OLD_SERIES, OLD_DAYS = 50, 10, 10
+MOST_MEASUREMENTS: Final = 100_000
+"""Of one comparison, so that it ends within SECONDS whatever rate the series have; one series is always compared."""
 SECONDS: Final = 60
 SHOWN: Final = 20
 Sample = list[tuple[int, datetime, datetime]]
@@ -21,6 +24,13 @@ Sample = list[tuple[int, datetime, datetime]]
 _SERIES: Final = "SELECT series_id FROM series ORDER BY random() LIMIT %s"
 _BOUNDS: Final = """
 SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
+_MEASUREMENTS: Final = """
+SELECT coalesce(r.measurements, 0)::bigint
+FROM unnest(%(series)s::int[], %(since)s::timestamptz[], %(until)s::timestamptz[]) WITH ORDINALITY i (series_id, since, until, place)
+CROSS JOIN LATERAL (
+    SELECT sum(h.value_count) AS measurements FROM measurement_1h h
+    WHERE h.series_id = i.series_id AND h.bucket >= i.since AND h.bucket < i.until OFFSET 0
+) r ORDER BY i.place"""
 # One statement, one snapshot: an hour that differs from its measurements has a note in it, or is wrong.
 _COMPARE: Final = """
 WITH item AS MATERIALIZED (
@@ -42,10 +52,16 @@ WITH item AS MATERIALIZED (
     ) m
 ), hour AS MATERIALIZED (
     SELECT i.series_id, r.bucket, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last, i.mark
-    FROM item i JOIN measurement_1h_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
+    FROM item i CROSS JOIN LATERAL (  -- OFFSET 0: series by series; a join computes the open hours of all of them
+        SELECT * FROM measurement_1h_named n
+        WHERE n.series_id = i.series_id AND n.bucket >= i.since AND n.bucket < i.until OFFSET 0
+    ) r
 ), day AS (
     SELECT i.series_id, r.bucket, r.value_count, r.numbers, r.value_min, r.value_max, r.value_sum, r.value_first, r.value_last
-    FROM item i JOIN measurement_1d_named r ON r.series_id = i.series_id AND r.bucket >= i.since AND r.bucket < i.until
+    FROM item i CROSS JOIN LATERAL (
+        SELECT * FROM measurement_1d_named n
+        WHERE n.series_id = i.series_id AND n.bucket >= i.since AND n.bucket < i.until OFFSET 0
+    ) r
     WHERE r.bucket >= i.mark_1h
 ), of_hours AS (
     SELECT h.series_id, date_trunc('day', h.bucket, 'UTC') AS bucket,
@@ -87,7 +103,8 @@ class Comparison:
 
 
 def choose_sample(settings: Settings) -> Sample:
-    """The last two days of some series, and some series on random days since the oldest measurement.
+    """The last two days of some series, and some series on random days since the oldest measurement: in random order, as many as hold
+    MOST_MEASUREMENTS.
 
     Raises:
         DatabaseError, psycopg2.Error: the database does not answer.
@@ -100,7 +117,8 @@ def choose_sample(settings: Settings) -> Sample:
         for day in random.sample(past, min(OLD_DAYS, len(past))):
             begin = oldest + timedelta(days=day)
             sample += [(series, begin, begin + DAY) for series in _sample(connection, OLD_SERIES)]
-    return sample
+        random.shuffle(sample)
+        return _bounded(sample, _measurements(connection, sample))
 
 
 def compare(settings: Settings, sample: Sample) -> Comparison:
@@ -111,12 +129,27 @@ def compare(settings: Settings, sample: Sample) -> Comparison:
     """
     if not sample:
         return Comparison(0, 0, [])
-    series, since, until = (list(column) for column in zip(*sample, strict=True))
     with closing(connect(settings, "reader", "rollup-check")) as connection, connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = %s; SET LOCAL jit = off", (f"{SECONDS}s",))
-        cursor.execute(_COMPARE, {"series": series, "since": since, "until": until, "shown": SHOWN})
+        cursor.execute(_COMPARE, {**_columns(sample), "shown": SHOWN})
         row = cursor.fetchone()
     return Comparison(0, 0, []) if row is None else Comparison(int(row[0]), int(row[1]), row[2] or [])
+
+
+def _columns(sample: Sample) -> dict[str, list[Any]]:
+    return {name: [item[place] for item in sample] for place, name in enumerate(("series", "since", "until"))}
+
+
+def _measurements(connection: Connection, sample: Sample) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = %s; SET LOCAL jit = off", (f"{SECONDS}s",))
+        cursor.execute(_MEASUREMENTS, _columns(sample))
+        return [int(row[0]) for row in cursor.fetchall()]
+
+
+def _bounded(sample: Sample, measurements: list[int]) -> Sample:
+    sums = itertools.accumulate(measurements)
+    return [item for place, (item, total) in enumerate(zip(sample, sums, strict=True)) if place == 0 or total <= MOST_MEASUREMENTS]
 
 
 def _sample(connection: Connection, count: int) -> list[int]:

@@ -16,7 +16,8 @@ from iot_platform.cli.errors import CliError
 from iot_platform.cli.main import app
 from iot_platform.database import connect
 from iot_platform.orchestration.rollup_run import evaluate_rollups
-from iot_platform.rollups import Rebuild, roll_up
+from iot_platform.rollups import Rebuild, check, roll_up
+from iot_platform.rollups.check import choose_sample, compare
 from iot_platform.settings import Settings, exports
 from iot_platform.telemetry.drain import rollup_notes
 from iot_platform.telemetry.drain.stage import copy
@@ -311,6 +312,18 @@ def test_the_check_finds_what_somebody_changed(feed: RollupFeed, settings: Setti
     assert failed.metadata["differences"].value >= 1
     list(Rebuild(settings, now - 3 * DAY, now).steps())
     assert evaluate_rollups(settings).passed
+
+
+def test_the_check_bounds_what_it_reads(feed: RollupFeed, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By measurements, not by series: one that sends often has as many in an hour as another in a year."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    feed.insert([(today + timedelta(milliseconds=n), series, float(n), None) for series in feed.series(6) for n in range(20)])
+    roll_up(settings)
+    for most, compared in ((120, {6}), (60, {3}), (59, {2}), (0, {0, 1})):  # the one that is always taken may be an empty day
+        monkeypatch.setattr(check, "MOST_MEASUREMENTS", most)
+        found = compare(settings, choose_sample(settings))
+        assert found.hours in compared
+        assert found.different == 0
 
 
 def test_the_commands(feed: RollupFeed, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ WITH touched AS (
     LEFT JOIN LATERAL (
         SELECT n.bucket, n.value_count, n.numbers, n.value_min, n.value_max, n.value_sum, n.value_first, n.value_last
             FROM measurement_1h_named n
-        WHERE n.series_id = w.series_id AND n.bucket = w.bucket
+        WHERE n.series_id = w.series_id AND n.bucket = w.bucket OFFSET 0  -- hour by hour: a join computes the open hours of all series
     ) r ON true
     WHERE NOT EXISTS (
         SELECT FROM retention_mark k WHERE k.table_name IN ('measurement', 'measurement_1h') AND k.tenant_id IN ('', s.tenant_id)
