@@ -3,8 +3,9 @@
     python -m bench.drain --messages 300000 --rounds 3
 
 Uses the servers of IOT_KAFKA_BOOTSTRAP_SERVERS and IOT_DATABASE_ADMIN_URL (a role that may create databases), by default those of
-the local stack; makes a topic and databases of its own and removes them. Prints messages/s, measurements/s, the share of the bare COPY,
-CPU µs per message of the drain's process (PostgreSQL's comes on top) and its peak resident memory.
+the local stack and there PostgreSQL's superuser; makes a topic and databases of its own and removes them. Prints messages/s,
+measurements/s, the share of the bare COPY, CPU µs per message of the drain's process and of PostgreSQL (where that runs on this machine:
+all that the server did meanwhile) and the process's peak resident memory.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -29,8 +30,11 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic import SecretStr
 
+from bench import processes
 from ingest_daemon.envelope import HEADER, pack
 from iot_platform.database import migrate
+from iot_platform.local.passwords import Passwords
+from iot_platform.local.postgresql import PostgresqlServer
 from iot_platform.settings import Settings, exports, get_settings
 
 PARTITIONS, DEVICES = 6, 600
@@ -95,14 +99,33 @@ def produce(settings: Settings, make: Callable[[random.Random, int, int], Row], 
     return size / count
 
 
+def superuser_url(settings: Settings) -> str:
+    """The admin's URL if that role may create databases, else that of the local stack's superuser. Exits if there is neither."""
+    admin = psycopg2.connect(settings.admin_url)
+    try:
+        with admin.cursor() as cursor:
+            cursor.execute("SELECT rolsuper OR rolcreatedb, current_user FROM pg_roles WHERE rolname = current_user")
+            may, role = cast("tuple[bool, str]", cursor.fetchone())
+    finally:
+        admin.close()
+    if may:
+        return settings.admin_url
+    passwords = settings.local_dir / "data" / "passwords.json"
+    local = PostgresqlServer(settings.local_dir, settings.cache_dir, settings.postgres_port, Passwords.load(passwords))
+    if not passwords.exists() or urlsplit(settings.admin_url).port != local.port:
+        raise SystemExit(f"IOT_DATABASE_ADMIN_URL: role {role} may not create databases; name one that may")
+    return local.url("postgres")
+
+
 @contextmanager
 def database(settings: Settings, name: str) -> Iterator[Settings]:
     """A fresh, migrated database for the block."""
-    admin = psycopg2.connect(settings.admin_url)
+    superuser = superuser_url(settings)
+    admin = psycopg2.connect(superuser)
     admin.autocommit = True
     admin.cursor().execute(f"CREATE DATABASE {name}")
     try:
-        url = SecretStr(urlsplit(settings.admin_url)._replace(path=f"/{name}").geturl())
+        url = SecretStr(urlsplit(superuser)._replace(path=f"/{name}").geturl())
         own = settings.model_copy(update={"database_url": url, "database_admin_url": url, "database_reader_url": url})
         migrate(own)
         admin.cursor().execute("CHECKPOINT")
@@ -149,10 +172,20 @@ def worker(capture: str | None) -> None:
 
 def drain(settings: Settings, capture: Path | None = None) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.drain", "--worker", *([str(capture)] if capture else [])]
+    before = postgresql_cpu(settings)
     done = subprocess.run(command, env={**os.environ, **exports(settings)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return result | {"postgresql_cpu": postgresql_cpu(settings) - before}
+
+
+def postgresql_cpu(settings: Settings) -> float:
+    """CPU seconds that the whole server has used; 0 for one that does not run on this machine."""
+    connection = psycopg2.connect(settings.admin_url)
+    try:
+        return processes.server_cpu(connection.info.backend_pid, "postgres")
+    finally:
+        connection.close()
 
 
 Batches = dict[str, list[list[tuple[str, bytes]]]]
@@ -227,7 +260,8 @@ def measure(settings: Settings, name: str, make: Callable[[random.Random, int, i
         f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
         f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
         f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
-        f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message,"
+        f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message"
+        f" and {statistics.median(result['postgresql_cpu'] for result in results) / count * 1e6:.1f} in PostgreSQL,"
         f" {max(result['resident_mb'] for result in results):.0f} MB resident"
     )
 

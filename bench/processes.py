@@ -54,3 +54,24 @@ def read_trees(programs: dict[str, int]) -> dict[str, dict[int, Process]]:
     """By program, whose pid is given: its processes by pid."""
     children = descendants()
     return {name: {pid: found for pid in tree(root, children) if (found := read(pid))} for name, root in programs.items()}
+
+
+def server_cpu(pid: int, name: str) -> float:
+    """CPU seconds of the server that this process belongs to (its topmost ancestor of this name), with all its descendants and those that
+    have ended; 0 if there is no such process on this machine."""
+    top = 0
+    while pid > 1:
+        try:
+            head, tail = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+        except OSError:
+            return 0.0
+        if head.split("(", 1)[1] == name:
+            top = pid
+        pid = int(tail.split()[1])
+    ticks = 0
+    for each in tree(top, descendants()) if top else ():
+        try:
+            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+        except OSError:
+            continue
+    return ticks / TICKS_PER_SECOND

@@ -153,7 +153,7 @@ def _measurements(decoder: "Decoder", batch: "DecodedBatch") -> dict[int, list[d
     identity_or_time = {".".join(pointer) for pointer in (*rules.device_pointers, *rules.time_pointers)}
 
     ints = dict(zip(batch.m_int_rows.tolist(), batch.m_ints.tolist(), strict=True))
-    texts = dict(zip(batch.m_text_rows.tolist(), batch.m_texts, strict=True))
+    texts = {at: batch.m_texts[text] for at, text in enumerate(batch.m_text.tolist()) if text >= 0}
     found: dict[int, list[dict[str, Any]]] = {}
     for index, row in enumerate(batch.m_row.tolist()):
         _, _, device, metric = decoder.series[int(batch.m_series[index])]

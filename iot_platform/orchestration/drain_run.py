@@ -213,7 +213,7 @@ class _DrainRun:
     def _prepare(
         self, partitions: tuple[int, ...], *, until_caught_up: bool = False, overtime: float = 0.0, shard: int | None = None
     ) -> "Drain":
-        from iot_platform.telemetry.drain.drain import Drain, Shift  # polars and Kafka only in the process that drains
+        from iot_platform.telemetry.drain.drain import Drain, Shift  # numpy and Kafka only in the process that drains
 
         def fits(everything: tuple[int, ...]) -> bool:
             return shard is None or shifts.partitions_of_shard(everything, shard, self.settings.drain_shards) == partitions

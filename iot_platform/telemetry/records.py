@@ -103,7 +103,7 @@ def to_records(
         payloads=list(map(Message.value, messages)),
         partition=partition,
         offset=np.fromiter(map(Message.offset, messages), np.int64, len(messages)),
-        envelope=unpack([_header(message.headers()) for message in messages], lambda row: _kafka_time(messages[row])),
+        envelope=unpack(_headers(messages), lambda row: _kafka_time(messages[row])),
         ranges=ranges,
         generation=_generation(partition, generations or {}),
         empty=empty or {},
@@ -132,6 +132,11 @@ def _generation(partition: npt.NDArray[np.int32], generations: Generations) -> n
         if later:
             generation[partition == number] = later
     return generation
+
+
+def _headers(messages: Sequence[Message]) -> list[bytes | None]:
+    found: list[Any] = list(map(Message.headers, messages))
+    return [headers[0][1] if headers and headers[0][0] == HEADER else _header(headers) for headers in found]
 
 
 def _header(headers: Any) -> bytes | None:

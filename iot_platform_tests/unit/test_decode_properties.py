@@ -238,6 +238,29 @@ def test_local_times_of_a_column_are_those_of_the_plain_decoder(times: list[date
         assert name in ("Asia/Shanghai", "UTC") or None in expected
 
 
+@settings(max_examples=20 * EXAMPLES)
+@given(st.integers(0, 2**32))
+def test_texts_of_a_column_are_the_times_that_each_alone_is(seed: int) -> None:
+    random = Random(seed)
+    zone = ZoneInfo("Europe/Berlin")
+
+    def written() -> str:
+        date = random.choice(
+            ["2026-02-28", "2026-02-29", "2024-02-29", "2100-02-29", "0000-01-01", "0001-01-01", "9999-12-31", "2026-13-01"]
+        )
+        clock = random.choice(["00:00:00", "23:59:59", "24:00:00", "12:60:00", "12:00:60", "07:05:03"])
+        fraction = random.choice(["", ".", ".1", ".123", ".999999", ".1234567", ",5"])
+        offset = random.choice(["Z", "z", "", "+00:00", "-08:30", "+23:59", "+24:00", "-05:60", "+0130"])
+        text = list(date + random.choice("T t") + clock + fraction + offset)
+        if random.random() < 0.5:
+            text[random.randrange(len(text))] = random.choice("0179-+:.TZ ?é停/")
+        return "".join(text)
+
+    texts = [text for text in (written() for _ in range(20)) for _ in range(random.choice((1, 9)))]
+    expected = [parse_time(text, zone) for text in texts]
+    assert clock_column(texts, zone).tolist() == [NO_TIME if micros is None else micros for micros in expected]
+
+
 def test_columns_agree_with_the_plain_decoder_on_the_days_when_clocks_change() -> None:
     rules = DecodeRules.from_settings(Settings(default_timezone="Australia/Lord_Howe"))  # by half an hour, at 2 o'clock
     for day in (datetime(2026, 4, 5), datetime(2026, 10, 4)):  # noqa: DTZ001 - local on purpose

@@ -170,7 +170,7 @@ class Decoder:
             m_value_valid=measurements.valid,
             m_int_rows=ints[0],
             m_ints=ints[1],
-            m_text_rows=measurements.text_at,
+            m_text=measurements.text,
             m_texts=measurements.texts,
             local_times=local_times,
             m_historical=historical,

@@ -1,4 +1,4 @@
-"""Timestamp fields of a whole column: plain integers by numpy, ISO 8601 texts by polars, whatever is rarer one by one."""
+"""Timestamp fields of a whole column: plain integers by numpy, ISO 8601 texts by their characters, whatever is rarer one by one."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from iot_platform.telemetry.decode.result import Bools, Int64
 from iot_platform.telemetry.decode.times import MICROS_BELOW, MILLIS_BELOW, SECONDS_BELOW, parse_time
@@ -16,12 +15,11 @@ _MAX_EXACT_SECONDS = 2.0**31
 _MAX_ROUNDING = 0.25
 _MIN_COLUMN = 8
 
-# (what follows the date, as a strict pattern; the same for polars, which alone would accept more). Fractions beyond µs are rare.
-_DATE, _MINUTES = "^[0-9]{4}-[0-9]{2}-[0-9]{2}", "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-_SECONDS = r":[0-5][0-9](?:\.[0-9]{1,6})?"
-_UTC_FORMS = tuple((f"{_DATE}{sep}{_MINUTES}{_SECONDS}Z$", f"%Y-%m-%d{sep}%H:%M:%S%.fZ") for sep in "T ")
-_OFFSET_FORMS = tuple((f"{_DATE}{sep}{_MINUTES}{_SECONDS}[+-]{_MINUTES}$", f"%Y-%m-%d{sep}%H:%M:%S%.f%z") for sep in "T ")
-_LOCAL_FORMS = tuple((f"{_DATE}{sep}{_MINUTES}{_SECONDS}$", f"%Y-%m-%d{sep}%H:%M:%S%.f") for sep in "T ")
+# YYYY-MM-DD and T or a space, hh:mm:ss; then perhaps a point and up to six digits (longer fractions are rare), then Z, ±hh:mm or nothing.
+_SECONDS_END = 19
+_LONGEST = _SECONDS_END + len(".123456") + len("+00:00")
+_DATE_TIME_DIGITS = (0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18)
+_DATE_TIME_MARKS = ((4, "-"), (7, "-"), (13, ":"), (16, ":"))
 
 _SLOT_US = 15 * 60 * 1_000_000
 
@@ -82,31 +80,75 @@ def _reals(values: Sequence[float]) -> Int64:
 
 def _texts(values: Sequence[str], zone: tzinfo) -> Int64:
     times = np.full(len(values), NO_TIME, np.int64)
-    if len(values) >= _MIN_COLUMN:
-        column = pl.Series(values, dtype=pl.String)
-        for pattern, form in (*_UTC_FORMS, *_OFFSET_FORMS, *_LOCAL_FORMS):
-            fits = column.str.contains(pattern)
-            if fits.any():
-                parsed = _parse(column, form, fits)
-                times = np.where(fits.to_numpy(), parsed if form[-1] in "Zz" else _from_local(parsed, zone), times)
-            if fits.all():
-                break
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    counts = np.bincount(np.minimum(lengths, _LONGEST + 1), minlength=_LONGEST + 2)
+    for length in range(_SECONDS_END, _LONGEST + 1):
+        if counts[length] >= _MIN_COLUMN:
+            at = np.flatnonzero(lengths == length)
+            texts = values if len(at) == len(values) else [values[row] for row in at.tolist()]
+            times[at] = _of_one_length(texts, length, zone)
     for row in np.flatnonzero(times == NO_TIME).tolist():
         times[row] = _small(parse_time(values[row], zone))
     return times
 
 
-def _parse(column: pl.Series, form: str, fits: pl.Series) -> Int64:
-    """Parsed with polars where the pattern fits; NO_TIME elsewhere and for days that do not exist."""
-    texts = column if fits.all() else column.set(~fits, None)
-    parsed = texts.str.to_datetime(form, time_unit="us", strict=False).dt.timestamp("us")
-    return parsed.fill_null(NO_TIME).to_numpy()
+def _of_one_length(texts: Sequence[str], length: int, zone: tzinfo) -> Int64:
+    """ISO 8601 texts of one length, character by character; NO_TIME for other forms and for days that do not exist."""
+    characters = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8).reshape(-1, length).T.copy()  # "?" fits nowhere
+    times = np.full(len(texts), NO_TIME, np.int64)
+    utc = characters[-1] == ord("Z")
+    offset = ~utc & ((characters[-6] == ord("+")) | (characters[-6] == ord("-")))
+    for form, width in ((utc, 1), (offset, len("+00:00")), (~utc & ~offset, 0)):
+        if (all_alike := bool(form.all())) or form.any():
+            of_form = characters if all_alike else characters[:, form]
+            local = _date_times(of_form[: length - width])
+            times[form] = _from_local(local, zone) if width == 0 else local if width == 1 else _from_offset(local, of_form[-width:])
+    return times
+
+
+def _date_times(characters: npt.NDArray[np.uint8]) -> Int64:
+    """[characters, n] without a zone to µs, as if they were UTC."""
+    length = len(characters)
+    fraction = range(_SECONDS_END + 1, length)
+    if length != _SECONDS_END and not 1 <= len(fraction) <= 6:
+        return np.full(characters.shape[1], NO_TIME, np.int64)
+    digits = characters - np.uint8(ord("0"))
+    sound = (digits[[*_DATE_TIME_DIGITS, *fraction]] <= 9).all(axis=0)
+    for at, mark in _DATE_TIME_MARKS if length == _SECONDS_END else (*_DATE_TIME_MARKS, (_SECONDS_END, ".")):
+        sound &= characters[at] == ord(mark)
+    sound &= (characters[10] == ord("T")) | (characters[10] == ord(" "))
+    year, month, day = _number(digits, range(4)), _number(digits, (5, 6)), _number(digits, (8, 9))
+    hour, minute, second = _number(digits, (11, 12)), _number(digits, (14, 15)), _number(digits, (17, 18))
+    sound &= (year >= 1) & (month >= 1) & (month <= 12) & (hour <= 23) & (minute <= 59) & (second <= 59)
+    months, month_of = np.unique((year - 1970) * 12 + month - 1, return_inverse=True)  # few
+    edges = [np.asarray(each, "M8[M]").astype("M8[D]").astype(np.int64) for each in (months, months + 1)]
+    sound &= (day >= 1) & (day <= (edges[1] - edges[0])[month_of])
+    days = edges[0][month_of] + day - 1
+    micros = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + _number(digits, fraction) * 10 ** (6 - len(fraction))
+    return np.where(sound, micros, NO_TIME)
+
+
+def _from_offset(times: Int64, characters: npt.NDArray[np.uint8]) -> Int64:
+    """Times with an offset (six characters each) to UTC; NO_TIME where it is none."""
+    digits = characters - np.uint8(ord("0"))
+    hours, minutes = _number(digits, (1, 2)), _number(digits, (4, 5))
+    sound = (digits[[1, 2, 4, 5]] <= 9).all(axis=0) & (characters[3] == ord(":")) & (hours <= 23) & (minutes <= 59)
+    offset = (hours * 60 + minutes) * np.where(characters[0] == ord("-"), -60_000_000, 60_000_000)
+    return np.where(sound & (times != NO_TIME), times - offset, NO_TIME)
+
+
+def _number(digits: npt.NDArray[np.uint8], places: Sequence[int]) -> Int64:
+    """The number that these rows of digits spell."""
+    number = np.zeros(digits.shape[1], np.int64)
+    for place in places:
+        number = number * 10 + digits[place]
+    return number
 
 
 def _from_local(times: Int64, zone: tzinfo) -> Int64:
     """Local times to UTC, a quarter of an hour at a time; NO_TIME in those that the zone has twice or not at all, wholly or in part.
 
-    Python's zone data, not polars': both decoders must agree.
+    Python's zone data, not numpy's: both decoders must agree.
     """
     slots, slot_of = np.unique(times // _SLOT_US, return_inverse=True)
     offsets = np.array([_slot_offset(slot, zone) for slot in slots.tolist()], np.int64)[slot_of]

@@ -85,7 +85,7 @@ class Columns:
         present = values.present
         if used is not None:
             present = ~used if present is None else present & ~used
-        block = Block(rows, series, times, values.value, values.valid, values.text_at, values.texts)
+        block = Block(rows, series, times, values.value, values.valid, values.text, values.texts)
         self.blocks.append(block if present is None else block.only(present))
 
     def _devices(self, shape: Shape, rows: Int32, used: dict[int, Bools]) -> Sequence[str] | None:
@@ -161,7 +161,7 @@ class Columns:
         series = self._point_series(items, members, row, sources[at])
         self.plain[row[(series == UNNAMED) & present]] = True
         self.own_times += np.bincount(row[timed & present], minlength=len(self.own_times)).astype(np.int32)
-        block = Block(row, series, np.where(timed, own, times[at]), values.value, values.valid, values.text_at, values.texts)
+        block = Block(row, series, np.where(timed, own, times[at]), values.value, values.valid, values.text, values.texts)
         self.blocks.append(block.only(present) if values.present is not None else block)
 
     def _point_times(self, items: Sequence[dict[str, Any]], members: set[str], row: Int32) -> tuple[Int64, Bools]:

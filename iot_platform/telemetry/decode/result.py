@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +34,8 @@ class DecodedBatch:
     m_value_valid: Bools  # [m]
     m_int_rows: Int32  # indices into the measurements, ascending
     m_ints: Int64
-    m_text_rows: Int32  # indices into the measurements, ascending
-    m_texts: list[str]
+    m_text: Int32  # [m] index into m_texts, -1 without a text
+    m_texts: list[str]  # each is of some measurement, often of many
     local_times: list[LocalTimesOfRecord]
     m_historical: Int32  # indices of those that are nobody's latest value, any order
     births: BatchBirths
@@ -42,25 +43,21 @@ class DecodedBatch:
 
 @dataclass(slots=True)
 class Block:
-    """Measurements of some records, in their order within each record. `texts` belong to the positions `text_at`."""
+    """Measurements of some records, in their order within each record. `text` is each one's position in `texts`, -1 without one."""
 
     row: Int32
     series: Int32
     time: Int64
     value: Floats
     valid: bool | Bools
-    text_at: Int32 | None = None
+    text: Int32 | None = None
     texts: Sequence[str] = ()
 
     def only(self, present: Bools) -> "Block":
         """Without the measurements that are not there."""
         valid = self.valid if isinstance(self.valid, bool) else self.valid[present]
-        block = Block(self.row[present], self.series[present], self.time[present], self.value[present], valid)
-        if self.text_at is not None:
-            kept = present[self.text_at]
-            block.text_at = (np.cumsum(present, dtype=np.int32) - 1)[self.text_at[kept]]
-            block.texts = self.texts if kept.all() else [text for text, keep in zip(self.texts, kept.tolist(), strict=True) if keep]
-        return block
+        text = None if self.text is None else self.text[present]
+        return Block(self.row[present], self.series[present], self.time[present], self.value[present], valid, text, self.texts)
 
 
 class Rows:
@@ -88,13 +85,15 @@ class Rows:
         self.value.append(item.value)
 
     def block(self) -> Block:
+        text = np.full(len(self.row), -1, np.int32)
+        text[list(self.texts)] = np.arange(len(self.texts), dtype=np.int32)
         return Block(
             row=np.array(self.row, np.int32),
             series=np.array(self.series, np.int32),
             time=np.array(self.time, np.int64),
             value=np.array([0.0 if value is None else value for value in self.value], np.float64),
             valid=np.array([value is not None for value in self.value], np.bool_),
-            text_at=np.array(list(self.texts), np.int32),
+            text=text,
             texts=list(self.texts.values()),
         )
 
@@ -108,17 +107,18 @@ class Measurements:
     time: Int64
     value: Floats
     valid: Bools
-    text_at: Int32
+    text: Int32
     texts: list[str]
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> "Measurements":
-        starts = np.cumsum([0, *(len(block.row) for block in blocks)])
         texts: list[str] = []
-        text_at: list[Int32] = []
-        for block, start in zip(blocks, starts.tolist(), strict=False):
-            if block.text_at is not None:
-                text_at.append((block.text_at + start).astype(np.int32))
+        text: list[Int32] = []
+        for block in blocks:
+            if block.text is None:
+                text.append(np.full(len(block.row), -1, np.int32))
+            else:
+                text.append(np.where(block.text < 0, block.text, block.text + np.int32(len(texts))))
                 texts.extend(block.texts)
         valid = [np.full(len(block.row), block.valid, np.bool_) if isinstance(block.valid, bool) else block.valid for block in blocks]
         return cls(
@@ -127,12 +127,12 @@ class Measurements:
             time=np.concatenate([np.empty(0, np.int64), *(block.time for block in blocks)]),
             value=np.concatenate([np.empty(0, np.float64), *(block.value for block in blocks)]),
             valid=np.concatenate([np.empty(0, np.bool_), *valid]),
-            text_at=np.concatenate([np.empty(0, np.int32), *text_at]),
+            text=np.concatenate([np.empty(0, np.int32), *text]),
             texts=texts,
         )
 
     def block(self) -> Block:
-        return Block(self.row, self.series, self.time, self.value, self.valid, self.text_at, self.texts)
+        return Block(self.row, self.series, self.time, self.value, self.valid, self.text, self.texts)
 
     def by_record(self) -> npt.NDArray[np.intp]:
         """The order by record that keeps the order within each."""
@@ -140,16 +140,18 @@ class Measurements:
 
     def taken(self, order: npt.NDArray[np.intp]) -> "Measurements":
         """These measurements only, in this order."""
-        text_of = np.full(len(self.row) if self.texts else 0, -1, np.int32)
-        text_of[self.text_at] = np.arange(len(self.texts), dtype=np.int32)
-        text_of = text_of[order] if self.texts else text_of
-        text_at = np.flatnonzero(text_of >= 0)
+        text, texts = self.text[order], self.texts
+        used = np.zeros(len(texts), np.bool_)
+        used[text[text >= 0]] = True
+        if not used.all():
+            text = np.where(text < 0, text, (np.cumsum(used, dtype=np.int32) - 1)[text])
+            texts = list(compress(texts, used.tolist()))
         return Measurements(
             row=self.row[order],
             series=self.series[order],
             time=self.time[order],
             value=self.value[order],
             valid=self.valid[order],
-            text_at=text_at.astype(np.int32),
-            texts=list(map(self.texts.__getitem__, text_of[text_at].tolist())),
+            text=text,
+            texts=texts,
         )

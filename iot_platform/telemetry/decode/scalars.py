@@ -16,11 +16,11 @@ _NUMBERS = frozenset({int, float})
 
 @dataclass(slots=True)
 class Values:
-    """Typed values. `present` is None where all are; `odd` marks values that only the plain decoder can judge."""
+    """Typed values; `text` as in Block. `present` is None where all are; `odd` marks values that only the plain decoder can judge."""
 
     value: Floats
     valid: bool | Bools
-    text_at: Int32 | None
+    text: Int32 | None
     texts: Sequence[str]
     present: Bools | None = None
     odd: Bools | None = None
@@ -32,15 +32,21 @@ def value_column(column: Sequence[Any], kinds: set[type]) -> Values | None:
     if kinds <= _NUMBERS:
         return _numbers(column, kinds)
     if kinds == {str}:
-        return Values(np.zeros(size), False, np.arange(size, dtype=np.int32), column)
+        return Values(np.zeros(size), False, *_distinct(column))
     if kinds == {bool}:
         value = np.array(column, np.float64)
-        return Values(value, True, np.arange(size, dtype=np.int32), ["true" if item else "false" for item in column])
+        return Values(value, True, value.astype(np.int32), ("false", "true"))
     if kinds == {list}:
-        return Values(np.zeros(size), False, np.arange(size, dtype=np.int32), list(map(_compact, column)))
+        return Values(np.zeros(size), False, *_distinct(list(map(_compact, column))))
     if kinds == {type(None)}:
         return None
     return _mixed(column, kinds)
+
+
+def _distinct(texts: Sequence[str]) -> tuple[Int32, Sequence[str]]:
+    """Positions in a list of texts, which has each only once."""
+    position = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    return np.array(list(map(position.__getitem__, texts)), np.int32), list(position)
 
 
 def _numbers(column: Sequence[Any], kinds: set[type]) -> Values:
@@ -54,7 +60,7 @@ def _mixed(column: Sequence[Any], kinds: set[type]) -> Values:
     size = len(column)
     types = list(map(type, column))
     result = Values(np.zeros(size), np.zeros(size, np.bool_), None, (), np.zeros(size, np.bool_), np.zeros(size, np.bool_))
-    texts: dict[int, str] = {}
+    text, texts = np.full(size, -1, np.int32), list[str]()
     for kind in kinds - {type(None)}:
         at = np.array([row for row, found in enumerate(types) if found is kind], np.int32)
         assert isinstance(result.valid, np.ndarray)  # noqa: S101 - for the type checker
@@ -68,7 +74,8 @@ def _mixed(column: Sequence[Any], kinds: set[type]) -> Values:
         result.valid[at] = part.valid
         if part.odd is not None:
             result.odd[at] = part.odd
-        texts.update(zip(at[part.text_at].tolist() if part.text_at is not None else (), part.texts, strict=True))
-    result.text_at = np.array(sorted(texts), np.int32)
-    result.texts = [texts[row] for row in sorted(texts)]
+        if part.text is not None:
+            text[at] = part.text + np.int32(len(texts))
+            texts += part.texts
+    result.text, result.texts = text, texts
     return result

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
@@ -25,17 +24,19 @@ CHUNK: Final = 10_000
 
 _FIND_SERIES: Final = """
 SELECT s.identity, s.series_id, (extract(epoch FROM l.time) * 1000000)::bigint
-FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.identity = ANY (%s)
+FROM series s LEFT JOIN series_latest l USING (series_id) WHERE s.identity = ANY (%s::bytea[])
 AND NOT EXISTS (SELECT FROM tenant_leaving d WHERE d.tenant_id = s.tenant_id AND s.series_id <= d.last_series_id)"""
 _FIND_SOURCES: Final = """
-SELECT s.identity, s.source_id, NULL FROM source s WHERE s.identity = ANY (%s)
+SELECT s.identity, s.source_id, NULL FROM source s WHERE s.identity = ANY (%s::bytea[])
 AND NOT EXISTS (SELECT FROM tenant_leaving d WHERE d.tenant_id = s.tenant_id AND s.source_id <= d.last_source_id)"""
 _MAKE_WAY: Final = "SELECT catalog_make_way(%s::bytea[], %s::bytea[])"
 _ADD_SERIES: Final = """
-INSERT INTO series (identity, tenant_id, project_id, device_id, metric) VALUES %s
+INSERT INTO series (identity, tenant_id, project_id, device_id, metric)
+SELECT * FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[])
 ON CONFLICT DO NOTHING RETURNING identity, series_id, NULL"""
 _ADD_SOURCES: Final = """
-INSERT INTO source (identity, topic, tenant_id, project_id, device_id) VALUES %s
+INSERT INTO source (identity, topic, tenant_id, project_id, device_id)
+SELECT * FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[])
 ON CONFLICT DO NOTHING RETURNING identity, source_id, NULL"""
 _ADD_PROJECTS: Final = "INSERT INTO project (tenant_id, project_id) VALUES %s ON CONFLICT DO NOTHING"
 _COUNTED: Final = "SELECT series_count, source_count FROM project WHERE tenant_id = %s AND project_id = %s"
@@ -150,7 +151,7 @@ class Catalog:
         for query, names in ((_FIND_SOURCES, sources), (_FIND_SERIES, series)):
             keys = list(names)
             for start in range(0, len(keys), CHUNK):
-                cursor.execute(query, ([Binary(key) for key in keys[start : start + CHUNK]],))
+                cursor.execute(query, (_array(keys[start : start + CHUNK]),))
                 self._take(cursor.fetchall(), names, query is _FIND_SERIES)
 
     def _take(self, found: Iterable[tuple[memoryview, int, int | None]], names: dict[bytes, int], are_series: bool) -> None:
@@ -201,13 +202,14 @@ class Catalog:
             (_ADD_SOURCES, sources, self.decoder.sources, False),
             (_ADD_SERIES, series, self.decoder.series, True),
         ):
-            keys = [Binary(key) for key in names]
-            for start in range(0, len(keys), CHUNK):
-                part = keys[start : start + CHUNK]
-                cursor.execute(_MAKE_WAY, (part, []) if are_series else ([], part))
-            values = [(Binary(key), *table[index]) for key, index in names.items()]
-            if values:
-                self._take(execute_values(cursor, query, values, page_size=CHUNK, fetch=True), names, are_series)
+            new = list(names.items())
+            for start in range(0, len(new), CHUNK):
+                part = new[start : start + CHUNK]
+                keys = _array([key for key, _ in part])
+                cursor.execute(_MAKE_WAY, (keys, "{}") if are_series else ("{}", keys))
+                columns = map(list, zip(*(table[index] for _, index in part), strict=True))
+                cursor.execute(query, (keys, *columns))
+                self._take(cursor.fetchall(), names, are_series)
         if sources or series:  # the lock on the project forbids this
             raise RuntimeError(f"{len(sources)} sources and {len(series)} series could not be created")
         if counts:
@@ -253,6 +255,11 @@ class Catalog:
                 if int(owner[index]) in left and index not in allowed:
                     del names[key]
         return rejected
+
+
+def _array(keys: Sequence[bytes]) -> str:
+    """A bytea[] as PostgreSQL reads it: one parameter for all, which costs a tenth of one for each."""
+    return "{" + ",".join([f'"\\\\x{key.hex()}"' for key in keys]) + "}"
 
 
 def _number(cursor: Cursor) -> int:

@@ -203,13 +203,16 @@ class Drain:
 
 @contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """No garbage collection while draining: it walks the large lists of messages again and again, and doubles the cost of consuming."""
+    """No garbage collection while draining: it walks the large lists of messages again and again, and doubles the cost of consuming.
+    Where we collect ourselves, what was imported before is left out: that is most of what a collection would walk."""
     enabled, interval = gc.isenabled(), sys.getswitchinterval()
     gc.disable()
+    gc.freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
         yield
     finally:
         sys.setswitchinterval(interval)
+        gc.unfreeze()
         if enabled:
             gc.enable()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -119,13 +119,14 @@ class KafkaSource:
     def _events(self, got: list[Message]) -> list[Message]:
         """The messages among what was consumed; positions follow them, and end-of-partition events."""
         messages = got
-        if any(message.error() is not None for message in got):
+        if any(error is not None for error in map(Message.error, got)):
             messages = [message for message in got if message.error() is None]
-        for message in messages:
-            number, at = cast("int", message.partition()), cast("int", message.offset())
-            if at != self.position[number]:
+        position = self.position
+        for number, at in zip(map(Message.partition, messages), map(Message.offset, messages), strict=True):
+            assert number is not None and at is not None  # noqa: S101, PT018 - for the type checker: every record has both
+            if at != position[number]:
                 self._skip(number, at)
-            self.position[number] = at + 1
+            position[number] = at + 1
         for event in got if len(messages) < len(got) else ():
             if (error := event.error()) is None:
                 continue

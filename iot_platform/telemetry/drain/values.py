@@ -134,7 +134,7 @@ def select(plan: Plan, keep: Bools, catalog: Catalog, shift: npt.NDArray[np.int3
         valid=batch.m_value_valid[rows],
         integer=_positions(batch.m_int_rows, len(batch.m_row), rows),
         ints=batch.m_ints,
-        text=_positions(batch.m_text_rows, len(batch.m_row), rows),
+        text=batch.m_text[rows] if batch.m_texts else None,
         texts=[text.encode() for text in batch.m_texts],
         historical=_historical(batch, rows),
     )

@@ -83,10 +83,10 @@ def outcomes(decoder: Decoder, batch: DecodedBatch, count: int) -> list[Outcome]
     reasons = {row: Quarantined(reason, detail) for row, reason, detail in batch.reason}
     assert sorted(reasons) == [row for row, _, _ in batch.reason] == np.flatnonzero(batch.source_index < 0).tolist()
     assert (np.diff(batch.m_row) >= 0).all()
-    assert (np.diff(batch.m_text_rows) > 0).all()
+    assert set(range(len(batch.m_texts))) == set(batch.m_text[batch.m_text >= 0].tolist())
     assert (np.diff(batch.m_int_rows) > 0).all()
     ints = dict(zip(batch.m_int_rows.tolist(), batch.m_ints.tolist(), strict=True))
-    texts = dict(zip(batch.m_text_rows.tolist(), batch.m_texts, strict=True))
+    texts = {at: batch.m_texts[text] for at, text in enumerate(batch.m_text.tolist()) if text >= 0}
     measured: list[list[Measurement]] = [[] for _ in range(count)]
     for at, row in enumerate(batch.m_row.tolist()):
         tenant, project, device, metric = decoder.series[batch.m_series[at]]
