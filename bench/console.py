@@ -25,7 +25,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from rich.console import Console
 from rich.table import Table
 
-from bench.end_to_end import FRESHNESS, TICKS_PER_SECOND, one_value
+from bench.end_to_end import FRESHNESS, one_value
+from bench.processes import TICKS_PER_SECOND
 from iot_platform.settings import get_settings
 
 PROJECT = "bench-console"
