@@ -85,7 +85,7 @@ test-upgrade: bootstrap ## Ingest daemons of the release before and of this one 
 
 .PHONY: test-api
 test-api: bootstrap ## The read API against its own description, by requests that schemathesis makes up; minutes
-	@$(PYTEST) iot_platform_tests/api -m api $(ARGS)
+	@$(PYTEST) iot_platform_tests/api -m api -o faulthandler_timeout=3660 $(ARGS)
 
 .PHONY: test-console-unit
 test-console-unit: console ## The console's types, unit tests and size; a minute (needs Node.js >= 20.19 and npm)
@@ -93,7 +93,7 @@ test-console-unit: console ## The console's types, unit tests and size; a minute
 
 .PHONY: test-console
 test-console: bootstrap test-console-unit ## The console's pages in Chromium on a platform of their own, with kills; minutes (needs Chromium, too)
-	@$(PYTEST) iot_platform_tests/console -m console $(ARGS)
+	@$(PYTEST) iot_platform_tests/console -m console -o faulthandler_timeout=1860 $(ARGS)
 
 .PHONY: test-images
 test-images: bootstrap console-if-possible ## Build the container images and run the whole path in them (needs root; five to ten minutes)

@@ -1,8 +1,8 @@
 """What the live page costs and how late it is: a running `make up`, probes with PUBACK, viewers of the live feed.
 
 SIMULATOR=0 make up
-.venv/bin/iot console key --help
-.venv/bin/python bench/console.py --tenant T --key-file key --rate 500 --viewers 0 --viewers 50 --viewers 100
+.venv/bin/iot console key add T bench > key
+.venv/bin/python -m bench.console --tenant T --key-file key --rate 500 --viewers 0 --viewers 50 --viewers 100
 
 For each number of viewers: time from PUBACK to the event that shows the value (one viewer that always looks), CPU and memory of the
 console's process, and freshness (receipt to commit), of which that with 100 viewers must be at most 1.2 times that without.
@@ -25,11 +25,14 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from rich.console import Console
 from rich.table import Table
 
-from bench.end_to_end import FRESHNESS, TICKS_PER_SECOND, one_value
+from bench.end_to_end import FRESHNESS, one_value
+from bench.processes import TICKS_PER_SECOND
 from iot_platform.settings import get_settings
 
 PROJECT = "bench-console"
 DEVICES = 100
+MOST_BYTES = 1 << 22
+"""Of an event: it has 2,000 rows at most, in one line."""
 
 
 def listener(port: int) -> int:
@@ -56,7 +59,7 @@ def cost(pid: int) -> tuple[float, int]:
 async def events(url: str, tenant: str, key: str) -> "asyncio.StreamReader":
     """An open stream, behind its headers. Plain sockets: a client library would cost more than the server."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=MOST_BYTES)
     path = f"/api/v1/tenants/{tenant}/live?project={PROJECT}"
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n".encode()

@@ -17,6 +17,7 @@ export const PROJECT = named("CONSOLE_PROJECT");
 export const DEVICE = named("CONSOLE_DEVICE");
 /** Of each of the users viewer, operator and admin. */
 export const PASSWORD = named("CONSOLE_PASSWORD");
+const CONTROL = named("CONSOLE_CONTROL");
 export const SHOTS = process.env.CONSOLE_SHOTS ?? join(import.meta.dirname, "..", "shots");
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -24,6 +25,12 @@ const CHROMIUM = process.env.CONSOLE_CHROMIUM ?? "/usr/bin/chromium";
 
 export async function launch(): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] });
+}
+
+/** kill: kill -9, and it stays away; start: until it is ready. */
+export async function server(what: "kill" | "start"): Promise<void> {
+  const answer = await fetch(`${CONTROL}/${what}`, { method: "POST" });
+  expect(answer.status, await answer.text()).toBe(204);
 }
 
 export interface Looks {

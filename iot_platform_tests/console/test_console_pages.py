@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,12 +60,37 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
     stop = threading.Event()
     feed = threading.Thread(target=_feed, args=(settings, stop))
     feed.start()
+    control = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Control, programs))
+    threading.Thread(target=control.serve_forever).start()
     yield {
         "CONSOLE_URL": url, "CONSOLE_TENANT": TENANT, "CONSOLE_PROJECT": PROJECT, "CONSOLE_DEVICE": DEVICE, "CONSOLE_PASSWORD": PASSWORD,
-        "CONSOLE_PID": str(programs.pid("console")),
+        "CONSOLE_CONTROL": f"http://127.0.0.1:{control.server_port}",
     }  # fmt: skip
+    control.shutdown()
+    control.server_close()
     stop.set()
     feed.join()
+
+
+class _Control(BaseHTTPRequestHandler):
+    """POST /kill: kill -9 of the console, which the supervisor does not bring back; POST /start: until it is ready again."""
+
+    def __init__(self, programs: Programs, *arguments: Any) -> None:
+        self._programs = programs
+        super().__init__(*arguments)
+
+    def do_POST(self) -> None:
+        """The name is http.server's."""
+        if self.path == "/kill":
+            self._programs.kill("console")
+            self._programs.stop("console")
+        else:
+            self._programs.restart("console")
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the browser's tests say what they asked for."""
 
 
 def _feed(settings: Settings, stop: threading.Event) -> None:

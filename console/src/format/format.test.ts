@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { formatBytes, formatCount, formatShare, formatValue, parseNumber } from "./number";
+import { exactValue, formatBytes, formatCount, formatShare, formatValue, parseNumber } from "./number";
 import { formatAge, formatDuration, formatTime, formatUtc, fromInput, iso, milliseconds, toInput } from "./time";
 import { bytesOf, hexLines, languageOf, utf8, visible, visibleParts } from "./visible";
 
@@ -11,6 +11,11 @@ describe("values", () => {
     [21.5, null, "21.5"],
     [1013.25, null, "1013.25"],
     [20000.123456, null, "20,000.12"],
+    [123456789.25, null, "123,456,789.25"],
+    [12345678, null, "12,345,678"],
+    [1700000000000, null, "1,700,000,000,000"],
+    [-9007199254740991, null, "−9,007,199,254,740,991"],
+    [Number.MAX_SAFE_INTEGER + 1, null, "9.0072e+15"],
     [-3.25, null, "−3.25"],
     [0, null, "0"],
     [0.1 + 0.2, null, "0.3"],
@@ -21,6 +26,13 @@ describe("values", () => {
     [null, "open", "open"],
     [9007199254740992, "9007199254740993", "9007199254740993"],
   ])("%s, %s is written %s", (value, text, written) => expect(formatValue(value, text, "en")).toBe(written));
+
+  it("has every digit that came for those who look closer", () => {
+    expect(exactValue(9223372036854775807, "9223372036854775807")).toBe("9223372036854775807");
+    expect(exactValue(0.1 + 0.2, null)).toBe("0.30000000000000004");
+    expect(exactValue(null, "open")).toBe("open");
+    expect(exactValue(null, null)).toBeUndefined();
+  });
 
   it("never shows a share as whole that is not", () => {
     expect(formatShare(0.9999, "en")).toBe("> 99.9 %");

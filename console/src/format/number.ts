@@ -11,17 +11,26 @@ function format(language: string, options: Intl.NumberFormatOptions): Intl.Numbe
 
 export const NOTHING = "–";
 
+/** A double holds this many decimal digits for certain. */
+const EXACT_DIGITS = 15;
+
 /**
- * A measured value: seven significant digits, an exponent where digits would only be noughts. What a double cannot hold, and text,
- * came as text and is shown as it is.
+ * A measured value. A whole number that a double holds has all its digits, and a larger one whose digits did not come as text an exponent;
+ * a fraction has seven significant digits, but never fewer than its whole part and two decimals. What a double cannot hold, and text, came
+ * as text and is shown as it is.
  */
 export function formatValue(value: number | null | undefined, text: string | null | undefined, language: string): string {
   if (text !== null && text !== undefined) return text;
   if (value === null || value === undefined || Number.isNaN(value)) return NOTHING;
   const size = Math.abs(value);
-  if (size !== 0 && (size >= 1e12 || size < 1e-4)) return value.toExponential(4).replace(/\.?0+e/, "e").replace("-", "−");
-  const options = { maximumSignificantDigits: 7, useGrouping: size >= 10000 };
-  return format(language, options).format(value).replace("-", "−");
+  if (size !== 0 && (size > Number.MAX_SAFE_INTEGER || size < 1e-4)) return value.toExponential(4).replace(/\.?0+e/, "e").replaceAll("-", "−");
+  const digits = Number.isInteger(value) ? 16 : Math.min(EXACT_DIGITS, Math.max(7, Math.floor(Math.log10(size)) + 3));
+  return format(language, { maximumSignificantDigits: digits, useGrouping: size >= 10000 }).format(value).replace("-", "−");
+}
+
+/** All digits of a value, for those who look closer: those that came as text, not what a double made of them. */
+export function exactValue(value: number | null | undefined, text: string | null | undefined): string | undefined {
+  return text ?? (value === null || value === undefined ? undefined : String(value));
 }
 
 /** A count, with separators. */

@@ -25,6 +25,14 @@ interface Props {
 }
 
 const HEIGHT = 280;
+/** Of a digit of the axis, with its separators; and of the tick and the space beside it. */
+const DIGIT = 7;
+const BESIDE = 20;
+
+/** Room for the longest label: whole numbers have all their digits. */
+function axisWidth(labels: readonly string[] | null): number {
+  return Math.max(64, BESIDE + DIGIT * Math.max(0, ...(labels ?? []).map((label) => label.length)));
+}
 
 export function Chart(props: Props) {
   const { t, language } = useTexts();
@@ -50,7 +58,7 @@ export function Chart(props: Props) {
       { label: t("chart.time"), value: (_, value) => (value === null ? "" : formatTime(value)) },
       {
         label: banded ? t("chart.average") : t("chart.value"), stroke: line, width: 1.6,
-        value: (_, value) => formatValue(value, null, language),
+        value: (_, value, _series, at) => formatValue(value, at === null ? null : latest.current.points.text[at], language),
         points: { size: 4, show: (chart, _series, from, to) => !banded && to - from < chart.bbox.width / 12 },
       },
     ];
@@ -66,7 +74,7 @@ export function Chart(props: Props) {
       bands: banded ? [{ series: [2, 3], fill: colour("--band") }] : [],
       axes: [
         { ...axis, values: (_, splits, _axis, _space, step) => ticks(splits, step) },
-        { ...axis, size: 64, values: (_, splits) => splits.map((split) => formatValue(split, null, language)) },
+        { ...axis, size: (_, labels) => axisWidth(labels), values: (_, splits) => splits.map((split) => formatValue(split, null, language)) },
       ],
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
       legend: { live: true },

@@ -33,8 +33,8 @@ export function HistoryView({ tenant, history, marks, range, busy, onRange }: Pr
   const words = columns.time.length
     ? t("chart.summary", {
         name, count: formatCount(summary.count, language), from: formatTime(range.from, "minute"), to: formatTime(range.to, "minute"),
-        min: formatValue(summary.min, null, language) + unit, max: formatValue(summary.max, null, language) + unit,
-        last: formatValue(summary.last, null, language) + unit, gaps: points.gaps,
+        min: formatValue(summary.min, summary.minText, language) + unit, max: formatValue(summary.max, summary.maxText, language) + unit,
+        last: formatValue(summary.last, summary.lastText, language) + unit, gaps: points.gaps,
       })
     : t("chart.empty", { name });
   const file = (format: "csv" | "parquet") => {

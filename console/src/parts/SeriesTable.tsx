@@ -4,7 +4,7 @@ import { Link } from "@tanstack/react-router";
 import { useEffect, useMemo, useRef } from "react";
 
 import { qualityOf, type Series } from "../api/model";
-import { formatCount, formatValue } from "../format/number";
+import { exactValue, formatCount, formatValue } from "../format/number";
 import type { LiveStore } from "../live/store";
 import { Trends } from "../live/trends";
 import { useTexts } from "../texts";
@@ -108,7 +108,7 @@ function Cells({ tenant, series, live }: { tenant: string; series: Series; live:
         <Name text={series.displayName || series.metric} />
         {series.displayName && series.displayName !== series.metric && <small><Name text={series.metric} /></small>}
       </span>
-      <span role="cell" className={number ? "c-value" : "c-value text"} title={now.value === null ? undefined : String(now.value)}>
+      <span role="cell" className={number ? "c-value" : "c-value text"} title={exactValue(now.value, now.valueText)}>
         <strong><Name text={formatValue(now.value, now.valueText, language)} /></strong>
         {series.unit && <span className="unit"> <Name text={series.unit} /></span>}
       </span>

@@ -42,7 +42,16 @@ describe("history", () => {
     const points = pointsOf({ resolution: "1h", columns });
     expect(points.high).toEqual([5, 6, null, 7]);
     expect(points.low).toEqual([1, 2, null, 3]);
-    expect(summaryOf(columns)).toEqual({ count: 60, min: 1, max: 7, last: 5, lastTime: 4 * HOUR });
+    expect(summaryOf(columns)).toMatchObject({ count: 60, min: 1, max: 7, last: 5, lastTime: 4 * HOUR });
+  });
+
+  it("keeps the digits of whole numbers that a double cannot hold", () => {
+    const text = ["9223372036854775806", "9223372036854775807", "9223372036854775805"];
+    const { resolution, columns } = raw([0, 1000, 60_000], text.map(Number));
+    const history = { resolution, columns: { ...columns, value_text: text } };
+    expect(pointsOf(history).text).toEqual([text[0], text[1], null, text[2]]);
+    expect(summaryOf(history.columns)).toMatchObject({ minText: text[2], maxText: text[1], lastText: text[2] });
+    expect(summaryOf(columns)).toMatchObject({ minText: null, maxText: null, lastText: null });
   });
 
   it("copes with nothing and with one", () => {

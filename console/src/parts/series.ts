@@ -5,6 +5,8 @@ export interface Points {
   /** Milliseconds since the epoch, ascending. */
   time: number[];
   value: (number | null)[];
+  /** Digits of whole numbers that a double cannot hold; null where `value` says it all. */
+  text: (string | null)[];
   low: (number | null)[] | null;
   high: (number | null)[] | null;
   /** How many gaps were found. */
@@ -49,18 +51,20 @@ export function pointsOf(history: Pick<History, "columns" | "resolution">): Poin
   const rollup = isRollup(columns) ? columns : null;
   const values = rollup ? rollup.avg : (columns as RawColumns).value;
   const limits = resolution === "raw" ? gapLimits(columns.time) : null;
-  const points: Points = { time: [], value: [], low: rollup ? [] : null, high: rollup ? [] : null, gaps: 0 };
+  const points: Points = { time: [], value: [], text: [], low: rollup ? [] : null, high: rollup ? [] : null, gaps: 0 };
   columns.time.forEach((time, at) => {
     const before = at ? columns.time[at - 1]! : time;
     if (time - before > (limits ? limits[Math.floor(at / BLOCK)]! : STEP[resolution as "1h" | "1d"] * 1.5)) {
       points.time.push(before + (time - before) / 2);
       points.value.push(null);
+      points.text.push(null);
       points.low?.push(null);
       points.high?.push(null);
       points.gaps += 1;
     }
     points.time.push(time);
     points.value.push(values[at] ?? null);
+    points.text.push(rollup ? null : ((columns as RawColumns).value_text[at] ?? null));
     points.low?.push(rollup?.min[at] ?? null);
     points.high?.push(rollup?.max[at] ?? null);
   });
@@ -72,8 +76,14 @@ export interface Summary {
   min: number | null;
   max: number | null;
   last: number | null;
+  /** Digits of these three where a double cannot hold them. */
+  minText: string | null;
+  maxText: string | null;
+  lastText: string | null;
   lastTime: number | null;
 }
+
+const WHOLE = /^-?\d+$/;
 
 /** Of all measurements behind the points, not of averages. */
 export function summaryOf(columns: RawColumns | RollupColumns): Summary {
@@ -85,9 +95,15 @@ export function summaryOf(columns: RawColumns | RollupColumns): Summary {
   let max: number | null = null;
   for (const value of low) if (value !== null && (min === null || value < min)) min = value;
   for (const value of high) if (value !== null && (max === null || value > max)) max = value;
+  const digits = (wanted: number | null): bigint[] =>
+    rollup || wanted === null ? [] : columns.value.flatMap((value, at) => (value === wanted && WHOLE.test(columns.value_text[at] ?? "") ? [BigInt(columns.value_text[at]!)] : []));
+  const extreme = (found: bigint[], better: (a: bigint, b: bigint) => boolean) =>
+    found.length ? String(found.reduce((best, each) => (better(each, best) ? each : best))) : null;
   return {
     count: rollup ? columns.count.reduce((sum, count) => sum + count, 0) : columns.time.length,
-    min, max, last: last.at(-1) ?? null, lastTime: columns.time.at(-1) ?? null,
+    min, max, last: last.at(-1) ?? null, lastText: rollup ? null : (columns.value_text.at(-1) ?? null),
+    // Several of these may be one double.
+    minText: extreme(digits(min), (a, b) => a < b), maxText: extreme(digits(max), (a, b) => a > b), lastTime: columns.time.at(-1) ?? null,
   };
 }
 
