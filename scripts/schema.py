@@ -49,7 +49,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "quality_gap", "quality_constant", "quality_recheck", "quality_incident", "quality_result",
     ),
     "Console": (
-        "console_tenant", "console_user", "console_grant", "console_session", "api_key", "console_action", "series_info",
+        "console_tenant", "console_user", "console_grant", "console_session", "console_unknown_name", "api_key", "console_action",
+        "series_info",
         "series_info_change",
     ),
 }  # fmt: skip

@@ -221,6 +221,22 @@ COMMENT ON COLUMN console_tenant.name IS 'What people call the tenant; empty: it
 COMMENT ON COLUMN console_tenant.role_name IS
     'Random, as tenant_role.role_name. Its password is stored nowhere: HMAC-SHA-256 of the name by the key in IOT_CONSOLE_KEY_FILE.';
 
+CREATE TABLE console_unknown_name (
+    name_hmac bytea NOT NULL,
+    failures integer DEFAULT 1 NOT NULL,
+    locked_until timestamptz,
+    failed_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT console_unknown_name_pkey PRIMARY KEY (name_hmac),
+    CONSTRAINT console_unknown_name_name_hmac_check CHECK ((octet_length(name_hmac) = 32))
+) WITH (fillfactor=70);
+CREATE INDEX console_unknown_name_failed_at_idx ON console_unknown_name USING btree (failed_at);
+COMMENT ON TABLE console_unknown_name IS
+    'One row is one name that no user has and that somebody tried to log in with; the newest 10,000 are kept.';
+COMMENT ON COLUMN console_unknown_name.name_hmac IS
+    'HMAC-SHA-256 of the name by the key in IOT_CONSOLE_KEY_FILE: a password typed in the name''s place stands nowhere.';
+COMMENT ON COLUMN console_unknown_name.failures IS 'Wrong passwords for it.';
+COMMENT ON COLUMN console_unknown_name.locked_until IS 'No password is tried before then.';
+
 CREATE TABLE console_user (
     user_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
     name text NOT NULL,

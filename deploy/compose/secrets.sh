@@ -19,7 +19,7 @@ random() { # 48 hexadecimal digits
     [ ${#made} -eq 48 ] || { echo "no random numbers here: od or /dev/urandom is missing" >&2 && exit 1; }
     echo "$made"
 }
-for name in backup_passphrase postgres_password migrator_password writer_password reader_password monitor_password grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
+for name in backup_passphrase postgres_password migrator_password writer_password reader_password monitor_password console_password console_key grafana_admin_password grafana_database_password kafka_ingest_password kafka_platform_password; do
     [ -s $name ] || { password=$(random) && put $name "$password"; } || exit 1
 done
 url() { # FILE ROLE PASSWORD_FILE
@@ -29,6 +29,7 @@ url() { # FILE ROLE PASSWORD_FILE
 url iot_database_url iot_writer writer_password
 url iot_database_admin_url iot_migrator migrator_password
 url iot_database_reader_url iot_reader reader_password
+url iot_console_database_url iot_console console_password
 given() { # FILE GIVEN PLACEHOLDER
     [ -z "$2" ] || { printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"; }
     put "$1" "$3"

@@ -1,4 +1,4 @@
-"""How often somebody may ask, and how many wrong passwords a name may get. Counted in this process only."""
+"""How often somebody may ask (counted in this process only), and how many wrong passwords a name may get (counted in the database)."""
 
 import time
 from collections import OrderedDict
@@ -46,28 +46,3 @@ class Buckets:
         for who, bucket in list(self._buckets.items()):
             if bucket.tokens + (now - bucket.at) * self._rate >= self._size:
                 del self._buckets[who]
-
-
-def lock_seconds(failures: int) -> int:
-    """For how long a name is locked after so many wrong passwords in a row."""
-    return 0 if failures < FREE_FAILURES else min(FIRST_LOCK_SECONDS * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK_SECONDS)
-
-
-class Lockout:
-    """The lock of names that no user has: it must look as that of users, whose count is in the database."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._names: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def seconds(self, name: str) -> float:
-        """For how long the name is still locked."""
-        _, until = self._names.get(name, (0, 0.0))
-        return max(0.0, until - self._clock())
-
-    def failed(self, name: str) -> None:
-        """A wrong password for it."""
-        failures = self._names.pop(name, (0, 0.0))[0] + 1
-        self._names[name] = (failures, self._clock() + lock_seconds(failures))
-        if len(self._names) > MOST_REMEMBERED:
-            self._names.popitem(last=False)

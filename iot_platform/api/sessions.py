@@ -13,7 +13,7 @@ from starlette.requests import Request
 from iot_platform.accounts import passwords
 from iot_platform.accounts.keys import PREFIX, digest
 from iot_platform.accounts.users import ROLES, Role
-from iot_platform.api.limits import FIRST_LOCK_SECONDS, FREE_FAILURES, LONGEST_LOCK_SECONDS
+from iot_platform.api.limits import FIRST_LOCK_SECONDS, FREE_FAILURES, LONGEST_LOCK_SECONDS, MOST_REMEMBERED
 from iot_platform.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -39,10 +39,21 @@ WHERE k.key_sha256 = %(token)s AND (k.expires_at IS NULL OR k.expires_at > now()
 _LOGIN: Final = """
 SELECT user_id, password_hash, extract(epoch FROM locked_until - now())::double precision FROM console_user
 WHERE name = %(name)s AND NOT disabled"""
+_LOGIN_OF_NOBODY: Final = """
+SELECT extract(epoch FROM locked_until - now())::double precision FROM console_unknown_name WHERE name_hmac = %(name)s"""
 _FAILED: Final = """
 UPDATE console_user SET failures = failures + 1, locked_until = CASE WHEN failures + 1 >= %(free)s
     THEN now() + make_interval(secs => least(%(first)s * 2.0 ^ least(failures + 1 - %(free)s, 10), %(longest)s)) ELSE locked_until END
 WHERE user_id = %(user)s"""
+_FAILED_OF_NOBODY: Final = """
+WITH old AS (
+    DELETE FROM console_unknown_name
+    WHERE failed_at < (SELECT failed_at FROM console_unknown_name ORDER BY failed_at DESC OFFSET %(most)s LIMIT 1)
+)
+INSERT INTO console_unknown_name AS n (name_hmac) VALUES (%(name)s) ON CONFLICT (name_hmac) DO UPDATE
+SET failures = n.failures + 1, failed_at = now(), locked_until = CASE WHEN n.failures + 1 >= %(free)s
+    THEN now() + make_interval(secs => least(%(first)s * 2.0 ^ least(n.failures + 1 - %(free)s, 10), %(longest)s))
+    ELSE n.locked_until END"""
 _BEGIN: Final = """
 WITH old AS (
     DELETE FROM console_session WHERE expires_at < now() OR last_seen_at < now() - make_interval(secs => %(idle)s) OR token_sha256 = %(old)s
@@ -216,13 +227,21 @@ async def _look_up(state: "State", name: str) -> tuple[int | None, str | None, f
     """User, hash and for how many seconds the name is locked still."""
     async with state.console() as connection:
         row = await (await connection.execute(_LOGIN, {"name": name})).fetchone()
-    return (row[0], row[1], row[2] or 0.0) if row else (None, None, state.lockout.seconds(name))
+        if row:
+            return row[0], row[1], row[2] or 0.0
+        row = await (await connection.execute(_LOGIN_OF_NOBODY, {"name": _name_hmac(state, name)})).fetchone()
+    return None, None, (row[0] or 0.0) if row else 0.0
+
+
+def _name_hmac(state: "State", name: str) -> bytes:
+    return hmac.digest(state.key, b"console-name\x00" + name.encode("utf-8", "replace"), "sha256")
 
 
 async def _failed(state: "State", name: str, user: int | None) -> None:
-    if user is None:
-        state.lockout.failed(name)
-        return
-    parameters = {"user": user, "free": FREE_FAILURES, "first": FIRST_LOCK_SECONDS, "longest": LONGEST_LOCK_SECONDS}
+    parameters: dict[str, Any] = {"free": FREE_FAILURES, "first": FIRST_LOCK_SECONDS, "longest": LONGEST_LOCK_SECONDS}
     async with state.console() as connection:
-        await connection.execute(_FAILED, parameters)
+        if user is None:
+            parameters |= {"name": _name_hmac(state, name), "most": MOST_REMEMBERED}
+            await connection.execute(_FAILED_OF_NOBODY, parameters)
+        else:
+            await connection.execute(_FAILED, parameters | {"user": user})

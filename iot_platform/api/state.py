@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from ingest_daemon.errors import SettingsError
 from iot_platform.accounts import passwords
-from iot_platform.api.limits import Buckets, Lockout
+from iot_platform.api.limits import Buckets
 from iot_platform.api.measures import Measures
 from iot_platform.api.pools import Connection, Pools, unavailable
 from iot_platform.settings import Settings
@@ -52,7 +52,6 @@ class State:
         self.measures = Measures(lambda: self.connections)
         self.requests = Buckets(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)
         self.logins = Buckets(LOGINS_PER_SECOND, LOGINS_AT_ONCE)
-        self.lockout = Lockout()
         self.logging_in: set[object] = set()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.exporting = asyncio.Semaphore(EXPORTS_AT_ONCE)

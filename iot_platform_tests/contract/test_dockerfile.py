@@ -43,6 +43,12 @@ def test_the_databases_image_stays_another_s_but_for_one_copy() -> None:
     assert "://" not in re.sub(r"#.*", "", DOCKERFILE)
 
 
+def test_the_platforms_image_serves_the_console_and_is_not_built_without_its_pages() -> None:
+    stage = STAGES["platform-files"]
+    assert "[console,kubernetes]" in stage
+    assert "RUN test -f iot_platform/api/static/index.html" in stage
+
+
 def test_what_is_copied_passes_the_ignore_file() -> None:
     kept = {line[1:] for line in (FOLDER / "Dockerfile.dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     copied = {source for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.M) for source in line.split()[:-1]}

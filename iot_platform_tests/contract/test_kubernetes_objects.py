@@ -17,7 +17,10 @@ import yaml
 from dagster_k8s.launcher import K8sRunLauncher
 
 from ingest_daemon.settings import Settings as IngestSettings
+from iot_platform.api.server import STOP_SECONDS
+from iot_platform.api.state import TENANT_CONNECTIONS
 from iot_platform.settings import Settings
+from iot_platform.tenants.access import CONNECTIONS
 from iot_platform_tests.support.kubernetes.manifests import (
     FOLDER,
     KUBECTL,
@@ -190,7 +193,7 @@ def test_there_is_never_more_than_one_dagster_daemon(overlay: str) -> None:
 @EACH
 def test_several_of_one_are_spread_and_not_all_taken_at_once(overlay: str) -> None:
     budgets = {budget["spec"]["selector"]["matchLabels"][NAME]: budget for budget in of_kind(overlay, "PodDisruptionBudget")}
-    several = {"iot-ingest", "dagster-code", "grafana"}
+    several = {"iot-ingest", "dagster-code", "grafana", "iot-console"}
     assert {*budgets} == several  # a budget for one alone would hold up every drain of a node
     for name in several:
         (spread,) = templates(overlay)[name]["spec"]["topologySpreadConstraints"]
@@ -412,6 +415,35 @@ def test_runs_fit_beside_everything_else() -> None:
     standing = sum(asked[name] * count for name, count in number.items())
     runs = instance()["concurrency"]["runs"]["max_concurrent_runs"] + 2  # two shifts of a shard
     assert standing + runs * asked[RUN] <= 2 * (4096 * 9 // 10 - 700)
+
+
+def test_a_rolled_console_leaves_every_tenant_connections() -> None:
+    """Its login has 10; a roll runs one pod more, and as many may be ending."""
+    spec = one("rke2", "Deployment", "iot-console")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert (2 * spec["replicas"] + 1) * TENANT_CONNECTIONS <= CONNECTIONS
+    (container,) = spec["template"]["spec"]["containers"]
+    slept = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert slept + STOP_SECONDS + 5 < spec["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+@EACH
+def test_the_console_takes_its_settings(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no rights of others: not the writer's database, not Kafka's password."""
+    (container,) = templates(overlay)["iot-console"]["spec"]["containers"]
+    sources = [next(iter(source.values()))["name"] for source in container["envFrom"]]
+    assert [name.partition("-settings")[0] for name in sources] == ["iot-console", "iot-console"]
+    for variable, value in one(overlay, "ConfigMap", "iot-console-settings")["data"].items():
+        if variable.startswith("IOT_"):
+            assert f"#{variable}=" in (ROOT / ".env.example").read_text("utf-8"), variable
+            monkeypatch.setenv(variable, value)
+    settings = Settings()
+    assert ("", settings.console_port) == (settings.console_host.strip("0."), container["ports"][0]["containerPort"])
+    assert all(ipaddress.ip_network(proxy).is_private or proxy == "100.64.0.0/10" for proxy in settings.console_proxies.split(","))
+    ingress = one(overlay, "Ingress", "iot-console")
+    hosts = {f"https://{rule['host']}" for rule in ingress["spec"]["rules"]}
+    assert overlay == "dev" or {settings.console_url} == hosts
+    assert overlay != "rke2" or ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
 
 
 def test_the_namespace_takes_restricted_pods_only() -> None:

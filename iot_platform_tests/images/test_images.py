@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,12 @@ def settings(settings: Settings, servers: Servers) -> Iterator[Settings]:
     """On a database that nobody has migrated yet, and topics of the test's own."""
     create_database(servers.superuser_url(), DATABASE)
     url = partial(servers.postgresql.url, database=DATABASE)
-    values = {"database_url": url("iot_writer"), "database_admin_url": url("iot_migrator"), "database_reader_url": url("iot_reader")}
+    values = {
+        "database_url": url("iot_writer"),
+        "database_admin_url": url("iot_migrator"),
+        "database_reader_url": url("iot_reader"),
+        "console_database_url": url("iot_console"),
+    }
     topic = f"images-{next(_numbers)}"
     yield Settings(
         **{**settings.model_dump(exclude_unset=True), **values, "kafka_topic": topic, "kafka_dead_letter_topic": f"{topic}-dead"}
@@ -109,12 +115,17 @@ class Host:
     def __init__(self, containers: Containers, programs: Programs, settings: Settings, folder: Path) -> None:
         self._containers, self._programs, self._folder = containers, programs, folder
         self._code_port = str(free_ports(1)[0])
-        for name in ("mqtt_url", "database_url", "database_admin_url", "database_reader_url"):
+        for name in ("mqtt_url", "database_url", "database_admin_url", "database_reader_url", "console_database_url"):
             (folder / f"iot_{name}").write_text(getattr(settings, name).get_secret_value() + "\n", "utf-8")
+        assert settings.console_key_file is not None
+        shutil.copyfile(settings.console_key_file, folder / "console_key")
+        (folder / "console_key").chmod(0o644)
         names = ("kafka_bootstrap_servers", "kafka_topic", "kafka_dead_letter_topic", "kafka_partitions", "ingest_http_url", "dagster_url")
-        self._addresses = {f"IOT_{name.upper()}": str(getattr(settings, name)) for name in (*names, "ingest_http_port", "metrics_port")}
+        self._addresses = {
+            f"IOT_{name.upper()}": str(getattr(settings, name)) for name in (*names, "ingest_http_port", "metrics_port", "console_port")
+        }
         self._ports = {"4000": self._code_port, "3000": str(settings.dagster_port), "0.0.0.0": "127.0.0.1"}  # noqa: S104
-        self._pages = {"9108": str(settings.ingest_http_port), "9109": str(settings.metrics_port)}
+        self._pages = {"9108": str(settings.ingest_http_port), "9109": str(settings.metrics_port), "8000": str(settings.console_port)}
         self._filter = settings.mqtt_topic_filter
         (folder / "workspace.yaml").write_text(
             (ROOT / "deploy/compose/dagster/workspace.yaml")
@@ -216,6 +227,14 @@ def test_the_whole_path_runs_in_containers(
     assert users == {"10001"}
     for command in ("status", "audit"):  # exit code 1 when something is not well
         containers.inside("dagster-code", "iot", command)
+
+
+def test_the_console_answers_and_shows_its_pages(host: Host, settings: Settings) -> None:
+    host.prepare("migrate")
+    url = f"http://127.0.0.1:{settings.console_port}"
+    host.start("console", partial(probes.http, f"{url}/readyz"))
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert b'<script type="module"' in answer.read()
 
 
 def test_daemons_are_rolled_without_loss(

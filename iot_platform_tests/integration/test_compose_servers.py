@@ -265,7 +265,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePost
 @pytest.fixture(scope="module")
 def roles(postgresql: ComposePostgresql) -> ComposePostgresql:
     """After roles.sh, as the image runs it."""
-    for role in ("migrator", "writer", "reader", "monitor"):
+    for role in ("migrator", "writer", "reader", "monitor", "console"):
         (postgresql.secrets / f"{role}_password").write_text(postgresql.passwords.of(f"iot_{role}") + "\n", "utf-8")
     environment = {
         **os.environ,
@@ -305,6 +305,9 @@ def test_the_roles_are_enough_for_the_platform(roles: ComposePostgresql) -> None
     settings = Settings(**{field: roles.url(role) for field, role in urls.items()})  # type: ignore[arg-type]
     migrate(settings)
     assert ask(roles.url("iot_reader"), "SELECT count(*) FROM measurement") == [(0,)]
+    assert ask(roles.url("iot_console"), "SELECT count(*) FROM console_user") == [(0,)]
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        ask(roles.url("iot_console"), "SELECT count(*) FROM measurement")
     with pytest.raises(psycopg2.OperationalError, match=r"pg_hba\.conf|permission denied"):
         ask(roles.url("iot_writer", "postgres"), "SELECT 1")
 

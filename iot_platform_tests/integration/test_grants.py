@@ -18,6 +18,7 @@ CONSOLE = {"kafka_offset", "kafka_watermark", "ledger"} | {
     "console_session",
     "api_key",
     "console_action",
+    "console_unknown_name",
 }
 LISTED = Path(__file__).parents[1] / "contract" / "grants.json"
 

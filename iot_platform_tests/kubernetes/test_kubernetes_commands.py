@@ -27,13 +27,15 @@ from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 OVERLAY = "rke2"
-PORTS = ("3000", "4000", "9108", "9109")
+PORTS = ("3000", "4000", "8000", "9108", "9109")
 BIN = Path(sys.executable).parent
 KEPT = (
     "IOT_INGEST_CLIENT_ID",
     "IOT_INGEST_SHARED_GROUP",
     "IOT_INGEST_HTTP_HOST",
     "IOT_INGEST_HTTP_PORT",
+    "IOT_CONSOLE_HOST",
+    "IOT_CONSOLE_PORT",
     "IOT_METRICS_HOST",
     "IOT_METRICS_PORT",
 )
@@ -165,5 +167,5 @@ def test_every_container_starts_answers_and_ends(settings: Settings, tmp_path: P
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
     with ExitStack() as stack:
-        for name in ("iot-ingest", "dagster-code", "dagster-webserver", "dagster-daemon", "iot-metrics"):
+        for name in ("iot-ingest", "dagster-code", "dagster-webserver", "dagster-daemon", "iot-metrics", "iot-console"):
             stack.enter_context(machine.running(name))

@@ -89,6 +89,7 @@ def test_a_node_is_drained_and_everything_lives_on_the_other(cluster: Start) -> 
     assert numbers.fewest["iot-ingest"] >= 2
     assert numbers.fewest["dagster-code"] >= 1
     assert numbers.fewest["grafana"] >= 1
+    assert numbers.fewest["iot-console"] >= 1
     assert numbers.most["dagster-daemon"] == 1
 
 
@@ -96,13 +97,20 @@ def test_a_new_version_is_rolled_out_one_at_a_time(cluster: Start) -> None:
     made = cluster("rke2")
     before = {pod["metadata"]["name"]: pod for pod in made.await_ready()}
     with watched(made) as numbers:
-        for what in ("statefulset/iot-ingest", "deployment/dagster-code", "statefulset/dagster-daemon", "deployment/grafana"):
+        for what in (
+            "statefulset/iot-ingest",
+            "deployment/dagster-code",
+            "statefulset/dagster-daemon",
+            "deployment/grafana",
+            "deployment/iot-console",
+        ):
             name = what.partition("/")[2]
             made.control_plane.kubectl("set", "image", what, f"{name}=192.168.1.100:8080/rke2/{name}:new")
         made.await_ready(180)
     assert numbers.fewest["iot-ingest"] == 2
     assert numbers.fewest["dagster-code"] == 2
     assert numbers.fewest["grafana"] == 2
+    assert numbers.fewest["iot-console"] == 2
     assert numbers.most["dagster-daemon"] == 1
     daemons = made.pods("iot-ingest")
     assert all(pod["spec"]["containers"][0]["image"].endswith(":new") for pod in daemons)

@@ -1,6 +1,6 @@
-"""How often somebody may ask the console, and for how long wrong passwords lock a name."""
+"""How often somebody may ask the console."""
 
-from iot_platform.api.limits import FREE_FAILURES, LONGEST_LOCK_SECONDS, MOST_REMEMBERED, Buckets, Lockout, lock_seconds
+from iot_platform.api.limits import MOST_REMEMBERED, Buckets
 
 
 class Clock:
@@ -33,22 +33,3 @@ def test_buckets_do_not_grow_for_ever() -> None:
     clock.now += 10
     buckets.forget()
     assert not buckets._buckets
-
-
-def test_locks_double_up_to_a_quarter_of_an_hour() -> None:
-    assert [lock_seconds(failures) for failures in range(FREE_FAILURES - 1, FREE_FAILURES + 6)] == [0, 60, 120, 240, 480, 900, 900]
-    assert lock_seconds(10**9) == LONGEST_LOCK_SECONDS
-
-
-def test_names_that_nobody_has_are_locked_alike() -> None:
-    clock = Clock()
-    lockout = Lockout(clock)
-    for _ in range(FREE_FAILURES - 1):
-        lockout.failed("nobody")
-    assert lockout.seconds("nobody") == 0
-    lockout.failed("nobody")
-    assert (lockout.seconds("nobody"), lockout.seconds("somebody")) == (60, 0)
-    clock.now += 61
-    assert lockout.seconds("nobody") == 0
-    lockout.failed("nobody")
-    assert lockout.seconds("nobody") == 120

@@ -120,7 +120,8 @@ BEGIN
         GRANT USAGE ON SCHEMA public TO iot_console;
         GRANT SELECT ON console_tenant TO iot_console;
         GRANT SELECT, INSERT, UPDATE ON console_user TO iot_console;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON console_grant, console_session, api_key TO iot_console;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON console_grant, console_session, api_key, console_unknown_name
+            TO iot_console;
         GRANT SELECT, INSERT ON console_action TO iot_console;
         GRANT SELECT ON kafka_offset, kafka_watermark, ledger TO iot_console;  -- how far the platform has committed
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_console', current_database());

@@ -5,13 +5,14 @@ secrets=${SECRETS:-/run/secrets}
 superuser=${SUPERUSER_SQL:-/etc/iot-platform/superuser}
 psql -v ON_ERROR_STOP=1 --no-psqlrc --username "${POSTGRES_USER:-postgres}" --dbname postgres \
     -v migrator="$(cat "$secrets/migrator_password")" -v writer="$(cat "$secrets/writer_password")" -v reader="$(cat "$secrets/reader_password")" \
-    -v monitor="$(cat "$secrets/monitor_password")" \
+    -v monitor="$(cat "$secrets/monitor_password")" -v console="$(cat "$secrets/console_password")" \
     -v grafana="$(cat "$secrets/grafana_database_password")" -v harden="$superuser/harden_database.sql" <<'SQL'
 CREATE ROLE iot_migrator LOGIN CREATEROLE PASSWORD :'migrator';
 CREATE ROLE iot_writer LOGIN PASSWORD :'writer';
 CREATE ROLE iot_reader LOGIN PASSWORD :'reader';
 GRANT iot_writer, iot_reader TO iot_migrator WITH ADMIN OPTION;
-GRANT pg_use_reserved_connections TO iot_migrator, iot_writer, iot_reader;
+CREATE ROLE iot_console LOGIN PASSWORD :'console';
+GRANT pg_use_reserved_connections TO iot_migrator, iot_writer, iot_reader, iot_console;
 CREATE ROLE iot_monitor LOGIN CONNECTION LIMIT 3 PASSWORD :'monitor';
 GRANT pg_monitor TO iot_monitor;
 GRANT CONNECT ON DATABASE postgres TO iot_monitor;

@@ -1,14 +1,21 @@
-"""What those ask who run the console: /healthz, /readyz, /metrics."""
+"""What those ask who run the console: /healthz, /readyz, /metrics. Who comes through a proxy, from outside, does not find them."""
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from iot_platform.api.problems import Problem
 from iot_platform.api.state import State
 
-router = APIRouter(include_in_schema=False)
+
+def from_inside(request: Request) -> None:
+    """Raises Problem: a proxy passed the request on."""
+    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        raise Problem("not-found")
+
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(from_inside)])
 
 
 @router.get("/healthz")
