@@ -31,12 +31,13 @@ LIMITS: Final = ("max_decompressed_bytes", "time_window_past_seconds", "time_win
 MOST: Final = 50
 """Corrections of one tenant: each costs one more attempt at every message that is refused after all."""
 
-_COLUMNS: Final = """
-correction_id, tenant_id, project_id, topic_filter, reason, received_from, received_to, said, created_at, created_by, ended_at, ended_by"""
 _LOAD: Final = """
 SELECT correction_id, tenant_id, project_id, topic_filter, reason, (extract(epoch FROM received_from) * 1000000)::bigint,
     (extract(epoch FROM received_to) * 1000000)::bigint, rules FROM decode_correction ORDER BY correction_id"""
-_LIST: Final = f"SELECT {_COLUMNS} FROM decode_correction WHERE %(tenant)s IS NULL OR tenant_id = %(tenant)s ORDER BY correction_id"
+_LIST: Final = """
+SELECT correction_id, tenant_id, project_id, topic_filter, reason, received_from, received_to, said, created_at, created_by, ended_at,
+    ended_by
+FROM decode_correction WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s ORDER BY correction_id"""
 _LOCK: Final = "SELECT pg_advisory_xact_lock(lock_key('decode-correction'))"
 _KNOWN: Final = "SELECT correction_id FROM decode_correction WHERE action_id = %s"
 _COUNT: Final = "SELECT count(*) FROM decode_correction WHERE tenant_id = %s"
@@ -47,8 +48,11 @@ RETURNING correction_id"""
 _END: Final = """
 UPDATE decode_correction SET received_to = greatest(received_from, now() + %(after)s * interval '1 second'), ended_at = now(),
     ended_by = %(who)s
-WHERE correction_id = %(correction)s AND (%(tenant)s IS NULL OR tenant_id = %(tenant)s) AND received_to IS NULL RETURNING received_to"""
-_SCOPE: Final = "SELECT received_to FROM decode_correction WHERE correction_id = %(correction)s AND (%(tenant)s IS NULL OR tenant_id = %(tenant)s)"
+WHERE correction_id = %(correction)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) AND received_to IS NULL
+RETURNING received_to"""
+_ENDED: Final = """
+SELECT received_to FROM decode_correction
+WHERE correction_id = %(correction)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)"""
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def end(connection: Connection, correction: int, *, who: str, after_seconds: flo
     """
     values = {"correction": correction, "who": who, "after": after_seconds, "tenant": tenant}
     with connection.cursor() as cursor:
-        for statement in (_END, _SCOPE):
+        for statement in (_END, _ENDED):
             cursor.execute(statement, values)
             if (row := cursor.fetchone()) is not None:
                 return row[0]  # type: ignore[no-any-return]

@@ -160,7 +160,7 @@ async def try_rule(request: Request, access: Operator, body: DryRunRequest) -> R
 
 @router.post("/actions", status_code=202, response_model=Accepted, responses=responses(400, 403, 413))
 async def act(request: Request, access: Operator, body: ActionRequest) -> Response:
-    """Ask for a write. Arguments of replay: from, to, reason, project, rule (as a dry run's), keep (whether rule also counts from now on); of
+    """Ask for a write. Arguments of replay: from, to, reason, project, rule (as a dry run's), keep (rule also counts from now on); of
     silence-incident: incident_id, until (null ends it), reason; of acknowledge-incident: incident_id; of end-correction: correction_id."""
     if body.kind == "replay" and isinstance(rule := body.arguments.get("rule"), dict):
         _correcting(request.app.state.iot, access.tenant, rule, "arguments.")
