@@ -33,9 +33,6 @@ from iot_platform.tenants.series_info import SeriesInfo, store
 LOCK: Final = "console-actions"
 """Held by the one who replays."""
 
-END_MARGIN_SECONDS: Final = 60
-"""From the end of a drain's shift to its successor's look at the corrections, and more."""
-
 _SHORT: Final = """
 SELECT action_id, tenant_id, kind, arguments, requested_by FROM console_action WHERE state = 'queued' AND NOT kind = ANY (%s)
 ORDER BY action_id LIMIT 1 FOR UPDATE SKIP LOCKED"""
@@ -108,7 +105,7 @@ def _carry_out(settings: Settings, connection: Connection, action: Action) -> st
             (who,) = _of_incident(connection, _ACKNOWLEDGE, action, asked.incident_id)
             return "acknowledged" if who == action.who else f"{who} had acknowledged it already"
         case EndCorrection() as asked:
-            after = settings.drain_shift_seconds + END_MARGIN_SECONDS
+            after = settings.drain_shift_seconds + corrections.SHIFT_MARGIN_SECONDS
             ends = corrections.end(connection, int(asked.correction_id), who=action.who, after_seconds=after, tenant=action.tenant)
             return f"messages received from {ends.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on are left alone; what it made stays"
         case ChangeRule() as asked:

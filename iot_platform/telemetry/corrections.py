@@ -31,6 +31,9 @@ LIMITS: Final = ("max_decompressed_bytes", "time_window_past_seconds", "time_win
 MOST: Final = 50
 """Corrections of one tenant: each costs one more attempt at every message that is refused after all."""
 
+SHIFT_MARGIN_SECONDS: Final = 60
+"""From the end of a drain's shift until its successor has looked at the corrections, and more."""
+
 _LOAD: Final = """
 SELECT correction_id, tenant_id, project_id, topic_filter, reason, (extract(epoch FROM received_from) * 1000000)::bigint,
     (extract(epoch FROM received_to) * 1000000)::bigint, rules FROM decode_correction ORDER BY correction_id"""

@@ -49,6 +49,6 @@ def test_every_rule_is_described_as_the_database_describes_it() -> None:
     for path in sorted((SQL / "migrations").glob("*quality_rule_tables.sql")) + sorted((SQL / "migrations").glob("*conflict_example.sql")):
         for rule, texts in _RULE.findall(path.read_text()):
             said[rule] = "".join(re.findall(r"'((?:[^']|'')*)'(?=\s|$)", texts)).replace("''", "'")
-    about = {rule: text for rule, text in _ABOUT.findall((CONSOLE / "catalogue.ts").read_text())}
+    about = dict(_ABOUT.findall((CONSOLE / "catalogue.ts").read_text()))
     assert said
     assert about == said

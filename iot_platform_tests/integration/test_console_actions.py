@@ -14,7 +14,7 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.actions import dry_run, parse_request
-from iot_platform.actions.queue import END_MARGIN_SECONDS, carry_out_short, waiting
+from iot_platform.actions.queue import carry_out_short, waiting
 from iot_platform.actions.replays import carry_out_replays
 from iot_platform.database import LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock
@@ -288,7 +288,7 @@ def test_a_kept_correction_counts_for_what_comes_until_it_is_ended(settings: Set
     (kept,) = corrections.corrections(writer)
     others = ask(settings, "end-correction", {"correction_id": str(kept.correction_id)}, tenant=OTHER)
     ended = ask(settings, "end-correction", {"correction_id": str(kept.correction_id)}, who="bob")
-    at_once = settings.model_copy(update={"drain_shift_seconds": -END_MARGIN_SECONDS})
+    at_once = settings.model_copy(update={"drain_shift_seconds": -corrections.SHIFT_MARGIN_SECONDS})
     assert carry_out_short(at_once, writer) == 2
     assert (told(settings, others)[0], told(settings, ended)[0]) == ("failed", "done")
     assert corrections.corrections(writer)[0].ended_by == "bob"
