@@ -81,6 +81,7 @@ export const sentences: readonly (readonly [english: string, chinese: string])[]
   ["the payload decompresses to no bytes", "载荷解压后没有字节"],
   ["not a JSON document: it ends inside {{count}} open objects or arrays", "不是 JSON 文档：在 {{count}} 层未闭合的对象或数组中结束"],
   ["not a JSON document: unexpected text at character {{position}}", "不是 JSON 文档：第 {{position}} 个字符处有多余内容"],
+  ["not a JSON document: {{name}} is no JSON number", "不是 JSON 文档：{{name}} 不是 JSON 数字"],
   ["not a JSON document: {{what}} at character {{position}}", "不是 JSON 文档：第 {{position}} 个字符处 {{what}}"],
   ["a \\u escape is half of a surrogate pair, which is no character", "\\u 转义只是代理对的一半，不是字符"],
   ["the document is neither an object nor a list of points", "文档既不是对象，也不是数据点列表"],
@@ -98,6 +99,10 @@ export const sentences: readonly (readonly [english: string, chinese: string])[]
 /** Words within sentences. */
 const words: Readonly<Record<string, string>> = {
   "invalid start byte": "起始字节无效", "invalid continuation byte": "后续字节无效", "unexpected end of data": "数据意外结束",
+  "Expecting value": "缺少值", "Expecting ',' delimiter": "缺少逗号", "Expecting ':' delimiter": "缺少冒号",
+  "Expecting property name enclosed in double quotes": "缺少双引号括起的属性名", "Illegal trailing comma before end of object": "对象末尾有多余逗号",
+  "Illegal trailing comma before end of array": "数组末尾有多余逗号", "Unterminated string starting": "字符串未结束", "Invalid control character": "控制字符无效",
+  "Invalid \\escape": "转义无效", "Invalid \\uXXXX escape": "\\uXXXX 转义无效", "Extra data": "有多余内容",
   number: "数字", boolean: "布尔值", text: "文本",
 };
 
