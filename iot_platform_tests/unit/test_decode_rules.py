@@ -113,7 +113,7 @@ def test_a_correction_takes_what_its_tenants_rules_refuse(made: Correction, stor
 
 
 def test_a_correction_changes_nothing_that_was_decoded_before() -> None:
-    topic, payload = b"mtic/msg/client/realtime/t/p", b'{"deviceId":"d","ts":"2026-11-23 18:00:00","flow":1}'
+    topic, payload = b"mtic/msg/client/realtime/t/p", b'{"deviceId":"d","ts":"2026-11-23 09:00:00","flow":1}'
     rules = DecodeRules.from_settings(Settings())
     first = correction(Settings(topic_codecs=(ZIPPED,)))
     second = correction(Settings(topic_codecs=(ZIPPED,), default_timezone="Asia/Shanghai"))
@@ -121,6 +121,10 @@ def test_a_correction_changes_nothing_that_was_decoded_before() -> None:
         found = [decode_one(replace(rules, corrections=those), topic, body, NOW) for those in ((first,), (first, second))]
         assert isinstance(found[0], Message)
         assert found[0] == found[1]
+    local = gzip.compress(payload.replace(b"09:00", b"17:00"))
+    ahead = decode_one(replace(rules, corrections=(first, second)), topic, local, NOW)  # for the first one hours ahead
+    assert isinstance(ahead, Message)
+    assert ahead.measurements[0].time == 1_795_424_400_000_000  # 09:00 UTC
 
 
 def test_what_is_read_by_births_is_corrected_by_nobody() -> None:
