@@ -170,7 +170,7 @@ def add(connection: Connection, settings: Settings, wanted: Wanted, *, who: str,
     """
     rules_with(settings, wanted.said)
     ours = list(settings.topic_codecs)
-    if any(entry.get("codec") == "sparkplug" and entry not in ours for entry in wanted.said.get("topic_codecs", ())):
+    if any(entry.get("codec") == "sparkplug_b" and entry not in ours for entry in wanted.said.get("topic_codecs", ())):
         raise CorrectionError("Sparkplug B is read in the order of its births: set it in IOT_TOPIC_CODECS", "topic_codecs")
     whole = json.loads(settings.model_dump_json(include=set(SETTINGS))) | dict(wanted.said)
     values = {**vars(wanted), "said": json.dumps(dict(wanted.said)), "rules": json.dumps(whole), "action": action, "who": who}

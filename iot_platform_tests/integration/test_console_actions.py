@@ -337,7 +337,7 @@ def test_an_administrator_may_take_in_what_names_no_tenant(settings: Settings, w
         ({"zone": "x"}, "is none of"),
         ({"default_timezone": "Mars/Base"}, "default_timezone"),
         ({"topic_pattern": "{tenant}/{tenant}"}, "topic_pattern"),
-        ({"topic_codecs": [{"topic": "#", "codec": "sparkplug", "tenant": TENANT, "project": "p"}]}, "births"),
+        ({"topic_codecs": [{"topic": "#", "codec": "sparkplug_b", "tenant": TENANT, "project": "p"}]}, "births"),
     ],
 )
 def test_a_correction_that_means_nothing_is_refused_and_stands_in_nobodys_way(

@@ -128,7 +128,7 @@ def test_a_correction_changes_nothing_that_was_decoded_before() -> None:
 
 
 def test_what_is_read_by_births_is_corrected_by_nobody() -> None:
-    sparkplug: dict[str, Any] = {"topic": "spBv1.0/#", "codec": "sparkplug", "tenant": "t", "project": "p"}
+    sparkplug: dict[str, Any] = {"topic": "spBv1.0/#", "codec": "sparkplug_b", "tenant": "t", "project": "p"}
     topic, payload = b"spBv1.0/g/NDATA/n", b"no protobuf"
     text: dict[str, Any] = {"topic": "spBv1.0/#", "codec": "scalar", "metric": "m", "tenant": "t", "project": "p"}
     for ours, theirs in (((sparkplug,), (text,)), ((), (sparkplug,))):
