@@ -14,6 +14,7 @@ describe("sentences of the platform", () => {
   it.each([
     ["no audit was made yet", "尚未进行过审计"],
     ["partition 3 offset 17-19 is in no table", "分区 3 偏移量 17-19 不在任何表中"],
+    ["partition 3 generation 1: offset 4-9 is in no batch of the ledger", "分区 3 世代 1：偏移量 4-9 不在账本的任何批次中"],
     ["its clock is 40 s behind; usually 2 s", "时钟慢 40 秒，通常 2 秒"],
     ["3 of 4 messages are in quarantine: not_json", "4 条消息中有 3 条被隔离：不是 JSON"],
     ["7 messages left quarantine with 9 measurements; 2 stay (not_utf8: 2)", "7 条消息已移出隔离区，含 9 个测量值；2 条仍被隔离（不是 UTF-8：2）"],

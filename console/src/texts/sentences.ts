@@ -19,6 +19,9 @@ export const sentences: readonly (readonly [english: string, chinese: string])[]
   ["partition {{partition}} offset {{offsets}} is in no table", "分区 {{partition}} 偏移量 {{offsets}} 不在任何表中"],
   ["partition {{partition}} offset {{offsets}}: {{count}} are in no table, but Kafka has no record for {{empty}} of them", "分区 {{partition}} 偏移量 {{offsets}}：{{count}} 条不在任何表中，其中 {{empty}} 条在 Kafka 中没有记录"],
   ["partition {{partition}} offset {{offset}} is stored {{count}} times", "分区 {{partition}} 偏移量 {{offset}} 存储了 {{count}} 次"],
+  ["{{place}}: offset {{offsets}} is in no batch of the ledger", "{{place}}：偏移量 {{offsets}} 不在账本的任何批次中"],
+  ["{{place}}: offset {{offsets}} is in two batches of the ledger", "{{place}}：偏移量 {{offsets}} 同属账本的两个批次"],
+  ["{{place}}: the ledger ends at offset {{offset}}, next_offset is {{next}}", "{{place}}：账本止于偏移量 {{offset}}，next_offset 为 {{next}}"],
   // Incidents.
   ["silent for {{seconds}} s; it usually sends every {{usual}} s", "已静默 {{seconds}} 秒，通常每 {{usual}} 秒发送一次"],
   ["the whole project is silent for {{seconds}} s; usually there is a message every {{usual}} s", "整个项目已静默 {{seconds}} 秒，通常每 {{usual}} 秒有一条消息"],
@@ -139,6 +142,8 @@ function chineseOf(text: string): string | undefined {
 
 /** A value: itself, unless it is a reason, a word or a sentence of its own. */
 function valueOf(value: string): string {
+  const [, partition, generation] = /^partition (\d+)(?: generation (\d+))?$/.exec(value) ?? [];
+  if (partition) return `分区 ${partition}${generation ? ` 世代 ${generation}` : ""}`;
   const reason = `reason.${value}`;
   if (Object.hasOwn(catalogue, reason)) return catalogue[reason as keyof typeof catalogue][1];
   return words[value] ?? chineseOf(value) ?? value;
