@@ -78,6 +78,7 @@ export const sentences: readonly (readonly [english: string, chinese: string])[]
   ["{{count}} measurements of device {{device}} in project {{project}}", "项目 {{project}} 中设备 {{device}} 的 {{count}} 个测量值"],
   ["{{count}} measurement of device {{device}} in project {{project}}", "项目 {{project}} 中设备 {{device}} 的 {{count}} 个测量值"],
   ["another tenant's", "属于其他租户"],
+  ["its topic names no tenant by the platform's rules", "按平台规则，其主题没有给出租户"],
   // Why a message is refused.
   ["topic {{topic}} does not fit IOT_TOPIC_PATTERN {{pattern}}", "主题 {{topic}} 不符合 IOT_TOPIC_PATTERN {{pattern}}"],
   ["the payload has no bytes", "载荷没有字节"],
