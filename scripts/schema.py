@@ -30,7 +30,10 @@ PAGE: Final = ROOT / "docs" / "schema.md"
 WIDTH: Final = 140
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "Names": ("project", "project_option", "source", "series", "mqtt_connection", "mqtt_connection_partition", "catalog_generation"),
+    "Names": (
+        "project", "project_option", "decode_correction", "source", "series", "mqtt_connection", "mqtt_connection_partition",
+        "catalog_generation",
+    ),
     "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter", "sparkplug_node", "sparkplug_birth"),
     "Ledger and audit": (
         "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",

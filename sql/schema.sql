@@ -312,6 +312,44 @@ COMMENT ON COLUMN dead_letter.topic_id IS 'Kafka''s id of the dead-letter topic.
 COMMENT ON COLUMN dead_letter.topic IS 'The MQTT topic; bytes that are no UTF-8 text, and U+0000, are escaped as \xNN.';
 COMMENT ON COLUMN dead_letter.reason IS 'Why Kafka refused the message.';
 
+CREATE TABLE decode_correction (
+    correction_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+    tenant_id text NOT NULL,
+    project_id text DEFAULT ''::text NOT NULL,
+    topic_filter text DEFAULT ''::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    received_from timestamptz NOT NULL,
+    received_to timestamptz,
+    said jsonb NOT NULL,
+    rules jsonb NOT NULL,
+    action_id bigint,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    created_by text DEFAULT ''::text NOT NULL,
+    ended_at timestamptz,
+    ended_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT decode_correction_pkey PRIMARY KEY (correction_id),
+    CONSTRAINT decode_correction_action_id_key UNIQUE (action_id),
+    CONSTRAINT decode_correction_check CHECK ((received_to >= received_from)),
+    CONSTRAINT decode_correction_rules_check CHECK ((jsonb_typeof(rules) = 'object'::text)),
+    CONSTRAINT decode_correction_said_check CHECK ((jsonb_typeof(said) = 'object'::text)),
+    CONSTRAINT decode_correction_tenant_id_check CHECK ((tenant_id <> ''::text))
+);
+CREATE INDEX decode_correction_tenant_id_idx ON decode_correction USING btree (tenant_id, correction_id);
+COMMENT ON TABLE decode_correction IS
+    'One row is one correction: other rules by which a tenant''s messages are decoded that the platform''s own refuse. The oldest that '
+    'takes a message counts, and rows never change but for their end, so what one made is made again whenever the message is decoded '
+    'again.';
+COMMENT ON COLUMN decode_correction.project_id IS 'Only messages whose topic names this project; empty: all of the tenant.';
+COMMENT ON COLUMN decode_correction.topic_filter IS
+    'Also messages whose topic names no tenant by the platform''s rules, if it fits this MQTT topic filter; empty: none of them. '
+    'Tenants'' own operators set none, so nobody takes what may be another''s.';
+COMMENT ON COLUMN decode_correction.reason IS 'Only messages that are refused for this reason; empty: for any.';
+COMMENT ON COLUMN decode_correction.received_from IS 'Messages received in [received_from, received_to); null: no end yet.';
+COMMENT ON COLUMN decode_correction.said IS 'What the operator set, named as the settings are.';
+COMMENT ON COLUMN decode_correction.rules IS
+    'All of it: said, and the platform''s settings of that time for the rest. It stays the same when those change.';
+COMMENT ON COLUMN decode_correction.action_id IS 'The action (console_action) that made it; null: iot project correct.';
+
 CREATE TABLE ingest_report (
     client_id text NOT NULL,
     reported_at timestamptz NOT NULL,

@@ -90,6 +90,19 @@ export class Visitor {
     expect(this.errors).toEqual([]);
   }
 
+  /** What stands on the page in English and is no name, id, setting or payload: three words and more. */
+  async english(): Promise<string[]> {
+    return this.page.evaluate(() => {
+      const found: string[] = [];
+      const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const text = walker.currentNode.textContent ?? "";
+        if (/[A-Za-z]{2,}(?: [a-z]{1,}){2,}/.test(text) && !walker.currentNode.parentElement?.closest("code, pre, bdi, script, style")) found.push(text);
+      }
+      return found;
+    });
+  }
+
   async shoot(name: string): Promise<void> {
     mkdirSync(SHOTS, { recursive: true });
     await this.page.screenshot({ path: join(SHOTS, `${name}.png`) });

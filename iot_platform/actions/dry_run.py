@@ -2,32 +2,20 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
+from iot_platform.settings import Settings
+from iot_platform.telemetry.corrections import rules_with
+from iot_platform.telemetry.decode import Correction, DecodeRules, Message, Quarantined, decode_one
 
-from iot_platform.actions.errors import ActionError
-from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry.decode import DecodeRules, Message, decode_one
-
-SETTINGS: Final = (
-    "topic_pattern",
-    "topic_codecs",
-    "tenant_pointers",
-    "project_pointers",
-    "device_pointers",
-    "time_pointers",
-    "default_timezone",
-)
-"""What of the settings a rule may say otherwise."""
 MOST_MESSAGES: Final = 1000
 MOST_BYTES: Final = 16 * 1024 * 1024
 SECONDS: Final = 5.0
 EXAMPLES: Final = 20
 
 
-class Quarantined(NamedTuple):
+class Stored(NamedTuple):
     """A quarantined message; received_at in µs."""
 
     partition: int
@@ -59,65 +47,43 @@ class Outcome:
     examples: list[Example] = field(default_factory=list)
 
 
-def rules_with(settings: Settings, rule: Mapping[str, Any]) -> DecodeRules:
-    """The platform's rules, with what `rule` says otherwise, named as the settings are.
-
-    Raises:
-        ActionError: what it says means nothing; `field` is the setting.
-    """
-    for name in rule:
-        if name not in SETTINGS:
-            raise ActionError(f"is none of {', '.join(SETTINGS)}", f"rule.{name}")
-    kept = {name: getattr(settings, name) for name in ("max_decompressed_bytes", "time_window_past_seconds", "time_window_future_seconds")}
-    said = {name: getattr(settings, name) for name in SETTINGS} | dict(rule)
-    try:
-        return DecodeRules.from_settings(_Rules.model_validate({**kept, **said}))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        words = first["msg"].removeprefix("Value error, ")
-        raise ActionError(words, f"rule.{first['loc'][0]}" if first["loc"] else _named_in(words)) from error
-    except SettingsError as error:
-        raise ActionError(str(error), _named_in(str(error))) from error
+def correcting(settings: Settings, tenant: str, said: Mapping[str, Any]) -> Correction | None:
+    """The correction that a tenant's operator would add; None where he says nothing. Raises CorrectionError."""
+    return Correction(tenant, "", "", "", 0, None, rules_with(settings, said)) if said else None
 
 
-def _named_in(words: str) -> str:
-    named = next((name for name in SETTINGS if f"IOT_{name.upper()}" in words), "")
-    return f"rule.{named}".rstrip(".")
-
-
-class _Rules(Settings):
-    """Settings from what is given alone: neither environment nor files."""
-
-    @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
-        """Only what is given."""
-        return (init_settings,)
-
-
-def dry_run(rules: DecodeRules, tenant: str, messages: Iterable[Quarantined], seconds: float = SECONDS) -> Outcome:
-    """Decode each by the plain decoder, the contract's reference. Takes processor time: for a thread. What would become another tenant's
-    counts as refused."""
+def dry_run(
+    rules: DecodeRules, tenant: str, messages: Iterable[Stored], tried: Correction | None = None, seconds: float = SECONDS
+) -> Outcome:
+    """What a replay would make of each by the rules, with `tried` behind their corrections: by the plain decoder, the contract's reference.
+    Takes processor time: for a thread. What would become another tenant's counts as refused."""
     outcome, deadline = Outcome(), time.monotonic() + seconds
+    if tried is not None:
+        rules = replace(rules, corrections=(*rules.corrections, tried))
     kinds: set[tuple[str, bool]] = set()
     for message in messages:
         if time.monotonic() >= deadline:
             outcome.left += 1
             continue
-        decoded = decode_one(rules, message.topic.encode("utf-8", "surrogatepass"), message.payload, message.received_at)
+        topic = message.topic.encode("utf-8", "surrogatepass")
+        decoded = decode_one(rules, topic, message.payload, message.received_at)
         stored = isinstance(decoded, Message) and decoded.tenant == tenant
         outcome.would_store += stored
         outcome.still_refused += not stored
-        if isinstance(decoded, Message):
-            count = len(decoded.measurements)
-            words = (
-                f"{count} measurement{'s' * (count != 1)} of device {decoded.device!r} in project {decoded.project}"
-                if stored
-                else "another tenant's"
-            )
-        else:
-            words = f"{decoded.reason}: {decoded.detail}"
+        if isinstance(decoded, Quarantined) and tried is not None:  # what is new to him: why his own rules refuse it
+            decoded = decode_one(tried.rules, topic, message.payload, message.received_at)
+        words = _words(decoded, stored, tenant)
         kind = (str(getattr(decoded, "reason", "")), stored)
         if len(outcome.examples) < EXAMPLES and (kind not in kinds or len(outcome.examples) < EXAMPLES // 2):
             kinds.add(kind)
             outcome.examples.append(Example(message.partition, message.offset, message.topic, words, stored))
     return outcome
+
+
+def _words(decoded: Message | Quarantined, stored: bool, tenant: str) -> str:
+    if isinstance(decoded, Quarantined):
+        return f"{decoded.reason}: {decoded.detail}"
+    if not stored:
+        return "another tenant's" if decoded.tenant != tenant else "its topic names no tenant by the platform's rules"
+    count = len(decoded.measurements)
+    return f"{count} measurement{'s' * (count != 1)} of device {decoded.device!r} in project {decoded.project}"

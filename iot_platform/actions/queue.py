@@ -2,6 +2,7 @@
 idempotent, and is begun anew until the note says that it is done."""
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, Final
 
 import psycopg2
@@ -13,6 +14,7 @@ from iot_platform.actions.requests import (
     AcknowledgeIncident,
     ChangeRule,
     ChangeSeriesInfo,
+    EndCorrection,
     Replay,
     SilenceIncident,
     parse_request,
@@ -22,6 +24,9 @@ from iot_platform.database.errors import is_transient
 from iot_platform.database.locks import is_locked
 from iot_platform.quality.errors import RulesError
 from iot_platform.quality.rules import store_rules
+from iot_platform.settings import Settings
+from iot_platform.telemetry import corrections
+from iot_platform.telemetry.errors import CorrectionError
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.series_info import SeriesInfo, store
 
@@ -62,7 +67,7 @@ class Action:
         return parse_request(self.tenant, self.kind, self.arguments)
 
 
-def carry_out_short(connection: Connection) -> int:
+def carry_out_short(settings: Settings, connection: Connection) -> int:
     """Do all that is queued and takes milliseconds, one transaction each. How many there were.
 
     Raises:
@@ -79,8 +84,8 @@ def carry_out_short(connection: Connection) -> int:
             action = Action(*row)
             cursor.execute("SAVEPOINT action")
             try:
-                state, words = "done", _carry_out(connection, action)
-            except (ActionError, RulesError, TenantError, psycopg2.Error) as error:
+                state, words = "done", _carry_out(settings, connection, action)
+            except (ActionError, CorrectionError, RulesError, TenantError, psycopg2.Error) as error:
                 if isinstance(error, psycopg2.Error) and is_transient(error, connection):
                     raise
                 cursor.execute("ROLLBACK TO SAVEPOINT action")  # it must not stand in the way of those behind it
@@ -90,7 +95,7 @@ def carry_out_short(connection: Connection) -> int:
         count += 1
 
 
-def _carry_out(connection: Connection, action: Action) -> str:
+def _carry_out(settings: Settings, connection: Connection, action: Action) -> str:
     """Inside the transaction; returns what became of it."""
     match action.request():
         case SilenceIncident() as asked:
@@ -99,6 +104,10 @@ def _carry_out(connection: Connection, action: Action) -> str:
         case AcknowledgeIncident() as asked:
             (who,) = _of_incident(connection, _ACKNOWLEDGE, action, asked.incident_id)
             return "acknowledged" if who == action.who else f"{who} had acknowledged it already"
+        case EndCorrection() as asked:
+            after = settings.drain_shift_seconds + corrections.SHIFT_MARGIN_SECONDS
+            ends = corrections.end(connection, int(asked.correction_id), who=action.who, after_seconds=after, tenant=action.tenant)
+            return f"messages received from {ends.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on are left alone; what it made stays"
         case ChangeRule() as asked:
             changed = store_rules(connection, [asked.setting(action.tenant)])
             return "changed; judged by it from the next evaluation on, 3 minutes at most" if changed else "nothing to change"

@@ -15,7 +15,8 @@ from iot_platform.actions.requests import LONG, Replay
 from iot_platform.database import connect
 from iot_platform.database.locks import advisory_lock
 from iot_platform.settings import Settings
-from iot_platform.telemetry.errors import ReplayError
+from iot_platform.telemetry import corrections
+from iot_platform.telemetry.errors import CorrectionError, ReplayError
 from iot_platform.telemetry.replay.replay import Replay as Replaying
 from iot_platform.telemetry.replay.replay import Selection, Tally
 
@@ -67,7 +68,7 @@ def _begin(connection: Connection) -> Action | None:
 def _replay(settings: Settings, connection: Connection, action: Action) -> None:
     try:
         tally = _replayed(settings, connection, action)
-    except (ActionError, ReplayError) as error:
+    except (ActionError, CorrectionError, ReplayError) as error:
         _end(connection, action, "failed", " ".join(str(error).split()), 0, None)
         return
     with connection.cursor() as cursor:
@@ -81,6 +82,7 @@ def _replayed(settings: Settings, connection: Connection, action: Action) -> Tal
     asked = action.request()
     if not isinstance(asked, Replay):
         raise ActionError(f"{action.kind} is no replay")
+    _correct(settings, connection, action, asked)
     selection = Selection(
         start=(asked.from_ - _EPOCH) // timedelta(microseconds=1),
         end=(asked.to - _EPOCH) // timedelta(microseconds=1),
@@ -101,6 +103,20 @@ def _replayed(settings: Settings, connection: Connection, action: Action) -> Tal
             connection.commit()
 
     return Replaying(settings, selection, on_progress=tell, name=_run_id(action)).run()
+
+
+def _correct(settings: Settings, connection: Connection, action: Action, asked: Replay) -> None:
+    """Add the correction that the replay, and whoever decodes these messages again, takes; once, however often the action is begun."""
+    if not asked.rule:
+        return
+    end = None if asked.keep else asked.to
+    wanted = corrections.Wanted(action.tenant, asked.rule, asked.from_, end, project=asked.project or "", reason=str(asked.reason or ""))
+    try:
+        corrections.add(connection, settings, wanted, who=action.who, action=action.action_id)
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def _run_id(action: Action) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
 from iot_platform.actions.errors import ActionError
 from iot_platform.quality.rules import GLOBAL_ONLY, RuleSetting
+from iot_platform.telemetry.corrections import SETTINGS
 from iot_platform.telemetry.decode import Reason
 
 _Name = Annotated[str, Field(max_length=1024)]
@@ -21,7 +22,7 @@ def _text_only(value: object) -> object:
 
 
 _Moment = Annotated[AwareDatetime, BeforeValidator(_text_only)]
-_IncidentId = Annotated[str, Field(pattern=r"^[1-9]\d{0,17}$")]
+_Id = Annotated[str, Field(pattern=r"^[1-9]\d{0,17}$")]
 
 
 class _Arguments(BaseModel):
@@ -29,24 +30,31 @@ class _Arguments(BaseModel):
 
 
 class Replay(_Arguments):
-    """Decode quarantined messages again, received in [from, to), for one reason or all."""
+    """Decode quarantined messages again, received in [from, to), for one reason or all. `rule`: a correction, named as the settings are, by
+    which those are decoded that the platform's rules refuse; `keep`: and, by the drain, those of them that come from now on."""
 
     from_: _Moment = Field(alias="from")
     to: _Moment
     reason: Reason | None = None
     project: _Name | None = None
+    rule: dict[str, JsonValue] = Field(default_factory=dict)
+    keep: bool = False
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
         if self.to <= self.from_:
             raise ValueError("to must be later than from")
+        if self.keep and not self.rule:
+            raise ValueError("keep belongs to a rule")
+        if unknown := sorted(set(self.rule) - set(SETTINGS)):
+            raise ValueError(f"rule.{unknown[0]} is none of {', '.join(SETTINGS)}")
         return self
 
 
 class SilenceIncident(_Arguments):
     """Tell nobody of an incident until then; a moment that is past, or null, ends the silence."""
 
-    incident_id: _IncidentId
+    incident_id: _Id
     until: _Moment | None
     reason: Annotated[str, Field(max_length=500)] = ""
 
@@ -60,7 +68,13 @@ class SilenceIncident(_Arguments):
 class AcknowledgeIncident(_Arguments):
     """Say that somebody takes care of it."""
 
-    incident_id: _IncidentId
+    incident_id: _Id
+
+
+class EndCorrection(_Arguments):
+    """Leave alone what comes from now on; what a correction made stays."""
+
+    correction_id: _Id
 
 
 class ChangeRule(_Arguments):
@@ -102,11 +116,12 @@ class ChangeSeriesInfo(_Arguments):
         return self
 
 
-Request = Replay | SilenceIncident | AcknowledgeIncident | ChangeRule | ChangeSeriesInfo
+Request = Replay | SilenceIncident | AcknowledgeIncident | EndCorrection | ChangeRule | ChangeSeriesInfo
 KINDS: Final[Mapping[str, type[Request]]] = {
     "replay": Replay,
     "silence-incident": SilenceIncident,
     "acknowledge-incident": AcknowledgeIncident,
+    "end-correction": EndCorrection,
     "change-rule": ChangeRule,
     "change-series-info": ChangeSeriesInfo,
 }

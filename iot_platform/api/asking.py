@@ -41,7 +41,8 @@ async def ask(request: Request, access: Access, kind: str, arguments: Mapping[st
         raise wrong(f"{prefix}{error.field}".rstrip("."), str(error)) from error
     state: State = request.app.state.iot
     values = {"tenant": access.tenant, "kind": kind, "who": access.who, "most": MOST_WAITING}
-    values["arguments"] = Jsonb(checked.model_dump(mode="json"))
+    # Only what is said: the release before, which may carry it out, refuses arguments that it does not know.
+    values["arguments"] = Jsonb(checked.model_dump(mode="json", exclude_defaults=True))
     async with state.console() as connection:
         row = await (await connection.execute(_ASK, values)).fetchone()
     if row is None:

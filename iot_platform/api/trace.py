@@ -1,12 +1,17 @@
 """The way of one message, from its receipt to its measurements, as far as the tenant's own login sees it."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from iot_platform.api.access import Access
 from iot_platform.api.pools import Connection
 from iot_platform.api.rows import rows
+from iot_platform.api.state import State
+
+if TYPE_CHECKING:
+    from iot_platform.telemetry.decode import DecodeRules
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD: Final = """
@@ -17,6 +22,16 @@ _STORED: Final = """
 SELECT device_id, metric, time, value, value_int, value_text FROM measurement
 WHERE project_id = %(project)s AND device_id = ANY(%(devices)s) AND time >= %(low)s AND time <= %(high)s LIMIT 20000"""
 Step = dict[str, Any]
+
+
+async def decode_rules(state: State) -> "DecodeRules":
+    """The platform's rules of today, with their corrections."""
+    from iot_platform.telemetry.corrections import LOAD, corrections_of
+    from iot_platform.telemetry.decode import DecodeRules
+
+    async with state.console() as connection:
+        found = await (await connection.execute(LOAD)).fetchall()
+    return replace(DecodeRules.from_settings(state.settings), corrections=corrections_of(state.settings, found))
 
 
 async def steps(access: Access, partition: int, offset: int) -> list[Step]:
@@ -59,10 +74,10 @@ def _committed(record: Step) -> Step:
 
 async def _measurements(access: Access, connection: Connection, record: Step) -> Step:
     """Decode it again by the settings of today, and look for each value."""
-    from iot_platform.telemetry.decode import DecodeRules, Message, decode_one  # numpy and more, for those who trace only
+    from iot_platform.telemetry.decode import Message, decode_one  # numpy and more, for those who trace only
 
     received = (record["received_at"] - _EPOCH) // timedelta(microseconds=1)
-    rules = DecodeRules.from_settings(access.state.settings)
+    rules = await decode_rules(access.state)
     outcome = await asyncio.to_thread(decode_one, rules, record["topic"].encode(), bytes(record["payload"]), received)
     if not isinstance(outcome, Message):
         return _step("measurements", None, f"by the settings of today it would be quarantined: {outcome.reason}, {outcome.detail}", ok=None)

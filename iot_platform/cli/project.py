@@ -1,10 +1,10 @@
-"""`iot project`: options of how a project's messages become measurements."""
+"""`iot project`: options of how a project's messages become measurements; beside them, corrections."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iot_platform.cli import terminal
+from iot_platform.cli import corrections, terminal
 from iot_platform.cli.database import migrated
 from iot_platform.cli.errors import CliError
 from iot_platform.cli.whose import named, whose
@@ -22,6 +22,7 @@ Name = Annotated[str, typer.Argument(help="conflicts, retained or numbers_in_str
 
 def register(app: typer.Typer) -> None:
     """Add `project` to the app."""
+    corrections.register(project_app)
     app.add_typer(project_app)
 
 

@@ -72,6 +72,7 @@ def compare(connection: "Connection", settings: Settings, place: Place, row: Row
     Raises:
         TransientError: the database did not answer.
     """
+    from iot_platform.telemetry.corrections import corrected
     from iot_platform.telemetry.decode import DecodeRules, Message
     from iot_platform.telemetry.decode.sparkplug.births import Births
     from iot_platform.telemetry.drain.sparkplug import BirthHistory
@@ -80,7 +81,7 @@ def compare(connection: "Connection", settings: Settings, place: Place, row: Row
     options = ProjectOptions.load(connection)
     with closing(BirthHistory(settings, "trace", "reader", anywhere=True)) as history:
         rules = DecodeRules.from_settings(settings, options.switches(NUMBERS_IN_STRINGS))
-        rules = replace(rules, births=Births(history.load, replays=True))
+        rules = replace(corrected(settings, rules, connection), births=Births(history.load, replays=True))
         outcome = _decoded(rules, place, row)
         if not isinstance(outcome, Message):
             return [], [f"with the settings of today this message would be quarantined: {outcome.reason}, {outcome.detail}"]

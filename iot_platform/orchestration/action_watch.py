@@ -26,7 +26,7 @@ def watch_actions(settings: Settings) -> dg.SensorResult:
     deadline, done = time.monotonic() + TICK_SECONDS, 0
     with closing(connect(settings, application_name="dagster-console-actions")) as connection:
         while True:
-            done += carry_out_short(connection)
+            done += carry_out_short(settings, connection)
             if (action := waiting(connection)) is not None:
                 key = f"action {action}, {int(time.time()) // AGAIN_SECONDS}"
                 return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key)])

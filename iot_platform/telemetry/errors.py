@@ -29,6 +29,14 @@ class OptionError(DrainError):
     """An option or value that projects do not have. Never retry."""
 
 
+class CorrectionError(DrainError):
+    """A correction of the rules of decoding means nothing; `field` is the setting, if it is one. Never retry."""
+
+    def __init__(self, words: str, field: str = "") -> None:
+        super().__init__(words)
+        self.field = field
+
+
 def accept_command(partitions: list[int]) -> str:
     """What a person runs to accept a loss."""
     return "iot offsets accept " + " ".join(f"--partition {partition}" for partition in partitions)

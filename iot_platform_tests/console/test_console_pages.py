@@ -29,6 +29,10 @@ from iot_platform_tests.support.waiting import eventually
 CONSOLE = Path(__file__).parents[2] / "console"
 PASSWORD = "correct horse battery"
 ROLES: tuple[users.Role, ...] = ("viewer", "operator", "admin")
+INCIDENT = """
+INSERT INTO quality_incident (opened_at, last_seen_at, told_at, clear_seconds, hold_seconds, rule, tenant_id, project_id, device_id, metric,
+    severity, message)
+VALUES (now(), now(), now(), 0, 0, 'range', %s, %s, %s, 'temperature', 'WARN', '99 is above 85, and 3 more values are outside')"""
 pytestmark = [
     pytest.mark.console,
     pytest.mark.timeout(1800),
@@ -51,6 +55,7 @@ def running(settings: Settings, ingest: Ingest, dagster: Dagster, programs: Prog
         lambda: query(settings, "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM quarantine)") == [(count,)], seconds=300
     )
     with closing(connect(settings, "admin")) as owner:
+        query(settings, INCIDENT, TENANT, PROJECT, DEVICE)
         for role in ROLES:
             tenants.grant(owner, secret, role, TENANT, role, by="test")
     program = applications.console(settings)

@@ -44,7 +44,7 @@ def test_what_an_operator_asks_for_is_done_and_stands_in_the_log(console: Consol
     ids = [answer.document["action_id"] for answer in asked]
     assert action_of(operator, ids[0])["state"] == "queued"
     with closing(connect(console.settings)) as writer:
-        assert carry_out_short(writer) == 4
+        assert carry_out_short(console.settings, writer) == 4
     assert carry_out_replays(console.settings) == 1
     done = [action_of(operator, action) for action in ids]
     assert [item["state"] for item in done] == ["done"] * 5

@@ -73,6 +73,7 @@ BEGIN
         -- Retention: policies are plain rows; what goes is decided by the functions, which check policies and reasons against it
         -- themselves.
         GRANT SELECT, INSERT, UPDATE, DELETE ON retention_policy, project_option TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE (received_to, ended_at, ended_by) ON decode_correction TO iot_writer;
         GRANT SELECT ON retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed, tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_writer;
         GRANT EXECUTE ON FUNCTION retention_plan(timestamptz, boolean), retention_remove_chunk(text, regclass, timestamptz),
@@ -97,7 +98,7 @@ BEGIN
         GRANT SELECT ON audit_offset, audit_sequence, audit_hour, audit_daemon TO iot_reader;
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
-            schema_migration, project_option, sparkplug_birth, sparkplug_node TO iot_reader;
+            schema_migration, project_option, decode_correction, sparkplug_birth, sparkplug_node TO iot_reader;
         GRANT SELECT ON series_info, series_info_change, audit_result TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
@@ -123,6 +124,7 @@ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON console_grant, console_session, api_key, console_unknown_name
             TO iot_console;
         GRANT SELECT, INSERT ON console_action TO iot_console;
+        GRANT SELECT ON decode_correction TO iot_console;  -- rules, no telemetry
         GRANT SELECT ON kafka_offset, kafka_watermark, ledger TO iot_console;  -- how far the platform has committed
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_console', current_database());
     END IF;

@@ -16,7 +16,7 @@ BEGIN
     SELECT d.tenant_id INTO STRICT tenant FROM tenant_deletion d WHERE d.deletion_id = deletion AND d.cut_at IS NULL
         AND d.finished_at IS NULL;
     FOR table_name IN SELECT t.table_name FROM tenant_deletion_by_name() t
-        WHERE t.table_name NOT LIKE 'retention%' AND t.table_name NOT IN ('quality_rule', 'project_option')
+        WHERE t.table_name NOT LIKE 'retention%' AND t.table_name NOT IN ('quality_rule', 'project_option', 'decode_correction')
     LOOP
         EXECUTE format('DELETE FROM %1$I WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM %1$I t WHERE t.tenant_id = $1 LIMIT $2))', table_name)
             USING tenant, max_rows;

@@ -117,6 +117,13 @@ export const quarantineQuery = (tenant: string, of: { reason?: string | undefine
     placeholderData: keepPreviousData,
   });
 
+export const correctionsQuery = (tenant: string) =>
+  queryOptions({
+    queryKey: [tenant, "corrections"],
+    queryFn: async ({ signal }) =>
+      (await answerOf(api.GET("/api/v1/tenants/{tenant}/corrections", { params: { path: { tenant } }, signal }))).corrections,
+  });
+
 export const incidentsQuery = (tenant: string, state: "open" | "all") =>
   infiniteQueryOptions({
     queryKey: [tenant, "incidents", state],

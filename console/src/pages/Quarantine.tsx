@@ -8,6 +8,7 @@ import { quarantineQuery, sessionQuery } from "../api/queries";
 import { formatBytes, formatCount } from "../format/number";
 import { iso } from "../format/time";
 import { Badge, Button, Dialog, Loaded, More, Nothing, Scroller } from "../parts/controls";
+import { Corrections } from "../parts/Corrections";
 import { PageHead, usePageTitle } from "../parts/Layout";
 import { Payload } from "../parts/Payload";
 import { RangePicker, PRESETS, useRange } from "../parts/RangePicker";
@@ -100,6 +101,7 @@ export function QuarantinePage() {
           );
         }}
       </Loaded>
+      <Corrections tenant={tenant} operator={may(role, "operator")} />
       {shown && (
         <Dialog wide title={reasonName(shown.reason)} onClose={() => setShown(null)}>
           <p><Words text={shown.detail} /></p>

@@ -35,11 +35,13 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
   const [typed, setTyped] = useState<Typed>({});
   const [action, setAction] = useState<string | null>(null);
   const [noJson, setNoJson] = useState(false);
+  const [keep, setKeep] = useState(false);
+  const corrected = Object.values(typed).some((text) => text?.trim());
   const which = { from: of.from, to: of.to, ...(of.reason ? { reason: of.reason } : {}) };
   const path = { params: { path: { tenant } } };
   const dryRun = useMutation({ mutationFn: () => answerOf(api.POST("/api/v1/tenants/{tenant}/quarantine/dry-run", { ...path, body: { ...which, rule: ruleOf(typed) } })) });
   const replay = useWrite(async () => {
-    const { action_id } = await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { ...path, body: { kind: "replay", arguments: which } }));
+    const { action_id } = await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { ...path, body: { kind: "replay", arguments: { ...which, ...(corrected ? { rule: ruleOf(typed), keep } : {}) } } }));
     setAction(action_id);
   }, [tenant]);
   const attempt = (go: () => void) => {
@@ -62,8 +64,6 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
     );
   };
   const result = dryRun.data;
-  // A replay decodes by the platform's settings, which are everybody's: a rule that was only tried is not among them yet.
-  const corrected = Object.values(typed).some((text) => text?.trim());
   return (
     <Dialog wide title={t("replay.title")} onClose={onClose}>
       <p>
@@ -101,10 +101,15 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
               )}
             </div>
           )}
-          {result && corrected && <p className="banner warn">{t("replay.set-first")}</p>}
+          {corrected && (
+            <div className="field">
+              <label><input type="checkbox" checked={keep} onChange={(event) => setKeep(event.target.checked)} /> {t("replay.keep")}</label>
+              <p className="note">{t("replay.keep.hint")}</p>
+            </div>
+          )}
           <div className="form-actions">
             <Button type="submit" disabled={dryRun.isPending}>{dryRun.isPending ? t("loading") : t("replay.try")}</Button>
-            <Button kind="primary" disabled={!result?.would_store || corrected || replay.isPending} onClick={() => replay.mutate(undefined)}>{t("replay.do")}</Button>
+            <Button kind="primary" disabled={!result?.would_store || replay.isPending} onClick={() => replay.mutate(undefined)}>{t("replay.do")}</Button>
           </div>
         </form>
       ) : (

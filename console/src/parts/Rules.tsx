@@ -38,7 +38,7 @@ export function Rules({ tenant, operator }: { tenant: string; operator: boolean 
                     <tr key={[rule.rule, rule.own, rule.project, rule.metric].join("\u0000")}>
                       <td>
                         <strong>{name}</strong>
-                        {rule.description && <><br /><small className="muted"><Words text={rule.description} /></small></>}
+                        {rule.description && <><br /><small className="muted"><Words text={maybe(`about.${rule.rule}`, rule.description)} /></small></>}
                       </td>
                       <td>
                         {rule.own ? <Badge tone="plain">{t("rules.own")}</Badge> : <span className="muted">{t("rules.default")}</span>}
@@ -112,7 +112,7 @@ function RuleForm({ tenant, rule, onClose }: { tenant: string; rule: Rule; onClo
         <ActionProgress tenant={tenant} action={action} />
       ) : (
         <form onSubmit={submit}>
-          {rule.description && <p className="note"><Words text={rule.description} /></p>}
+          {rule.description && <p className="note"><Words text={maybe(`about.${rule.rule}`, rule.description)} /></p>}
           <div className="form-grid">
             {(["project", "metric"] as const).map((name) => (
               <Field key={name} label={t(`rules.${name}`)} wrong={wrong(name)}>

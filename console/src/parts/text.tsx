@@ -3,6 +3,7 @@ import { visible, visibleParts, languageOf } from "../format/visible";
 import { formatAge, formatTime, formatUtc, milliseconds, type Precision } from "../format/time";
 import { NOTHING } from "../format/number";
 import { useTexts } from "../texts";
+import { said } from "../texts/sentences";
 import { useNow } from "./useNow";
 
 /** Text that a device or a person chose: apart from its surroundings, hidden characters named, Han characters marked as Chinese. */
@@ -37,9 +38,11 @@ export function Topic({ text }: { text: string }) {
   );
 }
 
-/** A sentence that the platform wrote, in English: the audit's, a rule's. */
+/** A sentence that the platform wrote, in English: the audit's, a rule's. In the viewer's language where we know it; the original to hover. */
 export function Words({ text }: { text: string }) {
-  return <span lang={languageOf(text) ?? "en"}>{visible(text)}</span>;
+  const { language } = useTexts();
+  const shown = said(text, language);
+  return <span lang={languageOf(shown) ?? "en"} {...(shown === text ? {} : { title: visible(text) })}>{visible(shown)}</span>;
 }
 
 function moment(at: number | string | null | undefined): number | null {

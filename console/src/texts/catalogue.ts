@@ -313,15 +313,26 @@ export const catalogue = {
   "replay.topic_codecs": ["Codecs", "编解码器"],
   "replay.topic_codecs.hint": ["JSON, as IOT_TOPIC_CODECS", "JSON，同 IOT_TOPIC_CODECS"],
   "replay.no-json": ["This is not JSON.", "不是有效的 JSON。"],
-  "replay.set-first": [
-    "This was tried only. To store by it, the platform's settings must say so (your administrator: IOT_TOPIC_PATTERN and the like); then store without a corrected rule.",
-    "以上仅为试运行。要按此规则入库，需先由管理员修改平台设置（如 IOT_TOPIC_PATTERN），然后清空修正规则再执行入库。",
+  "replay.keep": ["Also for messages that come from now on", "今后收到的消息也按此处理"],
+  "replay.keep.hint": [
+    "Only what the platform's rules refuse is read by it; what they accept stays as it is. It is listed below the quarantine, where it can be ended.",
+    "仅用于平台规则拒绝的消息，已接受的消息不受影响。可在隔离区页面下方查看和结束。",
   ],
   "replay.try": ["Dry run", "试运行"],
   "replay.do": ["Store them", "确认入库"],
   "replay.would-store": ["would be stored: {{count}}", "可入库：{{count}}"],
   "replay.still-refused": ["still refused: {{count}}", "仍被拒绝：{{count}}"],
   "replay.examples": ["Examples", "示例"],
+
+  corrections: ["Corrected rules", "修正规则"],
+  "corrections.lead": [
+    "How messages that the platform's rules refuse are read after all. What one stored stays when it ends.",
+    "平台规则拒绝的消息按以下规则读取。规则结束后，已入库的数据保持不变。",
+  ],
+  "corrections.received": ["Messages received", "接收时段"],
+  "corrections.from-now-on": ["and from now on", "及今后"],
+  "corrections.end": ["End", "结束"],
+  "corrections.ended-by": ["ended by", "结束人："],
 
   "action.queued": ["Queued", "排队中"],
   "action.running": ["Running", "执行中"],
@@ -393,6 +404,50 @@ export const catalogue = {
   "rule.ledger_continuous": ["Ledger has a hole", "账本不连续"],
   "rule.kafka_log_cut": ["Kafka's log was cut", "Kafka 日志被截断"],
 
+  "about.freshness_device": [
+    "A device is silent: nothing received for longer than window_seconds and than 5 of its usual intervals plus threshold times their deviation. Pauses that it makes again and again are learnt by weekday. After gone_days of silence it counts as gone: the incident ends.",
+    "设备静默：未收到数据的时间超过 window_seconds，且超过 5 个通常间隔加 threshold 倍的偏差。反复出现的停顿会按星期学习。静默 gone_days 天后视为已消失，异常随之结束。",
+  ],
+  "about.freshness_project": [
+    "A whole project is silent: nothing received for longer than window_seconds and than 5 of the usual intervals between minutes with any message plus threshold times their deviation (less where they never were a third as long). Pauses as of devices; after gone_days the incident ends.",
+    "整个项目静默：未收到数据的时间超过 window_seconds，且超过有消息的分钟之间 5 个通常间隔加 threshold 倍的偏差（若间隔从未达到其三分之一，则更短）。停顿的处理与设备相同；gone_days 天后异常结束。",
+  ],
+  "about.completeness": [
+    "A device sent less than threshold (a share) of what its usual interval promises for a window_seconds long interval, and chance does not explain it.",
+    "在 window_seconds 时长内，设备发送的消息少于按通常间隔应有数量的 threshold（比例），且无法用偶然解释。",
+  ],
+  "about.range": ["More than threshold values outside of parameters min and max, set by metric.", "超出参数 min 与 max 的值多于 threshold 个，按指标设置。"],
+  "about.rate_of_change": ["A value changes by more than threshold per minute between two measurements of a series; set by metric.", "同一序列两次测量之间，数值每分钟变化超过 threshold；按指标设置。"],
+  "about.stuck_value": [
+    "A number that used to change stays exactly the same for at least threshold measurements and window_seconds. What had fewer than 5 values before (flags, coarse numbers), texts, values of parameters.resting and counters (what only rose, or began anew) are not judged.",
+    "此前会变化的数值在至少 threshold 次测量和 window_seconds 内完全不变。此前不足 5 个不同值的（标志、粗略数值）、文本、parameters.resting 中的值和计数器（只增或归零重计）不评估。",
+  ],
+  "about.type_change": ["More than threshold changes between number, boolean and text within one series.", "同一序列内数字、布尔值与文本之间的变化多于 threshold 次。"],
+  "about.clock_skew": ["A device's clock is more than threshold seconds away from where it usually is, or absolute_seconds from ours.", "设备时钟偏离其通常位置超过 threshold 秒，或偏离平台时钟超过 absolute_seconds 秒。"],
+  "about.duplicate_rate": ["More than threshold (a share) of a project's messages or measurements of an hour were there already.", "项目一小时内的消息或测量值中，重复的超过 threshold（比例）。"],
+  "about.conflict_rate": [
+    "More than threshold (a share), and at least parameters.least_conflicts, of a project's measurements of an hour were not stored, because their series has another value at the same time.",
+    "项目一小时内的测量值中，因同一序列同一时间已有另一值而未入库的超过 threshold（比例），且不少于 parameters.least_conflicts 个。",
+  ],
+  "about.quarantine_rate": [
+    "More than threshold (a share) of a project's messages of an hour are in quarantine for one reason; those that name no project are compared with all messages.",
+    "项目一小时内的消息中，因同一原因被隔离的超过 threshold（比例）；未指明项目的消息与全部消息相比。",
+  ],
+  "about.new_series_burst": ["More than threshold new series of one device, or of one project that is older than project_seconds, within window_seconds.", "在 window_seconds 内，同一设备或同一项目（存在超过 project_seconds）新增的序列多于 threshold 个。"],
+  "about.sequence_gap": [
+    "More than threshold numbers are missing, window_seconds after a gap was noticed, in a series that counts its messages: one of parameters.metrics whose steps are mostly 1.",
+    "在对消息计数的序列（parameters.metrics 之一，步长多为 1）中，发现缺口 window_seconds 后，缺失的序号仍多于 threshold 个。",
+  ],
+  "about.rollup_equals_source": [
+    "More than threshold of the rollup's hours differ from their measurements. Up to parameters.sample of the hours that changed are compared; on Community a difference counts once it is window_seconds old.",
+    "汇总中与测量值不符的小时多于 threshold 个。最多比对 parameters.sample 个有变化的小时；在 Community 版上，差异存在 window_seconds 后才计入。",
+  ],
+  "about.ledger_continuous": ["More than threshold offsets are missing between batches of the ledger, or are in two of them.", "账本批次之间缺失的偏移量，或同属两个批次的偏移量，多于 threshold 个。"],
+  "about.kafka_log_cut": [
+    "The log of a Kafka partition turned out to have been cut more than threshold times within window_seconds: messages that were acknowledged and not drained may be lost (`iot audit`).",
+    "在 window_seconds 内，发现 Kafka 分区的日志被截断多于 threshold 次：已确认而未排空的消息可能丢失（`iot audit`）。",
+  ],
+
   "series.lead": ["What people say of a series; Grafana and exports show it, too. Many at once:", "测点的说明信息，Grafana 和导出文件同样使用。批量处理："],
   "series.metric": ["Metric", "指标"],
   "series.display_name": ["Display name", "显示名称"],
@@ -412,6 +467,7 @@ export const catalogue = {
   "log.what": ["What", "操作"],
   "log.result": ["Result", "结果"],
   "kind.replay": ["Replay", "重新入库"],
+  "kind.end-correction": ["Corrected rule ended", "结束修正规则"],
   "kind.silence-incident": ["Incident silenced", "静默异常"],
   "kind.acknowledge-incident": ["Incident acknowledged", "确认异常"],
   "kind.change-rule": ["Rule changed", "修改规则"],

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from iot_platform.actions import ActionError, dry_run
+from iot_platform.actions import dry_run
 from iot_platform.api import asking, parameters
 from iot_platform.api.access import Operator, Viewer
 from iot_platform.api.answers import answer
@@ -17,16 +17,19 @@ from iot_platform.api.asking import Accepted
 from iot_platform.api.parameters import Cursor, Limit, Moment, Text
 from iot_platform.api.problems import Problem, responses, wrong
 from iot_platform.api.state import State
+from iot_platform.api.trace import decode_rules
+from iot_platform.telemetry.decode import Correction
+from iot_platform.telemetry.errors import CorrectionError
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["actions"], responses=responses(401, 404, 422, 429, 503))
-Kind = Literal["replay", "silence-incident", "acknowledge-incident", "change-rule", "change-series-info"]
+Kind = Literal["replay", "silence-incident", "acknowledge-incident", "end-correction", "change-rule", "change-series-info"]
 
 
 class ActionRequest(BaseModel):
     """What to do. Which fields `arguments` has depends on the kind."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["replay", "silence-incident", "acknowledge-incident"]
+    kind: Literal["replay", "silence-incident", "acknowledge-incident", "end-correction"]
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -88,6 +91,30 @@ class DryRun(BaseModel):
     examples: list[DryRunExample]
 
 
+class CorrectionRow(BaseModel):
+    """One correction of the rules of decoding. `received_to` null: also what comes from now on. Empty project or reason: any."""
+
+    correction_id: str
+    project: str
+    reason: str
+    received_from: datetime
+    received_to: datetime | None
+    rule: dict[str, Any]
+    created_at: datetime
+    created_by: str
+    ended_at: datetime | None
+    ended_by: str
+
+
+class Corrections(BaseModel):
+    """All of a tenant."""
+
+    corrections: list[CorrectionRow]
+
+
+_CORRECTIONS: Final = """
+SELECT correction_id, project_id, reason, received_from, received_to, said, created_at, created_by, ended_at, ended_by
+FROM decode_correction WHERE tenant_id = %(tenant)s ORDER BY correction_id DESC"""
 _DRY_RUNS: Final = asyncio.Semaphore(1)
 """Decoding takes processor time that answers need."""
 _QUARANTINED: Final = """
@@ -102,27 +129,25 @@ FROM console_action WHERE tenant_id = %(tenant)s AND action_id < %(before)s ORDE
 
 @router.post("/quarantine/dry-run", response_model=DryRun, responses=responses(400, 403, 413))
 async def try_rule(request: Request, access: Operator, body: DryRunRequest) -> Response:
-    """What a replay by another rule would do; changes nothing. Of at most 1,000 messages, 16 MiB and 5 s; `left` says how many were left
+    """What a replay with a correction would do; changes nothing. Of at most 1,000 messages, 16 MiB and 5 s; `left` says how many were left
     out. `rule` has the settings' names: topic_pattern, topic_codecs, tenant_pointers, project_pointers, device_pointers, time_pointers,
     default_timezone."""
     state: State = request.app.state.iot
-    try:
-        rules = dry_run.rules_with(state.settings, body.rule)
-    except ActionError as error:
-        raise wrong(error.field, str(error)) from error
+    tried = _correcting(state, access.tenant, body.rule, "")
+    rules = await decode_rules(state)
     asked = {"start": body.from_, "end": body.to, "reason": body.reason, "most": dry_run.MOST_MESSAGES + 1}
-    messages: list[dry_run.Quarantined] = []
+    messages: list[dry_run.Stored] = []
     size = left = 0
     async with access.read() as connection:
         async for row in connection.cursor().stream(_QUARANTINED, asked):
-            message = dry_run.Quarantined(*row)
+            message = dry_run.Stored(*row)
             size += len(message.payload or b"")
             if len(messages) == dry_run.MOST_MESSAGES or size > dry_run.MOST_BYTES:
                 left += 1
                 continue
             messages.append(message)
     async with _DRY_RUNS:
-        outcome = await asyncio.to_thread(dry_run.dry_run, rules, access.tenant, messages)
+        outcome = await asyncio.to_thread(dry_run.dry_run, rules, access.tenant, messages, tried)
     examples = [asdict(example) | {"offset": str(example.offset)} for example in outcome.examples]
     document = {
         "would_store": outcome.would_store,
@@ -135,9 +160,28 @@ async def try_rule(request: Request, access: Operator, body: DryRunRequest) -> R
 
 @router.post("/actions", status_code=202, response_model=Accepted, responses=responses(400, 403, 413))
 async def act(request: Request, access: Operator, body: ActionRequest) -> Response:
-    """Ask for a write. Arguments of replay: from, to, reason, project; of silence-incident: incident_id, until (null ends it), reason; of
-    acknowledge-incident: incident_id."""
+    """Ask for a write. Arguments of replay: from, to, reason, project, rule (as a dry run's), keep (rule also counts from now on); of
+    silence-incident: incident_id, until (null ends it), reason; of acknowledge-incident: incident_id; of end-correction: correction_id."""
+    if body.kind == "replay" and isinstance(rule := body.arguments.get("rule"), dict):
+        _correcting(request.app.state.iot, access.tenant, rule, "arguments.")
     return await asking.ask(request, access, body.kind, body.arguments, "arguments.")
+
+
+def _correcting(state: State, tenant: str, said: dict[str, Any], prefix: str) -> Correction | None:
+    try:
+        return dry_run.correcting(state.settings, tenant, said)
+    except CorrectionError as error:
+        raise wrong(f"{prefix}rule.{error.field}".rstrip("."), str(error)) from error
+
+
+@router.get("/corrections", response_model=Corrections)
+async def list_corrections(request: Request, access: Viewer) -> Response:
+    """Other rules by which messages of this tenant are decoded that the platform's own refuse, newest first."""
+    state: State = request.app.state.iot
+    async with state.console() as connection:
+        rows = await (await connection.execute(_CORRECTIONS, {"tenant": access.tenant})).fetchall()
+    found = [dict(zip(CorrectionRow.model_fields, (str(row[0]), *row[1:]), strict=True)) for row in rows]
+    return answer(request, {"corrections": found})
 
 
 @router.get("/actions", response_model=Actions)

@@ -4,6 +4,6 @@ from iot_platform.telemetry.decode.batch import Decoder
 from iot_platform.telemetry.decode.plain import decode_one
 from iot_platform.telemetry.decode.reasons import Measurement, Message, Quarantined, Reason
 from iot_platform.telemetry.decode.result import DecodedBatch
-from iot_platform.telemetry.decode.rules import DecodeRules
+from iot_platform.telemetry.decode.rules import Correction, DecodeRules
 
-__all__ = ["DecodeRules", "DecodedBatch", "Decoder", "Measurement", "Message", "Quarantined", "Reason", "decode_one"]
+__all__ = ["Correction", "DecodeRules", "DecodedBatch", "Decoder", "Measurement", "Message", "Quarantined", "Reason", "decode_one"]

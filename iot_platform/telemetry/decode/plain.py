@@ -29,7 +29,8 @@ _INT64 = range(-(2**63), 2**63)
 def decode_one(
     rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int, at: Place | None = None
 ) -> Message | Quarantined:
-    """One Kafka record to one outcome, by the decode contract. Any bytes are allowed; it does not raise.
+    """One Kafka record to one outcome, by the decode contract. Any bytes are allowed; it does not raise. What the rules refuse is decoded
+    by their corrections.
 
     Args:
         rules: where topic and payload name things.
@@ -38,6 +39,34 @@ def decode_one(
         received_at: µs since the epoch.
         at: where the record is, for formats that depend on what came before it.
     """
+    outcome = _decode(rules, topic, payload, received_at, at)
+    if isinstance(outcome, Quarantined) and rules.corrections:
+        return _corrected(rules, topic, payload, received_at, outcome)
+    return outcome
+
+
+def _corrected(
+    rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int, refused: Quarantined
+) -> Message | Quarantined:
+    """What a correction makes of a refused message, as long as it remains its tenant's; else what was said of it. What is read by births is
+    left alone: each is read once, in its order."""
+    try:
+        text = (topic or b"").decode()
+    except UnicodeDecodeError:
+        return refused
+    if rules.needs_births(text):
+        return refused
+    named = rules.topic_names(topic) or TopicNames(None, None, None)
+    for correction in rules.corrections:
+        if correction.takes(text, named, refused.reason, received_at) and not correction.rules.needs_births(text):
+            own = replace(correction.rules, numbers_in_strings=rules.numbers_in_strings)
+            found = _decode(own, topic, payload, received_at, None)
+            if isinstance(found, Message) and found.tenant == correction.tenant:
+                return found
+    return refused
+
+
+def _decode(rules: DecodeRules, topic: bytes | None, payload: bytes | None, received_at: int, at: Place | None) -> Message | Quarantined:
     try:
         named = rules.topic_names(topic)
         if named is None:

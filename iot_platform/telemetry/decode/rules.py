@@ -7,9 +7,12 @@ from datetime import tzinfo
 from typing import Self
 from zoneinfo import ZoneInfo
 
+from paho.mqtt.client import topic_matches_sub
+
 from iot_platform.settings import Settings, SettingsError
 from iot_platform.telemetry.decode.codecs.table import TopicCodec, TopicCodecs
 from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
+from iot_platform.telemetry.decode.reasons import Reason
 from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.decode.topic_pattern import TopicNames, TopicPattern
 from iot_platform.telemetry.project_options import narrowest
@@ -30,6 +33,32 @@ def parse_pointers(texts: tuple[str, ...], variable: str) -> tuple[Pointer, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """Other rules for a tenant's messages that the platform's own refuse: received in [start, end) (µs; None: no end), refused for the
+    reason ("": any), their topic names the tenant and project ("": any) by the platform's rules; or names no tenant, and fits the MQTT
+    topic filter, if there is one."""
+
+    tenant: str
+    project: str
+    topic_filter: str
+    reason: str
+    start: int
+    end: int | None
+    rules: "DecodeRules"
+
+    def takes(self, topic: str, named: TopicNames, reason: Reason, received_at: int) -> bool:
+        """Whether a refused message is to be decoded by it. `named`: by the platform's rules."""
+        if named.tenant != self.tenant and not (named.tenant is None and self.topic_filter and topic_matches_sub(self.topic_filter, topic)):
+            return False
+        return (
+            self.project in ("", named.project)
+            and self.reason in ("", reason)
+            and self.start <= received_at
+            and (self.end is None or received_at < self.end)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeRules:
     """Everything the decoder depends on but the message itself."""
 
@@ -43,6 +72,9 @@ class DecodeRules:
     past_us: int
     future_us: int
     numbers_in_strings: Choices = field(default_factory=dict)
+    corrections: tuple[Correction, ...] = ()
+    """For what these rules refuse: the first counts that takes the message and decodes it. A message that these rules take is never changed
+    by one, and one that is added behind the others changes nothing that was decoded before."""
     births: Births = field(default_factory=Births, repr=False, compare=False)
     """What came by before a message of Sparkplug B; a drain and a replay have their own, which know the database."""
 
@@ -77,6 +109,11 @@ class DecodeRules:
             return None
         rule = self.codecs.find(text)
         return self.pattern.match(text) if rule is None else rule.names(text, self.pattern)
+
+    def needs_births(self, topic: str) -> bool:
+        """Whether a message of the topic is read by what came before it."""
+        rule = self.codecs.find(topic)
+        return rule is not None and rule.needs_births
 
     def topic_codec(self, topic: str) -> TopicCodec | None:
         """How payloads of a topic are read; None for plain JSON."""

@@ -17,6 +17,7 @@ from iot_platform.kafka.watermarks import WORK_SECONDS, TopicOffsets
 from iot_platform.logs import get_logger, is_wanted
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
+from iot_platform.telemetry.corrections import corrected
 from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.drain import offsets
@@ -131,7 +132,7 @@ class Lane:
             source.assign(verified.starts, generations)
             settings = self._settings
             options = ProjectOptions.load(connection)
-            self._rules = replace(self._rules, numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
+            self._rules = replace(corrected(settings, self._rules, connection), numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
             rules = WriterRules(
                 identity.topic,
                 identity.topic_id,

@@ -16,6 +16,7 @@ from iot_platform.database.migrate import require_migrated
 from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
+from iot_platform.telemetry.corrections import corrected
 from iot_platform.telemetry.decode import Decoder, DecodeRules
 from iot_platform.telemetry.decode.sparkplug.births import Births
 from iot_platform.telemetry.drain import offsets
@@ -224,8 +225,10 @@ class Replay:
             self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
             settings = self._settings
             options = ProjectOptions.load(self._writing)
-            if (chosen := options.switches(NUMBERS_IN_STRINGS)) != self._decoder.rules.numbers_in_strings:
-                self._decoder = Decoder(replace(self._decoder.rules, numbers_in_strings=chosen))
+            known = self._decoder.rules
+            today = replace(corrected(settings, known, self._writing), numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
+            if today != known:
+                self._decoder = Decoder(today)
             rules = WriterRules(
                 settings.kafka_topic,
                 "",

@@ -11,6 +11,6 @@ from iot_platform.settings import get_settings
 if __name__ == "__main__":
     if sys.argv[1] == "short":
         with closing(connect(get_settings())) as connection:
-            carry_out_short(connection)
+            carry_out_short(get_settings(), connection)
     else:
         carry_out_replays(get_settings())

@@ -1,5 +1,6 @@
 """A small plant for the console to show: a day of one device with a gap, Chinese names, texts, and payloads that try to deceive."""
 
+import gzip
 import json
 import math
 import time
@@ -26,6 +27,12 @@ HOSTILE: Final = (
     b'{"deviceId":"d","ts":"1970-01-01T00:00:00Z","t":1}',
     b'{"deviceId":"<img src=x onerror=alert(1)>","t":',
 )
+
+
+ARCHIVE: Final = "archive"
+"""A device with an hourly value of 90 days, which it sends now."""
+COMPRESSED: Final = 30
+"""Messages that are compressed, of which the platform's rules know nothing."""
 
 
 @contextmanager
@@ -61,6 +68,14 @@ def publish_past(settings: Settings, hours: int = 26) -> int:
     names = ("一号锅炉", "二号锅炉", "<script>alert(1)</script>", "a\u202eb\u200b")
     payloads += [json.dumps({"deviceId": name, "温度": 82.5, "阀门": "开", "<b>": 1}).encode() for name in names]
     payloads += HOSTILE
+    payloads += [
+        gzip.compress(json.dumps({"deviceId": "zipped", "ts": int((now - back) * 1000), "flow": back}).encode())
+        for back in range(COMPRESSED)
+    ]
+    payloads += [
+        json.dumps({"deviceId": ARCHIVE, "ts": int((now - hour * 3600) * 1000), "level": round(50 + 20 * math.sin(hour / 40), 2)}).encode()
+        for hour in range(90 * 24)
+    ]
     with publisher(settings) as client:
         for sent in [client.publish(TOPIC, payload, qos=1) for payload in payloads]:
             sent.wait_for_publish(120)

@@ -68,6 +68,11 @@ class TopicCodec:
         """Whether payloads are what those of topics without an entry are."""
         return type(self.codec) is JsonCodec and self.compression == "none"
 
+    @property
+    def needs_births(self) -> bool:
+        """Whether payloads are read by what came before them."""
+        return isinstance(self.codec, SparkplugCodec)
+
     def matches(self, topic: str) -> bool:
         """Whether a topic is the entry's."""
         return topic_matches_sub(self.topic, topic) if self.pattern is None else self.pattern.match(topic) is not None
