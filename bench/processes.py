@@ -10,12 +10,13 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Process:
-    """CPU seconds since its start, proportional set size (bytes), open handles, threads."""
+    """CPU seconds since its start, proportional set size (bytes), open handles, threads; whether multiprocessing has spawned it."""
 
     cpu_seconds: float
     pss_bytes: int
     handles: int
     threads: int
+    spawned: bool = False
 
 
 def descendants() -> dict[int, list[int]]:
@@ -42,12 +43,19 @@ def read(pid: int) -> Process | None:
     folder = Path(f"/proc/{pid}")
     try:
         stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        command = (folder / "cmdline").read_bytes()
         rollup = (folder / "smaps_rollup").read_text()
         handles = sum(1 for _ in (folder / "fd").iterdir())
     except OSError:
         return None
     pss = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-    return Process((int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND, pss, handles, int(stat[17]))
+    return Process((int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND, pss, handles, int(stat[17]), b"spawn_main(" in command)
+
+
+def split_runs(processes: dict[int, Process], server: int) -> tuple[dict[int, Process], dict[int, Process]]:
+    """A Dagster code server's tree without its runs, and the runs: each one is a child that multiprocessing has spawned."""
+    runs = {pid: process for pid, process in processes.items() if pid != server and process.spawned}
+    return {pid: process for pid, process in processes.items() if pid not in runs}, runs
 
 
 def read_trees(programs: dict[str, int]) -> dict[str, dict[int, Process]]:

@@ -5,7 +5,8 @@ SIMULATOR=0 MONITORING=1 make up
 .venv/bin/python -m bench.soak --report build/soak        the report of samples that are there
 
 Writes samples.jsonl as it goes, then report.md and a plot of each figure. A slope is the least-squares line through the samples after the
-first quarter, an hour. Exit code 1: the audit differs, or an alert fired.
+first quarter, an hour. Dagster's code server and its runs are apart: how many runs there are at once changes by the minute, so of them the
+growth within a run counts. Exit code 1: the audit differs, or an alert fired.
 """
 
 import argparse
@@ -26,13 +27,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.processes import read_trees
+from bench.processes import read_trees, split_runs
 from iot_platform.database import connect
 from iot_platform.local.supervisor import Supervisor
 from iot_platform.settings import get_settings
 
 IOT = Path(sys.executable).with_name("iot")
 EVERY_SECONDS = 30.0
+CODE_SERVER, RUNS = "dagster-code", "dagster-runs"
 WARM_UP = 0.25
 """This share of the samples is left out of slopes: caches fill, the first chunks are made."""
 DATABASE = """
@@ -55,6 +57,8 @@ class Sample:
     threads: dict[str, int] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    """PSS of each run process, by pid."""
 
 
 def folder_bytes(folder: Path) -> int:
@@ -92,7 +96,11 @@ class Look:
         """What cannot be asked just now is left out."""
         sample = Sample(round(time.monotonic() - self._began, 1))
         programs = {name: state.pid for name, state in self._supervisor.states().items() if state.pid}
-        for name, processes in read_trees(programs).items():
+        trees = read_trees(programs)
+        if CODE_SERVER in trees:
+            trees[CODE_SERVER], trees[RUNS] = split_runs(trees[CODE_SERVER], programs[CODE_SERVER])
+            sample.runs = {str(pid): process.pss_bytes for pid, process in trees[RUNS].items()}
+        for name, processes in trees.items():
             sample.pss_bytes[name] = sum(process.pss_bytes for process in processes.values())
             sample.handles[name] = sum(process.handles for process in processes.values())
             sample.threads[name] = sum(process.threads for process in processes.values())
@@ -173,6 +181,17 @@ def slope(hours: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(hours[after], values[after], 1)[0]) if after.sum() > 2 else float("nan")
 
 
+def run_growth(samples: list[Sample]) -> np.ndarray:
+    """Bytes a minute by which each run process grew, of those that were seen at least three times: the median of its steps after the
+    first one, in which it still loads."""
+    seen: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for sample in samples:
+        for pid, pss in sample.runs.items():
+            seen[pid].append((sample.seconds, pss))
+    steps = [np.diff(np.array(points[1:], dtype=float), axis=0) for points in seen.values() if len(points) > 2]
+    return np.array([60 * np.median(step[:, 1] / step[:, 0]) for step in steps])
+
+
 def human(value: float, unit: str) -> str:
     """MB for bytes, whole numbers for the rest."""
     return f"{value / 1e6:,.1f} MB" if unit == "bytes" else f"{value:,.1f}"
@@ -217,7 +236,15 @@ def report(folder: Path) -> bool:
     took = last.seconds - first.seconds
     lines += ["", "| program | CPU, % of a core |", "| --- | --- |"]
     for name in sorted(first.cpu_seconds):
+        if name == RUNS:
+            continue  # its processes come and go, and their seconds with them
         lines.append(f"| {name} | {100 * (last.cpu_seconds.get(name, 0) - first.cpu_seconds[name]) / took:.1f} |")
+    if len(growth := run_growth(samples)):
+        median, greatest = human(float(np.median(growth)), "bytes"), human(float(growth.max()), "bytes")
+        lines += [
+            "",
+            f"{len(growth)} run processes were seen three times or more; each grew by {median} a minute (median; greatest {greatest}).",
+        ]
     buckets = {name.rsplit("_", 1)[1]: last.figures[name] - first.figures.get(name, 0) for name in last.figures if "_bucket_" in name}
     if whole := buckets.get("+Inf"):
         shares = ", ".join(

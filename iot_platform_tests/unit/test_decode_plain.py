@@ -1,5 +1,6 @@
 """Cases of the decode contract's rules beyond the binding vectors."""
 
+import gc
 import json
 import time
 from datetime import datetime
@@ -273,3 +274,26 @@ def test_time_source() -> None:
     assert message('[{"metric":"a","value":1,"ts":1795427998}]').time_from_payload
     assert not message('[{"metric":"a","value":1,"ts":1795427998},{"metric":"b","value":1}]').time_from_payload
     assert not message('[{"metric":"a","value":null,"ts":1795427998}]').time_from_payload
+
+
+def test_no_message_leaves_circles_behind() -> None:
+    """A drain under load collects its garbage rarely: what each message leaves for the collector is memory until then."""
+    payloads = [
+        b'{"temp":21.5,"n":3,"deep":{"text":"\\u6e29"},"list":[1,2.5]}',
+        b'[{"metric":"a","value":1.5},{"metric":"b","value":1e999}]',
+        b'{"n":%s}' % (b"9" * 400),
+        b'{"a":NaN}',
+        b'{"a":',
+        b"\xff",
+        b'{"a":"\\ud800"}',
+        b"[" * 40 + b"]" * 40,
+    ]
+    outcomes = [decode_one(RULES, TOPIC, payload, NOW) for payload in payloads]  # what is made once is there now
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = [decode_one(RULES, TOPIC, payload, NOW) for payload in payloads]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert [type(outcome) for outcome in outcomes] == [Message] + [Quarantined] * 7

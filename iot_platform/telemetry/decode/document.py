@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -80,35 +81,41 @@ def finite_number(text: str) -> int | Real | None:
     return None if isinstance(found, Real) and found - found != 0.0 else found
 
 
-class _Parser:
-    """One document; remembers what only the source shows: numbers beyond a double, even in parts that are not used."""
+class _Parser(threading.local):
+    """Each thread has one: to make one takes as long as to parse a small document, and its circle would be left to the garbage collector.
+    It remembers what only the source shows: numbers beyond a double, even in parts that are not used."""
 
     def __init__(self) -> None:
-        self.overflow: str | None = None
+        self._overflow: str | None = None
         self._decode = json.JSONDecoder(parse_float=self._real, parse_int=self._int, parse_constant=_not_json_constant).decode
 
     def _real(self, token: str) -> Real:
         number = Real(token)
         if number in (float("inf"), float("-inf")):
-            self.overflow = token
+            self._overflow = token
         return number
 
     def _int(self, token: str) -> int | float:
         number = _integer(token)
         if isinstance(number, Real):
-            self.overflow = token
+            self._overflow = token
         return number
 
-    def parse(self, text: str) -> Json:
+    def parse(self, text: str) -> tuple[Json, str | None]:
+        """One document, and its last number that no double holds."""
+        self._overflow = None
         try:
             value: Json = self._decode(text)
         except json.JSONDecodeError as error:
             raise Rejection(Reason.NOT_JSON, f"not a JSON document: {error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
-        return value
+        return value, self._overflow
 
 
 def _not_json_constant(name: str) -> NoReturn:
     raise Rejection(Reason.NOT_JSON, f"not a JSON document: {name} is no JSON number")
+
+
+_PARSER = _Parser()
 
 
 @dataclass(slots=True)
@@ -126,13 +133,13 @@ def read_json(payload: bytes) -> Document:
         text = payload.decode()
     except UnicodeDecodeError as error:
         raise not_utf8(error) from None
-    parser = _Parser()
     value: Json = None
+    overflow: str | None = None
     deep = text.count("[") + text.count("{") > MAX_LEVELS and _levels(text) > MAX_LEVELS
     if deep:
         _check_grammar(text)
     else:
-        value = parser.parse(text)
+        value, overflow = _PARSER.parse(text)
     nul = False
     for string in _escaped_strings(text):
         if _SURROGATE.search(string):
@@ -140,7 +147,7 @@ def read_json(payload: bytes) -> Document:
         nul = nul or "\x00" in string
     if deep:
         raise too_deep()
-    return Document(value, parser.overflow, nul)
+    return Document(value, overflow, nul)
 
 
 def _escaped_strings(text: str) -> Iterator[str]:

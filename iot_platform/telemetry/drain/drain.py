@@ -1,7 +1,6 @@
 """A drain: empties Kafka partitions into the database for one bounded shift, in lanes, each batch exactly once."""
 
 import copy
-import gc
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.lane import Lane
 from iot_platform.telemetry.drain.progress import PartitionProgress, Progress, ProjectProgress
+from iot_platform.telemetry.drain.quiet_collector import QuietCollector
 from iot_platform.telemetry.errors import DrainError, TopicRecreatedError
 
 __all__ = ["Drain", "PartitionProgress", "Progress", "ProjectProgress", "Shift"]
@@ -27,6 +27,8 @@ log = get_logger(__name__)
 PROGRESS_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 0.1
 TOPIC_CHECK_SECONDS: Final = 5.0
+BUSY_SECONDS: Final = 1.0
+"""A drain is busy for so long after a commit."""
 STOP_SECONDS: Final = 90.0
 """A halted lane finishes at most two batches; PostgreSQL ends a statement after 120 s at worst."""
 SWITCH_INTERVAL_SECONDS: Final = 0.001
@@ -91,11 +93,11 @@ class Drain:
             Anything else: a bug or an unknown state; what was committed stays, nothing was dropped.
         """
         started = time.monotonic()
-        with _quiet_collector():
+        with _short_switches(), QuietCollector() as collector:
             try:
                 for lane in self._lanes:
                     lane.thread.start()
-                self._watch(started)
+                self._watch(started, collector)
             finally:
                 self._halt.set()
                 self._join()
@@ -106,9 +108,9 @@ class Drain:
             self._raise_errors(progress)
         return progress
 
-    def _watch(self, started: float) -> None:
-        """Until the shift ends: report, check that the topic is still the same one, collect garbage when there is nothing to do."""
-        self._last_commit = reported = checked = collected = time.monotonic()
+    def _watch(self, started: float, collector: QuietCollector) -> None:
+        """Until the shift ends: report, check that the topic is still the same one, collect garbage."""
+        self._last_commit = reported = checked = time.monotonic()
         while any(lane.thread.is_alive() for lane in self._lanes):
             self._stop.wait(TICK_SECONDS)
             now = time.monotonic()
@@ -122,9 +124,7 @@ class Drain:
             if now - checked >= TOPIC_CHECK_SECONDS:
                 checked = now
                 self._check_topic()
-            if now - collected >= 10 and now - self._last_commit >= 1:
-                collected = now
-                gc.collect()
+            collector.look(busy=now - self._last_commit < BUSY_SECONDS)
         gave_way = any(lane.state.gave_way for lane in self._lanes)
         self._progress.ended = "elsewhere" if gave_way else "caught_up"
 
@@ -202,17 +202,11 @@ class Drain:
 
 
 @contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """No garbage collection while draining: it walks the large lists of messages again and again, and doubles the cost of consuming.
-    Where we collect ourselves, what was imported before is left out: that is most of what a collection would walk."""
-    enabled, interval = gc.isenabled(), sys.getswitchinterval()
-    gc.disable()
-    gc.freeze()
+def _short_switches() -> Iterator[None]:
+    """See SWITCH_INTERVAL_SECONDS."""
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
         yield
     finally:
         sys.setswitchinterval(interval)
-        gc.unfreeze()
-        if enabled:
-            gc.enable()
