@@ -17,8 +17,9 @@ CREATE TABLE decode_correction (
 );
 CREATE INDEX decode_correction_tenant_id_idx ON decode_correction (tenant_id, correction_id);
 COMMENT ON TABLE decode_correction IS
-    'One row is one correction: other rules by which a tenant''s messages are decoded that the platform''s own refuse. The oldest that takes '
-    'a message counts, and rows never change but for their end, so what one made is made again whenever the message is decoded again.';
+    'One row is one correction: other rules by which a tenant''s messages are decoded that the platform''s own refuse. The oldest that '
+    'takes a message counts, and rows never change but for their end, so what one made is made again whenever the message is decoded '
+    'again.';
 COMMENT ON COLUMN decode_correction.project_id IS 'Only messages whose topic names this project; empty: all of the tenant.';
 COMMENT ON COLUMN decode_correction.topic_filter IS
     'Also messages whose topic names no tenant by the platform''s rules, if it fits this MQTT topic filter; empty: none of them. Tenants'' '

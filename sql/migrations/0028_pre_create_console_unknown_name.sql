@@ -1,5 +1,5 @@
--- Wrong passwords for names that no user has. In the database, as those of users are (console_user): were they each process's own, a name that
--- is locked at one console and free at another, or after a restart, would tell that nobody has it.
+-- Wrong passwords for names that no user has. In the database, as those of users are (console_user): were they each process's own, a name
+-- that is locked at one console and free at another, or after a restart, would tell that nobody has it.
 CREATE TABLE console_unknown_name (
     name_hmac bytea PRIMARY KEY CHECK (octet_length(name_hmac) = 32),
     failures integer NOT NULL DEFAULT 1,
