@@ -19,6 +19,7 @@ CONSOLE = {"kafka_offset", "kafka_watermark", "ledger"} | {
     "api_key",
     "console_action",
     "console_unknown_name",
+    "decode_correction",
 }
 LISTED = Path(__file__).parents[1] / "contract" / "grants.json"
 

@@ -7,6 +7,7 @@ import pytest
 
 from iot_platform.actions import ActionError, dry_run, parse_request
 from iot_platform.settings import Settings
+from iot_platform.telemetry.errors import CorrectionError
 from iot_platform.tenants.errors import TenantError
 from iot_platform.tenants.series_info import SeriesInfo, read_csv, write_csv
 
@@ -16,17 +17,17 @@ TENANT = "1968193631353446400"
 @pytest.mark.parametrize(
     ("rule", "field"),
     [
-        ({"topic_pattern": "a/{nothing}"}, "rule.topic_pattern"),
-        ({"topic_pattern": "a/{tenant}"}, "rule.topic_pattern"),  # and no pointer to the project
-        ({"default_timezone": "../../etc/passwd"}, "rule.default_timezone"),
-        ({"time_pointers": ["no pointer"]}, "rule.time_pointers"),
-        ({"topic_codecs": [{"topic": "a/#", "codec": "exec"}]}, "rule.topic_codecs"),
-        ({"database_url": "postgresql://x"}, "rule.database_url"),
-        ({"max_decompressed_bytes": 1 << 40}, "rule.max_decompressed_bytes"),
+        ({"topic_pattern": "a/{nothing}"}, "topic_pattern"),
+        ({"topic_pattern": "a/{tenant}"}, "topic_pattern"),  # and no pointer to the project
+        ({"default_timezone": "../../etc/passwd"}, "default_timezone"),
+        ({"time_pointers": ["no pointer"]}, "time_pointers"),
+        ({"topic_codecs": [{"topic": "a/#", "codec": "exec"}]}, "topic_codecs"),
+        ({"database_url": "postgresql://x"}, "database_url"),
+        ({"max_decompressed_bytes": 1 << 40}, "max_decompressed_bytes"),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused_by_its_field(rule: dict[str, Any], field: str) -> None:
-    with pytest.raises(ActionError) as refused:
+    with pytest.raises(CorrectionError) as refused:
         dry_run.rules_with(Settings(), rule)
     assert refused.value.field == field
 
@@ -40,7 +41,8 @@ def test_a_rule_that_means_nothing_is_refused_by_its_field(rule: dict[str, Any],
         ("replay", {"from": 0, "to": 1}, "from"),
         ("replay", {"from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, ""),
         ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "reason": "none"}, "reason"),
-        ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "rule": {}}, "rule"),
+        ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "rule": {"database_url": "x"}}, ""),
+        ("replay", {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "keep": True}, ""),
         ("silence-incident", {"incident_id": "1", "until": "2099-01-01T00:00:00Z", "reason": " "}, ""),
         ("acknowledge-incident", {"incident_id": "1; DROP"}, "incident_id"),
         ("change-rule", {"rule": "ledger_continuous"}, "rule"),

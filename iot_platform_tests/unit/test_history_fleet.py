@@ -16,7 +16,7 @@ from iot_platform.simulator.history.reports import Calendar, last_reports
 from iot_platform.simulator.history.slices import Maker
 
 END_US = 1_764_000_000_000_000
-DIGEST = "53f8fb9dcfb676109c65def3a7309164663823724d524c2f7be0f7f9ac4fc27c"
+DIGEST = "786f89f0d7b30bc034f73659e7488d2bf4fab755a28efbdbad22d28feb86bcfc"
 OPTIONS = HistoryOptions(3, END_US - 10 * DAY_US, END_US, tenants=2, projects=4, series=400, measurements=60_000)
 
 

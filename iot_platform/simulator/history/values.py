@@ -65,7 +65,8 @@ class Values:
         return Rows(series, report)
 
     def encode(self, rows: Rows, reports: Reports, series_id: npt.NDArray[np.int32]) -> list[bytes]:
-        """The rows in COPY's format: numbers first, then flags, texts and big integers, each ordered by series and time."""
+        """The rows in COPY's format: numbers first, then flags, texts and big integers, each ordered by series and time, texts
+        that many rows share one after the other."""
         kind, pieces = self._kind[rows.series], []
         numeric = (kind == ANALOG) | (kind == COUNTER)
         for chosen, make in (
