@@ -19,6 +19,7 @@ import urllib.request
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,8 @@ def main() -> None:
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help='whose alerts are counted; "" for none')
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write the report of samples that are there, and nothing else")
     arguments = parser.parse_args()
+    if find_spec("matplotlib") is None:  # said now, not after the hours
+        parser.error("the report's plots need matplotlib: .venv/bin/python -m pip install -e '.[bench]'")
     if not arguments.report:
         record(arguments, Console())
     sys.exit(0 if report(arguments.report or arguments.folder) else 1)
