@@ -221,6 +221,7 @@ def report(folder: Path) -> bool:
     lines += ["| what | first | at the end | greatest | growth an hour |", "| --- | --- | --- | --- | --- |"]
     for group, (unit, of) in groups.items():
         figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+        axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
         for name in sorted({name for sample in samples for name in of(sample)}):
             values = np.array([of(sample).get(name, np.nan) for sample in samples], dtype=float)
             there = ~np.isnan(values)
