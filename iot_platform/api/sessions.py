@@ -41,19 +41,18 @@ SELECT user_id, password_hash, extract(epoch FROM locked_until - now())::double 
 WHERE name = %(name)s AND NOT disabled"""
 _LOGIN_OF_NOBODY: Final = """
 SELECT extract(epoch FROM locked_until - now())::double precision FROM console_unknown_name WHERE name_hmac = %(name)s"""
-_FAILED: Final = """
-UPDATE console_user SET failures = failures + 1, locked_until = CASE WHEN failures + 1 >= %(free)s
-    THEN now() + make_interval(secs => least(%(first)s * 2.0 ^ least(failures + 1 - %(free)s, 10), %(longest)s)) ELSE locked_until END
-WHERE user_id = %(user)s"""
-_FAILED_OF_NOBODY: Final = """
+_ONE_MORE: Final = """failures = n.failures + 1, locked_until = CASE WHEN n.failures + 1 >= %(free)s
+    THEN now() + make_interval(secs => least(%(first)s * 2.0 ^ least(n.failures + 1 - %(free)s, 10), %(longest)s))
+    ELSE n.locked_until END"""
+"""The same for names of users and of nobody: a difference would tell which is which."""
+_FAILED: Final = f"UPDATE console_user n SET {_ONE_MORE} WHERE n.user_id = %(user)s"  # noqa: S608 - our own words
+_FAILED_OF_NOBODY: Final = f"""
 WITH old AS (
     DELETE FROM console_unknown_name
     WHERE failed_at < (SELECT failed_at FROM console_unknown_name ORDER BY failed_at DESC OFFSET %(most)s LIMIT 1)
 )
 INSERT INTO console_unknown_name AS n (name_hmac) VALUES (%(name)s) ON CONFLICT (name_hmac) DO UPDATE
-SET failures = n.failures + 1, failed_at = now(), locked_until = CASE WHEN n.failures + 1 >= %(free)s
-    THEN now() + make_interval(secs => least(%(first)s * 2.0 ^ least(n.failures + 1 - %(free)s, 10), %(longest)s))
-    ELSE n.locked_until END"""
+SET failed_at = now(), {_ONE_MORE}"""  # noqa: S608 - our own words
 _BEGIN: Final = """
 WITH old AS (
     DELETE FROM console_session WHERE expires_at < now() OR last_seen_at < now() - make_interval(secs => %(idle)s) OR token_sha256 = %(old)s
