@@ -105,8 +105,7 @@ def _carry_out(settings: Settings, connection: Connection, action: Action) -> st
             (who,) = _of_incident(connection, _ACKNOWLEDGE, action, asked.incident_id)
             return "acknowledged" if who == action.who else f"{who} had acknowledged it already"
         case EndCorrection() as asked:
-            after = settings.drain_shift_seconds + corrections.SHIFT_MARGIN_SECONDS
-            ends = corrections.end(connection, int(asked.correction_id), who=action.who, after_seconds=after, tenant=action.tenant)
+            ends = corrections.end(connection, settings, int(asked.correction_id), who=action.who, tenant=action.tenant)
             return f"messages received from {ends.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on are left alone; what it made stays"
         case ChangeRule() as asked:
             changed = store_rules(connection, [asked.setting(action.tenant)])

@@ -111,12 +111,8 @@ def _correct(settings: Settings, connection: Connection, action: Action, asked: 
         return
     end = None if asked.keep else asked.to
     wanted = corrections.Wanted(action.tenant, asked.rule, asked.from_, end, project=asked.project or "", reason=str(asked.reason or ""))
-    try:
+    with connection:
         corrections.add(connection, settings, wanted, who=action.who, action=action.action_id)
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
 
 
 def _run_id(action: Action) -> str:

@@ -112,13 +112,12 @@ def end_command(correction: Annotated[int, typer.Argument(help="Its number, as `
     import getpass
 
     from iot_platform.settings import get_settings
-    from iot_platform.telemetry.corrections import SHIFT_MARGIN_SECONDS, end
+    from iot_platform.telemetry.corrections import end
     from iot_platform.telemetry.errors import CorrectionError
 
-    after = get_settings().drain_shift_seconds + SHIFT_MARGIN_SECONDS
     try:
         with migrated("writer", "iot-project") as connection:
-            at = end(connection, correction, who=f"iot project end-correction ({getpass.getuser()})", after_seconds=after)
+            at = end(connection, get_settings(), correction, who=f"iot project end-correction ({getpass.getuser()})")
             connection.commit()
     except CorrectionError as error:
         raise CliError(str(error)) from error

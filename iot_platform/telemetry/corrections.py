@@ -34,9 +34,10 @@ MOST: Final = 50
 SHIFT_MARGIN_SECONDS: Final = 60
 """From the end of a drain's shift until its successor has looked at the corrections, and more."""
 
-_LOAD: Final = """
+LOAD: Final = """
 SELECT correction_id, tenant_id, project_id, topic_filter, reason, (extract(epoch FROM received_from) * 1000000)::bigint,
     (extract(epoch FROM received_to) * 1000000)::bigint, rules FROM decode_correction ORDER BY correction_id"""
+"""The rows that corrections_of takes."""
 _LIST: Final = """
 SELECT correction_id, tenant_id, project_id, topic_filter, reason, received_from, received_to, said, created_at, created_by, ended_at,
     ended_by
@@ -99,21 +100,14 @@ def rules_with(settings: Settings, said: Mapping[str, Any]) -> DecodeRules:
         if name not in SETTINGS:
             raise CorrectionError(f"is none of {', '.join(SETTINGS)}", name)
     try:
-        return DecodeRules.from_settings(_Rules.model_validate(_limits(settings) | _whole(settings, said)))
+        whole = {name: getattr(settings, name) for name in (*LIMITS, *SETTINGS)} | dict(said)
+        return DecodeRules.from_settings(_Rules.model_validate(whole))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         words = first["msg"].removeprefix("Value error, ")
         raise CorrectionError(words, str(first["loc"][0]) if first["loc"] else _named_in(words)) from error
     except SettingsError as error:
         raise CorrectionError(str(error), _named_in(str(error))) from error
-
-
-def _limits(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in LIMITS}
-
-
-def _whole(settings: Settings, said: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in SETTINGS} | dict(said)
 
 
 def _named_in(words: str) -> str:
@@ -132,14 +126,10 @@ class _Rules(Settings):
 def corrected(settings: Settings, rules: DecodeRules, connection: Connection) -> DecodeRules:
     """The rules with every correction, as of now. Rolls back."""
     with connection.cursor() as cursor:
-        cursor.execute(_LOAD)
+        cursor.execute(LOAD)
         rows = cursor.fetchall()
     connection.rollback()
     return replace(rules, corrections=corrections_of(settings, rows))
-
-
-LOAD: Final = _LOAD
-"""The rows that corrections_of takes."""
 
 
 def corrections_of(settings: Settings, rows: list[Any]) -> tuple[Correction, ...]:
@@ -189,14 +179,15 @@ def add(connection: Connection, settings: Settings, wanted: Wanted, *, who: str,
     return int(number)
 
 
-def end(connection: Connection, correction: int, *, who: str, after_seconds: float, tenant: str | None = None) -> datetime:
-    """End a correction that has no end: messages received from `after_seconds` on are left alone. The time is for drains at work, which
-    must know the end before it comes. What it has made stays. Returns when it ends, or ended; commits nothing.
+def end(connection: Connection, settings: Settings, correction: int, *, who: str, tenant: str | None = None) -> datetime:
+    """End a correction that has no end: messages received from a shift and SHIFT_MARGIN_SECONDS on are left alone, as drains at work must
+    know the end before it comes. What it has made stays. Returns when it ends, or ended; commits nothing.
 
     Raises:
         CorrectionError: there is no such correction.
     """
-    values = {"correction": correction, "who": who, "after": after_seconds, "tenant": tenant}
+    after = settings.drain_shift_seconds + SHIFT_MARGIN_SECONDS
+    values = {"correction": correction, "who": who, "after": after, "tenant": tenant}
     with connection.cursor() as cursor:
         for statement in (_END, _ENDED):
             cursor.execute(statement, values)

@@ -1,4 +1,4 @@
--- What operators correct for their own tenant, for messages that the platform's rules of decoding refuse (docs/replay.md).
+-- What operators correct for their own tenant, for messages that the platform's rules of decoding refuse (docs/live.md).
 CREATE TABLE decode_correction (
     correction_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id text NOT NULL CHECK (tenant_id <> ''),
