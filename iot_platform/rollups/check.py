@@ -21,6 +21,7 @@ SHOWN: Final = 20
 Sample = list[tuple[int, datetime, datetime]]
 """Series, and days [since, until)."""
 
+_LIMIT: Final = f"SET LOCAL statement_timeout = '{SECONDS}s'; SET LOCAL jit = off"
 _SERIES: Final = "SELECT series_id FROM series ORDER BY random() LIMIT %s"
 _BOUNDS: Final = """
 SELECT (extract(epoch FROM min(range_start)))::float8 FROM timescaledb_information.chunks WHERE hypertable_name = 'measurement'"""
@@ -130,7 +131,7 @@ def compare(settings: Settings, sample: Sample) -> Comparison:
     if not sample:
         return Comparison(0, 0, [])
     with closing(connect(settings, "reader", "rollup-check")) as connection, connection.cursor() as cursor:
-        cursor.execute("SET LOCAL statement_timeout = %s; SET LOCAL jit = off", (f"{SECONDS}s",))
+        cursor.execute(_LIMIT)
         cursor.execute(_COMPARE, {**_columns(sample), "shown": SHOWN})
         row = cursor.fetchone()
     return Comparison(0, 0, []) if row is None else Comparison(int(row[0]), int(row[1]), row[2] or [])
@@ -142,7 +143,7 @@ def _columns(sample: Sample) -> dict[str, list[Any]]:
 
 def _measurements(connection: Connection, sample: Sample) -> list[int]:
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL statement_timeout = %s; SET LOCAL jit = off", (f"{SECONDS}s",))
+        cursor.execute(_LIMIT)
         cursor.execute(_MEASUREMENTS, _columns(sample))
         return [int(row[0]) for row in cursor.fetchall()]
 

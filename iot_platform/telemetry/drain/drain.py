@@ -27,8 +27,8 @@ log = get_logger(__name__)
 PROGRESS_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 0.1
 TOPIC_CHECK_SECONDS: Final = 5.0
-BUSY_SECONDS: Final = 1.0
-"""A drain is busy for so long after a commit."""
+AT_WORK_SECONDS: Final = 1.0
+"""A drain counts as busy for so long after a commit."""
 STOP_SECONDS: Final = 90.0
 """A halted lane finishes at most two batches; PostgreSQL ends a statement after 120 s at worst."""
 SWITCH_INTERVAL_SECONDS: Final = 0.001
@@ -124,7 +124,7 @@ class Drain:
             if now - checked >= TOPIC_CHECK_SECONDS:
                 checked = now
                 self._check_topic()
-            collector.look(busy=now - self._last_commit < BUSY_SECONDS)
+            collector.look(busy=now - self._last_commit < AT_WORK_SECONDS)
         gave_way = any(lane.state.gave_way for lane in self._lanes)
         self._progress.ended = "elsewhere" if gave_way else "caught_up"
 
