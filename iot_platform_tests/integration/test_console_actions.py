@@ -172,6 +172,13 @@ def test_a_replay_tells_how_far_it_is_and_what_stays(settings: Settings, writer:
         carry_out_replays(settings, wait_seconds=0.1)
 
 
+def complete(settings: Settings, writer: Connection, action: int) -> None:
+    """The next run, unless the one that was killed had noted that the action is done."""
+    if told(settings, action)[0] != "done":
+        eventually(lambda: waiting(writer) == action)  # the server has noticed that the lock's session is gone
+        assert carry_out_replays(settings) == 1
+
+
 @pytest.mark.parametrize(
     ("point", "statement"),
     [
@@ -188,9 +195,7 @@ def test_a_replay_that_is_killed_is_completed_by_the_next_run(
     action = ask(settings, "replay", hour())
     named = project_named(settings).model_copy(update={"drain_batch_records": 64})
     killer.kill((*COMMAND, "replays"), named, point, statement, 2)
-    if told(settings, action)[0] != "done":
-        eventually(lambda: waiting(writer) == action)  # the server has noticed that the lock's session is gone
-        assert carry_out_replays(named) == 1
+    complete(named, writer, action)
     assert told(settings, action) == ("done", "200 messages left quarantine with 400 measurements")
     assert carry_out_replays(named) == 0
     check_books(settings)
@@ -373,9 +378,7 @@ def test_a_corrected_replay_that_is_killed_is_completed_with_one_correction(
     action = ask(settings, "replay", {**hour(), "rule": CODEC})
     small = settings.model_copy(update={"drain_batch_records": 64})
     killer.kill((*COMMAND, "replays"), small, point, statement, 1)
-    if told(settings, action)[0] != "done":
-        eventually(lambda: waiting(writer) == action)
-        assert carry_out_replays(small) == 1
+    complete(small, writer, action)
     assert told(settings, action) == ("done", "200 messages left quarantine with 200 measurements")
     assert len(corrections.corrections(writer)) == 1
     check_books(settings)
