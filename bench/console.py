@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.end_to_end import FRESHNESS, one_value
-from bench.processes import TICKS_PER_SECOND
+from bench.processes import Process, read
 from iot_platform.settings import get_settings
 
 PROJECT = "bench-console"
@@ -48,12 +48,12 @@ def listener(port: int) -> int:
     raise SystemExit(f"nobody listens on port {port}: does `make up` run the console?")
 
 
-def cost(pid: int) -> tuple[float, int]:
-    """CPU seconds so far, and proportional set size in bytes."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    size = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-    return (int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND, size
+def cost(pid: int) -> Process:
+    """Exits if the console's process is gone."""
+    found = read(pid)
+    if found is None:
+        raise SystemExit(f"the console's process {pid} has ended")
+    return found
 
 
 async def events(url: str, tenant: str, key: str) -> "asyncio.StreamReader":
@@ -143,7 +143,7 @@ async def measure(arguments: argparse.Namespace, viewers: int) -> list[str]:
     await asyncio.sleep(5)  # everybody is there
     acked: dict[int, float] = {}
     late: list[float] = []
-    since, begun_at, (before, _) = datetime.now(UTC), time.monotonic(), cost(pid)
+    since, begun_at, before = datetime.now(UTC), time.monotonic(), cost(pid).cpu_seconds
     ends_at = begun_at + arguments.duration
 
     async def take() -> None:
@@ -153,14 +153,21 @@ async def measure(arguments: argparse.Namespace, viewers: int) -> list[str]:
 
     watching = [probe(await events(arguments.url, arguments.tenant, key), acked, late, ends_at)] if viewers else []
     await asyncio.gather(take(), *watching)
-    after, size = cost(pid)
+    after = cost(pid)
     seconds = time.monotonic() - begun_at
     for process in processes:
         process.terminate()
         process.join()
     fresh = one_value(settings, FRESHNESS, since=since)
     shown = [f"{q:.2f}" for q in (statistics.median(late), sorted(late)[int(len(late) * 0.95)])] if late else ["–", "–"]
-    return [str(viewers), *shown, f"{100 * (after - before) / seconds:.1f}", f"{size / 1e6:.0f}", f"{fresh[0]:.2f}", f"{fresh[1]:.2f}"]
+    return [
+        str(viewers),
+        *shown,
+        f"{100 * (after.cpu_seconds - before) / seconds:.1f}",
+        f"{after.pss_bytes / 1e6:.0f}",
+        f"{fresh[0]:.2f}",
+        f"{fresh[1]:.2f}",
+    ]
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from bench.processes import TICKS_PER_SECOND, stat
+
 WINDOW = 10_000  # the daemon's default
 
 
@@ -188,8 +190,8 @@ def daemon(mqtt_url: str, servers: str, client_id: str, topic: str, count: int) 
 
 def process_cpu(pid: int) -> float:
     """User and system time of another process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    _, fields = stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def metrics(port: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +20,19 @@ class Process:
     spawned: bool = False
 
 
+def stat(pid: int) -> tuple[str, list[str]]:
+    """A process's name and what follows it in /proc/PID/stat, from its state on. Raises OSError: it has ended."""
+    head, tail = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+    return head.split("(", 1)[1], tail.split()
+
+
 def descendants() -> dict[int, list[int]]:
     """Child pids of every pid."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(entry.parent.name))
+        pid = int(entry.parent.name)
+        with suppress(OSError):
+            children.setdefault(int(stat(pid)[1][1]), []).append(pid)
     return children
 
 
@@ -42,14 +47,14 @@ def read(pid: int) -> Process | None:
     """None: it has ended."""
     folder = Path(f"/proc/{pid}")
     try:
-        stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        _, fields = stat(pid)
         command = (folder / "cmdline").read_bytes()
         rollup = (folder / "smaps_rollup").read_text()
         handles = sum(1 for _ in (folder / "fd").iterdir())
     except OSError:
         return None
     pss = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-    return Process((int(stat[11]) + int(stat[12])) / TICKS_PER_SECOND, pss, handles, int(stat[17]), b"spawn_main(" in command)
+    return Process((int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND, pss, handles, int(fields[17]), b"spawn_main(" in command)
 
 
 def split_runs(processes: dict[int, Process], server: int) -> tuple[dict[int, Process], dict[int, Process]]:
@@ -70,16 +75,14 @@ def server_cpu(pid: int, name: str) -> float:
     top = 0
     while pid > 1:
         try:
-            head, tail = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+            found, fields = stat(pid)
         except OSError:
             return 0.0
-        if head.split("(", 1)[1] == name:
+        if found == name:
             top = pid
-        pid = int(tail.split()[1])
+        pid = int(fields[1])
     ticks = 0
     for each in tree(top, descendants()) if top else ():
-        try:
-            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
-        except OSError:
-            continue
+        with suppress(OSError):
+            ticks += sum(map(int, stat(each)[1][11:15]))
     return ticks / TICKS_PER_SECOND
