@@ -21,6 +21,7 @@ export type Incident = Schemas["Incident"];
 export type Rule = Schemas["RuleRow"];
 export type RuleChange = Schemas["RuleChange"];
 export type Action = Schemas["Action"];
+export type ActionRequest = Schemas["ActionRequest"];
 export type Correction = Schemas["CorrectionRow"];
 export type SeriesInfo = Schemas["SeriesInfo"];
 export type SeriesInfoChange = Schemas["SeriesInfoChange"];

@@ -2,7 +2,7 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
 
 import { answerOf, api, setCsrfToken } from "./client";
-import { seriesOf, type Action, type History } from "./model";
+import { seriesOf, type Action, type ActionRequest, type History } from "./model";
 
 export const sessionQuery = queryOptions({
   queryKey: ["session"],
@@ -187,6 +187,11 @@ export const keysQuery = (tenant: string) =>
     queryFn: async ({ signal }) =>
       (await answerOf(api.GET("/api/v1/tenants/{tenant}/api-keys", { params: { path: { tenant } }, signal }))).keys,
   });
+
+/** Asks for a write that the platform carries out by itself; the number by which it can be followed. */
+export async function askFor(tenant: string, body: ActionRequest): Promise<string> {
+  return (await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { params: { path: { tenant } }, body }))).action_id;
+}
 
 /** A write; afterwards everything below `touches` is asked anew. */
 export function useWrite<In, Out>(write: (input: In) => Promise<Out>, touches: readonly unknown[]) {

@@ -3,9 +3,8 @@ import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useState, type FormEvent } from "react";
 
-import { answerOf, api } from "../api/client";
 import { may, type Incident } from "../api/model";
-import { incidentsQuery, sessionQuery, useWrite } from "../api/queries";
+import { askFor, incidentsQuery, sessionQuery, useWrite } from "../api/queries";
 import { formatCount } from "../format/number";
 import { fromInput, iso, milliseconds, toInput } from "../format/time";
 import { ActionProgress } from "../parts/ActionProgress";
@@ -47,8 +46,7 @@ function List({ tenant, state, operator }: { tenant: string; state: "open" | "al
   const [action, setAction] = useState<string | null>(null);
   const now = useNow();
   const acknowledge = useWrite(async (incident: Incident) => {
-    const body = { kind: "acknowledge-incident" as const, arguments: { incident_id: incident.incident_id } };
-    setAction((await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { params: { path: { tenant } }, body }))).action_id);
+    setAction(await askFor(tenant, { kind: "acknowledge-incident", arguments: { incident_id: incident.incident_id } }));
   }, [tenant, "incidents"]);
   return (
     <>
@@ -132,8 +130,8 @@ function Silence({ tenant, incident, onClose }: { tenant: string; incident: Inci
   const [action, setAction] = useState<string | null>(null);
   const [late, setLate] = useState(false);
   const silence = useWrite(async (end: number) => {
-    const body = { kind: "silence-incident" as const, arguments: { incident_id: incident.incident_id, until: iso(end), reason: reason.trim() } };
-    setAction((await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { params: { path: { tenant } }, body }))).action_id);
+    const { incident_id } = incident;
+    setAction(await askFor(tenant, { kind: "silence-incident", arguments: { incident_id, until: iso(end), reason: reason.trim() } }));
   }, [tenant, "incidents"]);
   const submit = (event: FormEvent) => {
     event.preventDefault();

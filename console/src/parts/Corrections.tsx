@@ -2,8 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { answerOf, api } from "../api/client";
-import { correctionsQuery, useWrite } from "../api/queries";
+import { askFor, correctionsQuery, useWrite } from "../api/queries";
 import { visible } from "../format/visible";
 import { useTexts } from "../texts";
 import { ActionProgress } from "./ActionProgress";
@@ -15,8 +14,7 @@ export function Corrections({ tenant, operator }: { tenant: string; operator: bo
   const corrections = useQuery(correctionsQuery(tenant));
   const [action, setAction] = useState<string | null>(null);
   const end = useWrite(async (correction_id: string) => {
-    const body = { kind: "end-correction" as const, arguments: { correction_id } };
-    setAction((await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { params: { path: { tenant } }, body }))).action_id);
+    setAction(await askFor(tenant, { kind: "end-correction", arguments: { correction_id } }));
   }, [tenant, "corrections"]);
   return (
     <Loaded of={corrections}>

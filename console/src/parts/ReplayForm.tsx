@@ -4,7 +4,7 @@ import { useState } from "react";
 
 import { answerOf, api } from "../api/client";
 import { ApiProblem } from "../api/problem";
-import { useWrite, type Span } from "../api/queries";
+import { askFor, useWrite, type Span } from "../api/queries";
 import { formatCount } from "../format/number";
 import { useTexts, type Key } from "../texts";
 import { ActionProgress } from "./ActionProgress";
@@ -38,11 +38,9 @@ export function ReplayForm({ tenant, of, onClose }: { tenant: string; of: Of; on
   const [keep, setKeep] = useState(false);
   const corrected = Object.values(typed).some((text) => text?.trim());
   const which = { from: of.from, to: of.to, ...(of.reason ? { reason: of.reason } : {}) };
-  const path = { params: { path: { tenant } } };
-  const dryRun = useMutation({ mutationFn: () => answerOf(api.POST("/api/v1/tenants/{tenant}/quarantine/dry-run", { ...path, body: { ...which, rule: ruleOf(typed) } })) });
+  const dryRun = useMutation({ mutationFn: () => answerOf(api.POST("/api/v1/tenants/{tenant}/quarantine/dry-run", { params: { path: { tenant } }, body: { ...which, rule: ruleOf(typed) } })) });
   const replay = useWrite(async () => {
-    const { action_id } = await answerOf(api.POST("/api/v1/tenants/{tenant}/actions", { ...path, body: { kind: "replay", arguments: { ...which, ...(corrected ? { rule: ruleOf(typed), keep } : {}) } } }));
-    setAction(action_id);
+    setAction(await askFor(tenant, { kind: "replay", arguments: { ...which, ...(corrected ? { rule: ruleOf(typed), keep } : {}) } }));
   }, [tenant]);
   const attempt = (go: () => void) => {
     try {
