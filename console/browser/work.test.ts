@@ -57,11 +57,12 @@ describe("by clicks alone", () => {
   it("a rule is edited; what the server refuses is said at its field", async () => {
     const { page } = visitor;
     await page.goto(`/t/${TENANT}/incidents?rules=1`);
-    await page.getByRole("button", { name: "Edit: Too few messages" }).first().click();
+    await page.getByRole("button", { name: "Edit: Many duplicates" }).first().click();
     const dialog = page.locator("dialog");
     await dialog.getByLabel("Window, s").fill("-5");
     await dialog.getByRole("button", { name: "Save" }).click();
     await dialog.locator("[aria-invalid=true], [role=alert]").first().waitFor();
+    expect(visitor.errors.splice(0)).toEqual([expect.stringContaining("status of 422")]); // Chromium tells of the refusal
     await visitor.check();
     await dialog.getByLabel("Window, s").fill("7200");
     await dialog.getByRole("button", { name: "Save" }).click();

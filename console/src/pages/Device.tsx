@@ -83,9 +83,11 @@ function History({ tenant, series, range, onRange }: { tenant: string; series: S
   const marks = useQuery(marksQuery(tenant, { project, device, ...span }));
   return (
     <>
-      <Loaded of={history}>
-        {(data) => <HistoryView tenant={tenant} history={data} marks={marks.data ?? []} range={range} busy={history.isFetching} onRange={onRange} />}
-      </Loaded>
+      <div className={history.isPending ? "history-room" : undefined}>
+        <Loaded of={history}>
+          {(data) => <HistoryView tenant={tenant} history={data} marks={marks.data ?? []} range={range} busy={history.isFetching} onRange={onRange} />}
+        </Loaded>
+      </div>
       <Marks tenant={tenant} marks={marks} />
     </>
   );
