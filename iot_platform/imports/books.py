@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.locks import lock_key
 from iot_platform.imports.errors import ImportRefusedError
-from iot_platform.telemetry.counters import COUNTERS
+from iot_platform.telemetry.counters import COUNTERS, SUMS
 from iot_platform.telemetry.records import IMPORT_TOPIC
 
 BLOCK: Final = 1 << 20
@@ -29,8 +29,8 @@ _OFFSET: Final = """
 INSERT INTO kafka_offset (topic, kafka_partition, next_offset, cluster_id, topic_id, first_offset) VALUES (%s, %s, 0, %s, %s, 0)"""
 _FINISH: Final = "UPDATE import_file SET finished_at = now(), records = %s WHERE kafka_partition = %s AND finished_at IS NULL"
 _SUMS: Final = f"""
-SELECT {", ".join(f"coalesce(sum({name}), 0)::bigint" for name in COUNTERS)}, min(first_received_at), max(last_received_at) FROM ledger
-WHERE kafka_partition = %s AND kafka_topic = %s"""
+SELECT {SUMS}, min(first_received_at), max(last_received_at) FROM ledger
+WHERE kafka_partition = %s AND kafka_topic = %s"""  # noqa: S608 - names of columns
 _REASONS: Final = """
 SELECT reason, count(*) FROM quarantine WHERE kafka_partition = %s AND received_at BETWEEN %s AND %s GROUP BY 1"""
 
@@ -125,7 +125,7 @@ def find(connection: Connection, content: Content, mapping: str, *, again: bool)
         if not again:
             raise ImportRefusedError(
                 f"this content ({name}) was imported with another mapping, as partition {partition}: with --again it is imported by this one,"
-                " beside what is there"
+                " beside it"
             )
     return None
 
@@ -176,4 +176,4 @@ def books(connection: Connection, partition: int) -> Books:
             cursor.execute(_REASONS, (partition, first, last))
             reasons.update(dict(cursor.fetchall()))
     connection.rollback()
-    return Books(dict(zip(COUNTERS, sums, strict=True)), reasons)
+    return Books({name: count or 0 for name, count in zip(COUNTERS, sums, strict=True)}, reasons)
