@@ -124,8 +124,7 @@ def find(connection: Connection, content: Content, mapping: str, *, again: bool)
             return None if again and finished_at else Entry(partition, topic_id, next_offset, finished_at is not None)
         if not again:
             raise ImportRefusedError(
-                f"this content ({name}) was imported with another mapping, as partition {partition}: with --again it is imported by this one,"
-                " beside it"
+                f"this content ({name}) was imported with another mapping, as partition {partition}: with --again by this one, beside it"
             )
     return None
 
