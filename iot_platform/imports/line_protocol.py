@@ -19,7 +19,7 @@ _HEAD: Final = re.compile(rb"(?:[^ \\\n]|\\.)*+ ++", re.DOTALL)
 _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
 _FLOAT: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _INTEGER: Final = re.compile(rb"(-?(?:0|[1-9][0-9]{0,17}))i")
-_TIME: Final = re.compile(rb"-?[0-9]{1,18}")
+_TIME: Final = re.compile(rb"-?(?:[0-9]{1,18}|[1-8][0-9]{18})")
 _BOOLEANS: Final = dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), b"true") | dict.fromkeys(
     (b"f", b"F", b"false", b"False", b"FALSE"), b"false"
 )
