@@ -22,7 +22,9 @@ _FIND: Final = """
 SELECT f.kafka_partition, f.name, f.mapping_sha256, f.finished_at::text, f.records, o.next_offset, o.topic_id
 FROM import_file f JOIN kafka_offset o ON o.topic = %s AND o.kafka_partition = f.kafka_partition
 WHERE f.sha256 = %s ORDER BY f.kafka_partition DESC"""
-_GROWN: Final = "SELECT name, records, kafka_partition FROM import_file WHERE bytes = %s AND sha256 = %s LIMIT 1"
+_GROWN: Final = (
+    "SELECT name, records, kafka_partition FROM import_file WHERE bytes = %s AND sha256 = %s AND coalesce(records, 1) > 0 LIMIT 1"
+)
 _ADD: Final = """
 INSERT INTO import_file (sha256, bytes, name, mapping, mapping_sha256) VALUES (%s, %s, %s, %s, %s) RETURNING kafka_partition"""
 _OFFSET: Final = """

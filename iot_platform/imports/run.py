@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -180,12 +180,13 @@ class Import:
             )
             writer, cutoffs = Writer(connection, rules), _Cutoffs(connection)
             at = books.next_offset(connection, entry.partition)
-            for batch, refused in self._batches(file, entry.partition, at):
-                writer.write(batch, {**cutoffs.refused(batch), **refused})
-                self._committed = True
-                self._tell(batch.records.ranges[entry.partition][1], file)
-                if self._stop.is_set():
-                    return
+            with closing(self._batches(file, entry.partition, at)) as batches:  # at the latest then nobody reads the file any more
+                for batch, refused in batches:
+                    writer.write(batch, {**cutoffs.refused(batch), **refused})
+                    self._committed = True
+                    self._tell(batch.records.ranges[entry.partition][1], file)
+                    if self._stop.is_set():
+                        return
             done.append(1)
         except DrainedElsewhereError as error:
             raise ImportRefusedError(f"another `iot import` works on this file now (partition {entry.partition})") from error
@@ -200,7 +201,7 @@ class Import:
         self._rules = replace(self._rules, numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
         return options
 
-    def _batches(self, file: BinaryIO, partition: int, at: int) -> Iterator[tuple[DecodedRecords, Bad]]:
+    def _batches(self, file: BinaryIO, partition: int, at: int) -> Generator[tuple[DecodedRecords, Bad], None, None]:
         """Decoded batches from a record on; the next one is made while the caller works on one."""
         made = self._made(file, at)
         decoder = Decoder(self._rules)

@@ -216,6 +216,8 @@ def read_csv(stream: BinaryIO, mapping: Mapping, place: TimePlace, skip: int, re
             skip += len(batch)
     except csv.Error as error:
         raise ImportRefusedError(f"the file is no CSV behind row {skip}: {error}") from error
+    finally:
+        text.detach()  # or it would close the file
 
 
 def _csv_batch(reader: TableReader, header: list[str], rows: list[list[str]], first: int) -> Iterator[Made]:
