@@ -14,7 +14,8 @@ from iot_platform.signals import stop_on_signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from iot_platform.imports.run import Progress, Summary
+    from iot_platform.imports.run import Progress as Reached
+    from iot_platform.imports.run import Summary
 
 STOPPED = 130
 UNREACHABLE = 2
@@ -96,7 +97,7 @@ def _run(file: Path, mapping: Path, options: dict[str, Any]) -> "Summary":
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("looking", total=1.0, count="")
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "Reached") -> None:
             rate = progress.records / max(time.monotonic() - begun, 0.001)
             what = "reading" if progress.looking else "looking" if options["dry_run"] else "importing"
             count = "" if progress.looking else f"{progress.records:,} records, {rate:,.0f}/s"

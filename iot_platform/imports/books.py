@@ -69,7 +69,7 @@ def opened(file: BinaryIO) -> BinaryIO:
     file.seek(0)
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=file), BLOCK)) if packed else file  # type: ignore[type-var]
+    return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=file), BLOCK)) if packed else file
 
 
 def digest(file: BinaryIO, lengths: Sequence[int], on_block: Callable[[], None]) -> Content:

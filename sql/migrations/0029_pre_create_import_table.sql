@@ -12,7 +12,7 @@ CREATE TABLE import_file (
 );
 CREATE INDEX import_file_sha256_idx ON import_file (sha256);
 COMMENT ON TABLE import_file IS
-    'One row is one import of a file: how far it is stands in kafka_offset (topic import, the same partition), what became of it in ledger.';
+    'One row is one import of a file: how far it is stands in kafka_offset (topic import, same partition), what became of it in ledger.';
 COMMENT ON COLUMN import_file.kafka_partition IS 'Its partition in ledger, message and quarantine; Kafka has none with such a number.';
 COMMENT ON COLUMN import_file.sha256 IS 'Of the content (of .gz files: unpacked): what is the same file, whatever it is called.';
 COMMENT ON COLUMN import_file.bytes IS 'Length of that content: by it a file that grew is known.';
