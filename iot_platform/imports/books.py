@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.database.locks import lock_key
 from iot_platform.imports.errors import ImportRefusedError
 from iot_platform.telemetry.counters import COUNTERS, SUMS
-from iot_platform.telemetry.records import IMPORT_TOPIC
+from iot_platform.telemetry.partitions import IMPORT_TOPIC
 
 BLOCK: Final = 1 << 20
 _SIZES: Final = "SELECT DISTINCT bytes FROM import_file ORDER BY 1"

@@ -56,9 +56,10 @@ class Time(_Strict):
 class Mapping(_Strict):
     """A mapping. Line protocol has `precision`, `metric` as a text with {measurement} and {field}, and `tags` (what becomes of those
     that name nothing). Tables have `time`, and either `metric` and `value` (a row is one measurement) or `metrics` (metric = column; every
-    column that names nothing, if it is left out)."""
+    column that names nothing, if it is left out). `conflicts`: instead of the projects' option (conflicts_of)."""
 
     format: Format | None = None
+    conflicts: Literal["first", "last", "keep"] | None = None
     tenant: Source
     project: Source
     device: Source | None = None
@@ -69,6 +70,11 @@ class Mapping(_Strict):
     time: Time | None = None
     value: Source | None = None
     metrics: dict[str, str] = Field(default_factory=dict)
+
+    def conflicts_of(self, form: Format) -> str | None:
+        """Which of two values of a series at one time stays; None: what the project's option says. InfluxDB keeps the last one, and an
+        export has, behind each other, also those that were overwritten."""
+        return self.conflicts or ("last" if form == "line_protocol" else None)
 
     def wrong(self, form: Format) -> tuple[str, str] | None:
         """The first member that does not fit files of a format, and why."""

@@ -40,8 +40,9 @@ from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, h
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.envelope import Envelopes
 from iot_platform.telemetry.errors import DrainedElsewhereError
-from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
-from iot_platform.telemetry.records import IMPORT_TOPIC, DecodedRecords, Records
+from iot_platform.telemetry.partitions import IMPORT_TOPIC
+from iot_platform.telemetry.project_options import CONFLICTS, NUMBERS_IN_STRINGS, ProjectOptions
+from iot_platform.telemetry.records import DecodedRecords, Records
 
 _CUTOFF: Final = """
 SELECT (extract(epoch FROM nullif(greatest(retention_cutoff('measurement', %(tenant)s, %(project)s),
@@ -198,6 +199,8 @@ class Import:
 
     def _options(self, connection: Connection) -> ProjectOptions:
         options = ProjectOptions.load(connection)
+        if (conflicts := self._mapping.conflicts_of(self._form)) is not None:
+            options = options.for_all(CONFLICTS, conflicts)
         self._rules = replace(self._rules, numbers_in_strings=options.switches(NUMBERS_IN_STRINGS))
         return options
 

@@ -17,10 +17,6 @@ Ranges = dict[int, tuple[int, int]]
 """Kafka partition → [from offset, to offset)."""
 Generations = Mapping[int, int]
 """Kafka partition → generation of its log (kafka_offset.log_generation); 0 for one that is not named."""
-IMPORT_TOPIC: Final = "import"
-"""In kafka_offset and ledger, the topic of what came from files: each import is a partition of it, the offset its number of the record."""
-FIRST_IMPORT: Final = 1_000_000
-"""Partitions from here on are imports: no Kafka topic has as many."""
 GENERATION_BITS: Final = 44
 """A place is an offset (below 2^44) with its generation above it: later logs have higher places, and the first log's are its offsets."""
 
@@ -85,11 +81,6 @@ class DecodedRecords:
 def topic_of(text: str, exact: bytes | None) -> bytes:
     """A stored record's topic: the text, unless the bytes had to be kept beside it (see duplicates.redelivery.topic_columns)."""
     return text.encode() if exact is None else bytes(exact)
-
-
-def topic_of_partition(partition: int, kafka_topic: str) -> str:
-    """The topic that a partition is of, as kafka_offset and ledger name it: Kafka's, or that of imports."""
-    return IMPORT_TOPIC if partition >= FIRST_IMPORT else kafka_topic
 
 
 def place_of(generation: int, offset: int) -> int:

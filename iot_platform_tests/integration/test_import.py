@@ -1,8 +1,10 @@
 """History from files: each record once, in message or quarantine, whatever dies; the same again changes nothing; the books are exact."""
 
 import gzip
+import re
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,23 @@ import polars as pl
 import pytest
 
 from iot_platform.audit import run_audit
+from iot_platform.database import connect
+from iot_platform.diagnostics.trace import follow
 from iot_platform.drills.rig.wire import Point
 from iot_platform.imports.errors import ImportRefusedError
 from iot_platform.imports.run import Import, Summary
+from iot_platform.rollups import roll_up
 from iot_platform.settings import Settings
 from iot_platform.telemetry.replay.replay import Replay, Selection
+from iot_platform.telemetry.sums import BadShare, bad_share
+from iot_platform.tenants.deletion import delete_tenant
+from iot_platform.tenants.export import export_tenant
+from iot_platform.tenants.verify import verify_export
 from iot_platform_tests.support.children.killer import Killer
 from iot_platform_tests.support.feeds.drain import TOPIC, Feed, drain, query
+from iot_platform_tests.support.feeds.lifecycle import keep
 
+EXPORT = Path(__file__).parents[1] / "contract" / "influx_inspect.lp"
 NOW = time.time_ns() // 10**9 * 10**9
 MINUTE = 60 * 10**9
 LINES = """
@@ -149,7 +160,7 @@ def test_beside_live_data(settings: Settings, tmp_path: Path) -> None:
     drain(settings)
     tenant, project = TOPIC.split("/")[-2:]
     mapping = LINES.replace('value = "acme"', f'value = "{tenant}"').replace('tag = "site"', f'value = "{project}"')
-    summary = run(settings, tmp_path, export(tmp_path), mapping + 'tags = "drop"\n')
+    summary = run(settings, tmp_path, export(tmp_path), mapping + 'tags = "drop"\nconflicts = "first"\n')
     counts = summary.books.counts
     assert (counts["measurements"], counts["measurement_conflicts"]) == (99, 1)  # what was there first stays
     latest = query(
@@ -181,6 +192,85 @@ def test_csv_and_parquet(settings: Settings, tmp_path: Path) -> None:
     assert summary.books.reasons == {"bad_timestamp": 1}
     assert query(settings, "SELECT metric, value FROM measurement_named WHERE device_id = 'z'") == [("a.b", 0.1)]
     check(settings, 2)
+
+
+def test_an_export_of_a_real_server(settings: Settings, tmp_path: Path) -> None:
+    """influxd 1.6.7, influx_inspect 1.8.10: shards out of order, TSM files and WAL, a point written three times."""
+    keep_forever(settings)
+    mapping = LINES.replace('{ tag = "site" }', '{ context = "retention_policy" }')
+    before = run(settings, tmp_path, EXPORT, mapping, dry_run=True)
+    summary = run(settings, tmp_path, EXPORT, mapping)
+    assert (summary.records, summary.books.reasons) == (116, {})
+    assert before.books == summary.books
+    counts = summary.books.counts
+    assert (counts["measurements"], counts["measurement_conflicts"]) == (114, 2)
+    rows = query(settings, ROWS)
+    assert {row[1] for row in rows if row[3].startswith("year.")} == {"year"}
+    hour, known = "2024-06-30 23:00:00+00", re.compile("cpu.*site=north")
+    assert {row[3]: row[5:] for row in rows if row[4] == hour and not known.match(row[3])} == {
+        "over.v,site=north": (3.0, None, None),
+        "log book.note,site=north": (None, None, "中文 🌡"),
+        "log book.text,site=north": (None, None, 'two\nlines, "quoted" \\ end'),
+        "m,x.big,co re=0,site=no rth": (9007199254740992.0, 9007199254740993, None),
+        "m,x.max,co re=0,site=no rth": (float(2**63), 2**63 - 1, None),
+        "m,x.min,co re=0,site=no rth": (-float(2**63), None, None),
+        "m,x.v,co re=0,site=no rth": (1e-7, None, None),
+        "tab\tbed.v,site=north": (1.0, None, None),
+        "text.s,site=north": (None, None, ""),
+        "text.t,site=north": (None, None, "21.5"),
+        "text.u,site=north": (None, None, "true"),
+        "text.v,site=north": (None, None, "line\\nnot"),
+        "温度.值,site=north": (21.5, None, None),
+        "cpu.usage": (4.0, None, None),
+        "cpu.usage,site=nor/th": (3.0, None, None),
+    }
+    usage = query(
+        settings, "SELECT count(*), min(time)::text FROM measurement_named WHERE metric = 'cpu.usage,site=north' AND device_id <> ''"
+    )
+    assert usage == [(33, "1969-12-31 23:59:59+00")]
+    check(settings, 116)
+
+
+def keep_forever(settings: Settings) -> None:
+    """In the order in which it is accepted."""
+    for table in ("ledger", "measurement_1d", "measurement_1h", "measurement"):
+        keep(settings, table, "forever")
+
+
+def test_imported_rows_are_rolled_up_traced_exported_and_deleted(settings: Settings, tmp_path: Path) -> None:
+    file = export(tmp_path)
+    partition = run(settings, tmp_path, file).partition
+    roll_up(settings)
+    sums = "SELECT sum(value_count) FROM measurement_1h_named WHERE metric LIKE 'cpu.%'"
+    assert query(settings, sums) == query(settings, "SELECT count(*) FROM measurement")
+    assert partition is not None
+    found = follow(settings, partition, 7)
+    assert (found.where, [item["state"] for item in found.measurements]) == ("stored", ["present", "present"])
+    assert any(note.startswith("record 7 of export.lp, an import") for note in found.notes)
+    assert follow(settings, partition, 50).where == "unknown"
+    assert follow(settings, partition + 1, 0).where == "never written"
+    manifest = export_tenant(settings, "acme", tmp_path / "out")
+    assert (manifest["rows"]["message"], manifest["rows"]["measurement"]) == (50, 100)
+    assert verify_export(tmp_path / "out")[1] == []
+    delete_tenant(settings, "acme", requested_by="test")
+    assert query(settings, "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM measurement)") == [(0, 0)]
+    assert run_audit(settings, since=None, wait_seconds=0).differences == []
+    assert run(settings, tmp_path, file).ended == "already"
+    assert run(settings, tmp_path, file, again=True).books.counts["measurements"] == 100
+    check(settings, 50)
+
+
+def test_bad_imports_do_not_brake_the_drain(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "bad.lp"
+    file.write_text("no line protocol\n" * 1_500)
+    assert run(settings, tmp_path, file).books.reasons == {"bad_encoding": 1_500}
+    feed = Feed(settings)
+    feed.send(b"{}")
+    feed.flush()
+    drain(settings)
+    with closing(connect(settings)) as connection:
+        assert bad_share(connection, settings.kafka_topic, 600, 0) == BadShare(1, 0, 0)
+    assert query(settings, "SELECT count(*) FROM partition_progress WHERE kafka_partition >= 1000000") == [(0,)]
 
 
 @pytest.mark.parametrize(

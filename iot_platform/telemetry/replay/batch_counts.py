@@ -14,7 +14,7 @@ from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
 from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE
-from iot_platform.telemetry.records import topic_of_partition
+from iot_platform.telemetry.partitions import topic_of_partition
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.retries import LedgerKey
 

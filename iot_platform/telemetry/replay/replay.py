@@ -23,8 +23,9 @@ from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
+from iot_platform.telemetry.partitions import FIRST_IMPORT, IMPORT_TOPIC
 from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
-from iot_platform.telemetry.records import FIRST_IMPORT, IMPORT_TOPIC, DecodedRecords
+from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import rows, selection
 from iot_platform.telemetry.replay.restore import KafkaLog, Offsets, batch_from_kafka, missing
 from iot_platform.telemetry.replay.rows import Key, ReplayBatch

@@ -11,7 +11,7 @@ from iot_platform.database.interval import interval
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
-from iot_platform.telemetry.records import topic_of_partition
+from iot_platform.telemetry.partitions import topic_of_partition
 
 NO_END: Final = 1 << 62
 """As an offset: beyond all."""
