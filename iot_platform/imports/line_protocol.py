@@ -1,10 +1,12 @@
 """Reads InfluxDB's line protocol as `influx_inspect export` and `influxd inspect export-lp` write it: one record is one line."""
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
+from iot_platform.imports.line_columns import LineColumns, Name
 from iot_platform.imports.made import Made, NameRefusedError, TimePlace, time_token, topic_of
 from iot_platform.imports.mapping import UNITS, Mapping, Source, json_text
 from iot_platform.telemetry.decode import Reason
@@ -14,6 +16,11 @@ from iot_platform.telemetry.decode.reasons import Rejection
 
 MAX_TEXT_BYTES: Final = 1 << 20
 """A text with line breaks may be so long; where no quote ends it by then, the line alone is the record."""
+BLOCK: Final = 1 << 20
+"""Bytes of lines that are looked at together."""
+_MOST_SERIES: Final = 1_000_000
+_UNUSUAL: Final = (b'"', b"\r", b"\n#", b"\n ", b"\n\t", b"\n\n")
+"""In lines behind each other: comments, blank ones, indented ones, texts (whose lines may go on)."""
 _CONTEXT: Final = {b"# CONTEXT-DATABASE:": "database", b"# CONTEXT-RETENTION-POLICY:": "retention_policy"}
 _HEAD: Final = re.compile(rb"(?:[^ \\\n]|\\.)*+ ++", re.DOTALL)
 _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
@@ -48,56 +55,76 @@ class LineReader:
         self._context: dict[str, str] = {}
         self._series: dict[bytes, _Series] = {}
         self._number = 0  # of the line
-        self._pending: list[bytes] = []
+        self._pending: deque[bytes] = deque()
+        self._in_ddl = False
+        self._columns = LineColumns(place, self._divisor, self._ordinary)
         metric = mapping.metric if isinstance(mapping.metric, str) else "{measurement}.{field}"
         self._before, self._behind = metric.split("{field}", 1)
 
     def read(self, skip: int, records: int, size: int) -> Iterator[Made]:
-        """The records behind the first `skip`, in batches of so many records or bytes."""
+        """The records behind the first `skip`, in batches of so many records, or bytes or little more."""
         made = Made()
-        for at, record in enumerate(self._records()):
-            if at < skip:
+        for numbers, lines in self._blocks():
+            if skip >= len(lines):
+                skip -= len(lines)
                 continue
-            self._make(made, record)
-            if len(made) >= records or made.size >= size:
-                yield made
-                made = Made()
+            while skip < len(lines):
+                end = skip + records - len(made)
+                self._make_all(made, numbers[skip:end], lines[skip:end])
+                skip = end
+                if len(made) >= records or made.size >= size:
+                    yield made
+                    made = Made()
+            skip = 0
         if len(made):
             yield made
 
-    def _lines(self) -> Iterator[bytes]:
-        while True:
-            line = self._pending.pop(0) if self._pending else self._stream.readline()
-            if not line:
-                return
-            self._number += 1
-            yield line
+    def _blocks(self) -> Iterator[tuple[Sequence[int], list[bytes]]]:
+        """Records (lines with their ends) and the numbers of their lines, so many at once as stand under the same context."""
+        while lines := self._stream.readlines(BLOCK):
+            block = b"\n" + b"".join(lines)
+            if self._in_ddl or any(mark in block for mark in _UNUSUAL):
+                self._pending.extend(lines)
+                yield from self._carefully()
+            else:
+                numbers = range(self._number + 1, self._number + len(lines) + 1)
+                self._number += len(lines)
+                yield numbers, lines
 
-    def _records(self) -> Iterator[bytes]:
-        in_ddl = False
-        for line in self._lines():
+    def _carefully(self) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Of the lines that are pending, with those that a text at their end goes on in."""
+        numbers: list[int] = []
+        lines: list[bytes] = []
+        while self._pending:
+            line = self._pending.popleft()
+            self._number += 1
             if line[0] in b"# \t\r\n":
                 text = line.strip()
                 if not text:
                     continue
                 if text.startswith(b"#"):
-                    in_ddl = text == b"# DDL" or (in_ddl and text != b"# DML")
+                    if lines:
+                        yield numbers, lines
+                        numbers, lines = [], []
+                    self._in_ddl = text == b"# DDL" or (self._in_ddl and text != b"# DML")
                     self._note_context(text)
                     continue
-            if in_ddl:
-                continue
-            yield self._whole(line) if b'"' in line and _is_open(line) else line
+            if not self._in_ddl:
+                numbers.append(self._number)
+                lines.append(self._whole(line) if b'"' in line and _is_open(line) else line)
+        if lines:
+            yield numbers, lines
 
     def _whole(self, line: bytes) -> bytes:
         """A line with the lines that its text goes on in."""
         parts, size = [line], len(line)
-        while size < MAX_TEXT_BYTES and (more := self._pending.pop(0) if self._pending else self._stream.readline()):
+        while size < MAX_TEXT_BYTES and (more := self._pending.popleft() if self._pending else self._stream.readline()):
             parts.append(more)
             size += len(more)
             if b'"' in more and not _is_open(b"".join(parts)):
                 self._number += len(parts) - 1
                 return b"".join(parts)
-        self._pending = parts[1:] + self._pending
+        self._pending.extendleft(reversed(parts[1:]))
         return line
 
     def _note_context(self, comment: bytes) -> None:
@@ -105,8 +132,27 @@ class LineReader:
             if comment.startswith(prefix):
                 self._context[name] = comment[len(prefix) :].decode("utf-8", "replace").strip()
                 self._series.clear()
+                self._columns.forget()
 
-    def _make(self, made: Made, record: bytes) -> None:
+    def _make_all(self, made: Made, numbers: Sequence[int], lines: list[bytes]) -> None:
+        """Ordinary lines all at once, the others one by one in between."""
+        topics, payloads, odd = self._columns.make(lines)
+        begin = 0
+        for at in (*odd, len(lines)):
+            made.extend(Made(topics[begin:at], payloads[begin:at], size=sum(map(len, payloads[begin:at]))))
+            if at < len(lines):
+                self._make(made, numbers[at], lines[at])
+            begin = at + 1
+
+    def _ordinary(self, key: str, name: str) -> Name:
+        """Topic and metric of lines that begin so."""
+        try:
+            series = self._series_of(key.encode())
+            return series.topic, self._add_key(series, name.encode()).decode()
+        except (Rejection, NameRefusedError):
+            return None, None
+
+    def _make(self, made: Made, number: int, record: bytes) -> None:
         record = record.rstrip(b"\r\n")
         topic = b""
         try:
@@ -120,9 +166,9 @@ class LineReader:
             topic = series.topic
             made.add(topic, self._document(series, lines[0]))
         except Rejection as error:
-            made.refuse(topic or self._constant_topic(), record, error.reason, f"line {self._number}: {error.detail}")
+            made.refuse(topic or self._constant_topic(), record, error.reason, f"line {number}: {error.detail}")
         except NameRefusedError as error:
-            made.refuse(topic or self._constant_topic(), record, Reason.BAD_NAME, f"line {self._number}: {error}")
+            made.refuse(topic or self._constant_topic(), record, Reason.BAD_NAME, f"line {number}: {error}")
 
     def _quick(self, record: bytes) -> tuple[bytes, bytes] | None:
         """Topic and payload of an ordinary line; None for one that has to be looked at more closely."""
@@ -132,13 +178,7 @@ class LineReader:
         key, fields, time = parts
         if _TIME.fullmatch(time) is None:
             return None
-        series = self._series.get(key)
-        if series is None:
-            (line,) = parse(key + b" f=1", "ns")
-            series = self._named(line)
-            if len(self._series) > 1_000_000:
-                self._series.clear()
-            self._series[key] = series
+        series = self._series_of(key)
         found = []
         for pair in fields.split(b","):
             name, _, token = pair.partition(b"=")
@@ -156,6 +196,16 @@ class LineReader:
         if len(found) > 1 and fields.count(b",") and len({pair.partition(b"=")[0] for pair in fields.split(b",")}) < len(found):
             return None
         return series.topic, b"".join((self._head, self._time(int(time)).encode(), self._between, b",", b",".join(found), b"}"))
+
+    def _series_of(self, key: bytes) -> _Series:
+        series = self._series.get(key)
+        if series is None:
+            (line,) = parse(key + b" f=1", "ns")
+            series = self._named(line)
+            if len(self._series) > _MOST_SERIES:
+                self._series.clear()
+            self._series[key] = series
+        return series
 
     def _add_key(self, series: _Series, name: bytes) -> bytes:
         try:

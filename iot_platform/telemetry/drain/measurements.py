@@ -138,11 +138,13 @@ class MeasurementWriter:
             if len(order):
                 stage.fill(cursor, values, order)
                 same = stage.compare(cursor, values, order)
+                first = 0  # of those with one series and time
                 for row, again in zip(order.tolist(), repeats.tolist(), strict=True):
+                    first = first if again else row
                     if same[row] is not None:
                         outcome[row] = DUPLICATE if same[row] else CONFLICT
                     elif again:
-                        outcome[row] = DUPLICATE
+                        outcome[row] = DUPLICATE if values.of(row) == values.of(first) else CONFLICT
             if repeated is not None:
                 outcome[repeated] = DUPLICATE
             Conflicts(cursor, values, outcome, catalog, self._options).look()
