@@ -46,6 +46,7 @@ def feed(request: Request) -> LiveFeed:
     """The process's one feed."""
     state: State = request.app.state.iot
     if not hasattr(request.app.state, "live"):
-        request.app.state.live = LiveFeed(state.console, state.settings.kafka_topic, state.stopping)
+        made = request.app.state.live = LiveFeed(state.console, state.settings.kafka_topic, state.stopping)
+        state.measures.streams.set_function(lambda: made.viewers)
     found: LiveFeed = request.app.state.live
     return found
