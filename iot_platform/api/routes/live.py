@@ -24,8 +24,18 @@ class LiveQuery(parameters.Query):
     last: Annotated[str, Field(max_length=4096)] | None = None
 
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["values", "state", "resync"]},
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "data": {"type": "string", "description": "A JSON object."},
+    },
+}
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Events values, state and resync.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Events values, state and resync.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 
