@@ -263,7 +263,7 @@ class Settings(ServerSettings, BaseSettings):
     # -- InfluxDB as a second store (docs/influxdb.md) ------------------------------------------------------------
     influx_url: SecretStr | None = Field(
         None,
-        description="InfluxDB that follows the ledger, [name=]http[s]://[user:password@]host[:port]/database[?rp=policy]; a token is written "
+        description="InfluxDB that follows the ledger, [name=]http[s]://[user:password@]host[:port]/database[?rp=policy]; a token: "
         ":token@. Several, with commas between, each with a name. Unset: there is none.",
     )
     influx_measurement: str = Field(

@@ -74,7 +74,9 @@ _SERIES: Final = "SELECT count(*) FROM sink_series WHERE sink = %s"
 _ADD_SERIES: Final = """
 INSERT INTO sink_series AS s (sink, series_id, kinds) VALUES %s
 ON CONFLICT (sink, series_id) DO UPDATE SET kinds = s.kinds | excluded.kinds"""
-_REMOVED: Final = "SELECT EXISTS (SELECT FROM retention_mark WHERE table_name = 'message' AND removed_before > 'epoch'::timestamptz + %s::interval)"
+_REMOVED: Final = (
+    "SELECT EXISTS (SELECT FROM retention_mark WHERE table_name = 'message' AND removed_before > 'epoch'::timestamptz + %s::interval)"
+)
 
 
 class Position(NamedTuple):

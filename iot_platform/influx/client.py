@@ -78,7 +78,7 @@ class InfluxClient:
         if status != 200:
             self._judge(status, answer)
         try:
-            parts = [part for line in answer.split("\n") if line for part in json.loads(line)["results"]]
+            parts = [part for line in answer.split("\n") if line for part in json.loads(line, parse_int=_integer)["results"]]
         except (ValueError, KeyError, TypeError) as error:  # cut off, or a proxy's page
             raise InfluxUnavailableError(f"{self.target.name}: an answer that is none of InfluxDB's: {answer[:SHOWN]}") from error
         for part in parts:
@@ -88,7 +88,7 @@ class InfluxClient:
 
     def delete(self, condition: str, measurement: str) -> None:
         """Delete points by tags and time; 1.x only. Raises as query."""
-        self.query(f"DELETE FROM {identifier(measurement)} WHERE {condition}")
+        self.query(f"DELETE FROM {identifier(measurement)} WHERE {condition}")  # noqa: S608 - InfluxQL, quoted
 
     def _ask(self, method: str, url: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
         try:
@@ -122,6 +122,11 @@ def literal(text: str) -> str:
     """A string in InfluxQL."""
     quoted = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{quoted}'"
+
+
+def _integer(digits: str) -> int | float:
+    """A float without a fraction comes without one, too: of minus zero the sign would go."""
+    return -0.0 if digits == "-0" else int(digits)
 
 
 def _words(text: str) -> str:

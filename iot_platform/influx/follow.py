@@ -20,6 +20,7 @@ from iot_platform.influx.client import InfluxClient
 from iot_platform.influx.delivery import Delivery
 from iot_platform.influx.errors import InfluxBusyError, InfluxError, InfluxRefusedError
 from iot_platform.influx.keys import KeyReader, Touched
+from iot_platform.influx.locks import lock_name
 from iot_platform.influx.shipping import Shipped, Shipper
 from iot_platform.influx.target import Target
 from iot_platform.logs import get_logger
@@ -36,11 +37,6 @@ MOST_BATCHES: Final = 2_000
 """Of the ledger, read at once."""
 
 log = get_logger(__name__)
-
-
-def lock_name(sink: str) -> str:
-    """The advisory lock of whoever writes to a sink: one at a time, so that the last value read is the last one written."""
-    return f"sink-{sink}"
 
 
 @dataclass
@@ -103,7 +99,8 @@ class Follower:
                 books.open()
                 delivery = Delivery(client, stop=self._stop, until=self._until, on_retry=lambda text: self._retried(books, text))
                 try:
-                    self._work(_Work(self._settings, connection, reading, books, delivery, client), delivery)
+                    keys = KeyReader(self._settings, reading, connection, f"influx {books.sink}")
+                    self._work(_Work(connection, books, keys, Shipper(self._settings, connection, books, client, delivery)))
                 except InfluxError as error:
                     if not connection.closed:
                         connection.rollback()
@@ -122,7 +119,7 @@ class Follower:
         books.trouble(text, 1)
         self._on_retry(text)
 
-    def _work(self, work: "_Work", delivery: Delivery) -> None:
+    def _work(self, work: "_Work") -> None:
         with closing(work):
             while True:
                 with self._lock(work.connection):
@@ -248,13 +245,11 @@ class Follower:
 class _Work:
     """What a shift works with."""
 
-    def __init__(
-        self, settings: Settings, connection: Connection, reading: Connection, books: Books, delivery: Delivery, client: InfluxClient
-    ) -> None:
+    def __init__(self, connection: Connection, books: Books, keys: KeyReader, shipper: Shipper) -> None:
         self.connection = connection
         self.books = books
-        self.keys = KeyReader(settings, reading, connection, f"influx {books.sink}")
-        self.shipper = Shipper(settings, connection, books, client, delivery)
+        self.keys = keys
+        self.shipper = shipper
 
     def close(self) -> None:
         """Close what is not the caller's."""

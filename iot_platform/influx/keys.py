@@ -36,8 +36,8 @@ class Touched:
 
 
 class KeyReader:
-    """Reads ranges, one after the other. Writes nothing: names that the catalog does not have have no measurements. `reading` is for nothing
-    else, on `looking` names are looked up (it must be outside a transaction)."""
+    """Reads ranges, one after the other. Writes nothing: a name that is not there has no measurements. `reading` is for nothing else, on
+    `looking` names are looked up (outside any transaction)."""
 
     def __init__(self, settings: Settings, reading: Connection, looking: Connection, name: str) -> None:
         self._settings = settings

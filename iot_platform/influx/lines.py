@@ -85,7 +85,7 @@ def requests(lines: Iterable[str], most_lines: int = 5_000, most_bytes: int = 4 
     refuse by default; more than 5,000 lines gain nothing."""
     slices: list[slice] = []
     start = size = end = 0
-    for end, text in enumerate(lines):  # noqa: B007 - used behind the loop
+    for end, text in enumerate(lines):
         length = len(text) * 3 if not text.isascii() else len(text)
         if end > start and (end - start >= most_lines or size + length > most_bytes):
             slices.append(slice(start, end))

@@ -29,8 +29,14 @@ log = get_logger(__name__)
 
 _DURATION: Final = re.compile(r"(\d+)(ns|u|ms|s|m|h|d|w)")
 _UNITS_US: Final = {
-    **{"ns": 0, "u": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000},
-    **{"h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000},
+    "ns": 0,
+    "u": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
 }
 
 
@@ -97,8 +103,8 @@ class Shipper:
         return shipped
 
     def clear(self, rows: Sequence[Row], begin: datetime, end: datetime) -> None:
-        """Before all that the main store has at begin <= time < end of the rows' series is shipped: remove what the sink has there of series
-        that have, or had, more than one kind of field, so that nothing old stays beside it. Raises as ship."""
+        """Before all that the main store has at begin <= time < end of the rows' series is shipped: remove what it has there of series that
+        have, or had, more than one kind of field, so that nothing old stays beside it. Raises as ship."""
         common: dict[int, int] = {}
         for row in rows:
             common[row.series_id] = common.get(row.series_id, -1) & kinds(row)
@@ -157,7 +163,7 @@ class Shipper:
         """Points by tags and time. Where a server does not know the statement (2.x, 3), its old fields stay: compare tells."""
         for start in range(0, len(conditions), DELETED_AT_ONCE):
             part = conditions[start : start + DELETED_AT_ONCE]
-            text = "; ".join(f"DELETE FROM {identifier(self._measurement)} WHERE {each}" for each in part)
+            text = "; ".join(f"DELETE FROM {identifier(self._measurement)} WHERE {each}" for each in part)  # noqa: S608 - InfluxQL, quoted
             try:
                 self._delivery.repeat(partial(self._run, text))
             except InfluxRefusedError as error:
@@ -184,7 +190,7 @@ class Shipper:
             place = {name: index for index, name in enumerate(series.get("columns", []))}
             for values in series.get("values", []):
                 wanted = self._client.target.retention_policy
-                if values[place["name"]] == wanted or not wanted and values[place["default"]]:
+                if values[place["name"]] == wanted or (not wanted and values[place["default"]]):
                     self._keeps_us = duration_us(str(values[place["duration"]])) or None
 
 

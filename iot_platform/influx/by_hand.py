@@ -1,0 +1,59 @@
+"""A backfill that somebody watches: the same steps as a shift's, one by one, under the sink's lock."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from iot_platform.database.errors import LockTimeoutError
+from iot_platform.database.locks import advisory_lock
+from iot_platform.influx import backfill
+from iot_platform.influx.books import Books
+from iot_platform.influx.client import InfluxClient
+from iot_platform.influx.delivery import Delivery
+from iot_platform.influx.errors import InfluxBusyError
+from iot_platform.influx.locks import lock_name
+from iot_platform.influx.shipping import Shipper
+from iot_platform.influx.target import Target
+from iot_platform.settings import Settings
+
+WAIT_SECONDS = 300.0
+
+
+class Copying:
+    """Works on one backfill until it is done, by whomever."""
+
+    def __init__(self, settings: Settings, target: Target, connection: Connection) -> None:
+        self._connection = connection
+        self._target = target
+        self._client = InfluxClient(target)
+        self._books = Books(connection, target.name, settings.kafka_topic)
+        self._books.open()
+        self._shipper = Shipper(settings, connection, self._books, self._client, Delivery(self._client))
+
+    def close(self) -> None:
+        """Close the connection to InfluxDB."""
+        self._client.close()
+
+    def run(self, begin: datetime, end: datetime, tenant: str, on_step: Callable[[datetime, int], None]) -> int:
+        """Returns how many points this process wrote. `on_step`: how far it is, after each step; the lock is given back in between.
+
+        Raises:
+            InfluxConfigError, InfluxUnavailableError: see there.
+            InfluxBusyError: others do not let us work.
+        """
+        written = 0
+        while True:
+            try:
+                with advisory_lock(self._connection, lock_name(self._target.name), WAIT_SECONDS):
+                    found = [
+                        each
+                        for each in backfill.pending(self._connection, self._target.name)
+                        if each.tenant == tenant and each.begin <= begin and each.end >= end
+                    ]
+                    if not found:
+                        return written
+                    written += backfill.step(self._connection, self._books, self._shipper, found[0])
+                    on_step(max(begin, found[0].done_to), written)
+            except LockTimeoutError as error:
+                raise InfluxBusyError(str(error)) from error
