@@ -51,7 +51,7 @@ COMMENT ON VIEW tenant_leaving IS
     'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to '
     'nobody. Usually none.';
 
--- waiting_since: the oldest batch that a sink does not have, by the index on partition and offset.
+-- waiting_since is found by the index on partition and offset.
 CREATE OR REPLACE VIEW sink_progress AS
 SELECT s.sink, k.topic, k.kafka_partition, o.log_generation, o.next_offset, k.log_generation AS committed_generation,
        k.next_offset AS committed_offset,
