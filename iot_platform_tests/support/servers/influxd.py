@@ -1,5 +1,4 @@
-"""A real InfluxDB 1.x for tests: Debian's, without its service, on a free port with data of its own; or the one that IOT_TEST_INFLUX_URL
-names."""
+"""A real InfluxDB 1.x for tests: Debian's, without its service, on a free port with data of its own."""
 
 import itertools
 import os
