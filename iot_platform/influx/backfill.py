@@ -39,7 +39,8 @@ UPDATE sink_backfill SET done_to = %s, changed_at = now()
 WHERE sink = %s AND tenant_id = %s AND from_time = %s AND to_time = %s AND done_to = %s"""
 _END: Final = "DELETE FROM sink_backfill WHERE sink = %s AND tenant_id = %s AND from_time = %s AND to_time = %s AND done_to >= to_time"
 _NEXT: Final = """
-SELECT min(m.time) FROM measurement m WHERE m.time >= %s AND m.time < %s"""
+SELECT min(m.time) FROM measurement m
+WHERE m.time >= %s AND m.time < %s AND (%s = '' OR m.series_id IN (SELECT s.series_id FROM series s WHERE s.tenant_id = %s))"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def step(connection: Connection, books: Books, shipper: Shipper, work: Backfill)
 def _first(connection: Connection, work: Backfill) -> datetime:
     """Where the next measurement is: empty time is passed over."""
     with connection.cursor() as cursor:
-        cursor.execute(_NEXT, (work.done_to, work.end))
+        cursor.execute(_NEXT, (work.done_to, work.end, work.tenant, work.tenant))
         (found,) = cursor.fetchone() or (None,)
     connection.rollback()
     return found or work.end

@@ -16,7 +16,11 @@ from iot_platform.influx.lines import Row
 OVERLAP: Final = timedelta(minutes=15)
 """How much later than its time in the ledger a batch of a replay may become visible: no transaction of a replay takes longer."""
 
-_OPEN: Final = "INSERT INTO sink (sink) VALUES (%s) ON CONFLICT (sink) DO UPDATE SET seen_at = now()"
+# Tenants that were deleted before a sink began never were in it.
+_OPEN: Final = """
+INSERT INTO sink (sink, deletion_id)
+SELECT %s, coalesce(min(deletion_id) FILTER (WHERE finished_at IS NULL) - 1, max(deletion_id), 0) FROM tenant_deletion
+ON CONFLICT (sink) DO UPDATE SET seen_at = now()"""
 # A new sink begins with the oldest messages that retention has left; what is older is a backfill's.
 _POSITIONS: Final = """
 INSERT INTO sink_offset (sink, topic, kafka_partition, log_generation, next_offset)

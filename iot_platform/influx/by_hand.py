@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -17,7 +18,8 @@ from iot_platform.influx.shipping import Shipper
 from iot_platform.influx.target import Target
 from iot_platform.settings import Settings
 
-WAIT_SECONDS = 300.0
+WAIT_SECONDS: Final = 300.0
+"""A shift gives the lock back every few seconds."""
 
 
 class Copying:

@@ -1,10 +1,12 @@
 """Proves that a sink has what the main store has: counts and checksums of each series and hour, from both sides."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.influx import stored
@@ -13,6 +15,7 @@ from iot_platform.influx.lines import FIELDS, TAGS, Key, Row, is_boolean, name_o
 from iot_platform.influx.target import Target
 from iot_platform.settings import Settings
 
+_FIRST: Final = "SELECT min(m.time) FROM measurement m WHERE m.time >= %s AND m.time < %s"
 HOUR: Final = timedelta(hours=1)
 MOST_DIFFERENCES: Final = 1_000
 _TENANTS: Final = "SELECT tenant_id FROM project WHERE %s IN ('', tenant_id) GROUP BY 1 ORDER BY 1"
@@ -77,7 +80,8 @@ def compare(
         there_only = _tenants(client, settings) if not tenant else []
         everyone = sorted({*tenants, *there_only})
         names = stored.Names()
-        for hour, last in _hours(begin, end):
+        while (hour := _next(connection, client, settings, begin, end)) is not None:
+            last = min(end, hour.replace(minute=0, second=0, microsecond=0) + HOUR)
             for each in everyone:
                 here: dict[Key, dict[int, Point]] = {}
                 with closing(stored.between(connection, hour, last, each)) as parts:
@@ -89,18 +93,29 @@ def compare(
                     if row.series_id in known:
                         here.setdefault(known[row.series_id], {})[row.time] = _point(row)
                 _judge(result, hour, here, _there(client, settings.influx_measurement, each, hour, last))
-            result.hours += 1
+            result.hours, begin = result.hours + 1, last
             on_hour(last, result)
             if len(result.differences) >= MOST_DIFFERENCES:
                 break
     return result
 
 
-def _hours(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
-    while begin < end:
-        last = min(end, begin.replace(minute=0, second=0, microsecond=0) + HOUR)
-        yield begin, last
-        begin = last
+def _next(connection: Connection, client: InfluxClient, settings: Settings, begin: datetime, end: datetime) -> datetime | None:
+    """Where the next point of either store is; None: there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FIRST, (begin, end))
+        (here,) = cursor.fetchone() or (None,)
+    connection.rollback()
+    fields = ", ".join(map(identifier, FIELDS))
+    statement = f"SELECT {fields} FROM {identifier(settings.influx_measurement)} WHERE {_span(begin, end)} LIMIT 1"  # noqa: S608 - InfluxQL
+    there = [series["values"][0][0] for series in client.query(statement) if series.get("values")]
+    found = [here] if here is not None else []
+    found += [datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time // 1000) for time in there]
+    return min(found, default=None)
+
+
+def _span(begin: datetime, end: datetime) -> str:
+    return f"time >= '{begin:%Y-%m-%dT%H:%M:%S.%fZ}' AND time < '{end:%Y-%m-%dT%H:%M:%S.%fZ}'"
 
 
 def _tenants(client: InfluxClient, settings: Settings) -> list[str]:
@@ -110,8 +125,7 @@ def _tenants(client: InfluxClient, settings: Settings) -> list[str]:
 
 def _there(client: InfluxClient, measurement: str, tenant: str, begin: datetime, end: datetime) -> dict[Key, dict[int, Point]]:
     fields, tags = ", ".join(map(identifier, FIELDS)), ", ".join(map(identifier, TAGS))
-    span = f"time >= '{begin:%Y-%m-%dT%H:%M:%S.%fZ}' AND time < '{end:%Y-%m-%dT%H:%M:%S.%fZ}'"
-    where = f"{identifier('tenant')} = {literal(tag_value(tenant))} AND {span}"
+    where = f"{identifier('tenant')} = {literal(tag_value(tenant))} AND {_span(begin, end)}"
     found: dict[Key, dict[int, Point]] = {}
     statement = f"SELECT {fields} FROM {identifier(measurement)} WHERE {where} GROUP BY {tags}"  # noqa: S608 - InfluxQL, quoted
     for series in client.query(statement):

@@ -9,6 +9,7 @@ from typing import Final
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError, LockTimeoutError
@@ -67,7 +68,7 @@ class Follower:
         on_retry: Callable[[str], None] = lambda _: None,
         name: str = "",
     ) -> None:
-        """`seconds` None: until it has caught up with what is there at the end."""
+        """`seconds` None: until it has caught up; else for so long, unless nothing comes for drain_idle_seconds."""
         self.progress = Progress()
         self._settings = settings
         self._target = target
@@ -76,7 +77,6 @@ class Follower:
         self._until = float("inf") if seconds is None else time.monotonic() + seconds
         self._on_retry = on_retry
         self._name = f"iot-influx {target.name} {name}"[:63]
-        self._noted = 0
 
     def run(self) -> Progress:
         """Work until the shift is over. Blocks.
@@ -102,9 +102,9 @@ class Follower:
                     keys = KeyReader(self._settings, reading, connection, f"influx {books.sink}")
                     self._work(_Work(connection, books, keys, Shipper(self._settings, connection, books, client, delivery)))
                 except InfluxError as error:
-                    if not connection.closed:
+                    if not connection.closed and not isinstance(error, InfluxBusyError):
                         connection.rollback()
-                        books.trouble(str(error), self.progress.retries - self._noted)
+                        books.trouble(str(error), 0)
                     raise
         except psycopg2.Error as error:
             raise DatabaseUnreachableError(f"the database broke off: {' '.join(str(error).split())}") from error
@@ -114,12 +114,12 @@ class Follower:
 
     def _retried(self, books: Books, text: str) -> None:
         self.progress.retries += 1
-        self._noted += 1
         log.warning("influx retries", sink=self._target.name, error=text)
         books.trouble(text, 1)
         self._on_retry(text)
 
     def _work(self, work: "_Work") -> None:
+        busy_at = time.monotonic()
         with closing(work):
             while True:
                 with self._lock(work.connection):
@@ -127,7 +127,8 @@ class Follower:
                 if self._stop.is_set() or time.monotonic() >= self._until:
                     self.progress.ended = "stopped" if self._stop.is_set() else "time"
                     return
-                if idle and self._until_caught_up:
+                busy_at = busy_at if idle else time.monotonic()
+                if idle and (self._until_caught_up or time.monotonic() - busy_at > self._settings.drain_idle_seconds):
                     self.progress.ended = "caught_up"
                     return
                 self._stop.wait(IDLE_SECONDS if idle else PAUSE_SECONDS)
@@ -144,7 +145,10 @@ class Follower:
     def _round(self, work: "_Work") -> bool:
         """Everything that is there, for as long as the lock is held; whether nothing was left."""
         deadline = min(time.monotonic() + HOLD_SECONDS, self._until)
-        over = lambda: time.monotonic() >= deadline or self._stop.is_set()  # noqa: E731
+
+        def over() -> bool:
+            return time.monotonic() >= deadline or self._stop.is_set()
+
         work.keys.refresh()
         self._deletions(work)
         moved = True
@@ -197,7 +201,7 @@ class Follower:
                 return batches[:count]
         return batches
 
-    def _note_removed(self, work: "_Work", cursor: psycopg2.extensions.cursor, batches: list[Batch], touched: Touched) -> None:
+    def _note_removed(self, work: "_Work", cursor: Cursor, batches: list[Batch], touched: Touched) -> None:
         """Messages that retention removed before we came: what they may have brought is copied by time, once the rest is there."""
         received = [batch.first_received for batch in batches if batch.first_received is not None]
         if not received or touched.records >= sum(batch.records for batch in batches) or not work.books.was_removed(cursor, min(received)):
@@ -207,7 +211,7 @@ class Follower:
         end = last + (self._settings.time_window_future_seconds + 1) * 1_000_000
         backfill.note(cursor, work.books.sink, begin, end)
 
-    def _commit(self, work: "_Work", cursor: psycopg2.extensions.cursor, shipped: Shipped) -> None:
+    def _commit(self, work: "_Work", cursor: Cursor, shipped: Shipped) -> None:
         work.books.taken(cursor, shipped.written)
         work.books.refuse(cursor, shipped.refused)
         work.books.count(cursor, len(shipped.written), len(shipped.refused), 0)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.influx.books import Books, Refusal
 from iot_platform.influx.client import InfluxClient, identifier, literal
@@ -139,9 +140,9 @@ class Shipper:
             self._prefixes[row.series_id] = prefix
         return None
 
-    def _has_room(self, cursor: object, more: int) -> bool:
+    def _has_room(self, cursor: Cursor, more: int) -> bool:
         if self._series_count is None:
-            self._series_count = self._books.series_count(cursor)  # type: ignore[arg-type]
+            self._series_count = self._books.series_count(cursor)
         return self._series_count + more < self._most_series
 
     def _send(self, rows: list[Row], names: dict[int, Key], shipped: Shipped) -> None:

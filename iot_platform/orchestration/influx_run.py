@@ -1,5 +1,6 @@
 """One shift for a sink as Dagster shows it, and the sensor's look at whether one is wanted."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
@@ -19,6 +20,7 @@ ASSET: Final = "sink_offset"
 CHECK: Final = "sink_keeps_up"
 SINK_TAG: Final = "iot/sink"
 SHIFT_SECONDS: Final = 120.0
+PAUSE_SECONDS: Final = 60.0
 _ACTIVE: Final = [
     *(DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING),
     *(DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING),
@@ -80,10 +82,13 @@ def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult |
         return dg.SkipReason(str(error))
     if not known:
         return dg.SkipReason(f"{VARIABLE} is not set: no InfluxDB follows this platform (docs/influxdb.md)")
-    requests = []
+    requests, waiting = [], list[str]()
     with closing(connect(settings, "writer", "iot-influx sensor")) as connection:
         for each in known:
             if instance.get_runs_count(RunsFilter(job_name=JOB, tags={SINK_TAG: each.name}, statuses=_ACTIVE)):
+                continue
+            if (wait := _pause(instance, each.name)) > 0:
+                waiting.append(f"{each.name}: the last shift failed; the next one in {wait:.0f} s")
                 continue
             with connection.cursor() as cursor:
                 cursor.execute(_BEHIND, {"sink": each.name, "topic": settings.kafka_topic})
@@ -92,4 +97,14 @@ def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult |
             if behind:
                 requests.append(dg.RunRequest(tags={SINK_TAG: each.name}))
     names = ", ".join(each.name for each in known)
-    return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(f"nothing new for {names}, or a shift is at work")
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SkipReason("; ".join(waiting) or f"nothing new for {names}, or a shift is at work")
+
+
+def _pause(instance: dg.DagsterInstance, sink: str) -> float:
+    """Seconds until a shift may follow one that failed: a wrong setting must not become a storm of runs."""
+    records = instance.get_run_records(RunsFilter(job_name=JOB, tags={SINK_TAG: sink}), limit=1)
+    if not records or records[0].dagster_run.status is not DagsterRunStatus.FAILURE:
+        return 0.0
+    return (records[0].end_time or 0.0) + PAUSE_SECONDS - time.time()
