@@ -267,7 +267,7 @@ class Settings(ServerSettings, BaseSettings):
         ":token@. Several, with commas between, each with a name. Unset: there is none.",
     )
     influx_measurement: str = Field(
-        "measurement",
+        "iot",
         min_length=1,
         max_length=200,
         description="InfluxDB's measurement that all points go to. Change it only together with the database.",

@@ -105,7 +105,7 @@ def test_conflicts_show_what_the_main_store_shows(feed: Feed, sunk: Settings, in
     assert differences(sunk) == []
     send(True, 23)
     assert differences(sunk) == []
-    assert len(influx.ask("SELECT * FROM measurement")) == count(sunk)
+    assert len(influx.ask("SELECT * FROM iot")) == count(sunk)
 
 
 def test_what_was_killed_between_204_and_the_offset_is_repeated_harmlessly(
@@ -119,7 +119,7 @@ def test_what_was_killed_between_204_and_the_offset_is_repeated_harmlessly(
         patch.setattr(Books, "advance", lambda *_: (_ for _ in ()).throw(InfluxConfigError("killed here")))
         with pytest.raises(InfluxConfigError):
             follow(sunk)
-    assert influx.ask("SELECT count(value) FROM measurement") != []
+    assert influx.ask("SELECT count(value) FROM iot") != []
     assert query(sunk, "SELECT sum(next_offset)::int FROM sink_offset") == [(0,)]
     assert query(sunk, "SELECT error FROM sink") == [("killed here",)]
     follow(sunk)
@@ -131,7 +131,7 @@ def test_a_foreign_type_costs_the_points_that_cannot_be_kept_and_no_others(
     feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int
 ) -> None:
     with InfluxClient(influx.target) as client:  # somebody else's client: an integer, first in this week
-        client.write(f"measurement,tenant=x value=1i {base}000".encode())
+        client.write(f"iot,tenant=x value=1i {base}000".encode())
     for number in range(10):
         feed.send(json.dumps({"ts": base + number, "temp": number + 0.5, "state": "ok"}).encode())
     feed.flush()
@@ -142,7 +142,7 @@ def test_a_foreign_type_costs_the_points_that_cannot_be_kept_and_no_others(
     assert "field type conflict" in query(sunk, "SELECT min(detail) FROM sink_refused")[0][0]
     assert [found.metric for found in differences(sunk)] == ["temp", ""]  # what is lacking, and the other client's point
     with InfluxClient(influx.target) as client:
-        client.query("DROP MEASUREMENT measurement")
+        client.query("DROP MEASUREMENT iot")
     with closing(connect(sunk, "writer", "test")) as connection:
         backfill.add(connection, "influx", datetime.now(UTC) - timedelta(days=5), datetime.now(UTC))
     follow(sunk)
@@ -216,7 +216,7 @@ def test_a_deleted_tenant_goes_from_the_sink_too(feed: Feed, sunk: Settings, inf
     drain(sunk)
     assert follow(sunk).progress.deletions == [TENANT]
     assert differences(sunk) == []
-    assert len(influx.ask("SELECT value FROM measurement")) == 2
+    assert len(influx.ask("SELECT value FROM iot")) == 2
     assert query(sunk, "SELECT count(*)::int FROM sink_series") == [(2,)]
 
 
@@ -240,7 +240,7 @@ def test_compare_names_the_first_difference(feed: Feed, sunk: Settings, influx: 
     drain(sunk)
     follow(sunk)
     with InfluxClient(influx.target) as client:
-        client.query(f"DELETE FROM measurement WHERE time = {base + 1}000")
+        client.query(f"DELETE FROM iot WHERE time = {base + 1}000")
     (found,) = differences(sunk)
     assert (found.tenant, found.metric, found.here, found.there, found.time_us) == (TENANT, "temp", 3, 2, base + 1)
     only = compare(sunk, replace(target(sunk, None)), datetime.now(UTC) - timedelta(days=4), datetime.now(UTC), tenant="other")
