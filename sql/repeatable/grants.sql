@@ -89,7 +89,8 @@ BEGIN
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         -- Second stores that follow the ledger.
-        GRANT SELECT, INSERT, UPDATE, DELETE ON sink, sink_offset, sink_replay, sink_series, sink_refused, sink_backfill TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON sink, sink_offset, sink_replay, sink_series, sink_refused, sink_backfill
+            TO iot_writer;
         GRANT SELECT ON sink_progress TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO iot_writer', current_database());
