@@ -9,9 +9,8 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from iot_platform.database import connect
-from iot_platform.influx import backfill, status
+from iot_platform.influx import status
 from iot_platform.influx.errors import InfluxConfigError
-from iot_platform.influx.follow import Follower
 from iot_platform.influx.target import VARIABLE, target, targets
 from iot_platform.settings import Settings
 
@@ -45,13 +44,16 @@ def run_shift(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
         InfluxUnavailableError, DatabaseError: the sensor starts the next shift.
     """
     try:
+        from iot_platform.influx.follow import Follower  # with it comes urllib3, of the extra
+    except ModuleNotFoundError as error:
+        raise dg.Failure(f"an InfluxDB needs the extra [influx]: {error}", allow_retries=False) from error
+    try:
         chosen = target(settings, context.run.tags.get(SINK_TAG))
         progress = Follower(settings, chosen, seconds=SHIFT_SECONDS, on_retry=context.log.warning, name=context.run.run_id[:8]).run()
     except InfluxConfigError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     with closing(connect(settings, "writer", "iot-influx status")) as connection:
         (state,) = (each for each in status.read(connection) if each.sink == chosen.name)
-        waiting = len(backfill.pending(connection, chosen.name))
     metadata: dict[str, dg.MetadataValue | int | float | str] = {
         "sink": chosen.name,
         "records": progress.records,
@@ -62,7 +64,7 @@ def run_shift(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
         "deleted_tenants": len(progress.deletions),
         "lag_records": state.lag,
         "series": state.series,
-        "open_backfills": waiting,
+        "open_backfills": state.backfills,
         "seconds": round(progress.seconds, 3),
         "ended": progress.ended,
     }
