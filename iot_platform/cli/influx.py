@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -148,6 +149,8 @@ def _place(since: str, until: str, sink: str | None) -> "tuple[Settings, Target,
     from iot_platform.influx.target import target
     from iot_platform.settings import get_settings
 
+    if find_spec("urllib3") is None:
+        raise CliError("`iot influx` needs the package urllib3, which is not installed: pip install 'iot-platform[influx]'")
     settings, begin, end = get_settings(), parse_time(since), parse_time(until)
     if begin >= end:
         raise CliError(f"--from {begin:%Y-%m-%dT%H:%M:%SZ} is not before --to {end:%Y-%m-%dT%H:%M:%SZ}")
