@@ -6,14 +6,11 @@ from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.database.errors import LockTimeoutError
-from iot_platform.database.locks import advisory_lock
 from iot_platform.influx import backfill
 from iot_platform.influx.books import Books
 from iot_platform.influx.client import InfluxClient
 from iot_platform.influx.delivery import Delivery
-from iot_platform.influx.errors import InfluxBusyError
-from iot_platform.influx.locks import lock_name
+from iot_platform.influx.locks import writing
 from iot_platform.influx.shipping import Shipper
 from iot_platform.influx.target import Target
 from iot_platform.settings import Settings
@@ -46,16 +43,13 @@ class Copying:
         """
         written = 0
         while True:
-            try:
-                with advisory_lock(self._connection, lock_name(self._target.name), WAIT_SECONDS):
-                    found = [
-                        each
-                        for each in backfill.pending(self._connection, self._target.name)
-                        if each.tenant == tenant and each.begin <= begin and each.end >= end
-                    ]
-                    if not found:
-                        return written
-                    written += backfill.step(self._connection, self._books, self._shipper, found[0])
-                    on_step(max(begin, found[0].done_to), written)
-            except LockTimeoutError as error:
-                raise InfluxBusyError(str(error)) from error
+            with writing(self._connection, self._target.name, WAIT_SECONDS):
+                found = [
+                    each
+                    for each in backfill.pending(self._connection, self._target.name)
+                    if each.tenant == tenant and each.begin <= begin and each.end >= end
+                ]
+                if not found:
+                    return written
+                written += backfill.step(self._connection, self._books, self._shipper, found[0])
+            on_step(max(begin, found[0].done_to), written)

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,8 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.database import connect
-from iot_platform.database.errors import DatabaseUnreachableError, LockTimeoutError
-from iot_platform.database.locks import advisory_lock
+from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.influx import backfill, stored
 from iot_platform.influx.books import Batch, Books, Position, ReplayBatch
@@ -21,7 +20,7 @@ from iot_platform.influx.client import InfluxClient
 from iot_platform.influx.delivery import Delivery
 from iot_platform.influx.errors import InfluxBusyError, InfluxError, InfluxRefusedError
 from iot_platform.influx.keys import KeyReader, Touched
-from iot_platform.influx.locks import lock_name
+from iot_platform.influx.locks import writing
 from iot_platform.influx.shipping import Shipped, Shipper
 from iot_platform.influx.target import Target
 from iot_platform.logs import get_logger
@@ -122,7 +121,8 @@ class Follower:
         busy_at = time.monotonic()
         with closing(work):
             while True:
-                with self._lock(work.connection):
+                wait = max(0.0, min(60.0, self._until - time.monotonic()))
+                with writing(work.connection, self._target.name, wait, self._stop.is_set):
                     idle = self._round(work)
                 if self._stop.is_set() or time.monotonic() >= self._until:
                     self.progress.ended = "stopped" if self._stop.is_set() else "time"
@@ -132,15 +132,6 @@ class Follower:
                     self.progress.ended = "caught_up"
                     return
                 self._stop.wait(IDLE_SECONDS if idle else PAUSE_SECONDS)
-
-    @contextmanager
-    def _lock(self, connection: Connection) -> Iterator[None]:
-        timeout = max(0.0, min(60.0, self._until - time.monotonic()))
-        try:
-            with advisory_lock(connection, lock_name(self._target.name), timeout, cancelled=self._stop.is_set):
-                yield
-        except LockTimeoutError as error:
-            raise InfluxBusyError(f"sink '{self._target.name}': {error}") from error
 
     def _round(self, work: "_Work") -> bool:
         """Everything that is there, for as long as the lock is held; whether nothing was left."""

@@ -11,7 +11,6 @@ from iot_platform.resources.platform import PlatformResource
 @dg.asset(
     group_name="influx",
     kinds={"influxdb"},
-    pool="influx",
     deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("message", "measurement")],
     check_specs=[
         dg.AssetCheckSpec(CHECK, asset="sink_offset", description="The sink has what was committed 5 minutes ago: not late, no trouble.")
