@@ -1,5 +1,6 @@
 """A backfill that somebody watches: the same steps as a shift's, one by one, under the sink's lock."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -17,6 +18,8 @@ from iot_platform.settings import Settings
 
 WAIT_SECONDS: Final = 300.0
 """A shift gives the lock back every few seconds."""
+HOLD_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 0.2
 
 
 class Copying:
@@ -35,7 +38,7 @@ class Copying:
         self._client.close()
 
     def run(self, begin: datetime, end: datetime, tenant: str, on_step: Callable[[datetime, int], None]) -> int:
-        """Returns how many points this process wrote. `on_step`: how far it is, after each step; the lock is given back in between.
+        """Returns how many points this process wrote. `on_step`: how far it is, after each step; the lock is given back every few seconds.
 
         Raises:
             InfluxConfigError, InfluxUnavailableError: see there.
@@ -44,12 +47,15 @@ class Copying:
         written = 0
         while True:
             with writing(self._connection, self._target.name, WAIT_SECONDS):
-                found = [
-                    each
-                    for each in backfill.pending(self._connection, self._target.name)
-                    if each.tenant == tenant and each.begin <= begin and each.end >= end
-                ]
-                if not found:
-                    return written
-                written += backfill.step(self._connection, self._books, self._shipper, found[0])
-            on_step(max(begin, found[0].done_to), written)
+                until = time.monotonic() + HOLD_SECONDS
+                while time.monotonic() < until:
+                    if (work := self._find(begin, end, tenant)) is None:
+                        return written
+                    written += backfill.step(self._connection, self._books, self._shipper, work)
+                    on_step(max(begin, work.done_to), written)
+            time.sleep(PAUSE_SECONDS)  # a shift that waits for the lock looks every 50 ms
+
+    def _find(self, begin: datetime, end: datetime, tenant: str) -> backfill.Backfill | None:
+        """What is left of it; by now it may be a part of a longer one."""
+        found = backfill.pending(self._connection, self._target.name)
+        return next((each for each in found if each.tenant == tenant and each.begin <= begin and each.end >= end), None)
