@@ -1,6 +1,6 @@
 """Reads measurements as the main store has them now: by keys, or by time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -56,10 +56,10 @@ def _look(cursor: Cursor, query: str, keys: Keys, further: int) -> list[Row]:
     return list(map(Row._make, cursor.fetchall()))
 
 
-def between(connection: Connection, begin: object, end: object, tenant: str = "", *, name: str = "influx_rows") -> Iterator[list[Row]]:
+def between(connection: Connection, begin: object, end: object, tenant: str = "") -> Generator[list[Row], None, None]:
     """Measurements with begin <= time < end (timestamptz), of one tenant or (empty) of all, some thousands at a time. One reading
     transaction, until it is closed or exhausted."""
-    cursor = connection.cursor(name=name)
+    cursor = connection.cursor(name="influx_rows")
     try:
         cursor.itersize = FETCH
         cursor.execute(_BETWEEN, (begin, end, tenant, tenant))
