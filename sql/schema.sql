@@ -1135,7 +1135,7 @@ CREATE TABLE sink_refused (
     tenant_id text NOT NULL,
     reason text NOT NULL,
     detail text NOT NULL,
-    CONSTRAINT sink_refused_pkey PRIMARY KEY (sink, series_id, time),
+    CONSTRAINT sink_refused_pkey PRIMARY KEY (sink, series_id, "time"),
     CONSTRAINT sink_refused_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink)
 );
 COMMENT ON TABLE sink_refused IS 'One row is one measurement that a sink does not have, because it cannot or will not keep it.';
