@@ -17,6 +17,7 @@ from iot_platform.cli import (
     decode,
     drill,
     environment,
+    influx,
     local_stack,
     logs,
     metrics,
@@ -59,6 +60,7 @@ console.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
+influx.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)
