@@ -75,6 +75,10 @@ test-cluster: bootstrap ## The drills on three Kafka brokers: killed, two killed
 test-backup: bootstrap ## Backups made, damaged and restored, the database killed in between; minutes (needs root)
 	@$(PYTEST) iot_platform_tests/backup -m backup $(ARGS)
 
+.PHONY: test-influx
+test-influx: bootstrap ## InfluxDB killed, full, dropped, cut off, and its run killed; both stores have the same set afterwards; minutes
+	@$(PYTEST) iot_platform_tests/influx -m influx $(ARGS)
+
 .PHONY: test-boards
 test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and beside PostgreSQL's and the host's exporters where they are installed; minutes
 	@$(PYTEST) iot_platform_tests/boards -m boards $(ARGS)

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from iot_platform.defs import ingestion, maintenance, quality, rollups, telemetry
+from iot_platform.defs import influx, ingestion, maintenance, quality, rollups, telemetry
 from iot_platform.resources.platform import PlatformResource
 
-STAGES = (ingestion, telemetry, rollups, quality, maintenance)
+STAGES = (ingestion, telemetry, rollups, quality, influx, maintenance)
 
 
 @dg.definitions

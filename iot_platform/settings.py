@@ -260,6 +260,25 @@ class Settings(ServerSettings, BaseSettings):
         100_000, ge=1, description="A message that would create series beyond this is quarantined (series_limit)."
     )
 
+    # -- InfluxDB as a second store (docs/influxdb.md) ------------------------------------------------------------
+    influx_url: SecretStr | None = Field(
+        None,
+        description="InfluxDB that follows the ledger, [name=]http[s]://[user:password@]host[:port]/database[?rp=policy]; a token: "
+        ":token@. Several, with commas between, each with a name. Unset: there is none.",
+    )
+    influx_measurement: str = Field(
+        "iot",
+        min_length=1,
+        max_length=200,
+        description="InfluxDB's measurement that all points go to. Change it only together with the database.",
+    )
+    influx_max_series: int = Field(
+        1_000_000, ge=1, description="Measurements of series beyond this number are not sent to an InfluxDB (sink_refused, series_limit)."
+    )
+    influx_delete_tenants: bool = Field(
+        True, description="A tenant that is deleted here goes from InfluxDB 1.x, too; false: its points stay there."
+    )
+
     # -- database size -----------------------------------------------------------------------------------------
     disk_limit_bytes: int | None = Field(
         None,
@@ -378,6 +397,13 @@ class Settings(ServerSettings, BaseSettings):
     @classmethod
     def _no_service_address(cls, value: object, info: ValidationInfo) -> object:
         return cls.model_fields[info.field_name or ""].default if is_service_address(value) else value
+
+    @field_validator("influx_measurement")
+    @classmethod
+    def _influx_measurement(cls, value: str) -> str:
+        if value.startswith("#") or re.search(r"[\x00-\x1f\x7f\\]", value):
+            raise ValueError("must not begin with # (InfluxDB takes such a line for a comment), nor hold backslashes or control characters")
+        return value
 
     @field_validator("topic_pattern")
     @classmethod

@@ -20,6 +20,7 @@ from iot_platform_tests.support.servers.community import community, community_da
 from iot_platform_tests.support.servers.console import console
 from iot_platform_tests.support.servers.containers import containers
 from iot_platform_tests.support.servers.first_chain import first_chain
+from iot_platform_tests.support.servers.influxd import influx, influxd
 from iot_platform_tests.support.servers.own_servers import own_broker, own_daemon, own_kafka
 from iot_platform_tests.support.servers.previous_release import previous_release
 from iot_platform_tests.support.servers.secured_broker import secured_broker
@@ -59,6 +60,8 @@ __all__ = [
     "edition",
     "first_chain",
     "grafana_display",
+    "influx",
+    "influxd",
     "ingest",
     "killer",
     "lifecycle_process",

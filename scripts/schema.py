@@ -56,6 +56,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "series_info",
         "series_info_change",
     ),
+    "Second stores": ("sink", "sink_offset", "sink_replay", "sink_series", "sink_refused", "sink_backfill"),
 }  # fmt: skip
 """The pictures of docs/schema.md; a table that is in none is an error."""
 LOGICAL: Final = (
@@ -70,8 +71,11 @@ LOGICAL: Final = (
     ("series", "rollup_change", "series_id"),
     ("series", "series_info", "series_id"),
     ("series_info", "series_info_change", "series_id"),
+    ("series", "sink_series", "series_id"),
+    ("series", "sink_refused", "series_id"),
     ("kafka_offset", "ledger", "kafka_topic, kafka_partition"),
     ("kafka_offset", "kafka_watermark", "topic, kafka_partition"),
+    ("kafka_offset", "sink_offset", "topic, kafka_partition"),
     ("ledger", "quality_feed", "batch_id"),
     ("quality_feed", "quality_late", "feed_position"),
     ("quality_rule", "quality_watermark", "rule"),

@@ -534,7 +534,7 @@ COMMENT ON COLUMN measurement.value_text IS
 COMMENT ON COLUMN measurement.flags IS
     'Null: an ordinary reading. 1: it stands some microseconds behind its time, because another reading was there (receive times, or '
     'the project''s option conflicts = keep). 2: from a retained message without a time of its own: a state, received now, set at some '
-    'time before.';
+    'time before. 4: late, received more than 120 s after its time.';
 
 CREATE TABLE measurement_1d_stored (
     bucket timestamptz NOT NULL,
@@ -1153,6 +1153,91 @@ COMMENT ON TABLE series_latest IS
     'One row is the measurement with the greatest time of one series, written in the same transaction as the measurement.';
 COMMENT ON COLUMN series_latest.flags IS 'As measurement.flags.';
 
+CREATE TABLE sink (
+    sink text NOT NULL,
+    begun_at timestamptz DEFAULT now() NOT NULL,
+    seen_at timestamptz DEFAULT now() NOT NULL,
+    written_at timestamptz,
+    error_since timestamptz,
+    written bigint DEFAULT 0 NOT NULL,
+    refused bigint DEFAULT 0 NOT NULL,
+    retries bigint DEFAULT 0 NOT NULL,
+    deletion_id integer DEFAULT 0 NOT NULL,
+    error text,
+    CONSTRAINT sink_pkey PRIMARY KEY (sink),
+    CONSTRAINT sink_sink_check CHECK ((sink ~ '^[a-z][a-z0-9_-]{0,31}$'::text))
+) WITH (fillfactor=50);
+COMMENT ON TABLE sink IS 'One row is one second store that follows the ledger (IOT_INFLUX_URL), and what its runs counted.';
+COMMENT ON COLUMN sink.seen_at IS 'When a run last worked for it, or tried to.';
+COMMENT ON COLUMN sink.written_at IS 'When it last answered that it has what it was sent.';
+COMMENT ON COLUMN sink.error_since IS 'Since when it has not taken what it is sent; null: it takes it.';
+COMMENT ON COLUMN sink.written IS 'Points that it took, repetitions included.';
+COMMENT ON COLUMN sink.deletion_id IS 'Deletions of tenants up to this one were carried out there, too.';
+
+CREATE TABLE sink_backfill (
+    from_time timestamptz NOT NULL,
+    to_time timestamptz NOT NULL,
+    done_to timestamptz NOT NULL,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    sink text NOT NULL,
+    tenant_id text DEFAULT ''::text NOT NULL,
+    CONSTRAINT sink_backfill_pkey PRIMARY KEY (sink, tenant_id, from_time, to_time),
+    CONSTRAINT sink_backfill_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink)
+) WITH (fillfactor=50);
+COMMENT ON TABLE sink_backfill IS
+    'One row is a backfill of [from_time, to_time) that is not finished: begun again, it goes on at done_to.';
+
+CREATE TABLE sink_offset (
+    sink text NOT NULL,
+    topic text NOT NULL,
+    kafka_partition integer NOT NULL,
+    log_generation integer NOT NULL,
+    next_offset bigint NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT sink_offset_pkey PRIMARY KEY (sink, topic, kafka_partition),
+    CONSTRAINT sink_offset_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink),
+    CONSTRAINT sink_offset_next_offset_check CHECK ((next_offset >= 0))
+) WITH (fillfactor=50);
+COMMENT ON TABLE sink_offset IS
+    'One row is how far a sink is in the ledger of one Kafka partition: it has what the main store has of everything below next_offset '
+    'of this generation of the log (kafka_offset.log_generation), and of earlier ones.';
+
+CREATE TABLE sink_refused (
+    refused_at timestamptz DEFAULT now() NOT NULL,
+    time timestamptz NOT NULL,
+    series_id integer NOT NULL,
+    sink text NOT NULL,
+    tenant_id text NOT NULL,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    CONSTRAINT sink_refused_pkey PRIMARY KEY (sink, series_id, "time"),
+    CONSTRAINT sink_refused_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink)
+);
+COMMENT ON TABLE sink_refused IS 'One row is one measurement that a sink does not have, because it cannot or will not keep it.';
+COMMENT ON COLUMN sink_refused.reason IS
+    'server: it refused this one by itself. retention: older than it keeps. series_limit: a series beyond IOT_INFLUX_MAX_SERIES. name: '
+    'too long for a tag.';
+COMMENT ON COLUMN sink_refused.detail IS 'The server''s words, or what was beyond which bound.';
+
+CREATE TABLE sink_replay (
+    committed_at timestamptz NOT NULL,
+    batch_id bigint NOT NULL,
+    sink text NOT NULL,
+    CONSTRAINT sink_replay_pkey PRIMARY KEY (sink, batch_id),
+    CONSTRAINT sink_replay_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink)
+);
+COMMENT ON TABLE sink_replay IS 'One row is one batch of a replay that a sink has, too; kept for as long as it may be looked for.';
+
+CREATE TABLE sink_series (
+    series_id integer NOT NULL,
+    kinds smallint NOT NULL,
+    sink text NOT NULL,
+    CONSTRAINT sink_series_pkey PRIMARY KEY (sink, series_id),
+    CONSTRAINT sink_series_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink)
+) WITH (fillfactor=70);
+COMMENT ON TABLE sink_series IS 'One row is one series that a sink has, or is being sent: counted against IOT_INFLUX_MAX_SERIES.';
+COMMENT ON COLUMN sink_series.kinds IS 'Fields that it was sent: 1 value, 2 value_int, 4 value_bool, 8 value_text; their sum.';
+
 CREATE TABLE source (
     source_id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
     identity bytea NOT NULL,
@@ -1428,6 +1513,11 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     One row is one series: one metric of one device, with what people say of it; unit: theirs, else the one that the payload named.
 --     (series_id integer, tenant_id text, project_id text, device_id text, metric text, unit text, first_seen_at timestamptz, display_name
 --     text, description text, valid_min double precision, valid_max double precision)
+
+-- VIEW sink_progress
+--     One row is how far one sink is in one Kafka partition, and since when the oldest batch that it does not have is committed.
+--     (sink text, topic text, kafka_partition integer, log_generation integer, next_offset bigint, committed_generation integer,
+--     committed_offset bigint, lag bigint, waiting_since timestamptz)
 
 -- VIEW source_named
 --     One row is one origin of messages: an MQTT topic and the device its messages name.

@@ -13,6 +13,7 @@ from grafana.source.dagster import dagster
 from grafana.source.database import database
 from grafana.source.device import device
 from grafana.source.fleet import fleet
+from grafana.source.influx import influx
 from grafana.source.kafka import kafka
 from grafana.source.pipeline import pipeline
 from grafana.source.project import project
@@ -30,6 +31,7 @@ BOARDS: Final[dict[str, Callable[[], builders.Dashboard]]] = {
     "database": database,
     "dagster": dagster,
     "capacity": capacity,
+    "influx": influx,
     "runbooks": runbooks,
 }
 

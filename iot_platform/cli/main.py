@@ -18,6 +18,7 @@ from iot_platform.cli import (
     drill,
     environment,
     imports,
+    influx,
     local_stack,
     logs,
     metrics,
@@ -61,6 +62,7 @@ decode.register(app)
 drill.register(app)
 environment.register(app)
 imports.register(app)
+influx.register(app)
 metrics.register(app)
 migrate.register(app)
 offsets.register(app)

@@ -94,6 +94,11 @@ def render(status: "Status", settings: "Settings") -> "RenderableType":
     return Group(title, first, health, figures, _runs(status, settings))
 
 
+def _sink(sink: dict[str, Any]) -> str:
+    behind = f"{sink['lag']:,} records behind ({sink['behind_seconds']:,.0f} s)"
+    return f"{behind}   refused {sink['missing']:,}   series {sink['series']:,}   retries {sink['retries']:,}"
+
+
 def _figures(status: "Status") -> list[tuple[str, str]]:
     def number(value: float | None, unit: str = "", digits: int = 0) -> str:
         return "–" if value is None else f"{value:,.{digits}f}{unit}"
@@ -123,6 +128,7 @@ def _figures(status: "Status") -> list[tuple[str, str]]:
         ("freshness", f"{age}   (last 5 minutes)"),
         ("quarantine, 24 h", quarantine),
         ("conflicts, 24 h", conflicts),
+        *((f"influx {sink['sink']}", _sink(sink)) for sink in status.sinks or []),
     ]
 
 

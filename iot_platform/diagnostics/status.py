@@ -196,7 +196,17 @@ def _figures(settings: Settings, status: Status) -> dict[str, Callable[[], objec
         names = ("tenant", "project", "conflicts", "measurements")
         status.conflicts_by_project_24h = [dict(zip(names, row, strict=False)) for row in found]
 
-    return {"rates": rates, "ages": ages, "quarantine": quarantine, "conflicts": conflicts}
+    def sinks() -> None:
+        from iot_platform.database.connection import connect
+        from iot_platform.influx.status import read
+        from iot_platform.influx.target import targets
+
+        if not (names := {each.name for each in targets(settings)}):
+            return
+        with closing(connect(settings, "reader", "iot status")) as connection:
+            status.sinks = [asdict(each) for each in read(connection) if each.sink in names]
+
+    return {"rates": rates, "ages": ages, "quarantine": quarantine, "conflicts": conflicts, "sinks": sinks}
 
 
 def freshness(batches: list[tuple[datetime, datetime, datetime, int]]) -> tuple[float | None, float | None]:

@@ -31,6 +31,8 @@ class Picture:
     conflicts_24h: int | None = None
     conflicts_by_project_24h: list[dict[str, Any]] | None = None
     """The projects with most conflicts: tenant, project, conflicts and measurements (all that arrived)."""
+    sinks: list[dict[str, Any]] | None = None
+    """InfluxDB servers that IOT_INFLUX_URL names and that have begun: see influx.status.SinkStatus."""
     runs: list[dict[str, Any]] | None = None
     audit_differences: dict[str, int] | None = None
     """What the last audit of `iot metrics` on this machine found, by proof."""

@@ -69,6 +69,8 @@ PROMTOOL_ONLY: Final = {
     "KafkaPartitionsOffline": _OTHERS,
     "KafkaUnderReplicated": _OTHERS,
     "MqttMessagesDropped": "the drills' exporter does not ask the broker (IOT_METRICS_MQTT_URL)",
+    "SinkLate": "the drills' platform has no InfluxDB",
+    "SinkRefuses": "the drills' platform has no InfluxDB",
     "CompressionOverdue": "needs TimescaleDB's Community edition, which compresses; the drills' servers are Debian's, Apache edition",
 }
 

@@ -22,6 +22,7 @@ JOBS: Final = (
     "compress_old_chunks",
     "drain",
     "evaluate_quality",
+    "follow_influx",
     "observe_ingestion",
     "practise_restore",
     "purge_dagster_history",

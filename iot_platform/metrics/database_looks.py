@@ -10,6 +10,7 @@ from iot_platform.backup.create import KINDS
 from iot_platform.compression.forecast import HORIZON_DAYS, forecast
 from iot_platform.database import connect
 from iot_platform.database.sessions import IS_CLIENT
+from iot_platform.influx import status
 from iot_platform.kafka.watermarks import TopicOffsets
 from iot_platform.metrics.look import rows
 from iot_platform.metrics.values import Samples, Values, foremost
@@ -77,6 +78,7 @@ def look_at_database(settings: Settings, values: Values) -> None:
         incidents = rows(connection, _INCIDENTS)
         rules = rows(connection, _RULES)
         rollups = rows(connection, _ROLLUPS)
+        sinks = status.read(connection)
     values.put("iot_database_bytes", size)
     values.put("iot_database_connections", sessions)
     values.put("iot_database_connections_limit", most)
@@ -93,10 +95,21 @@ def look_at_database(settings: Settings, values: Values) -> None:
     values.put("iot_quality_incidents", open_ones | {(rule, severity): count for rule, severity, count in incidents})
     values.put("iot_quality_evaluated_timestamp_seconds", {(rule,): at for rule, at, _ in rules})
     values.put("iot_quality_rule_failed", {(rule,): failed for rule, _, failed in rules})
+    _put_sinks(values, sinks)
     for hours, days, notes in rollups:
         stored = {("measurement_1h",): hours, ("measurement_1d",): days}
         values.put("iot_rollup_threshold_timestamp_seconds", {labels: at for labels, at in stored.items() if at is not None})
         values.put("iot_rollup_notes", notes)
+
+
+def _put_sinks(values: Values, sinks: list[status.SinkStatus]) -> None:
+    values.put("iot_sink_lag_messages", {(sink.sink,): sink.lag for sink in sinks})
+    values.put("iot_sink_behind_seconds", {(sink.sink,): sink.behind_seconds for sink in sinks})
+    values.put("iot_sink_failed", {(sink.sink,): int(sink.error is not None) for sink in sinks})
+    values.put("iot_sink_missing_measurements", {(sink.sink,): sink.missing for sink in sinks})
+    values.put("iot_sink_series", {(sink.sink,): sink.series for sink in sinks})
+    values.put("iot_sink_written_measurements", {(sink.sink,): sink.written for sink in sinks})
+    values.put("iot_sink_retried_requests", {(sink.sink,): sink.retries for sink in sinks})
 
 
 def look_at_kafka(settings: Settings, values: Values) -> None:

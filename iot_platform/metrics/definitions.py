@@ -98,6 +98,14 @@ DEFINITIONS: Final = (
     _gauge("iot_quality_incidents", "Quality incidents that are open and not silenced.", "rule", "severity"),
     _gauge("iot_quality_evaluated_timestamp_seconds", "When a quality rule was last evaluated.", "rule"),
     _gauge("iot_quality_rule_failed", "1 while the last evaluation of a quality rule failed; it is repeated with the next one.", "rule"),
+    # -- second stores ---------------------------------------------------------------------------------------------
+    _gauge("iot_sink_lag_messages", "Kafka records of the ledger whose measurements an InfluxDB does not have yet.", "sink"),
+    _gauge("iot_sink_behind_seconds", "Since when the oldest of them is committed; 0: it has everything.", "sink"),
+    _gauge("iot_sink_failed", "1 while an InfluxDB does not take what it is sent, or a setting has to be changed.", "sink"),
+    _gauge("iot_sink_missing_measurements", "Measurements that an InfluxDB refused and does not have (sink_refused).", "sink"),
+    _gauge("iot_sink_series", "Series that an InfluxDB has; IOT_INFLUX_MAX_SERIES bounds them.", "sink"),
+    _counter("iot_sink_written_measurements", "Measurements that an InfluxDB took, repetitions included.", "sink"),
+    _counter("iot_sink_retried_requests", "Requests to an InfluxDB that were repeated, because it did not take them.", "sink"),
     # -- upkeep ----------------------------------------------------------------------------------------------------
     _gauge("iot_rollup_threshold_timestamp_seconds", "Up to where rollups are stored.", "table"),
     _gauge("iot_rollup_notes", "Notes of changed hours that wait for the rollups; counted up to 100,000."),

@@ -39,6 +39,7 @@ LINEAGE = {
     "compressed_chunk": {"message", "measurement"},
     "database_backup": {"message", "measurement", "quarantine"},
     "backup_drill": {"database_backup"},
+    "sink_offset": {"message", "measurement"},
 }
 
 
@@ -84,9 +85,16 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "back_up_database",
         "practise_restore",
         "carry_out_actions",
+        "follow_influx",
     }
     assert jobs == set(JOBS)  # those that iot metrics counts by name
-    assert {sensor.name for sensor in repository.sensor_defs} == {"kafka_lag", "new_projects", "tenant_sessions", "console_actions"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "kafka_lag",
+        "new_projects",
+        "tenant_sessions",
+        "console_actions",
+        "influx_lag",
+    }
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -103,6 +111,7 @@ def test_names(repository: dg.RepositoryDefinition) -> None:
         "compressed_chunk:disk_is_sufficient",
         "database_backup:wal_archive_is_complete",
         "backup_drill:newest_backup_can_be_restored",
+        "sink_offset:sink_keeps_up",
     }
 
 

@@ -69,6 +69,7 @@ def test_platform_is_what_the_platform_imports_and_starts() -> None:
     assert imported("iot_platform") <= declared("platform") | declared("kubernetes") | declared("console") | declared("ingest")
     assert declared("platform") - imported("iot_platform") == PROGRAMS
     assert declared("kubernetes") | declared("console") <= imported("iot_platform")
+    assert declared("influx") <= imported("iot_platform/influx") <= declared("influx") | declared("platform") | declared("ingest")
     own = imported("iot_platform/api") | imported("iot_platform/accounts")
     assert declared("console") <= own <= declared("console") | declared("platform") | declared("ingest")
 

@@ -27,6 +27,7 @@ UIDS = {
     "database.json": "iot-database",
     "dagster.json": "iot-dagster",
     "capacity.json": "iot-capacity",
+    "influx.json": "iot-influx",
     "runbooks.json": "iot-runbooks",
     "fleet-overview.json": "iot-fleet",
     "tenant-project.json": "iot-project",

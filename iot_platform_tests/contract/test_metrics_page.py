@@ -34,7 +34,7 @@ UNITS = {
     "runs",
     "clients",
 }
-COUNTED = {"requests", "logins", "streams", "differences", "gaps", "missing", "cuts", "failures", "lost"}
+COUNTED = {"requests", "logins", "streams", "differences", "gaps", "missing", "cuts", "failures", "lost", "series"}
 BOOLEAN = {"up", "connected", "full", "problem", "enabled", "failed", "off"}
 NEVER = {"device", "device_id", "run_id", "topic", "client_id", "job", "instance"}  # the last two are Prometheus' own
 

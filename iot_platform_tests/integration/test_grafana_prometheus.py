@@ -12,14 +12,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from grafana.source.panels import AS_IS, EXACT
+from iot_platform.influx.follow import Follower
 from iot_platform.rollups.advance import roll_up
 from iot_platform_tests.support.feeds.drain import TOPIC, drain
 from iot_platform_tests.support.oracles.board_answers import answers, metric_panels, unanswered
 from iot_platform_tests.support.oracles.grafana_display import Display, Grafana
 from iot_platform_tests.support.oracles.grafana_prometheus import Found, Prometheus, series_names
 from iot_platform_tests.support.servers.exporter import exporter
+from iot_platform_tests.support.servers.influxd import InfluxDatabase
 from iot_platform_tests.support.servers.ingest import publish
 from iot_platform_tests.support.servers.prometheus import scraping
 from iot_platform_tests.support.servers.stack import Ingest, Servers
@@ -54,9 +57,11 @@ def is_absent(expr: str) -> bool:
 
 
 @pytest.fixture
-def answered(servers: Servers, ingest: Ingest, tmp_path: Path) -> Iterator[tuple[Prometheus, dict[str, tuple[dict[str, Any], Found]]]]:
-    """Messages flow until every query that can be answered is; some are refused."""
-    settings = ingest.start().settings.model_copy(update={"disk_limit_bytes": 10**12})
+def answered(
+    servers: Servers, ingest: Ingest, influx: InfluxDatabase, tmp_path: Path
+) -> Iterator[tuple[Prometheus, dict[str, tuple[dict[str, Any], Found]]]]:
+    """Messages flow, and an InfluxDB follows, until every query that can be answered is; some are refused."""
+    settings = ingest.start().settings.model_copy(update={"disk_limit_bytes": 10**12, "influx_url": SecretStr(influx.url)})
     first = int(time.time() * 1000) - 3_600_000
     times = itertools.count(first)
     roll_up(settings)
@@ -68,6 +73,7 @@ def answered(servers: Servers, ingest: Ingest, tmp_path: Path) -> Iterator[tuple
                 payloads = [b"broken", b'{"ts":%d,"a":-1}' % first, *(b'{"ts":%d,"a":1}' % next(times) for _ in range(20))]
                 publish(servers.mqtt_url, [(f"{TOPIC}/press-1", payload) for payload in payloads])
                 drain(settings)
+                Follower(settings, influx.target).run()
                 found = unanswered(answers(prometheus))
                 return {place for place, expr in found.items() if not is_absent(expr)} - NOTHING
 

@@ -50,3 +50,18 @@ WHERE cut_at IS NOT NULL AND names_gone_at IS NULL AND finished_at IS NULL;
 COMMENT ON VIEW tenant_leaving IS
     'One row is one tenant that is past the cut of its deletion and still has names: its series and sources up to these ids belong to '
     'nobody. Usually none.';
+
+-- waiting_since is found by the index on partition and offset.
+CREATE OR REPLACE VIEW sink_progress AS
+SELECT s.sink, k.topic, k.kafka_partition, o.log_generation, o.next_offset, k.log_generation AS committed_generation,
+       k.next_offset AS committed_offset,
+       CASE WHEN o.log_generation = k.log_generation THEN k.next_offset - o.next_offset ELSE k.next_offset END AS lag,
+       (SELECT l.committed_at FROM ledger l
+        WHERE l.kafka_partition = k.kafka_partition AND l.log_generation = o.log_generation AND l.from_offset >= o.next_offset
+          AND l.kind = 'drain' AND l.kafka_topic = k.topic
+        ORDER BY l.from_offset LIMIT 1) AS waiting_since
+FROM sink s
+JOIN sink_offset o USING (sink)
+JOIN kafka_offset k USING (topic, kafka_partition);
+COMMENT ON VIEW sink_progress IS
+    'One row is how far one sink is in one Kafka partition, and since when the oldest batch that it does not have is committed.';

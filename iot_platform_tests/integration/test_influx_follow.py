@@ -1,0 +1,252 @@
+"""A real InfluxDB follows the ledger: the same points with the same values, whatever the projects' options, kills and repetitions."""
+
+import json
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from iot_platform.database import connect
+from iot_platform.influx import backfill
+from iot_platform.influx.books import Books
+from iot_platform.influx.client import InfluxClient
+from iot_platform.influx.compare import Difference, compare
+from iot_platform.influx.errors import InfluxConfigError
+from iot_platform.influx.follow import Follower
+from iot_platform.influx.target import Target, target
+from iot_platform.settings import Settings
+from iot_platform.telemetry.project_options import set_option
+from iot_platform.tenants.deletion import delete_tenant
+from iot_platform_tests.support.feeds.drain import TOPIC, Feed, drain, query
+from iot_platform_tests.support.servers.influxd import Influxd, InfluxDatabase, new_database
+
+TENANT, PROJECT = TOPIC.split("/")[-2:]
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture
+def feed(settings: Settings) -> Feed:
+    return Feed(settings)
+
+
+@pytest.fixture
+def base() -> int:
+    """A moment yesterday, in µs: in one hour with what follows within minutes."""
+    return (time.time_ns() // 1000 // 3_600_000_000 - 30) * 3_600_000_000
+
+
+@pytest.fixture
+def sunk(settings: Settings, influx: InfluxDatabase) -> Settings:
+    """The settings with the test's InfluxDB."""
+    return with_url(settings, influx.url)
+
+
+def with_url(settings: Settings, url: str, **more: object) -> Settings:
+    return settings.model_copy(update={"influx_url": SecretStr(url), **more})
+
+
+def follow(settings: Settings, name: str | None = None) -> Follower:
+    follower = Follower(settings, target(settings, name))
+    follower.run()
+    return follower
+
+
+def differences(settings: Settings, name: str | None = None) -> list[Difference]:
+    """Of all that both have, of the last days and the next one."""
+    now = datetime.now(UTC)
+    found = compare(settings, target(settings, name), now - timedelta(days=4), now + timedelta(days=1))
+    assert found.equal is (not found.differences)
+    return found.differences
+
+
+def count(settings: Settings) -> int:
+    return int(query(settings, "SELECT count(*) FROM measurement")[0][0])
+
+
+def test_every_kind_of_value_arrives_exactly(feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int) -> None:
+    values = [21.5, -0.0, 5e-324, 1.7976931348623157e308, 9007199254740993, -9223372036854775808, 9223372036854775807, 2**70, True, False]
+    texts = ["", "true", 'a"b\\', "two\nlines", "温度 °C", "a,b =c\\", "\\"]
+    for number, value in enumerate([*values, *texts]):
+        feed.send(
+            json.dumps({"ts": base + number, "deviceId": "d 1,=", "m": value, 'odd ,="\\\t%41 °C\\': value}).encode(), partition=number % 2
+        )
+    feed.send(b"not json")
+    feed.send(b"{}")
+    feed.send(json.dumps({"temp": 1}).encode())
+    feed.flush()
+    drain(sunk)
+    progress = follow(sunk).progress
+    assert (progress.written, progress.refused) == (count(sunk), 0)
+    assert differences(sunk) == []
+    assert follow(sunk).progress.records == 0
+    assert len(influx.ask("SHOW SERIES")) == int(query(sunk, "SELECT count(*) FROM sink_series")[0][0]) == 3
+    assert query(sunk, "SELECT sum(lag)::int, count(waiting_since)::int FROM sink_progress") == [(0, 0)]
+
+
+@pytest.mark.parametrize("policy", ["first", "last", "keep"])
+def test_conflicts_show_what_the_main_store_shows(feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int, policy: str) -> None:
+    with closing(connect(sunk, "writer", "test")) as connection:
+        set_option(connection, "conflicts", policy, tenant=TENANT, project=PROJECT)
+
+    def send(*values: object) -> None:
+        for value in values:
+            feed.send(json.dumps({"ts": base, "temp": value}).encode())
+        feed.send(json.dumps({"ts": base + 10, "temp": 1}).encode())
+        feed.flush()
+        drain(sunk)
+        follow(sunk)
+
+    send(20.5, 21)
+    assert differences(sunk) == []
+    send(22, "err")  # another kind of field, for a point that is there
+    assert differences(sunk) == []
+    send(True, 23)
+    assert differences(sunk) == []
+    assert len(influx.ask("SELECT * FROM iot")) == count(sunk)
+
+
+def test_what_was_killed_between_204_and_the_offset_is_repeated_harmlessly(
+    feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int
+) -> None:
+    for number in range(50):
+        feed.send(json.dumps({"ts": base + number, "temp": number}).encode(), partition=number % 2)
+    feed.flush()
+    drain(sunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Books, "advance", lambda *_: (_ for _ in ()).throw(InfluxConfigError("killed here")))
+        with pytest.raises(InfluxConfigError):
+            follow(sunk)
+    assert influx.ask("SELECT count(value) FROM iot") != []
+    assert query(sunk, "SELECT sum(next_offset)::int FROM sink_offset") == [(0,)]
+    assert query(sunk, "SELECT error FROM sink") == [("killed here",)]
+    follow(sunk)
+    assert differences(sunk) == []
+    assert query(sunk, "SELECT error FROM sink") == [(None,)]
+
+
+def test_a_foreign_type_costs_the_points_that_cannot_be_kept_and_no_others(
+    feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int
+) -> None:
+    with InfluxClient(influx.target) as client:  # somebody else's client: an integer, first in this week
+        client.write(f"iot,tenant=x value=1i {base}000".encode())
+    for number in range(10):
+        feed.send(json.dumps({"ts": base + number, "temp": number + 0.5, "state": "ok"}).encode())
+    feed.flush()
+    drain(sunk)
+    progress = follow(sunk).progress
+    assert (progress.written, progress.refused) == (10, 10)
+    assert {reason for (reason,) in query(sunk, "SELECT reason FROM sink_refused")} == {"server"}
+    assert "field type conflict" in query(sunk, "SELECT min(detail) FROM sink_refused")[0][0]
+    assert [found.metric for found in differences(sunk)] == ["temp", ""]  # what is lacking, and the other client's point
+    with InfluxClient(influx.target) as client:
+        client.query("DROP MEASUREMENT iot")
+    with closing(connect(sunk, "writer", "test")) as connection:
+        backfill.add(connection, "influx", datetime.now(UTC) - timedelta(days=5), datetime.now(UTC))
+    follow(sunk)
+    assert query(sunk, "SELECT count(*)::int FROM sink_refused") == [(0,)]
+    assert query(sunk, "SELECT count(*)::int FROM sink_backfill") == [(0,)]
+    assert differences(sunk) == []
+
+
+def test_what_is_older_than_the_sink_keeps_is_set_aside(feed: Feed, settings: Settings, influxd: Influxd, base: int) -> None:
+    influx = new_database(influxd, "WITH DURATION 3d")
+    sunk = with_url(settings, influx.url)
+    feed.send(json.dumps({"ts": base - 10 * DAY_US, "temp": 1}).encode())
+    feed.send(json.dumps({"ts": base, "temp": 2}).encode())
+    feed.flush()
+    drain(sunk)
+    progress = follow(sunk).progress
+    assert (progress.written, progress.refused) == (1, 1)
+    assert query(sunk, "SELECT reason FROM sink_refused") == [("retention",)]
+
+
+def test_more_series_than_allowed_are_not_sent(feed: Feed, sunk: Settings, base: int) -> None:
+    for number in range(5):
+        feed.send(json.dumps({"ts": base, f"m{number}": 1}).encode())
+    feed.flush()
+    drain(sunk)
+    progress = follow(sunk.model_copy(update={"influx_max_series": 3})).progress
+    assert (progress.written, progress.refused) == (3, 2)
+    assert set(query(sunk, "SELECT reason, detail FROM sink_refused")) == {
+        ("series_limit", "the sink has 3 series already (IOT_INFLUX_MAX_SERIES)")
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [("x", "IOT_INFLUX_URL: it has no such database"), ("?rp=none", "IOT_INFLUX_URL: it has no such retention policy")],
+)
+def test_what_a_setting_causes_stops_the_run(feed: Feed, settings: Settings, influx: InfluxDatabase, more: str, words: str) -> None:
+    feed.send(json.dumps({"temp": 2}).encode())
+    feed.flush()
+    drain(settings)
+    with pytest.raises(InfluxConfigError, match=words):
+        follow(with_url(settings, influx.url + more))
+    assert query(settings, "SELECT sum(next_offset)::int FROM sink_offset") == [(0,)]
+
+
+def test_two_sinks_follow_by_themselves(feed: Feed, settings: Settings, influxd: Influxd, base: int) -> None:
+    one, two = new_database(influxd), new_database(influxd)
+    sunk = with_url(settings, f"one={one.url}, two={two.url}")
+    feed.send(json.dumps({"ts": base, "temp": 2}).encode())
+    feed.flush()
+    drain(sunk)
+    follow(sunk, "one")
+    assert differences(sunk, "one") == []
+    assert len(differences(sunk, "two")) == 1
+    follow(sunk, "two")
+    assert differences(sunk, "two") == []
+    with pytest.raises(InfluxConfigError, match="which sink"):
+        target(sunk, None)
+
+
+def test_a_deleted_tenant_goes_from_the_sink_too(feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int) -> None:
+    other = TOPIC.replace(TENANT, "other")
+    for topic in (TOPIC, other):
+        feed.send(json.dumps({"ts": base, "temp": 2}).encode(), topic=topic)
+    feed.flush()
+    drain(sunk)
+    follow(sunk)
+    delete_tenant(sunk, TENANT, requested_by="test")
+    feed.send(json.dumps({"ts": base + 1, "hum": 3}).encode())  # a new one of that name
+    feed.flush()
+    drain(sunk)
+    assert follow(sunk).progress.deletions == [TENANT]
+    assert differences(sunk) == []
+    assert len(influx.ask("SELECT value FROM iot")) == 2
+    assert query(sunk, "SELECT count(*)::int FROM sink_series") == [(2,)]
+
+
+def test_messages_that_retention_removed_are_made_up_for_by_time(feed: Feed, sunk: Settings, base: int) -> None:
+    feed.send(json.dumps({"ts": base, "temp": 2}).encode())
+    feed.flush()
+    drain(sunk)
+    with closing(connect(sunk, "writer", "test")) as connection:
+        Books(connection, "influx", sunk.kafka_topic).open()
+    query(sunk, "DELETE FROM message")
+    query(sunk, "INSERT INTO retention_mark (table_name, removed_before) VALUES ('message', now() + interval '1 hour')")
+    progress = follow(sunk).progress
+    assert (progress.records, query(sunk, "SELECT count(*)::int FROM sink_backfill")) == (0, [(0,)])
+    assert differences(sunk) == []
+
+
+def test_compare_names_the_first_difference(feed: Feed, sunk: Settings, influx: InfluxDatabase, base: int) -> None:
+    for number in range(3):
+        feed.send(json.dumps({"ts": base + number, "temp": number}).encode())
+    feed.flush()
+    drain(sunk)
+    follow(sunk)
+    with InfluxClient(influx.target) as client:
+        client.query(f"DELETE FROM iot WHERE time = {base + 1}000")
+    (found,) = differences(sunk)
+    assert (found.tenant, found.metric, found.here, found.there, found.time_us) == (TENANT, "temp", 3, 2, base + 1)
+    only = compare(sunk, replace(target(sunk, None)), datetime.now(UTC) - timedelta(days=4), datetime.now(UTC), tenant="other")
+    assert only.equal
+
+
+def test_a_target_is_what_the_url_says() -> None:
+    found = target(Settings(influx_url=SecretStr("plant=https://:to%2Cken@[::1]/a%20b?rp=year")), None)
+    assert found == Target("plant", "https://[::1]:8086", "a b", "year", "", "to,ken")
