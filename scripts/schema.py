@@ -36,7 +36,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter", "sparkplug_node", "sparkplug_birth"),
     "Ledger and audit": (
-        "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
+        "kafka_offset", "kafka_watermark", "ledger", "import_file", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
         "audit_result",
     ),
     "Rollups": (

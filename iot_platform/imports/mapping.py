@@ -59,7 +59,7 @@ class Mapping(_Strict):
     column that names nothing, if it is left out). `conflicts`: instead of the projects' option (conflicts_of)."""
 
     format: Format | None = None
-    conflicts: Literal["first", "last", "keep"] | None = None
+    conflicts: Literal["first", "last"] | None = None
     tenant: Source
     project: Source
     device: Source | None = None

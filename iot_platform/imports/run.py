@@ -34,8 +34,10 @@ from iot_platform.telemetry.decode import Decoder, DecodeRules, Reason
 from iot_platform.telemetry.decode.times import format_time
 from iot_platform.telemetry.drain import stage
 from iot_platform.telemetry.drain.catalog import Catalog, Project
+from iot_platform.telemetry.drain.drain import short_switches
 from iot_platform.telemetry.drain.measurements import MeasurementWriter
 from iot_platform.telemetry.drain.plan import Bad, Copies, Plan, resolve_names
+from iot_platform.telemetry.drain.quiet_collector import QuietCollector
 from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, has_outcome, select
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
 from iot_platform.telemetry.envelope import Envelopes
@@ -97,6 +99,7 @@ class Import:
         self._place = TimePlace(self._rules.time_pointers)
         self._on_progress, self._on_retry, self._stop = on_progress, on_retry, stop or threading.Event()
         self._committed = False
+        self._collector = QuietCollector()
         self.run_id = f"import-{uuid.uuid4().hex[:12]}"
 
     def run(self) -> Summary:
@@ -108,7 +111,7 @@ class Import:
         """
         begun = time.monotonic()
         try:
-            with self._file.open("rb") as file:
+            with self._file.open("rb") as file, short_switches(), QuietCollector() as self._collector:
                 summary = self._run(file)
         except IsADirectoryError as error:
             raise ImportRefusedError(f"{self._file} is a folder: name a file") from error
@@ -278,6 +281,7 @@ class Import:
         summary.books = Books({name: counts[name] for name in COUNTERS}, reasons)
 
     def _tell(self, records: int, file: BinaryIO, *, looking: bool = False) -> None:
+        self._collector.look(busy=True)
         size = max(1, os.fstat(file.fileno()).st_size)
         self._on_progress(Progress(records, min(1.0, os.lseek(file.fileno(), 0, os.SEEK_CUR) / size), looking))
 
