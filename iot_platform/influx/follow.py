@@ -25,6 +25,7 @@ from iot_platform.influx.shipping import Shipped, Shipper
 from iot_platform.influx.target import Target
 from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
+from iot_platform.telemetry.partitions import FIRST_IMPORT
 from iot_platform.telemetry.replay.selection import Slice
 
 IDLE_SECONDS: Final = 0.5
@@ -176,7 +177,7 @@ class Follower:
         touched = work.keys.read(_slice_of(position, batches))
         shipped = work.ship(touched, replaced=any(batch.conflicts for batch in batches))
         with work.connection.cursor() as cursor:
-            self._note_removed(work, cursor, batches, touched)
+            self._note_removed(work, cursor, position.partition, batches, touched)
             work.books.advance(cursor, position, position.generation, batches[-1].to_offset)
             self._commit(work, cursor, shipped)
         self.progress.records += touched.records
@@ -192,13 +193,14 @@ class Follower:
                 return batches[:count]
         return batches
 
-    def _note_removed(self, work: "_Work", cursor: Cursor, batches: list[Batch], touched: Touched) -> None:
+    def _note_removed(self, work: "_Work", cursor: Cursor, partition: int, batches: list[Batch], touched: Touched) -> None:
         """Messages that retention removed before we came: what they may have brought is copied by time, once the rest is there."""
         received = [batch.first_received for batch in batches if batch.first_received is not None]
         if not received or touched.records >= sum(batch.records for batch in batches) or not work.books.was_removed(cursor, min(received)):
             return
         last = max(batch.last_received for batch in batches if batch.last_received is not None)
-        begin = min(received) - self._settings.time_window_past_seconds * 1_000_000
+        # Imports are history of any age.
+        begin = 0 if partition >= FIRST_IMPORT else min(received) - self._settings.time_window_past_seconds * 1_000_000
         end = last + (self._settings.time_window_future_seconds + 1) * 1_000_000
         backfill.note(cursor, work.books.sink, begin, end)
 

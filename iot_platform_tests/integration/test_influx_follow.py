@@ -5,11 +5,13 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from iot_platform.database import connect
+from iot_platform.imports.run import Import
 from iot_platform.influx import backfill
 from iot_platform.influx.books import Books
 from iot_platform.influx.client import InfluxClient
@@ -230,6 +232,17 @@ def test_messages_that_retention_removed_are_made_up_for_by_time(feed: Feed, sun
     query(sunk, "INSERT INTO retention_mark (table_name, removed_before) VALUES ('message', now() + interval '1 hour')")
     progress = follow(sunk).progress
     assert (progress.records, query(sunk, "SELECT count(*)::int FROM sink_backfill")) == (0, [(0,)])
+    assert differences(sunk) == []
+
+
+def test_imports_arrive_too(sunk: Settings, base: int, tmp_path: Path) -> None:
+    mapping, file = tmp_path / "mapping.toml", tmp_path / "history.lp"
+    mapping.write_text('tenant = { value = "acme" }\nproject = { value = "hall" }\ndevice = { tag = "host" }\n')
+    lines = [f"m,host=h{at % 3} v={at} {base + at}000" for at in range(50)]
+    file.write_text("\n".join([*lines, f"m,host=h0 v=-1 {base}000"]))
+    assert Import(sunk, file, mapping).run().books.counts["measurement_conflicts"] > 0
+    assert follow(sunk).progress.records == 51
+    assert count(sunk) == 50
     assert differences(sunk) == []
 
 
