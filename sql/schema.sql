@@ -1515,8 +1515,7 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     text, description text, valid_min double precision, valid_max double precision)
 
 -- VIEW sink_progress
---     One row is how far one sink is in one partition, of Kafka or of imports, and since when the oldest batch that it does not have is
---     committed.
+--     One row is how far one sink is in one partition, of Kafka or of imports, and since when the oldest batch that it lacks is committed.
 --     (sink text, topic text, kafka_partition integer, log_generation integer, next_offset bigint, committed_generation integer,
 --     committed_offset bigint, lag bigint, waiting_since timestamptz)
 
