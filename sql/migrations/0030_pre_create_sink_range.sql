@@ -19,7 +19,8 @@ CREATE TABLE sink_range (
     CHECK (from_offset < to_offset)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE sink_range IS
-    'One row is one range of offsets [from_offset, to_offset) of one Kafka partition that a sink followed, at most an hour''s; kept for 35 days.';
+    'One row is one range of offsets [from_offset, to_offset) of one Kafka partition that a sink followed, at most an hour''s; kept for '
+    '35 days.';
 COMMENT ON COLUMN sink_range.records IS 'Its records that stood in message or quarantine then.';
 COMMENT ON COLUMN sink_range.removed IS 'Its records in the ledger that did not.';
 COMMENT ON COLUMN sink_range.values_read IS 'Measurements that the records hold, repetitions and conflicts included.';
