@@ -13,8 +13,10 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,9 @@ from iot_platform.settings import get_settings
 
 PROJECT = "bench-console"
 DEVICES = 100
+OPEN_SECONDS = 60.0
+WARM_UP_SECONDS = 10.0
+"""Of messages before the measurement: a drain at rest begins a shift."""
 MOST_BYTES = 1 << 22
 """Of an event: it has 2,000 rows at most, in one line."""
 
@@ -56,18 +61,30 @@ def cost(pid: int) -> Process:
     return found
 
 
-async def events(url: str, tenant: str, key: str) -> "asyncio.StreamReader":
-    """An open stream, behind its headers. Plain sockets: a client library would cost more than the server."""
+async def events(url: str, tenant: str, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An open stream, behind its headers; asked for again while the key asks too often. Plain sockets: a client library would cost more
+    than the server. The writer is to be kept: without it the connection closes."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=MOST_BYTES)
     path = f"/api/v1/tenants/{tenant}/live?project={PROJECT}"
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n".encode()
-    )
-    head = await reader.readuntil(b"\r\n\r\n")
-    if b" 200 " not in head.splitlines()[0]:
-        raise SystemExit(head.decode() + (await reader.read(2000)).decode())
-    return reader
+    while True:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=MOST_BYTES)
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        status = head.split(" ", 2)[1]
+        if status == "200":
+            return reader, writer
+        if status != "429":
+            raise SystemExit(head + (await reader.read(2000)).decode())
+        writer.close()
+        await asyncio.sleep(float(re.search(r"(?i)retry-after: (\d+)", head)[1]))  # type: ignore[index]
+
+
+def streams(url: str) -> int:
+    """Live streams that the console has open."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own argument
+        return int(float(re.search(r"^iot_console_streams (\S+)$", answer.read().decode(), re.MULTILINE)[1]))  # type: ignore[index]
 
 
 def view(url: str, tenant: str, key: str, count: int) -> None:
@@ -75,9 +92,10 @@ def view(url: str, tenant: str, key: str, count: int) -> None:
 
     async def one() -> None:
         while True:
-            reader = await events(url, tenant, key)
+            reader, writer = await events(url, tenant, key)
             while await reader.read(1 << 16):
                 pass
+            writer.close()
 
     async def several() -> None:
         await asyncio.gather(*(one() for _ in range(count)))
@@ -135,12 +153,22 @@ async def measure(arguments: argparse.Namespace, viewers: int) -> list[str]:
     context = multiprocessing.get_context("spawn")
     acked_queue = context.Queue()
     pid = listener(urlsplit(arguments.url).port or 80)
-    processes = [context.Process(target=publish, args=(arguments.tenant, arguments.rate, arguments.duration + 5, acked_queue), daemon=True)]
+    processes = [
+        context.Process(
+            target=publish, args=(arguments.tenant, arguments.rate, arguments.duration + WARM_UP_SECONDS, acked_queue), daemon=True
+        )
+    ]
     if viewers:
-        processes.append(context.Process(target=view, args=(arguments.url, arguments.tenant, key, viewers), daemon=True))
-    for process in processes:
-        process.start()
-    await asyncio.sleep(5)  # everybody is there
+        processes.insert(0, context.Process(target=view, args=(arguments.url, arguments.tenant, key, viewers), daemon=True))
+        processes[0].start()
+        give_up = time.monotonic() + OPEN_SECONDS
+        while streams(arguments.url) < viewers:
+            if time.monotonic() > give_up:
+                raise SystemExit(f"{streams(arguments.url)} of {viewers} viewers came in {OPEN_SECONDS:.0f} s")
+            await asyncio.sleep(0.2)
+    processes[-1].start()
+    await asyncio.sleep(WARM_UP_SECONDS)
+    stream = await events(arguments.url, arguments.tenant, key) if viewers else None
     acked: dict[int, float] = {}
     late: list[float] = []
     since, begun_at, before = datetime.now(UTC), time.monotonic(), cost(pid).cpu_seconds
@@ -151,7 +179,7 @@ async def measure(arguments: argparse.Namespace, viewers: int) -> list[str]:
             acked.update(drained(acked_queue))
             await asyncio.sleep(0.005)
 
-    watching = [probe(await events(arguments.url, arguments.tenant, key), acked, late, ends_at)] if viewers else []
+    watching = [probe(stream[0], acked, late, ends_at)] if stream else []
     await asyncio.gather(take(), *watching)
     after = cost(pid)
     seconds = time.monotonic() - begun_at

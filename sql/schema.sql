@@ -513,7 +513,7 @@ COMMENT ON COLUMN measurement.value_text IS
 COMMENT ON COLUMN measurement.flags IS
     'Null: an ordinary reading. 1: it stands some microseconds behind its time, because another reading was there (receive times, or '
     'the project''s option conflicts = keep). 2: from a retained message without a time of its own: a state, received now, set at some '
-    'time before.';
+    'time before. 4: late, received more than 120 s after its time.';
 
 CREATE TABLE measurement_1d_stored (
     bucket timestamptz NOT NULL,

@@ -7,7 +7,8 @@ BRAKE_SHARE: Final = 0.05
 BRAKE_STREAK: Final = 1_000
 """The poison brake: more than this share, or this many records in a row, were quarantined."""
 PUNCTUAL_SECONDS: Final = 120
-"""A measurement whose time is this close to its message's receipt is found by that; others need a quality note."""
+"""A measurement whose time is this close to its message's receipt is found by that; others need a quality note. One that was received later
+than that is late (measurement.flags)."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import csv
 import io
 from base64 import b64decode
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 
 from iot_platform.audit.record import keep
 from iot_platform.audit.result import AuditResult, Difference
+from iot_platform_tests.support.feeds.direct import DirectFeed
 from iot_platform_tests.support.feeds.drain import query
 from iot_platform_tests.support.feeds.tenants import OWN
 from iot_platform_tests.support.servers.console import Browser, Console, path_of
@@ -103,6 +105,27 @@ def test_messages_quarantine_and_balance_add_up(console: Console) -> None:
     assert "no audit was made yet" in balance["words"]
     marks = reader.ask(path_of(OWN, "/marks"), project="plant-0", **span()).document["marks"]
     assert [(mark["kind"], mark["count"]) for mark in marks] == [("quarantined", 1)]
+
+
+def test_late_values_are_marked_at_their_time(console: Console) -> None:
+    times = (
+        "SELECT min(time), count(*) FROM measurement_named WHERE tenant_id = %s AND project_id = 'plant-0' AND device_id = 'pump-0'"
+        " AND metric = 'late_flow'"
+    )
+    feed, now = DirectFeed(console.settings), datetime.now(UTC)
+    with closing(feed.connection):
+        for behind in (0, 100, 3000, 3001):
+            sent = {"deviceId": "pump-0", "ts": (now - timedelta(seconds=behind)).timestamp(), "late_flow": behind}
+            feed.send(now, sent, f"mtic/msg/client/realtime/{OWN}/plant-0")
+        feed.flush()
+    one = {"project": "plant-0", "device": "pump-0", "metric": "late_flow", **span()}
+    found = [mark for mark in console.reader.ask(path_of(OWN, "/marks"), **one).document["marks"] if mark["kind"] == "late"]
+    ((first, _),) = query(console.settings, times, OWN)
+    assert sum(mark["count"] for mark in found) == 2
+    assert datetime.fromisoformat(found[0]["time"]) == first
+    assert found[0]["detail"] == "received more than 120 s after its time"
+    flags = console.reader.ask(path_of(OWN, "/history"), **one).document["columns"]["flags"]
+    assert flags == [4, 4, 0, 0]
 
 
 def test_the_balance_says_what_the_audit_found(console: Console) -> None:

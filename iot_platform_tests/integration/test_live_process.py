@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from iot_platform.local.ports import free_ports
 from iot_platform.settings import Settings, exports
 from iot_platform_tests.support.feeds.direct import DirectFeed
@@ -96,6 +98,16 @@ def send(settings: Settings, value: float) -> None:
         feed.flush()
 
 
+def open_streams(port: int) -> float:
+    """As the process tells it to Prometheus."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+    return next(
+        sample.value for family in text_string_to_metric_families(page) for sample in family.samples if sample.name == "iot_console_streams"
+    )
+
+
 def test_a_killed_console_loses_nothing_and_one_that_is_told_to_end_ends_its_streams(console: Console) -> None:
     (port,) = free_ports(1)
     page = Stream(port, console.key)
@@ -121,6 +133,7 @@ def test_a_killed_console_loses_nothing_and_one_that_is_told_to_end_ends_its_str
             connection.request("GET", "/api/v1" + path_of(OWN, "/live"), headers={"Authorization": f"Bearer {console.key}"})
             response = connection.getresponse()
             assert response.readline().startswith(b"retry:")
+            assert open_streams(port) == 1
             begun_at = time.monotonic()
             process.send_signal(signal.SIGTERM)
             while response.readline():

@@ -119,6 +119,7 @@ def test_a_mounted_secret_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "iot_kafka_topic").write_text("from-a-file\n")
     (tmp_path / "kafka_admin_password").write_text("of another program\n")
     monkeypatch.setenv("IOT_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("IOT_LOCAL_DIR", str(tmp_path / "local"))  # what a local stack of this checkout noted is stronger, too
     monkeypatch.setenv("IOT_KAFKA_TOPIC", "from-the-environment")
     loaded = load()
     assert loaded.mqtt_url.get_secret_value() == "mqtt://iot:pa$$word@broker:1884"

@@ -67,15 +67,17 @@ export function seriesOf(columns: SeriesColumns): Series[] {
 }
 
 /** What is to be said of a value beside itself. */
-export type Quality = "none" | "out-of-range" | "retained" | "shifted" | "good";
+export type Quality = "none" | "out-of-range" | "retained" | "late" | "shifted" | "good";
 
-/** Bits of `flags`: 1 shifted by microseconds because another reading stood there, 2 from a retained message without a time of its own. */
+/** Bits of `flags`: 1 shifted by microseconds because another reading stood there, 2 from a retained message without a time of its own,
+ * 4 received more than two minutes after its time. */
 export function qualityOf(series: Pick<Series, "time" | "value" | "valueText" | "flags" | "validMin" | "validMax">): Quality {
   if (series.time === null) return "none";
   const { value, validMin, validMax } = series;
   if (value !== null && ((validMin !== null && value < validMin) || (validMax !== null && value > validMax))) return "out-of-range";
   const flags = series.flags ?? 0;
   if (flags & 2) return "retained";
+  if (flags & 4) return "late";
   return flags & 1 ? "shifted" : "good";
 }
 

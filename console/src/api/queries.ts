@@ -62,7 +62,7 @@ export const historyQuery = (tenant: string, of: { project: string; device: stri
     gcTime: 120_000,
   });
 
-export const marksQuery = (tenant: string, of: { project: string; device: string } & Span) =>
+export const marksQuery = (tenant: string, of: { project: string; device: string; metric: string } & Span) =>
   queryOptions({
     queryKey: [tenant, "marks", of],
     queryFn: async ({ signal }) =>

@@ -80,7 +80,7 @@ function History({ tenant, series, range, onRange }: { tenant: string; series: S
   const { project, device, metric } = series;
   const span = { from: iso(range.from), to: iso(range.to) };
   const history = useQuery(historyQuery(tenant, { project, device, metric, ...span }, "auto"));
-  const marks = useQuery(marksQuery(tenant, { project, device, ...span }));
+  const marks = useQuery(marksQuery(tenant, { project, device, metric, ...span }));
   return (
     <>
       <div className={history.isPending ? "history-room" : undefined}>

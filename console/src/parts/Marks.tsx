@@ -31,7 +31,7 @@ export function Marks({ tenant, marks }: { tenant: string; marks: { data: Mark[]
     <section className="marks" aria-label={t("marks")}>
       <ProblemNote error={marks.error} />
       <p className="legend">
-        {counts.filter(([kind, count]) => count > 0 || kind !== "late").map(([kind, count]) => (
+        {counts.map(([kind, count]) => (
           <span key={kind} className={count ? "" : "muted"}>
             <MarkSign kind={kind} /> {t(`marks.${kind}`)} {formatCount(count, language)}
           </span>

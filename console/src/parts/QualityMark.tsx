@@ -2,7 +2,7 @@
 import type { Quality } from "../api/model";
 import { useTexts } from "../texts";
 
-const SIGNS: Record<Quality, string> = { good: "✓", "out-of-range": "▲", retained: "R", shifted: "~", none: "–" };
+const SIGNS: Record<Quality, string> = { good: "✓", "out-of-range": "▲", retained: "R", late: "L", shifted: "~", none: "–" };
 
 export function QualityMark({ quality }: { quality: Quality }) {
   const { t } = useTexts();

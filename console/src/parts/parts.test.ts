@@ -127,7 +127,7 @@ describe("values and problems", () => {
   const series = { time: 1, value: 5, valueText: null, flags: null, validMin: 0, validMax: 10 };
   it.each([
     ["good", series], ["none", { ...series, time: null }], ["out-of-range", { ...series, value: 11 }], ["out-of-range", { ...series, value: -1, flags: 2 }],
-    ["retained", { ...series, flags: 2 }], ["shifted", { ...series, flags: 1 }], ["good", { ...series, value: null, valueText: "on" }],
+    ["retained", { ...series, flags: 2 }], ["shifted", { ...series, flags: 1 }], ["late", { ...series, flags: 5 }], ["good", { ...series, value: null, valueText: "on" }],
   ])("are %s", (quality, of) => expect(qualityOf(of)).toBe(quality));
 
   it("sends of a rule what was filled in", () => {

@@ -142,6 +142,8 @@ export const catalogue = {
   "quality.out-of-range.words": ["Outside of the series' valid range", "超出该测点的有效范围"],
   "quality.retained": ["Retained", "保留消息"],
   "quality.retained.words": ["From a retained message without a time: a state that was set at some time before", "来自不带时间的保留消息：此前某时设定的状态"],
+  "quality.late": ["Late", "迟到"],
+  "quality.late.words": ["Received more than two minutes after its time", "接收时刻比其时间晚两分钟以上"],
   "quality.shifted": ["Shifted", "已错开"],
   "quality.shifted.words": ["Stands some microseconds behind its time: another reading was there", "时间后移若干微秒：原时间已有另一读数"],
   "quality.none": ["No value", "无数据"],

@@ -22,6 +22,7 @@ export const sentences: readonly (readonly [english: string, chinese: string])[]
   ["{{place}}: offset {{offsets}} is in no batch of the ledger", "{{place}}：偏移量 {{offsets}} 不在账本的任何批次中"],
   ["{{place}}: offset {{offsets}} is in two batches of the ledger", "{{place}}：偏移量 {{offsets}} 同属账本的两个批次"],
   ["{{place}}: the ledger ends at offset {{offset}}, next_offset is {{next}}", "{{place}}：账本止于偏移量 {{offset}}，next_offset 为 {{next}}"],
+  ["received more than {{seconds}} s after its time", "接收时刻比其时间晚 {{seconds}} 秒以上"],
   // Incidents.
   ["silent for {{seconds}} s; it usually sends every {{usual}} s", "已静默 {{seconds}} 秒，通常每 {{usual}} 秒发送一次"],
   ["the whole project is silent for {{seconds}} s; usually there is a message every {{usual}} s", "整个项目已静默 {{seconds}} 秒，通常每 {{usual}} 秒有一条消息"],

@@ -16,6 +16,7 @@ from iot_platform.api.pools import Connection
 from iot_platform.api.problems import responses
 from iot_platform.api.routes.series_info import info
 from iot_platform.api.rows import columns, one, rows
+from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 
 router = APIRouter(prefix="/tenants/{tenant}", tags=["history"], responses=responses(401, 404, 422, 429, 503))
 AUTO_POINTS: Final = 20_000
@@ -49,6 +50,9 @@ SELECT hour, sum(measurement_conflicts)::bigint, (array_agg(conflict_example ORD
            WHERE conflict_example IS NOT NULL AND (%(device)s::text IS NULL OR conflict_example ->> 'device_id' = %(device)s)))[1]
 FROM accounting_1h WHERE hour >= %(hour)s AND hour < %(to)s AND project_id = %(project)s AND measurement_conflicts > 0
 GROUP BY hour ORDER BY hour"""
+_LATE: Final = f"""
+SELECT min(time), count(*), 'received more than {PUNCTUAL_SECONDS} s after its time', NULL, NULL
+FROM measurement WHERE {_ONE} AND time >= %(from)s AND time < %(to)s AND flags & 4 <> 0 GROUP BY time_bucket(%(width)s, time) ORDER BY 1"""  # noqa: S608
 _INCIDENTS: Final = """
 SELECT opened_at, flaps + 1, rule || ': ' || message, kafka_partition, kafka_offset FROM incident
 WHERE project_id = %(project)s AND (%(device)s::text IS NULL OR device_id IN (%(device)s, '')) AND opened_at < %(to)s
@@ -108,10 +112,11 @@ class History(BaseModel):
 
 
 class MarksQuery(parameters.TimeRange):
-    """A project, or one device of it."""
+    """A project, one device of it, or one series of that: late values are those of a series."""
 
     project: Text
     device: Annotated[str, Field(max_length=1024)] | None = None
+    metric: Text | None = None
 
 
 class TraceOf(BaseModel):
@@ -166,8 +171,8 @@ async def _resolution(connection: Connection, query: HistoryQuery, values: dict[
 
 @router.get("/marks", response_model=Marks)
 async def marks(request: Request, access: Viewer, query: Annotated[MarksQuery, Query()]) -> Response:
-    """Quarantined messages, conflicts and incidents on the time axis. A quarantined message names no device, so all of the project's are
-    there; a conflict is told of by one example of each hour."""
+    """Late values, quarantined messages, conflicts and incidents on the time axis. A quarantined message names no device, so all of the
+    project's are there; a conflict is told of by one example of each hour."""
     query.check(366)
     width = max(timedelta(minutes=1), (query.to - query.from_) / MARK_BUCKETS)
     values = {**query.model_dump(by_alias=True), "width": width, "hour": query.from_.replace(minute=0, second=0, microsecond=0)}
@@ -175,7 +180,8 @@ async def marks(request: Request, access: Viewer, query: Annotated[MarksQuery, Q
         quarantined = await rows(connection, _QUARANTINED, values)
         conflicts = await rows(connection, _CONFLICTS, values)
         incidents = await rows(connection, _INCIDENTS, values)
-    found = [_mark("quarantined", row) for row in quarantined] + [_mark("incident", row) for row in incidents]
+        late = await rows(connection, _LATE, values) if query.device is not None and query.metric is not None else []
+    found = [_mark(kind, row) for kind, of in (("quarantined", quarantined), ("incident", incidents), ("late", late)) for row in of]
     found += [_conflict(hour, count, example) for hour, count, example in conflicts if example or query.device is None]
     return answer(request, {"marks": sorted(found, key=lambda mark: mark["time"])[:MOST_MARKS]})
 

@@ -24,8 +24,18 @@ class LiveQuery(parameters.Query):
     last: Annotated[str, Field(max_length=4096)] | None = None
 
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["values", "state", "resync"]},
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "data": {"type": "string", "description": "A JSON object."},
+    },
+}
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Events values, state and resync.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Events values, state and resync.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 
@@ -46,6 +56,7 @@ def feed(request: Request) -> LiveFeed:
     """The process's one feed."""
     state: State = request.app.state.iot
     if not hasattr(request.app.state, "live"):
-        request.app.state.live = LiveFeed(state.console, state.settings.kafka_topic, state.stopping)
+        made = request.app.state.live = LiveFeed(state.console, state.settings.kafka_topic, state.stopping)
+        state.measures.streams.set_function(lambda: made.viewers)
     found: LiveFeed = request.app.state.live
     return found

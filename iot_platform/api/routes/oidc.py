@@ -1,6 +1,6 @@
 """/oidc: logging in through an OpenID provider."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
@@ -16,6 +16,7 @@ from iot_platform.logs import get_logger
 
 log = get_logger(__name__)
 router = APIRouter(prefix="/oidc", tags=["session"])
+_VISIBLE: Final = r"^[\x20-\x7e]*$"
 
 
 class Return(parameters.Query):
@@ -28,10 +29,11 @@ class Callback(parameters.Query):
     """What the provider sends back."""
 
     model_config = ConfigDict(extra="ignore")  # providers add their own
-    code: Annotated[str, Field(max_length=4096)] = ""
-    state: Annotated[str, Field(max_length=4096)] = ""
-    error: Annotated[str, Field(max_length=4096)] = ""
-    iss: Annotated[str, Field(max_length=4096)] = ""
+    # RFC 6749, appendix A: visible ASCII. Whatever fits these lengths fits a request line as uvicorn takes it (64 KiB, percent-encoded).
+    code: Annotated[str, Field(max_length=4096, pattern=_VISIBLE)] = ""
+    state: Annotated[str, Field(max_length=1024, pattern=_VISIBLE)] = ""
+    error: Annotated[str, Field(max_length=256, pattern=_VISIBLE)] = ""
+    iss: Annotated[str, Field(max_length=2048, pattern=_VISIBLE)] = ""
 
 
 @router.get("/login", status_code=302, response_class=Response, responses=responses(404, 422, 429, 503))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_platform.database.copy_binary import Column, Texts
+from iot_platform.telemetry.counters import PUNCTUAL_SECONDS
 from iot_platform.telemetry.decode import DecodedBatch
 from iot_platform.telemetry.drain.catalog import Catalog
 from iot_platform.telemetry.drain.plan import Plan
@@ -33,6 +34,7 @@ CHANGED: Final = (INSERTED, KEPT, REPLACED)
 
 MOVED: Final = 1
 RETAINED: Final = 2
+LATE: Final = 4
 """Bits of measurement.flags."""
 
 
@@ -139,6 +141,9 @@ def select(plan: Plan, keep: Bools, catalog: Catalog, shift: npt.NDArray[np.int3
         historical=_historical(batch, rows),
     )
     _mark_received(plan, keep, values, shift, known)
+    late = np.flatnonzero(values.time < plan.records.envelope.received_at[values.row] - PUNCTUAL_SECONDS * 1_000_000)
+    if len(late):
+        values.flag(late, LATE)
     return values
 
 
