@@ -25,7 +25,7 @@ _LOG_MESSAGES: Final = 200
 def disk_full_spool(run: DrillRun) -> None:
     """Without Kafka and without room the daemon stays up, acknowledges nothing more and names the setting; the broker holds the messages.
     Room is enough for it to go on by itself."""
-    with small(run, run.stack.folder / INGEST, SPOOL_DISK_BYTES, INGEST) as disk:
+    with _small(run, run.stack.folder / INGEST, SPOOL_DISK_BYTES, INGEST) as disk:
         pid = _begin(run)
         with run.fault("Kafka stopped; soon the disk under the spool is full"):
             run.stack.stop("kafka")
@@ -45,7 +45,7 @@ def disk_full_spool(run: DrillRun) -> None:
 @drill("disk_full_spool_kafka_up", "The disk under the spool full, Kafka fine", group="storage", obstacle=obstacle)
 def disk_full_spool_kafka_up(run: DrillRun) -> None:
     """A full disk disturbs nothing while Kafka takes the messages, also over an MQTT reconnection."""
-    with small(run, run.stack.folder / INGEST, SPOOL_DISK_BYTES, INGEST) as disk:
+    with _small(run, run.stack.folder / INGEST, SPOOL_DISK_BYTES, INGEST) as disk:
         pid = _begin(run)
         with run.fault("disk under the spool full"):
             disk.fill()
@@ -89,7 +89,7 @@ def disk_full_database(run: DrillRun) -> None:
     """Tables that cannot grow, then a write-ahead log that cannot: drains retry, nothing is lost or doubled, and once there is room
     PostgreSQL, Dagster and the drain catch up by themselves."""
     folder = run.stack.folder / "data" / "postgresql"
-    with small(run, folder, _size(folder) + DATABASE_SPARE_BYTES, *_DATABASE) as disk:
+    with _small(run, folder, _size(folder) + DATABASE_SPARE_BYTES, *_DATABASE) as disk:
         _begin(run)
         with run.fault("disk under PostgreSQL full"):
             disk.fill()
@@ -149,7 +149,7 @@ def _settled_since(run: DrillRun, connection: int) -> int:
 
 # -- disks -----------------------------------------------------------------------------------------------------
 @contextmanager
-def small(run: DrillRun, folder: Path, size_bytes: int, *users: str) -> Iterator[SmallDisk]:
+def _small(run: DrillRun, folder: Path, size_bytes: int, *users: str) -> Iterator[SmallDisk]:
     """A small disk under a folder; the programs that use it are stopped while it comes and goes."""
 
     def start() -> None:

@@ -19,14 +19,11 @@ from threading import Event
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from ingest_daemon.home import directory
 from iot_platform import ingest_pages
 from iot_platform.backup.repository import Repository
 from iot_platform.database import connect
 from iot_platform.database.migrate import migrate
-from iot_platform.drills.rig.influxd import InfluxdServer
 from iot_platform.drills.rig.kafka_cluster import REPLICAS, KafkaCluster, own_loopback
 from iot_platform.drills.rig.memory import MemorySampler, run_workers
 from iot_platform.drills.rig.proxy import LOOPBACK, Proxy
@@ -45,7 +42,7 @@ from iot_platform.local.supervisor import Supervisor
 from iot_platform.orchestration.environment import dagster_environment
 from iot_platform.settings import Settings, exports
 
-Link = Literal["mqtt", "kafka", "postgresql", "storage", "influx"]
+Link = Literal["mqtt", "kafka", "postgresql", "storage"]
 """`storage` is Dagster's way to the same PostgreSQL."""
 OFTEN: Final = tuple(
     f"{name}=2000" for name in ("log.flush.offset.checkpoint.interval.ms", "log.retention.check.interval.ms", "log.initial.task.delay.ms")
@@ -58,20 +55,17 @@ POLL_SECONDS: Final = 0.1
 
 
 class DrillStack:
-    """Program names: mosquitto, kafka (of several brokers: kafka-1 …), postgresql, influxd (where it was asked for), dagster-code,
-    dagster-daemon, ingest, and further daemons by `add_ingest`.
+    """Program names: mosquitto, kafka (of several brokers: kafka-1 …), postgresql, dagster-code, dagster-daemon, ingest, and further
+    daemons by `add_ingest`.
 
     `settings` lead straight to the servers, `program_settings` through the proxies: our own programs have those (but lead straight to
     several brokers). The supervisor restarts whatever dies by itself, as `make up` does. What a drill leaves changed, `restore` puts
     right, data and topics aside.
     """
 
-    def __init__(
-        self, note: Note = lambda _: None, *, cache_dir: Path | None = None, brokers: int = 1, backups: bool = False, influx: bool = False
-    ) -> None:
-        """`brokers`: how many Kafka nodes, 1 or 3. `backups`: whether the WAL is archived and pgBackRest set up. `influx`: whether an
-        InfluxDB follows."""
-        self.brokers, self.backups, self.influx = brokers, backups, influx
+    def __init__(self, note: Note = lambda _: None, *, cache_dir: Path | None = None, brokers: int = 1, backups: bool = False) -> None:
+        """`brokers`: how many Kafka nodes, 1 or 3. `backups`: whether the WAL is archived and pgBackRest set up."""
+        self.brokers, self.backups = brokers, backups
         self.folder = Path(tempfile.mkdtemp(prefix="iot-drills-"))
         self.note = note
         self.ingest_environment: dict[str, str] = {}
@@ -84,9 +78,6 @@ class DrillStack:
         ports: dict[Link, int] = {"mqtt": mqtt, "postgresql": postgresql, "storage": postgresql}
         if brokers == 1:
             ports["kafka"] = behind
-        self.influxd = InfluxdServer(self.folder, cache, *free_ports(2)) if influx else None
-        if self.influxd:
-            ports["influx"] = self.influxd.port
         self._proxies = {link: Proxy(LOOPBACK, port) for link, port in ports.items()}
         self.lost_pubacks, self.postgres_faults = LostPubacks(), PostgresFaults()
         self.mosquitto = MosquittoServer(self.folder, mqtt)
@@ -177,7 +168,7 @@ class DrillStack:
         }
 
     def _begin(self) -> None:
-        several: tuple[Server, ...] = (self.mosquitto, *self._kafkas, self.postgresql, *([self.influxd] if self.influxd else []))
+        several: tuple[Server, ...] = (self.mosquitto, *self._kafkas, self.postgresql)
         packages = {name: why for server in several for name, why in server.missing_packages().items()}
         if packages:
             install_packages(packages, self.folder / "logs" / "install.log", self.note)
@@ -186,7 +177,7 @@ class DrillStack:
         self._proxies["mqtt"].watch(self.lost_pubacks)
         self._proxies["postgresql"].watch(self.postgres_faults)
         self.supervisor.ensure_running()
-        self.note(f"starting Mosquitto, Kafka{',' if self.influxd else ' and'} PostgreSQL{' and InfluxDB' if self.influxd else ''}")
+        self.note("starting Mosquitto, Kafka and PostgreSQL")
         for server in several:
             self._programs[server.name], self._checks[server.name] = server.program, server.check
         with ThreadPoolExecutor(len(several)) as pool:
@@ -430,7 +421,6 @@ class DrillStack:
             "dagster_url": f"http://{LOOPBACK}:{dagster}",
             "local_dir": self.folder,
             **self.postgresql.backup_notes(),
-            **({"influx_url": SecretStr(self.influxd.url)} if self.influxd else {}),
         }
         return Settings(**{**defaults, **own})
 
@@ -441,7 +431,7 @@ class DrillStack:
             port = urlsplit(url).port
             return url.replace(f":{port}", f":{self._proxies[link].port}")
 
-        values: dict[str, Any] = {
+        values = {
             "mqtt_url": moved(direct.mqtt_url.get_secret_value(), "mqtt"),
             "kafka_bootstrap_servers": f"{LOOPBACK}:{self._proxies['kafka'].port}" if self.brokers == 1 else direct.kafka_bootstrap_servers,
             "database_url": moved(direct.writer_url, "postgresql"),
@@ -449,7 +439,5 @@ class DrillStack:
             "database_reader_url": moved((direct.database_reader_url or direct.database_url).get_secret_value(), "postgresql"),
             "dagster_storage_url": moved(direct.dagster_database_url, "storage"),
         }
-        if self.influxd:
-            values["influx_url"] = SecretStr(moved(self.influxd.url, "influx"))
         plain = {name: getattr(direct, name) for name in Settings.model_fields}
         return Settings(**{**plain, **values})

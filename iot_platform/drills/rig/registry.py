@@ -16,7 +16,7 @@ registered: dict[str, "Drill"] = {}
 class Drill:
     """One drill: `title` is the fault in a few words, `proves` what its passing shows. `fast`: part of `make test`. `fresh`: needs
     servers of its own, since it leaves them changed. `obstacle()` says why it can't run on this machine, "" where it can. `brokers`: how
-    many Kafka nodes it needs, 1 or 3. `backups`: whether PostgreSQL needs a repository. `influx`: whether an InfluxDB follows."""
+    many Kafka nodes it needs, 1 or 3. `backups`: whether PostgreSQL needs a repository."""
 
     name: str
     title: str
@@ -28,7 +28,6 @@ class Drill:
     obstacle: Callable[[], str]
     brokers: int = 1
     backups: bool = False
-    influx: bool = False
 
 
 def drill(
@@ -41,7 +40,6 @@ def drill(
     obstacle: Callable[[], str] = str,
     brokers: int = 1,
     backups: bool = False,
-    influx: bool = False,
 ) -> Callable[[Body], Body]:
     """Register a function `(run: DrillRun) -> None` as a drill; its docstring says what it proves."""
 
@@ -49,7 +47,7 @@ def drill(
         if name in registered and registered[name].body.__module__ != body.__module__:
             raise ValueError(f"two drills are called {name}")
         proves = " ".join((body.__doc__ or "").split())
-        registered[name] = Drill(name, title, group, fast, fresh, proves, body, obstacle, brokers, backups, influx)
+        registered[name] = Drill(name, title, group, fast, fresh, proves, body, obstacle, brokers, backups)
         return body
 
     return register

@@ -44,7 +44,7 @@ class Series:
             return outcome
         if drill.fresh:
             self.close()
-        stack = self.stack(drill.name, brokers=drill.brokers, backups=drill.backups, influx=drill.influx)
+        stack = self.stack(drill.name, brokers=drill.brokers, backups=drill.backups)
         outcome = perform(drill, stack, self.report, lambda text: self._show(drill.name, text))
         keep = self._keep and not outcome.passed
         outcome.kept = str(stack.folder) if keep else None
@@ -53,17 +53,14 @@ class Series:
             self.close(keep=keep)
         return outcome
 
-    def stack(self, name: str = "", *, brokers: int = 1, backups: bool = False, influx: bool = False) -> DrillStack:
-        """The running stack; starts one if there is none with so many Kafka nodes, and backups and an InfluxDB where they are
+    def stack(self, name: str = "", *, brokers: int = 1, backups: bool = False) -> DrillStack:
+        """The running stack; starts one if there is none with so many Kafka nodes, and backups where they are
         wanted. The name is for what is shown meanwhile."""
-        wanted = {"brokers": brokers, "backups": backups, "influx": influx}
-        if self._stack is not None and {name: getattr(self._stack, name) for name in wanted} != wanted:
+        if self._stack is not None and (self._stack.brokers, self._stack.backups) != (brokers, backups):
             self.close()
         if self._stack is None:
             self._show(name, "starting the servers")
-            self._stack = DrillStack(
-                lambda text: self._show(name, text), cache_dir=self._cache_dir, brokers=brokers, backups=backups, influx=influx
-            )
+            self._stack = DrillStack(lambda text: self._show(name, text), cache_dir=self._cache_dir, brokers=brokers, backups=backups)
             self._stack.open()
             self.report.describe(self._stack)
         return self._stack

@@ -11,15 +11,42 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from iot_platform.drills.rig.influxd import config
-from iot_platform.drills.rig.influxd import influxd as program
 from iot_platform.influx.client import InfluxClient, identifier
 from iot_platform.influx.target import Target
 from iot_platform.local.ports import LOOPBACK, free_ports
 from iot_platform.settings import Settings
 from iot_platform_tests.support.waiting import eventually
 
+PACKAGE = "influxdb"
+_CONFIG = """reporting-disabled = true
+bind-address = "{host}:{rpc}"
+[meta]
+  dir = "{data}/meta"
+[data]
+  dir = "{data}/data"
+  wal-dir = "{data}/wal"
+  index-version = "{index}"
+  query-log-enabled = false
+[http]
+  bind-address = "{host}:{port}"
+  log-enabled = false
+[monitor]
+  store-enabled = false
+"""
 _numbers = itertools.count(1)
+
+
+def program(cache_dir: Path) -> Path:
+    """influxd of Debian's package, unpacked into the cache the first time."""
+    folder = cache_dir.expanduser() / "influxdb-debian"
+    found = folder / "usr/bin/influxd"
+    if not found.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder, check=True, capture_output=True)
+        package = next(folder.glob(f"{PACKAGE}_*.deb"))
+        subprocess.run(["dpkg", "-x", package.name, "."], cwd=folder, check=True)
+        package.unlink()
+    return found
 
 
 @dataclass
@@ -47,10 +74,10 @@ class Influxd:
     def start(self) -> "Influxd":
         """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        written = self.folder / "influxdb.conf"
-        written.write_text(config(self.folder, self.port, self.rpc, self.index), "utf-8")
+        config = self.folder / "influxdb.conf"
+        config.write_text(_CONFIG.format(host=LOOPBACK, port=self.port, rpc=self.rpc, data=self.folder, index=self.index), "utf-8")
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self.binary, "-config", written], stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen([self.binary, "-config", config], stdout=log, stderr=log, start_new_session=True)
         eventually(self._answers, 60, lambda: (self.folder / "log").read_text("utf-8", "replace")[-2000:])
         return self
 
