@@ -135,36 +135,47 @@ def database(settings: Settings, name: str) -> Iterator[Settings]:
         admin.close()
 
 
-def worker(capture: str | None) -> None:
-    """The process under test: drain all partitions once; with a file to capture into, keep every COPY stream in it."""
+def keep_copies(capture: Path) -> None:
+    """From now on every COPY stream that this process writes into the platform's tables is appended to a file, for `read_capture`."""
     from iot_platform.database.copy_binary import HEADER as COPY_HEADER
     from iot_platform.database.copy_binary import TRAILER
     from iot_platform.telemetry.drain import stage, writer
+
+    lock, original = threading.Lock(), stage.copy
+
+    def keep(cursor: Any, query: str, pieces: list[bytes]) -> None:
+        if "pg_temp" not in query:
+            data = b"".join((COPY_HEADER, *pieces, TRAILER))
+            with lock, capture.open("ab") as out:
+                out.write(json.dumps([threading.current_thread().name, query, len(data)]).encode() + b"\n" + data)
+        original(cursor, query, pieces)
+
+    stage.copy = writer.copy = keep  # type: ignore[attr-defined]
+
+
+def peak_resident_mb() -> float:
+    """Of this process, MB."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def worker(capture: str | None) -> None:
+    """The process under test: drain all partitions once; with a file to capture into, keep every COPY stream in it."""
     from iot_platform.telemetry.drain.drain import Drain, Shift
 
     if capture:
-        lock, original = threading.Lock(), stage.copy
-
-        def keep(cursor: Any, query: str, pieces: list[bytes]) -> None:
-            if "pg_temp" not in query:
-                data = b"".join((COPY_HEADER, *pieces, TRAILER))
-                with lock, Path(capture).open("ab") as out:
-                    out.write(json.dumps([threading.current_thread().name, query, len(data)]).encode() + b"\n" + data)
-            original(cursor, query, pieces)
-
-        stage.copy = writer.copy = keep  # type: ignore[attr-defined]
+        keep_copies(Path(capture))
     settings = get_settings()
     started, cpu = time.perf_counter(), time.process_time()
     progress = Drain(settings, Shift(tuple(range(PARTITIONS)), "bench", until_caught_up=True)).run()
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     result = {
         "messages": progress.messages,
         "measurements": sum(item.measurements for item in progress.partitions.values()),
         "duplicates": sum(item.measurement_duplicates for item in progress.partitions.values()),
         "seconds": seconds,
         "cpu": cpu,
-        "resident_mb": int(status["VmHWM"].split()[0]) / 1024,
+        "resident_mb": peak_resident_mb(),
         "faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
     }
     print(json.dumps(result))

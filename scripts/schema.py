@@ -37,7 +37,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Messages": ("message", "quarantine", "measurement", "series_latest", "dead_letter", "sparkplug_node", "sparkplug_birth"),
     "Ledger and audit": (
         "kafka_offset", "kafka_watermark", "ledger", "accounting_1h", "mqtt_connection_report", "ingest_report", "schema_migration",
-        "audit_result",
+        "import_file", "audit_result",
     ),
     "Rollups": (
         "rollup_state", "rollup_change", "measurement_1h_stored", "measurement_1d_stored", "compression_policy", "compressed_chunk",

@@ -350,6 +350,27 @@ COMMENT ON COLUMN decode_correction.rules IS
     'All of it: said, and the platform''s settings of that time for the rest. It stays the same when those change.';
 COMMENT ON COLUMN decode_correction.action_id IS 'The action (console_action) that made it; null: iot project correct.';
 
+CREATE TABLE import_file (
+    kafka_partition integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+    sha256 bytea NOT NULL,
+    bytes bigint NOT NULL,
+    name text NOT NULL,
+    mapping text NOT NULL,
+    mapping_sha256 bytea NOT NULL,
+    started_at timestamptz DEFAULT now() NOT NULL,
+    finished_at timestamptz,
+    records bigint,
+    CONSTRAINT import_file_pkey PRIMARY KEY (kafka_partition)
+);
+CREATE INDEX import_file_sha256_idx ON import_file USING btree (sha256);
+COMMENT ON TABLE import_file IS
+    'One row is one import of a file: how far it is stands in kafka_offset (topic import, same partition), what became of it in ledger.';
+COMMENT ON COLUMN import_file.kafka_partition IS 'Its partition in ledger, message and quarantine; Kafka has none with such a number.';
+COMMENT ON COLUMN import_file.sha256 IS 'Of the content (of .gz files: unpacked): what is the same file, whatever it is called.';
+COMMENT ON COLUMN import_file.bytes IS 'Length of that content: by it a file that grew is known.';
+COMMENT ON COLUMN import_file.mapping IS 'The mapping file, as it was.';
+COMMENT ON COLUMN import_file.records IS 'How many records the file has; null until all of them are in.';
+
 CREATE TABLE ingest_report (
     client_id text NOT NULL,
     reported_at timestamptz NOT NULL,
@@ -1525,7 +1546,7 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     text, description text, valid_min double precision, valid_max double precision)
 
 -- VIEW sink_progress
---     One row is how far one sink is in one Kafka partition, and since when the oldest batch that it does not have is committed.
+--     One row is how far one sink is in one partition, of Kafka or of imports, and since when the oldest batch that it lacks is committed.
 --     (sink text, topic text, kafka_partition integer, log_generation integer, next_offset bigint, committed_generation integer,
 --     committed_offset bigint, lag bigint, waiting_since timestamptz)
 

@@ -17,6 +17,7 @@ from iot_platform.cli import (
     decode,
     drill,
     environment,
+    imports,
     influx,
     local_stack,
     logs,
@@ -60,6 +61,7 @@ console.register(app)
 decode.register(app)
 drill.register(app)
 environment.register(app)
+imports.register(app)
 influx.register(app)
 metrics.register(app)
 migrate.register(app)

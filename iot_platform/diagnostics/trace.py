@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iot_platform.diagnostics.trace_values import Place, compare, every, one
 from iot_platform.settings import Settings
+from iot_platform.telemetry.partitions import FIRST_IMPORT, IMPORT_TOPIC, topic_of_partition
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -57,6 +58,7 @@ SELECT 1 FROM ledger l JOIN kafka_offset k ON k.topic = l.kafka_topic AND k.kafk
 WHERE l.kafka_topic = %(topic)s AND l.kafka_partition = %(partition)s AND l.log_generation = %(generation)s AND l.topic_id <> k.topic_id
 LIMIT 1
 """
+_FILE: Final = "SELECT name, started_at FROM import_file WHERE kafka_partition = %s"
 _WAITS: Final = "SELECT 1 FROM kafka_offset WHERE topic = %s AND kafka_partition = %s AND next_offset <= %s"
 _GENERATIONS: Final = """
 SELECT log_generation, min(first_received_at), max(last_received_at) FROM ledger
@@ -109,7 +111,8 @@ def follow(settings: Settings, partition: int, offset: int, generation: int | No
 
     trace = Trace(partition, offset, generation=generation)
     try:
-        _from_kafka(settings, trace)
+        if partition < FIRST_IMPORT:
+            _from_kafka(settings, trace)
     except KafkaException as error:
         reason = error.args[0]
         if reason.code() in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
@@ -230,7 +233,10 @@ def _from_database(settings: Settings, trace: Trace) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET statement_timeout = %s", (f"{STATEMENT_SECONDS}s",))
         connection.commit()  # or the next rollback takes it back
-        place = (settings.kafka_topic, trace.partition, trace.offset, trace.offset)
+        topic = topic_of_partition(trace.partition, settings.kafka_topic)
+        if topic == IMPORT_TOPIC:
+            _from_file(connection, trace)
+        place = (topic, trace.partition, trace.offset, trace.offset)
         others = [tuple(row.values()) for row in every(connection, _GENERATIONS, place)]
         waiting = trace.generation is None and trace.record is not None and one(connection, _WAITS, place[:3]) is not None
         trace.batch = None if waiting else one(connection, _BATCH, (*place, trace.generation, trace.generation))
@@ -238,7 +244,7 @@ def _from_database(settings: Settings, trace: Trace) -> None:
             for number, first, last in others:
                 trace.notes.append(_other(number, first, last))
         if trace.batch is None:
-            _not_committed(connection, settings, trace)
+            _not_committed(connection, topic, trace)
             return
         generation = trace.generation = trace.batch["log_generation"]
         for number, first, last in others:
@@ -247,7 +253,7 @@ def _from_database(settings: Settings, trace: Trace) -> None:
         if one(
             connection,
             _REPLACED,
-            {"topic": settings.kafka_topic, "partition": trace.partition, "generation": generation, "offset": trace.offset},
+            {"topic": topic, "partition": trace.partition, "generation": generation, "offset": trace.offset},
         ):
             trace.record = None
             trace.notes.append("what Kafka has at this offset today is another record: the log was cut or made anew since")
@@ -278,9 +284,19 @@ def _other(generation: int, first: datetime, last: datetime) -> str:
     )
 
 
-def _not_committed(connection: "Connection", settings: Settings, trace: Trace) -> None:
+def _from_file(connection: "Connection", trace: Trace) -> None:
+    found = one(connection, _FILE, (trace.partition,))
+    if found is None:
+        trace.where = "never written"
+        trace.notes.append(f"no import has partition {trace.partition}")
+    else:
+        began = found["started_at"].astimezone(UTC)
+        trace.notes.append(f"record {trace.offset} of {found['name']}, an import that began {began:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _not_committed(connection: "Connection", topic: str, trace: Trace) -> None:
     query = "SELECT next_offset, first_offset FROM kafka_offset WHERE topic = %s AND kafka_partition = %s"
-    row = one(connection, query, (settings.kafka_topic, trace.partition))
+    row = one(connection, query, (topic, trace.partition))
     if row is not None and trace.offset < row["first_offset"]:
         trace.notes.append(f"draining of this partition began at offset {row['first_offset']}: earlier messages were gone by then")
     elif row is not None and trace.offset < row["next_offset"]:

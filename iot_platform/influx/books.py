@@ -12,6 +12,7 @@ from psycopg2.extras import execute_values
 from iot_platform.database.interval import interval
 from iot_platform.influx.errors import InfluxBusyError
 from iot_platform.influx.lines import Row
+from iot_platform.telemetry.partitions import IMPORT_TOPIC, topic_of_partition
 
 OVERLAP: Final = timedelta(minutes=15)
 """How much later than its time in the ledger a batch of a replay may become visible: no transaction of a replay takes longer."""
@@ -33,12 +34,12 @@ LEFT JOIN LATERAL (
           WHERE r.table_name = 'message' AND r.tenant_id = ''), '-infinity')
     ORDER BY l.log_generation, l.from_offset LIMIT 1
 ) l ON true
-WHERE k.topic = %(topic)s AND NOT EXISTS (SELECT FROM sink_offset o
+WHERE k.topic = ANY (%(topics)s) AND NOT EXISTS (SELECT FROM sink_offset o
     WHERE o.sink = %(sink)s AND o.topic = k.topic AND o.kafka_partition = k.kafka_partition)
 ON CONFLICT DO NOTHING"""
 _READ: Final = """
 SELECT o.kafka_partition, o.log_generation, o.next_offset, k.log_generation, k.next_offset
-FROM sink_offset o JOIN kafka_offset k USING (topic, kafka_partition) WHERE o.sink = %s AND o.topic = %s ORDER BY 1"""
+FROM sink_offset o JOIN kafka_offset k USING (topic, kafka_partition) WHERE o.sink = %s AND o.topic = ANY (%s) ORDER BY 1"""
 _BATCHES: Final = """
 SELECT from_offset, to_offset, messages + quarantined, measurements + measurement_duplicates, measurement_conflicts,
     (extract(epoch FROM first_received_at) * 1000000)::bigint, (extract(epoch FROM last_received_at) * 1000000)::bigint
@@ -49,7 +50,7 @@ _REPLAYS: Final = """
 SELECT l.batch_id, l.committed_at, l.kafka_partition, l.log_generation, l.from_offset, l.to_offset,
     (extract(epoch FROM l.first_received_at) * 1000000)::bigint, (extract(epoch FROM l.last_received_at) * 1000000)::bigint
 FROM ledger l
-WHERE l.kind = 'replay' AND l.kafka_topic = %(topic)s AND l.first_received_at IS NOT NULL
+WHERE l.kind = 'replay' AND l.kafka_topic = ANY (%(topics)s) AND l.first_received_at IS NOT NULL
     AND l.committed_at >= greatest((SELECT begun_at FROM sink WHERE sink = %(sink)s),
         (SELECT max(r.committed_at) FROM sink_replay r WHERE r.sink = %(sink)s)) - %(overlap)s
     AND NOT EXISTS (SELECT FROM sink_replay r WHERE r.sink = %(sink)s AND r.batch_id = l.batch_id)
@@ -178,15 +179,20 @@ class Books:
 
     connection: Connection
     sink: str
-    topic: str
+    kafka_topic: str
     has_refused: bool = True
     _kinds: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def topics(self) -> list[str]:
+        """What is followed: Kafka's topic, and imports."""
+        return [self.kafka_topic, IMPORT_TOPIC]
 
     def open(self) -> None:
         """Make the rows that are missing; commits."""
         with self.connection.cursor() as cursor:
             cursor.execute(_OPEN, (self.sink,))
-            cursor.execute(_POSITIONS, {"sink": self.sink, "topic": self.topic})
+            cursor.execute(_POSITIONS, {"sink": self.sink, "topics": self.topics})
             cursor.execute(_PRUNE_RANGES, (self.sink,))
             cursor.execute("SELECT EXISTS (SELECT FROM sink_refused WHERE sink = %s)", (self.sink,))
             (self.has_refused,) = cursor.fetchone() or (True,)
@@ -194,17 +200,18 @@ class Books:
 
     def positions(self, cursor: Cursor) -> list[Position]:
         """Of every partition. Read before the batches, so that a log that has ended is known to have no more of them."""
-        cursor.execute(_READ, (self.sink, self.topic))
+        cursor.execute(_READ, (self.sink, self.topics))
         return list(map(Position._make, cursor.fetchall()))
 
     def batches(self, cursor: Cursor, position: Position, most: int) -> list[Batch]:
         """What follows a position in its log."""
-        cursor.execute(_BATCHES, (position.partition, position.generation, position.next_offset, self.topic, most))
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        cursor.execute(_BATCHES, (position.partition, position.generation, position.next_offset, topic, most))
         return list(map(Batch._make, cursor.fetchall()))
 
     def replays(self, cursor: Cursor) -> list[ReplayBatch]:
         """Batches of replays that the sink does not have."""
-        cursor.execute(_REPLAYS, {"sink": self.sink, "topic": self.topic, "overlap": OVERLAP})
+        cursor.execute(_REPLAYS, {"sink": self.sink, "topics": self.topics, "overlap": OVERLAP})
         return list(map(ReplayBatch._make, cursor.fetchall()))
 
     def note_replay(self, cursor: Cursor, batch: ReplayBatch) -> None:
@@ -218,7 +225,8 @@ class Books:
         Raises:
             InfluxBusyError: somebody else has moved it.
         """
-        place = (self.sink, self.topic, position.partition, position.generation, position.next_offset)
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        place = (self.sink, topic, position.partition, position.generation, position.next_offset)
         cursor.execute(_ADVANCE, (generation, offset, *place))
         if cursor.rowcount != 1:
             self.connection.rollback()
@@ -226,12 +234,14 @@ class Books:
 
     def followed(self, cursor: Cursor, position: Position, found: Range) -> None:
         """Note what became of a range, for the audit."""
-        place = {"sink": self.sink, "topic": self.topic, "partition": position.partition, "generation": position.generation}
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        place = {"sink": self.sink, "topic": topic, "partition": position.partition, "generation": position.generation}
         cursor.execute(_FOLLOWED, {**place, **found._asdict()})
 
     def was_replayed(self, cursor: Cursor, position: Position, from_offset: int, to_offset: int) -> bool:
         """Whether a replay may have changed what the records of a range gave."""
-        cursor.execute(_REPLAYED_RANGE, (position.partition, self.topic, position.generation, to_offset, from_offset))
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        cursor.execute(_REPLAYED_RANGE, (position.partition, topic, position.generation, to_offset, from_offset))
         (replayed,) = cursor.fetchone() or (False,)
         return bool(replayed)
 

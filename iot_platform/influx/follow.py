@@ -25,6 +25,7 @@ from iot_platform.influx.shipping import Shipped, Shipper
 from iot_platform.influx.target import Target
 from iot_platform.logs import get_logger
 from iot_platform.settings import Settings
+from iot_platform.telemetry.partitions import FIRST_IMPORT
 from iot_platform.telemetry.replay.selection import Slice
 
 IDLE_SECONDS: Final = 0.5
@@ -225,7 +226,9 @@ class Follower:
             )
         if missing:
             last = max(batch.last_received for batch in batches if batch.last_received is not None)
-            begin = min(received) - self._settings.time_window_past_seconds * 1_000_000
+            # Imports are history of any age.
+            history = position.partition >= FIRST_IMPORT
+            begin = 0 if history else min(received) - self._settings.time_window_past_seconds * 1_000_000
             end = last + (self._settings.time_window_future_seconds + 1) * 1_000_000
             backfill.note(cursor, work.books.sink, begin, end)
         return missing

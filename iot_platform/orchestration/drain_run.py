@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
-from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import Pool
 
 from iot_platform.database import DatabaseError, LockTimeoutError, connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
@@ -26,6 +23,7 @@ from iot_platform.orchestration.dynamic_partitions import ProjectKeys
 from iot_platform.orchestration.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
 from iot_platform.orchestration.partition_checks import evaluate_partitions
 from iot_platform.orchestration.partition_keys import project_key
+from iot_platform.orchestration.pooled_storage import limit_statements
 from iot_platform.orchestration.sourced_partitions import chosen_keys
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
@@ -46,6 +44,8 @@ LOCK_SESSION_SECONDS: Final = 60
 without a word; without the limit the shard stays locked for as long as the server believes in the connection."""
 AUDIT_SECONDS: Final = 10.0
 """Most time for one of the audit's three queries at the end of a shift."""
+STORAGE_MILLISECONDS: Final = 60_000
+"""Most time for one statement to Dagster's storage: what holds it up does not hold up the drain."""
 LEAST_SHIFT_SECONDS: Final = 60.0
 """In shorter shifts there is no time for the audit; the schedule evaluates it."""
 HEAL_AT_MOST: Final = 500
@@ -57,23 +57,6 @@ def next_in_line_lock(shard: int) -> str:
     return f"drain-shard-{shard}-next"
 
 
-def pool_storage(instance: dg.DagsterInstance) -> None:
-    """Keep Dagster's storage connections open: an event costs 3 instead of 12 ms. One that broke meanwhile is replaced when it is taken
-    out of its pool; Dagster would end the run with it."""
-    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3600, max_overflow=20)
-    if not event.contains(Pool, "checkout", _ping):
-        event.listen(Pool, "checkout", _ping)
-
-
-def _ping(dbapi_connection: Connection, _record: object, _proxy: object) -> None:
-    """SQLAlchemy's recipe against stale connections: DisconnectionError makes the pool try another one."""
-    try:
-        with closing(dbapi_connection.cursor()) as cursor:  # SQLite's is no context manager
-            cursor.execute("SELECT 1")
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise DisconnectionError(str(error)) from error
-
-
 def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Drain the run's partitions: a shift if the run carries a shard tag, else until caught up with what Kafka holds now. Yields a
     result for each selected table only in the latter case: a shift has reported its materializations itself.
@@ -83,7 +66,7 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
         DagsterExecutionInterruptedError: somebody cancelled the run, or a signal ended a drain by hand before it had caught up. A shift
             that a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
     """
-    pool_storage(context.instance)
+    limit_statements(STORAGE_MILLISECONDS)
     partitions = tuple(sorted(int(key) for key in chosen_keys(context, "Kafka partitions")))
     run = _DrainRun(context, settings, partitions)
     try:

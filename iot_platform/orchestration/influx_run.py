@@ -13,6 +13,7 @@ from iot_platform.influx import status
 from iot_platform.influx.errors import InfluxConfigError
 from iot_platform.influx.target import VARIABLE, target, targets
 from iot_platform.settings import Settings
+from iot_platform.telemetry.partitions import IMPORT_TOPIC
 
 JOB: Final = "follow_influx"
 ASSET: Final = "sink_offset"
@@ -27,10 +28,10 @@ _ACTIVE: Final = [
 _BEHIND: Final = """
 SELECT EXISTS (SELECT FROM kafka_offset k LEFT JOIN sink_offset o ON o.sink = %(sink)s AND o.topic = k.topic
         AND o.kafka_partition = k.kafka_partition
-    WHERE k.topic = %(topic)s AND (o.sink IS NULL OR (o.log_generation, o.next_offset) < (k.log_generation, k.next_offset)))
+    WHERE k.topic = ANY (%(topics)s) AND (o.sink IS NULL OR (o.log_generation, o.next_offset) < (k.log_generation, k.next_offset)))
 OR EXISTS (SELECT FROM sink_backfill WHERE sink = %(sink)s)
 OR EXISTS (SELECT FROM ledger l JOIN sink s ON s.sink = %(sink)s WHERE l.kind = 'replay'
-    AND l.committed_at >= s.seen_at - interval '15 min' AND l.kafka_topic = %(topic)s AND l.first_received_at IS NOT NULL
+    AND l.committed_at >= s.seen_at - interval '15 min' AND l.kafka_topic = ANY (%(topics)s) AND l.first_received_at IS NOT NULL
     AND NOT EXISTS (SELECT FROM sink_replay r WHERE r.sink = s.sink AND r.batch_id = l.batch_id))
 OR EXISTS (SELECT FROM tenant_deletion d JOIN sink s ON s.sink = %(sink)s AND d.deletion_id > s.deletion_id
     WHERE d.finished_at IS NOT NULL)"""
@@ -93,7 +94,7 @@ def watch(settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult |
                 waiting.append(f"{each.name}: the last shift failed; the next one in {wait:.0f} s")
                 continue
             with connection.cursor() as cursor:
-                cursor.execute(_BEHIND, {"sink": each.name, "topic": settings.kafka_topic})
+                cursor.execute(_BEHIND, {"sink": each.name, "topics": [settings.kafka_topic, IMPORT_TOPIC]})
                 (behind,) = cursor.fetchone() or (False,)
             connection.rollback()
             if behind:

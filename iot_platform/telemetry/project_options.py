@@ -107,6 +107,12 @@ class ProjectOptions:
         """Of an option that is on or off: what was chosen, by tenant and project."""
         return {whose: value == "on" for whose, value in self._chosen.get(name, {}).items()}
 
+    def for_all(self, name: str, value: str) -> "ProjectOptions":
+        """The same, but this value of an option counts for everybody."""
+        made = ProjectOptions()
+        made._chosen = {**self._chosen, name: {("", ""): value}}
+        return made
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ProjectOptions) and self._chosen == other._chosen
 

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.telemetry.counters import COUNTERS, SUMS, Counts
+from iot_platform.telemetry.partitions import FIRST_IMPORT
 
 _PROJECTS = "SELECT tenant_id, project_id FROM project ORDER BY first_seen_at, tenant_id, project_id"
 _SUMS = f"""
@@ -30,7 +31,8 @@ SELECT coalesce(max(length), 0) FROM (
     SELECT count(*) AS length FROM (
         SELECT kafka_partition, kafka_offset - row_number() OVER (PARTITION BY kafka_partition ORDER BY kafka_offset) AS island
         FROM quarantine
-        WHERE received_at > (SELECT min(first_received_at) FROM ledger WHERE committed_at > now() - make_interval(secs => %(window)s))
+        WHERE received_at > (SELECT min(first_received_at) FROM ledger WHERE kafka_topic = %(topic)s
+            AND committed_at > now() - make_interval(secs => %(window)s)) AND kafka_partition < %(first_import)s
     ) AS numbered GROUP BY kafka_partition, island
 ) AS islands
 """
@@ -92,8 +94,9 @@ class BadShare:
 
 
 def bad_share(connection: Connection, topic: str, window_seconds: float, series_from: int) -> BadShare:
-    """Share of quarantined records among those committed within the window; the series is looked for only when `series_from` are bad."""
-    parameters = {"topic": topic, "window": window_seconds}
+    """Share of quarantined records among those from Kafka committed within the window; the series is looked for only when `series_from` are
+    bad."""
+    parameters = {"topic": topic, "window": window_seconds, "first_import": FIRST_IMPORT}
     ((records, quarantined),) = _rows(connection, _BAD_SHARE, parameters)
     longest = _rows(connection, _BAD_RUN, parameters)[0][0] if quarantined >= series_from else 0
     return BadShare(records, quarantined, longest)

@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from dagster_k8s.launcher import K8sRunLauncher
+from dagster_postgres import DagsterPostgresStorage
 
 from ingest_daemon.settings import Settings as IngestSettings
 from iot_platform.api.server import STOP_SECONDS
@@ -384,7 +385,10 @@ def test_dagster_is_set_up_as_elsewhere_but_for_its_runs(overlay: str) -> None:
     }
     assert here == elsewhere
     migrating = yaml.safe_load(one(overlay, "ConfigMap", "dagster-storage")["data"]["dagster.yaml"])
-    assert migrating["storage"] == here["storage"] == {"postgres": {"postgres_url": {"env": "IOT_DAGSTER_STORAGE_URL"}}}
+    storage = migrating["storage"]["custom"]
+    assert migrating["storage"] == here["storage"]
+    assert storage["config"] == {"postgres_url": {"env": "IOT_DAGSTER_STORAGE_URL"}}
+    assert issubclass(getattr(import_module(storage["module"]), storage["class"]), DagsterPostgresStorage)
 
 
 def test_a_runs_tags_choose_its_size_and_no_more() -> None:

@@ -8,7 +8,6 @@ from contextlib import closing
 import dagster as dg
 import pytest
 from confluent_kafka.admin import AdminClient
-from sqlalchemy import create_engine, text
 
 from iot_platform.database import connect
 from iot_platform.database.locks import advisory_lock, is_locked, shard_lock
@@ -19,7 +18,7 @@ from iot_platform.kafka.topics import ensure_topics
 from iot_platform.orchestration import drain_run, lag_watch, shifts
 from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate_audit, is_due
 from iot_platform.orchestration.brake_check import evaluate_brake
-from iot_platform.orchestration.drain_run import next_in_line_lock, pool_storage
+from iot_platform.orchestration.drain_run import next_in_line_lock
 from iot_platform.orchestration.dynamic_partitions import KAFKA_PARTITION, PROJECT, TENANT, ProjectKeys, forget_tenant, sync_projects
 from iot_platform.orchestration.partition_checks import evaluate_partitions
 from iot_platform.resources.platform import PlatformResource
@@ -280,17 +279,6 @@ def test_a_shift_whose_connection_breaks_ends_early_and_well(settings: Settings,
     assert result.success
     assert latest(instance, "project", KEY)["messages"] == 1
     check_books(settings)
-
-
-def test_a_pooled_storage_connection_that_broke_is_replaced(settings: Settings, instance: dg.DagsterInstance) -> None:
-    pool_storage(instance)
-    engine = create_engine(settings.dagster_database_url, pool_size=1, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    assert query(settings, f"SELECT pg_terminate_backend({pid}, 5000)") == [(True,)]
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
-    engine.dispose()
 
 
 def test_the_sensor_requests_a_shift_at_the_first_message(

@@ -6,12 +6,14 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from iot_platform.audit import AuditResult, run_audit
 from iot_platform.database import connect
+from iot_platform.imports.run import Import
 from iot_platform.influx import backfill
 from iot_platform.influx.books import Books
 from iot_platform.influx.client import InfluxClient
@@ -301,6 +303,17 @@ def test_what_is_decoded_otherwise_than_by_the_drain_is_copied_by_time(feed: Fee
     drain(sunk.model_copy(update={"topic_codecs": codecs}))
     assert follow(sunk).progress.records == 1  # its settings do not know the codec yet
     assert query(sunk, "SELECT by_time, values_read::int FROM sink_range") == [(True, 0)]
+    assert differences(sunk) == []
+
+
+def test_imports_arrive_too(sunk: Settings, base: int, tmp_path: Path) -> None:
+    mapping, file = tmp_path / "mapping.toml", tmp_path / "history.lp"
+    mapping.write_text('tenant = { value = "acme" }\nproject = { value = "hall" }\ndevice = { tag = "host" }\n')
+    lines = [f"m,host=h{at % 3} v={at} {base + at}000" for at in range(50)]
+    file.write_text("\n".join([*lines, f"m,host=h0 v=-1 {base}000"]))
+    assert Import(sunk, file, mapping).run().books.counts["measurement_conflicts"] > 0
+    assert follow(sunk).progress.records == 51
+    assert count(sunk) == 50
     assert differences(sunk) == []
 
 

@@ -49,7 +49,8 @@ LEFT JOIN LATERAL (
     WHERE l.kafka_partition = k.kafka_partition AND l.kind = 'drain' AND l.kafka_topic = k.topic AND l.topic_id = k.topic_id
       AND l.log_generation = k.log_generation
     ORDER BY l.from_offset DESC LIMIT 1
-) b ON true;
+) b ON true
+WHERE topic <> 'import';  -- those of iot import wait for nobody
 COMMENT ON VIEW partition_progress IS
     'One row is one Kafka partition: how far the drain is, and how old the messages of its last batch were when they were committed, and '
     'how many records waited in Kafka when Dagster''s sensor kafka_lag last looked (null: it has not looked yet; negative: Kafka has fewer '

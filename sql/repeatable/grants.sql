@@ -48,7 +48,7 @@ BEGIN
         -- a table that can be compressed.
         GRANT UPDATE ON measurement TO iot_writer;
         GRANT SELECT, INSERT, UPDATE ON project, mqtt_connection_partition, series_latest, kafka_offset, accounting_1h TO iot_writer;
-        GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark TO iot_writer;
+        GRANT SELECT, INSERT, UPDATE ON mqtt_connection_report, ingest_report, kafka_watermark, import_file TO iot_writer;
         -- A replay moves what decodes now out of quarantine, and brings the words about the rest up to date; it never changes the record.
         GRANT DELETE, UPDATE (reason, detail, tenant_id, project_id) ON quarantine TO iot_writer;
         GRANT SELECT ON measurement_named, measurement_by_series, message_named, quarantine_named, latest_named, schema_migration TO iot_writer;
@@ -103,7 +103,7 @@ BEGIN
         GRANT SELECT ON message, measurement, quarantine, ledger, source, series, mqtt_connection, project, mqtt_connection_partition,
             series_latest, kafka_offset, kafka_watermark, accounting_1h, dead_letter, mqtt_connection_report, ingest_report,
             schema_migration, project_option, decode_correction, sparkplug_birth, sparkplug_node TO iot_reader;
-        GRANT SELECT ON series_info, series_info_change, audit_result TO iot_reader;
+        GRANT SELECT ON series_info, series_info_change, audit_result, import_file TO iot_reader;
         -- Quality
         GRANT SELECT ON quality_named, quality_open, quality_rule, quality_watermark, quality_result, quality_incident, quality_cadence
             TO iot_reader;

@@ -64,4 +64,4 @@ FROM sink s
 JOIN sink_offset o USING (sink)
 JOIN kafka_offset k USING (topic, kafka_partition);
 COMMENT ON VIEW sink_progress IS
-    'One row is how far one sink is in one Kafka partition, and since when the oldest batch that it does not have is committed.';
+    'One row is how far one sink is in one partition, of Kafka or of imports, and since when the oldest batch that it lacks is committed.';

@@ -167,7 +167,7 @@ def _slot_offset(slot: int, zone: tzinfo) -> int:
     return NO_TIME if offsets or offset is None else offset // timedelta(microseconds=1)
 
 
-def in_window(times: npt.NDArray[np.int64], received: npt.NDArray[np.int64], past_us: int, future_us: int) -> Bools:
+def in_window(times: npt.NDArray[np.int64], received: npt.NDArray[np.int64], past_us: int | npt.NDArray[np.int64], future_us: int) -> Bools:
     """Whether each time lies between receive time - past and + future; NO_TIME does not."""
     inside: Bools = (times != NO_TIME) & (times >= received - past_us) & (times <= received + future_us)
     return inside

@@ -39,6 +39,7 @@ class Columns:
         self.plain = (received_at > 2 * MAX_WINDOW_US) | (received_at < -2 * MAX_WINDOW_US)  # no clock says so: sums would overflow
         self.pointed = np.zeros(size, np.bool_)  # has points, so names are not unique by shape
         self.own_times = np.zeros(size, np.int32)  # measurements with a time of their own
+        self.past = {topic.past_us for topic in set(topics) if topic is not None} or {rules.past_us}
         self.has_numbers_in_strings = bool(rules.numbers_in_strings) and any(topic and topic.numbers_in_strings for topic in set(topics))
 
     def shape(self, shape: Shape, device_in_topic: bool) -> None:
@@ -121,10 +122,16 @@ class Columns:
             self._clock(shape.columns[at], takes, times)
             timed |= takes
             used[at] = used[at] | takes if at in used else takes
-        inside = in_window(times, received, self.rules.past_us, self.rules.future_us)
+        inside = in_window(times, received, self._past(rows), self.rules.future_us)
         self.plain[rows[timed & ~inside]] = True
         self.timed[rows] = timed
         return np.where(timed, times, received)
+
+    def _past(self, rows: Int32) -> int | Int64:
+        """How long before receive time each record may be; one number where it is the same for all of the batch."""
+        if len(self.past) == 1:
+            return next(iter(self.past))
+        return np.array([self.topics[row].past_us for row in rows.tolist()], np.int64)
 
     def _clock(self, column: Sequence[Any], takes: Bools, times: Int64) -> None:
         """Write the times of the values that are taken."""
@@ -156,7 +163,7 @@ class Columns:
             self.plain[row[values.odd]] = True
         present = np.ones(len(items), np.bool_) if values.present is None else values.present
         own, timed = self._point_times(items, members, row)
-        inside = in_window(own, self.received_at[row], self.rules.past_us, self.rules.future_us)
+        inside = in_window(own, self.received_at[row], self._past(row), self.rules.future_us)
         self.plain[row[timed & ~inside & present]] = True
         series = self._point_series(items, members, row, sources[at])
         self.plain[row[(series == UNNAMED) & present]] = True

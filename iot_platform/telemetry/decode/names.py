@@ -25,7 +25,7 @@ def is_name(text: str) -> bool:
 @dataclass(slots=True, eq=False)
 class Topic:
     """A topic that names tenant and project. `source` is its only source where the topic names the device too. `numbers_in_strings`: the
-    project reads strings that spell numbers as such."""
+    project reads strings that spell numbers as such. `past_us`: how long before receive time its times may be."""
 
     text: str
     tenant: str
@@ -33,6 +33,7 @@ class Topic:
     device: str | None
     source: int
     numbers_in_strings: bool
+    past_us: int
     devices: dict[str, int] = field(default_factory=dict)  # device of the payload → source
 
 
@@ -112,7 +113,13 @@ class Names:
             return None
         source = self.source(text, named.tenant, named.project, named.device) if named.device is not None else UNNAMED
         return Topic(
-            text, named.tenant, named.project, named.device, source, self._rules.reads_numbers_in_strings(named.tenant, named.project)
+            text,
+            named.tenant,
+            named.project,
+            named.device,
+            source,
+            self._rules.reads_numbers_in_strings(named.tenant, named.project),
+            self._rules.past_us_of(text),
         )
 
     def source_column(self, topics: Sequence[Topic], devices: Sequence[str] | None) -> Ids:

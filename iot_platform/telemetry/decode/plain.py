@@ -72,7 +72,7 @@ def _decode(rules: DecodeRules, topic: bytes | None, payload: bytes | None, rece
         if named is None:
             raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
         content = _content(rules, (topic or b"").decode(), named, payload, at or Place(0, 0, received_at))
-        walk = _Walk(rules, named, received_at, b"\x00" in (topic or b""))
+        walk = _Walk(rules, named, received_at, b"\x00" in (topic or b""), rules.past_us_of((topic or b"").decode()))
         return walk.points(content) if isinstance(content, Points) else walk.document(content)
     except Rejection as rejection:
         return Quarantined(rejection.reason, rejection.detail)
@@ -168,6 +168,7 @@ class _Walk:
     topic_names: TopicNames
     received_at: int
     topic_has_nul: bool
+    past_us: int
     local_times: LocalTimes = field(init=False)
     device: str = ""
     clock: _Clock | None = None
@@ -275,7 +276,7 @@ class _Walk:
                 raise Rejection(Reason.BAD_TIMESTAMP, f"{excerpt(clock.text)} is neither an epoch number nor YYYY-MM-DDTHH:MM:SS")
         for clock in clocks:
             time = clock.time or 0
-            if time not in _INT64 or not -self.rules.past_us <= time - self.received_at <= self.rules.future_us:
+            if time not in _INT64 or not -self.past_us <= time - self.received_at <= self.rules.future_us:
                 window = f"the window around receive time {format_time(self.received_at)}"
                 raise Rejection(Reason.TIME_OUT_OF_RANGE, f"time {excerpt(clock.text)} is outside {window}")
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from paho.mqtt.client import topic_matches_sub
 
 from iot_platform.settings import Settings, SettingsError
-from iot_platform.telemetry.decode.codecs.table import TopicCodec, TopicCodecs
+from iot_platform.telemetry.decode.codecs.table import IMPORT_PREFIX, TopicCodec, TopicCodecs
 from iot_platform.telemetry.decode.limits import MAX_WINDOW_US
 from iot_platform.telemetry.decode.reasons import Reason
 from iot_platform.telemetry.decode.sparkplug.births import Births
@@ -100,6 +100,11 @@ class DecodeRules:
     def reads_numbers_in_strings(self, tenant: str, project: str) -> bool:
         """Whether strings that spell numbers are numbers in a project."""
         return bool(narrowest(self.numbers_in_strings, tenant, project))
+
+    def past_us_of(self, topic: str) -> int:
+        """How long before receive time an event of this topic may be. Imports are history: what retention does not keep they refuse
+        themselves."""
+        return MAX_WINDOW_US if topic.startswith(IMPORT_PREFIX) else self.past_us
 
     def topic_names(self, topic: bytes | None) -> TopicNames | None:
         """What the topic names, or None if it does not fit the pattern or is not UTF-8. Also for quarantined messages."""

@@ -93,7 +93,7 @@ class Drain:
             Anything else: a bug or an unknown state; what was committed stays, nothing was dropped.
         """
         started = time.monotonic()
-        with _short_switches(), QuietCollector() as collector:
+        with short_switches(), QuietCollector() as collector:
             try:
                 for lane in self._lanes:
                     lane.thread.start()
@@ -202,7 +202,7 @@ class Drain:
 
 
 @contextmanager
-def _short_switches() -> Iterator[None]:
+def short_switches() -> Iterator[None]:
     """See SWITCH_INTERVAL_SECONDS."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)

@@ -39,16 +39,19 @@ _FLAGGED: Final = _COPY.format(flags=" flags,")
 _SAVEPOINT: Final = "SAVEPOINT measurements"
 
 Outcome = npt.NDArray[np.uint8]
+MET: Final = (DUPLICATE, CONFLICT)
 
 
 class MeasurementWriter:
     """Writes measurements inside the caller's transaction. `is_drain`: what comes later was received later; a replay knows nothing of the
-    kind about what is stored."""
+    kind about what is stored. `hopeful`: what is behind the latest measurement of its series is copied as if it were new, and goes the
+    slow way only once something was there (history of series that live data has gone on with)."""
 
-    def __init__(self, connection: Connection, options: ProjectOptions, *, is_drain: bool) -> None:
+    def __init__(self, connection: Connection, options: ProjectOptions, *, is_drain: bool, hopeful: bool = False) -> None:
         self._connection = connection
         self._options = options
         self._is_drain = is_drain
+        self._hopes = self._hopeful = hopeful
 
     def write(self, values: Values, catalog: Catalog) -> tuple[Outcome, Positions]:
         """Write all; returns each one's outcome and the positions that may be the latest of their series, one per series. Afterwards
@@ -84,6 +87,8 @@ class MeasurementWriter:
         original, everything, noted_before, guarded = values.saved(), False, None, False
         for _ in range(ATTEMPTS):
             order, repeats, late = _arranged(cursor, values, catalog, wanted, everything)
+            if self._hopeful and not everything and values.received is None:
+                late = np.zeros(len(values), np.bool_)
             new = ~(repeats | late[order])
             fast, slow = (order, order[:0]) if new.all() else (order[new], order[~new])
             if not everything:
@@ -103,6 +108,7 @@ class MeasurementWriter:
             raise RuntimeError(f"receive times that were free were taken {ATTEMPTS} times in a row")
         if guarded:
             cursor.execute("RELEASE SAVEPOINT measurements")
+        self._hopeful = self._hopes and not everything and not has_outcome(outcome, MET).any()
         return order, repeats, noted_before
 
     def _stage(self, cursor: Cursor, values: Values, rows: Positions) -> Outcome:
@@ -132,11 +138,13 @@ class MeasurementWriter:
             if len(order):
                 stage.fill(cursor, values, order)
                 same = stage.compare(cursor, values, order)
+                first = 0  # of those with one series and time
                 for row, again in zip(order.tolist(), repeats.tolist(), strict=True):
+                    first = first if again else row
                     if same[row] is not None:
                         outcome[row] = DUPLICATE if same[row] else CONFLICT
                     elif again:
-                        outcome[row] = DUPLICATE
+                        outcome[row] = DUPLICATE if values.of(row) == values.of(first) else CONFLICT
             if repeated is not None:
                 outcome[repeated] = DUPLICATE
             Conflicts(cursor, values, outcome, catalog, self._options).look()

@@ -26,6 +26,7 @@ COPY quarantine (received_at, kafka_offset, kafka_partition, reason, detail, ten
 
 Bad = Mapping[int, tuple[Reason, str]]
 """Row → why it is quarantined."""
+NONE_REFUSED: Final[Bad] = {}
 
 
 @dataclass(frozen=True, slots=True)

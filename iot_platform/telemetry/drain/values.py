@@ -13,6 +13,7 @@ from iot_platform.telemetry.decode import DecodedBatch
 from iot_platform.telemetry.drain.catalog import Catalog
 from iot_platform.telemetry.drain.plan import Plan
 from iot_platform.telemetry.envelope import RETAIN
+from iot_platform.telemetry.partitions import FIRST_IMPORT
 
 Bools = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.intp]
@@ -141,9 +142,10 @@ def select(plan: Plan, keep: Bools, catalog: Catalog, shift: npt.NDArray[np.int3
         historical=_historical(batch, rows),
     )
     _mark_received(plan, keep, values, shift, known)
-    late = np.flatnonzero(values.time < plan.records.envelope.received_at[values.row] - PUNCTUAL_SECONDS * 1_000_000)
-    if len(late):
-        values.flag(late, LATE)
+    late = values.time < plan.records.envelope.received_at[values.row] - PUNCTUAL_SECONDS * 1_000_000
+    late &= plan.records.partition[values.row] < FIRST_IMPORT  # history is not late
+    if late.any():
+        values.flag(np.flatnonzero(late), LATE)
     return values
 
 

@@ -16,7 +16,17 @@ from iot_platform.telemetry.drain.batch_counts import Outcome
 from iot_platform.telemetry.drain.catalog import Catalog, ConnectionIds
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
 from iot_platform.telemetry.drain.measurements import MeasurementWriter, note_latest
-from iot_platform.telemetry.drain.plan import QUARANTINE, Copies, Plan, message_rows, project_indices, quarantine_rows, resolve_names
+from iot_platform.telemetry.drain.plan import (
+    NONE_REFUSED,
+    QUARANTINE,
+    Bad,
+    Copies,
+    Plan,
+    message_rows,
+    project_indices,
+    quarantine_rows,
+    resolve_names,
+)
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
 from iot_platform.telemetry.drain.stage import copy
 from iot_platform.telemetry.drain.values import select
@@ -53,6 +63,8 @@ class WriterRules:
     in_flight_window: int
     generations: Generations = field(default_factory=dict)
     options: ProjectOptions = field(default_factory=ProjectOptions)
+    hopeful: bool = False
+    """Whether measurements behind the latest of their series are taken for new until one is not: see MeasurementWriter."""
 
 
 class Writer:
@@ -65,7 +77,7 @@ class Writer:
         self._catalog: Catalog | None = None
         self._connections = ConnectionIds(connection)
         self._redelivery = Redelivery(connection, rules.in_flight_window)
-        self._measurements = MeasurementWriter(connection, rules.options, is_drain=True)
+        self._measurements = MeasurementWriter(connection, rules.options, is_drain=True, hopeful=rules.hopeful)
         self._conflict_examples = ConflictExamples()
         self.in_doubt: Outcome | None = None
         """The batch whose COMMIT was sent and not answered."""
@@ -73,8 +85,9 @@ class Writer:
             cursor.execute(stage.CREATE)
         connection.commit()
 
-    def write(self, batch: DecodedRecords) -> Outcome:
-        """Commit a batch. When it returns, the rows are durable and next_offset has moved; when it raises, neither has happened
+    def write(self, batch: DecodedRecords, refused: Bad = NONE_REFUSED) -> Outcome:
+        """Commit a batch; records that are `refused` go to quarantine for that reason, whatever the decoder made of
+        them. When it returns, the rows are durable and next_offset has moved; when it raises, neither has happened
         (or, `in_doubt`, both).
 
         Raises:
@@ -84,15 +97,15 @@ class Writer:
         while True:
             if self._catalog is None or self._catalog.decoder is not batch.decoder:
                 self._catalog = Catalog(self._connection, batch.decoder, self._rules.max_series_per_project)
-            outcome = self._write(batch, self._catalog)
+            outcome = self._write(batch, self._catalog, refused)
             if outcome is not None:
                 return outcome
             self._connection.rollback()
             self._catalog = None  # names were deleted with their tenant: they come anew, as those of a new one
 
-    def _write(self, batch: DecodedRecords, catalog: Catalog) -> Outcome | None:
+    def _write(self, batch: DecodedRecords, catalog: Catalog, refused: Bad) -> Outcome | None:
         """None, and nothing committed, if the catalog is not current any more."""
-        plan = self._plan(batch, catalog)
+        plan = self._plan(batch, catalog, refused)
         values = select(plan, plan.measured, catalog)
         quarantine = quarantine_rows(plan, plan.bad)
         with self._connection.cursor() as cursor:
@@ -118,13 +131,15 @@ class Writer:
         self._redelivery.committed(plan.records, plan.copies.streams)
         return outcome
 
-    def _plan(self, batch: DecodedRecords, catalog: Catalog) -> Plan:
+    def _plan(self, batch: DecodedRecords, catalog: Catalog, refused: Bad) -> Plan:
         """Commits names and connections that are new."""
         records = batch.records
         ids = self._connections.resolve(records.envelope.connections)
         found = list(streams(records, ids))
         copies = Copies(found, self._redelivery.find(records, found), ids[records.envelope.connection])
-        return Plan.of(batch, copies, resolve_names(catalog, batch, copies, np.ones(len(records), np.bool_)))
+        wanted = np.ones(len(records), np.bool_)
+        wanted[list(refused)] = False
+        return Plan.of(batch, copies, {**resolve_names(catalog, batch, copies, wanted), **refused})
 
     def _claim(self, cursor: Cursor, records: Records) -> None:
         """The compare-and-set, first of all. The transaction whose update succeeds owns the offsets."""

@@ -14,6 +14,7 @@ from iot_platform.telemetry.drain import batch_counts
 from iot_platform.telemetry.drain.batch_counts import Group
 from iot_platform.telemetry.drain.conflict_examples import ConflictExamples
 from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE
+from iot_platform.telemetry.partitions import topic_of_partition
 from iot_platform.telemetry.replay.plan import Bools, Work
 from iot_platform.telemetry.retries import LedgerKey
 
@@ -72,7 +73,7 @@ def _rows(names: Names, work: Work, touched: Bools, groups: list[Group], generat
         offset, times = records.offset[mine], records.envelope.received_at[mine]
         place = (generation, partition, int(offset.min()), int(offset.max()) + 1)
         edges = (interval(times.min()), interval(times.max()))
-        named = (names.topic, names.topic_ids.get(partition, ""), names.run_id, _detail(work, mine))
+        named = (topic_of_partition(partition, names.topic), names.topic_ids.get(partition, ""), names.run_id, _detail(work, mine))
         rows.append((*named, *place, *(getattr(counts, name) for name in COUNTERS), *edges))
     return rows
 

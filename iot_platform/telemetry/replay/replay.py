@@ -23,6 +23,7 @@ from iot_platform.telemetry.drain import offsets
 from iot_platform.telemetry.drain.sparkplug import BirthHistory
 from iot_platform.telemetry.drain.writer import WriterRules
 from iot_platform.telemetry.errors import ReplayError
+from iot_platform.telemetry.partitions import FIRST_IMPORT, IMPORT_TOPIC
 from iot_platform.telemetry.project_options import NUMBERS_IN_STRINGS, ProjectOptions
 from iot_platform.telemetry.records import DecodedRecords
 from iot_platform.telemetry.replay import rows, selection
@@ -184,6 +185,8 @@ class Replay:
         wanted = wanted[wanted >= self._place.offset]
         if not len(wanted):
             return None
+        if partition >= FIRST_IMPORT:
+            return self._give_up(partition, wanted, "they came from a file, not from Kafka")
         self._kafka_log = self._kafka_log or KafkaLog(self._settings, self._offsets)
         if reason := self._kafka_log.reason_against(partition, reading):
             return self._give_up(partition, wanted, reason)
@@ -222,7 +225,7 @@ class Replay:
             require_migrated(self._writing)
             end_abandoned(self._writing)
             self._settle(self._writing)
-            self._offsets = offsets.read(self._writing, self._settings.kafka_topic)
+            self._offsets = offsets.read(self._writing, self._settings.kafka_topic) | offsets.read(self._writing, IMPORT_TOPIC)
             settings = self._settings
             options = ProjectOptions.load(self._writing)
             known = self._decoder.rules

@@ -11,6 +11,7 @@ from iot_platform.database.interval import interval
 from iot_platform.settings import Settings
 from iot_platform.telemetry.drain.offsets import OffsetRow
 from iot_platform.telemetry.envelope import EARLIEST, LATEST
+from iot_platform.telemetry.partitions import topic_of_partition
 
 NO_END: Final = 1 << 62
 """As an offset: beyond all."""
@@ -134,7 +135,7 @@ def logs(connection: Connection, settings: Settings, row: OffsetRow) -> list[Log
     """The logs that the partition of this topic has had, first one first; one that was taken over from its beginning (`iot offsets accept
     --from-beginning`) has put all that was before it out of Kafka's reach, as far as anybody knows."""
     with connection.cursor() as cursor:
-        cursor.execute(_LOGS, (settings.kafka_topic, row.topic_id, row.partition))
+        cursor.execute(_LOGS, (topic_of_partition(row.partition, settings.kafka_topic), row.topic_id, row.partition))
         found = {generation: (begin, end, cut) for generation, begin, end, cut in cursor.fetchall()}
     connection.rollback()
     begin, _, cut = found.get(row.log_generation, (row.next_offset, row.next_offset, None))
@@ -151,7 +152,7 @@ def logs(connection: Connection, settings: Settings, row: OffsetRow) -> list[Log
 def by_offset(connection: Connection, settings: Settings, selection: Selection, log: Log) -> list[Slice]:
     """Slices of the offsets of a log that are drained, in their order: those of batches, and those that the ledger leaves out between its
     batches. Accepted losses are in none, nor is what was before the ledger's oldest batch."""
-    place = (settings.kafka_topic, log.topic_id, log.partition, log.generation)
+    place = (topic_of_partition(log.partition, settings.kafka_topic), log.topic_id, log.partition, log.generation)
     with connection.cursor() as cursor:
         cursor.execute(_BEGINNING, place)
         found = cursor.fetchone()

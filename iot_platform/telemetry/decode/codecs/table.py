@@ -31,6 +31,8 @@ CODECS: Final[Mapping[str, type[Codec]]] = {
     "line_protocol": LineProtocolCodec,
     "scalar": ScalarCodec,
 }
+IMPORT_PREFIX: Final = "$import/"
+"""Topics of records that `iot import` made. No MQTT wildcard matches them, and no broker brings them."""
 _SETTING: Final = "IOT_TOPIC_CODECS"
 _VARIABLES: Final = (*TOPIC_VARIABLES, "metric")
 _MAX_CACHED: Final = 100_000
@@ -98,6 +100,17 @@ class TopicCodec:
         return self.codec.read(payload, record)
 
 
+IMPORTED: Final = TopicCodec(
+    topic=IMPORT_PREFIX + "#",
+    pattern=TopicPattern.compile(IMPORT_PREFIX + "{tenant}/{project}/{device...}"),
+    codec=JsonCodec(),
+    compression="none",
+    max_bytes=0,
+    tenant=None,
+    project=None,
+)
+
+
 class _Unknown:
     """Stands for a topic that was not looked up yet."""
 
@@ -119,6 +132,8 @@ class TopicCodecs:
 
     def find(self, topic: str) -> TopicCodec | None:
         """The entry of a topic; None for topics that have none, which are JSON."""
+        if topic.startswith(IMPORT_PREFIX):
+            return IMPORTED
         if not self.entries:
             return None
         found = self._cache.get(topic, _UNKNOWN)
