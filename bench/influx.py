@@ -1,4 +1,5 @@
-"""The sink's way from rows to InfluxDB, against plain urllib3 with ready-made lines, alternated on the same server in one run.
+"""The sink's way from rows to InfluxDB, against plain urllib3 with ready-made lines, alternated on the same server in one run,
+each first in every other round.
 
     python -m bench.influx --url http://127.0.0.1:8086 --points 200000 --rounds 3
 
@@ -11,12 +12,14 @@ import itertools
 import random
 import statistics
 import time
+from contextlib import closing
 
 import urllib3
 
 from iot_platform.influx.client import InfluxClient, identifier
-from iot_platform.influx.delivery import Delivery
+from iot_platform.influx.delivery import Delivered
 from iot_platform.influx.lines import Key, Row, line, requests, series_key
+from iot_platform.influx.sender import Parcel, Sender
 from iot_platform.influx.target import Target
 
 DEVICES, BATCH = 500, 20_000
@@ -45,12 +48,14 @@ def plain(url: str, bodies: list[bytes]) -> None:
 
 
 def ours(target: Target, points: list[Row], known: dict[int, str]) -> None:
-    with InfluxClient(target) as client:
-        delivery = Delivery(client)
+    with InfluxClient(target) as client, closing(Sender(client)) as sender:
         for start in range(0, len(points), BATCH):
-            lines = [line(known[row.series_id], row) for row in points[start : start + BATCH]]
-            for part in requests(lines):
-                assert not delivery.send(lines[part]).refused
+            sender.put(Parcel([line(known[row.series_id], row) for row in points[start : start + BATCH]], taken))
+        sender.flush()
+
+
+def taken(found: Delivered) -> None:
+    assert not found.refused
 
 
 def main() -> None:
@@ -63,9 +68,9 @@ def main() -> None:
     lines = [line(known[row.series_id], row) for row in points]
     bodies = ["\n".join(lines[part]).encode() for part in requests(lines)]
     ratios = []
-    for _ in range(options.rounds):
-        rates = []
-        for work in ("plain", "sink"):
+    for number in range(options.rounds):
+        rates = {}
+        for work in ("plain", "sink") if number % 2 else ("sink", "plain"):
             target = Target("bench", options.url, f"bench_{next(numbers)}")
             with InfluxClient(target) as client:
                 client.query(f"CREATE DATABASE {identifier(target.database)}")
@@ -74,10 +79,10 @@ def main() -> None:
                     plain(f"{options.url}/write?db={target.database}&precision=ns", bodies)
                 else:
                     ours(target, points, known)
-                rates.append(len(points) / (time.perf_counter() - began))
+                rates[work] = len(points) / (time.perf_counter() - began)
                 client.query(f"DROP DATABASE {identifier(target.database)}")
-        ratios.append(rates[1] / rates[0])
-        print(f"plain {rates[0]:,.0f}/s   sink {rates[1]:,.0f}/s   ratio {ratios[-1]:.2f}")
+        ratios.append(rates["sink"] / rates["plain"])
+        print(f"plain {rates['plain']:,.0f}/s   sink {rates['sink']:,.0f}/s   ratio {ratios[-1]:.2f}")
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 

@@ -1202,6 +1202,37 @@ COMMENT ON TABLE sink_offset IS
     'One row is how far a sink is in the ledger of one Kafka partition: it has what the main store has of everything below next_offset '
     'of this generation of the log (kafka_offset.log_generation), and of earlier ones.';
 
+CREATE TABLE sink_range (
+    begun_at timestamptz DEFAULT now() NOT NULL,
+    ended_at timestamptz DEFAULT now() NOT NULL,
+    from_offset bigint NOT NULL,
+    to_offset bigint NOT NULL,
+    records bigint NOT NULL,
+    removed bigint NOT NULL,
+    values_read bigint NOT NULL,
+    points_found bigint NOT NULL,
+    points_sent bigint NOT NULL,
+    points_refused bigint NOT NULL,
+    kafka_partition integer NOT NULL,
+    log_generation integer NOT NULL,
+    by_time boolean NOT NULL,
+    sink text NOT NULL,
+    topic text NOT NULL,
+    CONSTRAINT sink_range_pkey PRIMARY KEY (sink, topic, kafka_partition, log_generation, from_offset),
+    CONSTRAINT sink_range_sink_fkey FOREIGN KEY (sink) REFERENCES sink(sink),
+    CONSTRAINT sink_range_check CHECK ((from_offset < to_offset))
+) WITH (fillfactor=50);
+COMMENT ON TABLE sink_range IS
+    'One row is one range of offsets [from_offset, to_offset) of one Kafka partition that a sink followed, at most an hour''s; kept for'
+    ' 35 days.';
+COMMENT ON COLUMN sink_range.records IS 'Its records that stood in message or quarantine then.';
+COMMENT ON COLUMN sink_range.removed IS 'Its records in the ledger that did not.';
+COMMENT ON COLUMN sink_range.values_read IS 'Measurements that the records hold, repetitions and conflicts included.';
+COMMENT ON COLUMN sink_range.points_found IS 'Measurements that stood at their series and times; those of deleted tenants aside.';
+COMMENT ON COLUMN sink_range.points_sent IS 'Of these, how many the sink took.';
+COMMENT ON COLUMN sink_range.by_time IS
+    'Its records do not tell any more all that they brought, so a copy by time was noted (sink_backfill).';
+
 CREATE TABLE sink_refused (
     refused_at timestamptz DEFAULT now() NOT NULL,
     time timestamptz NOT NULL,
@@ -1659,6 +1690,12 @@ COMMENT ON COLUMN tenant_role.statement_seconds IS
 --     in message, quarantine or dead_letter. Of a connection that was never reported, the last in_flight_window sequences are not checked.
 --     holes: of the missing ones, the first 20 stretches, each with the receive times of its neighbours (null: none) and up to 5 topics of
 --     the ten on either side.
+
+-- FUNCTION audit_sinks(since timestamptz) RETURNS TABLE(sink text, kafka_topic text, kafka_partition integer, log_generation integer,
+--     from_offset bigint, to_offset bigint, stored bigint, followed bigint, removed bigint, waiting bigint, points bigint, sent bigint,
+--     refused bigint, problem text)
+--     Third proof, of second stores. One row for each sink and partition: records that it followed since, and those that wait for it:
+--     stored = followed + removed + waiting, points = sent + refused; and one row for each range that differs, with its problem.
 
 -- FUNCTION audit_span(since timestamptz, until timestamptz) RETURNS TABLE(span_from timestamptz, span_to timestamptz)
 --     Receive times, in whole hours (UTC), of the records in batches committed in [since, until).

@@ -15,7 +15,7 @@ from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.settings import Settings
 
-EVERYTHING: Final = ("offsets", "sequences", "daemon", "accounting")
+EVERYTHING: Final = ("offsets", "sequences", "daemon", "accounting", "sinks")
 
 
 def run_audit(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.audit.result import AcceptedLoss, AuditResult, ConnectionRow, DaemonRow, Difference, Hole, PartitionRow, Tally
+from iot_platform.audit.result import AcceptedLoss, AuditResult, ConnectionRow, DaemonRow, Difference, Hole, PartitionRow, SinkRow, Tally
 from iot_platform.telemetry.drain.known_cuts import KnownCut
 
 FETCH: Final = 2_000
@@ -33,6 +33,10 @@ WHERE kind = 'accepted_loss' AND committed_at >= %(since)s ORDER BY committed_at
 _CUTS: Final = """
 SELECT committed_at, kafka_partition, from_offset, to_offset, log_generation, leader_epoch, coalesce(detail, '') FROM ledger
 WHERE kind = 'log_cut' AND committed_at >= %(since)s ORDER BY committed_at LIMIT 1000"""
+
+_SINKS: Final = """
+SELECT sink, kafka_topic, kafka_partition, log_generation, from_offset, to_offset, stored, followed, removed, waiting, points, sent,
+    refused, problem FROM audit_sinks(%(since)s) ORDER BY problem IS NOT NULL, 1, 2, 3, 4, 5"""
 
 Parameters = Mapping[str, Any]
 
@@ -94,11 +98,24 @@ def measurements(connection: Connection, parameters: Parameters, result: AuditRe
         result.add(Difference("accounting", place, accounted, stored, f"{place}: {problem}"))
 
 
+def sinks(connection: Connection, parameters: Parameters, result: AuditResult) -> None:
+    """Second stores: what the ledger has of every partition was followed, or waits; what was found there was sent, or refused."""
+    for *columns, problem in _rows(connection, _SINKS, parameters):
+        row = SinkRow(*columns)
+        if problem is None:
+            result.sinks.append(row)
+        else:
+            log = f"partition {row.partition}" + (f" generation {row.generation}" if row.generation else "")
+            place = f"sink {row.sink} {log} offset {row.from_offset}-{row.to_offset - 1}"
+            result.add(Difference("sinks", place, row.stored, row.followed, f"{place}: {problem}"))
+
+
 PROOFS: Final[dict[str, tuple[str, Callable[[Connection, Parameters, AuditResult], None]]]] = {
     "offsets": ("looking for every offset", offsets),
     "sequences": ("looking for every sequence", sequences),
     "daemon": ("adding up the ingest daemons' counters", daemons),
     "accounting": ("comparing accounting_1h with the stored rows", hours),
+    "sinks": ("asking what second stores followed", sinks),
     "measurements": ("counting measurements", measurements),
 }
 """Kind → its description for people, and its proof."""

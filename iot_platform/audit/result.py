@@ -38,8 +38,8 @@ class Hole:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that does not add up. `kind` is the proof that found it: offsets, sequences, accounting or daemon. `holes`: of missing
-    sequences, the first 20 stretches."""
+    """One thing that does not add up. `kind` is the proof that found it: offsets, sequences, accounting, daemon or sinks. `holes`: of
+    missing sequences, the first 20 stretches."""
 
     kind: str
     place: str
@@ -138,6 +138,25 @@ class DaemonRow:
 
 
 @dataclass(frozen=True)
+class SinkRow:
+    """What a second store followed of a Kafka partition. Fields as in audit_sinks."""
+
+    sink: str
+    topic: str
+    partition: int
+    generation: int
+    from_offset: int
+    to_offset: int
+    stored: int
+    followed: int
+    removed: int
+    waiting: int
+    points: int
+    sent: int
+    refused: int
+
+
+@dataclass(frozen=True)
 class AcceptedLoss:
     """A loss that somebody accepted with `iot offsets accept`: shown, and no difference."""
 
@@ -161,6 +180,7 @@ class AuditResult:
     hours: dict[tuple[str, str, datetime], Tally] = field(default_factory=dict)
     """By tenant, project (empty unless one tenant was asked for) and hour."""
     daemons: list[DaemonRow] = field(default_factory=list)
+    sinks: list[SinkRow] = field(default_factory=list)
     accepted: list[AcceptedLoss] = field(default_factory=list)
     cuts: list[KnownCut] = field(default_factory=list)
     """When Kafka's log turned out to have been cut; what was lost by it is among the missing sequences."""
@@ -207,6 +227,7 @@ class AuditResult:
             "connections": [vars(row) for row in self.connections],
             "hours": hours,
             "daemons": [vars(row) for row in self.daemons],
+            "sinks": [vars(row) for row in self.sinks],
             "accepted_losses": [vars(row) for row in self.accepted],
             "log_cuts": [vars(row) for row in self.cuts],
             "notes": self.notes,

@@ -24,6 +24,7 @@ _NEXT: Final = {
     "(incidents of the rule sequence_gap name those that count their messages).",
     "accounting": "Sums that differ from the rows: were rows or accounting_1h changed by hand? The rows are what counts.",
     "daemon": "The daemon's own counters do not add up: messages left its spool or its state directory by another way. See its log.",
+    "sinks": "An InfluxDB may lack what lies there: `iot influx compare --from …` names it, `iot influx backfill --from …` copies it.",
 }
 
 
@@ -36,6 +37,8 @@ def show(result: AuditResult, tenant: str | None, console: "Console") -> None:
     console.print(_connections(result))
     if result.daemons:
         console.print(_daemons(result))
+    if result.sinks:
+        console.print(_sinks(result))
     for loss in result.accepted:
         where = f"partition {loss.partition} of {loss.topic}"
         console.print(
@@ -215,6 +218,21 @@ def _daemons(result: AuditResult) -> Table:
         for row in result.daemons
     ]
     return _table("the ingest daemons' own counters: received = the sum of the others", names, rows)
+
+
+def _sinks(result: AuditResult) -> Table:
+    rows: list[tuple[object, ...]] = [
+        (
+            row.sink,
+            f"{row.partition}" + (f" (generation {row.generation})" if row.generation else ""),
+            f"{row.from_offset}…{row.to_offset - 1}" if row.to_offset > row.from_offset else "–",
+            *(row.stored, row.followed, row.removed, row.waiting, row.stored - row.followed - row.removed - row.waiting),
+            *(row.points, row.sent, row.refused),
+        )
+        for row in result.sinks
+    ]
+    names = ("sink", "partition", "offsets", "records", "followed", "removed", "waiting", "difference", "points", "sent", "refused")
+    return _table("second stores: every record is followed, or waits; every point is sent, or refused", names, _shortened(rows, 3), 3)
 
 
 def _shortened(rows: list[tuple[object, ...]], left: int) -> list[tuple[object, ...]]:

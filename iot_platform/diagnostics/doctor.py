@@ -18,6 +18,7 @@ from iot_platform.diagnostics.doctor_broker import broker_findings
 from iot_platform.diagnostics.doctor_clocks import clock_findings
 from iot_platform.diagnostics.doctor_database import database_findings
 from iot_platform.diagnostics.doctor_drain import drain_findings
+from iot_platform.diagnostics.doctor_influx import influx_findings
 from iot_platform.diagnostics.doctor_ingest import ingest_findings, spool_finding
 from iot_platform.diagnostics.doctor_kafka import disk_finding, topic_findings
 from iot_platform.diagnostics.finding import Finding, State, by_urgency
@@ -68,6 +69,7 @@ def _groups(plan: Plan) -> dict[str, Callable[[], Iterable[Finding]]]:
         "Kafka's disk": lambda: [disk_finding(plan)],
         "database": partial(_server, plan, "database", running=running),
         "Dagster": partial(_server, plan, "Dagster", running=running),
+        "InfluxDB": partial(influx_findings, settings),
         "clocks": partial(clock_findings, settings, database=up["database"], kafka=up["kafka"], ingest=up["mqtt"]),
     }
     if up["mqtt"]:

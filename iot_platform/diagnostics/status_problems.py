@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Final
 
+from iot_platform.diagnostics.doctor_influx import keeps_up
 from iot_platform.diagnostics.finding import Finding, by_urgency
 from iot_platform.diagnostics.status_picture import Picture
+from iot_platform.influx.status import SinkStatus
 
 LATE_SECONDS: Final = 60.0
 SLOW_SECONDS: Final = 5.0
 """Freshness that was promised (99 % within 5 s)."""
-SINK_LATE_SECONDS: Final = 300.0
-"""An InfluxDB is usually some seconds behind."""
 _REMEDIES: Final = {
     "mqtt": "start the broker, or correct IOT_MQTT_URL; devices and the daemon wait for it",
     "kafka": "start what is missing, or correct the setting that it names; meanwhile the daemon's spool takes the messages",
@@ -64,20 +64,8 @@ def _figures(status: Picture) -> Iterator[Finding]:
         each = ", ".join(f"{reason} {count:,}" for reason, count in status.quarantine_24h.items())
         text = f"{sum(status.quarantine_24h.values()):,} messages of 24 h could not be decoded ({each}); they are kept whole"
         yield Finding("quarantine", "note", text, "correct the devices or IOT_TOPIC_CODECS, then `iot replay`")
-    yield from _sinks(status)
+    for sink in status.sinks or []:
+        yield from keeps_up(SinkStatus(**sink))
     if status.conflicts_24h:
         text = f"{status.conflicts_24h:,} measurements of 24 h have another value than one stored before"
         yield Finding("conflicts", "note", text, "`iot project` decides what becomes of them")
-
-
-def _sinks(status: Picture) -> Iterator[Finding]:
-    for sink in status.sinks or []:
-        name = f"influx {sink['sink']}"
-        if sink["error"] or sink["behind_seconds"] > SINK_LATE_SECONDS:
-            text = f"lacks {sink['lag']:,} records, the oldest committed {sink['behind_seconds']:,.0f} s ago"
-            text += f": {sink['error']}" if sink["error"] else ""
-            yield Finding(name, "risk", text, "`iot influx status`; after a full disk restart influxd; nothing is lost meanwhile")
-        if sink["missing"]:
-            yield Finding(
-                name, "note", f"refused {sink['missing']:,} measurements", "`iot influx status` says why; then `iot influx backfill`"
-            )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from iot_platform.database.interval import interval
 from iot_platform.influx import stored
 from iot_platform.influx.books import Books
-from iot_platform.influx.shipping import Shipper
+from iot_platform.influx.shipping import Shipped, Shipper
 
 SLICE: Final = timedelta(minutes=10)
 """Measurement time that is copied before it is noted; it is held in memory."""
@@ -83,36 +83,47 @@ def pending(connection: Connection, sink: str) -> list[Backfill]:
 def advance(connection: Connection, books: Books, shipper: Shipper, over: Callable[[], bool]) -> bool:
     """Work on all that is open until `over`; whether nothing is left. Under the sink's lock."""
     while waiting := pending(connection, books.sink):
-        step(connection, books, shipper, waiting[0])
+        work = waiting[0]
+        while work.done_to < work.end and not over():
+            work = step(connection, books, shipper, work)
+        shipper.flush()
         if over():
             return not pending(connection, books.sink)
     return True
 
 
-def step(connection: Connection, books: Books, shipper: Shipper, work: Backfill) -> int:
-    """Copy the next slice that has anything, and note it. Returns how many points were written. Under the sink's lock, so that what is read
-    is the newest when it is written."""
+def step(
+    connection: Connection, books: Books, shipper: Shipper, work: Backfill, on_written: Callable[[int], None] = lambda _: None
+) -> Backfill:
+    """Bring the next slice that has anything on its way; returns what is left behind it. It is noted when it is there, which
+    `shipper.flush` waits for. `on_written` gets how many points were written. Under the sink's lock, so that what is read is the newest
+    when it is written."""
     begin = _first(connection, work)
     end = min(work.end, begin + SLICE)
-    written = 0
     # A server-side cursor lives in a transaction, and shipping commits: what the slice has is read first.
     with closing(stored.between(connection, begin, end, work.tenant)) as parts:
         rows = [row for part in parts for row in part]
     shipper.clear(rows, begin, end)
-    for start in range(0, len(rows), stored.FETCH):
-        shipped = shipper.ship(rows[start : start + stored.FETCH])
-        written += len(shipped.written)
+
+    def shipped(found: Shipped) -> None:
         with connection.cursor() as cursor:
-            books.taken(cursor, shipped.written)
-            books.refuse(cursor, shipped.refused)
-            books.count(cursor, len(shipped.written), len(shipped.refused), 0)
+            books.taken(cursor, found.written)
+            books.refuse(cursor, found.refused)
+            books.count(cursor, len(found.written), len(found.refused), 0)
         connection.commit()
-    with connection.cursor() as cursor:
-        place = (books.sink, work.tenant, work.begin, work.end)
-        cursor.execute(_DONE, (end, *place, work.done_to))
-        cursor.execute(_END, place)
-    connection.commit()
-    return written
+        on_written(len(found.written))
+
+    def ended() -> None:
+        with connection.cursor() as cursor:
+            place = (books.sink, work.tenant, work.begin, work.end)
+            cursor.execute(_DONE, (end, *place, work.done_to))
+            cursor.execute(_END, place)
+        connection.commit()
+
+    for start in range(0, len(rows), stored.FETCH):
+        shipper.ship(rows[start : start + stored.FETCH], shipped)
+    shipper.then(ended)
+    return replace(work, done_to=end)
 
 
 def _first(connection: Connection, work: Backfill) -> datetime:

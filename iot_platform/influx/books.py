@@ -41,7 +41,7 @@ _READ: Final = """
 SELECT o.kafka_partition, o.log_generation, o.next_offset, k.log_generation, k.next_offset
 FROM sink_offset o JOIN kafka_offset k USING (topic, kafka_partition) WHERE o.sink = %s AND o.topic = ANY (%s) ORDER BY 1"""
 _BATCHES: Final = """
-SELECT from_offset, to_offset, messages + quarantined, measurement_conflicts,
+SELECT from_offset, to_offset, messages + quarantined, measurements + measurement_duplicates, measurement_conflicts,
     (extract(epoch FROM first_received_at) * 1000000)::bigint, (extract(epoch FROM last_received_at) * 1000000)::bigint
 FROM ledger
 WHERE kafka_partition = %s AND log_generation = %s AND from_offset >= %s AND kind = 'drain' AND kafka_topic = %s
@@ -62,6 +62,30 @@ DELETE FROM sink_replay r WHERE r.sink = %(sink)s
 _ADVANCE: Final = """
 UPDATE sink_offset SET log_generation = %s, next_offset = %s, updated_at = now()
 WHERE sink = %s AND topic = %s AND kafka_partition = %s AND log_generation = %s AND next_offset = %s"""
+# A range grows for an hour, so that a sink that keeps up has few of them; one whose messages do not tell all stays alone.
+_FOLLOWED: Final = """
+WITH new AS (
+    SELECT %(sink)s AS sink, %(topic)s AS topic, %(partition)s AS kafka_partition, %(generation)s AS log_generation
+), longer AS (
+    UPDATE sink_range r SET to_offset = %(to_offset)s, ended_at = now(), records = r.records + %(records)s,
+        removed = r.removed + %(removed)s, values_read = r.values_read + %(values_read)s, points_found = r.points_found + %(points_found)s,
+        points_sent = r.points_sent + %(points_sent)s, points_refused = r.points_refused + %(points_refused)s
+    FROM new n
+    WHERE (r.sink, r.topic, r.kafka_partition, r.log_generation) = (n.sink, n.topic, n.kafka_partition, n.log_generation)
+      AND r.from_offset = (SELECT max(l.from_offset) FROM sink_range l
+          WHERE (l.sink, l.topic, l.kafka_partition, l.log_generation) = (n.sink, n.topic, n.kafka_partition, n.log_generation))
+      AND r.to_offset = %(from_offset)s AND r.begun_at > now() - interval '1 hour' AND NOT (r.by_time OR %(by_time)s)
+    RETURNING 1
+)
+INSERT INTO sink_range (sink, topic, kafka_partition, log_generation, from_offset, to_offset, records, removed, values_read, points_found,
+    points_sent, points_refused, by_time)
+SELECT n.*, %(from_offset)s, %(to_offset)s, %(records)s, %(removed)s, %(values_read)s, %(points_found)s, %(points_sent)s,
+    %(points_refused)s, %(by_time)s
+FROM new n WHERE NOT EXISTS (SELECT FROM longer)"""
+_PRUNE_RANGES: Final = "DELETE FROM sink_range WHERE sink = %s AND ended_at < now() - interval '35 days'"
+_REPLAYED_RANGE: Final = """
+SELECT EXISTS (SELECT FROM ledger WHERE kind = 'replay' AND kafka_partition = %s AND kafka_topic = %s AND log_generation = %s
+    AND from_offset < %s AND to_offset > %s)"""
 _COUNT: Final = """
 UPDATE sink SET written = written + %s, refused = refused + %s, retries = retries + %s, written_at = now(), seen_at = now(), error = NULL,
     error_since = NULL WHERE sink = %s"""
@@ -100,14 +124,30 @@ class Position(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A row of the ledger; times in µs, None where it has no records."""
+    """A row of the ledger. `counted`: measurements, repeated ones among them, conflicting ones not. Times in µs, None where it has no
+    records."""
 
     from_offset: int
     to_offset: int
     records: int
+    counted: int
     conflicts: int
     first_received: int | None
     last_received: int | None
+
+
+class Range(NamedTuple):
+    """A row of sink_range: what became of [from_offset, to_offset)."""
+
+    from_offset: int
+    to_offset: int
+    records: int
+    removed: int
+    values_read: int
+    points_found: int
+    points_sent: int
+    points_refused: int
+    by_time: bool
 
 
 class ReplayBatch(NamedTuple):
@@ -153,6 +193,7 @@ class Books:
         with self.connection.cursor() as cursor:
             cursor.execute(_OPEN, (self.sink,))
             cursor.execute(_POSITIONS, {"sink": self.sink, "topics": self.topics})
+            cursor.execute(_PRUNE_RANGES, (self.sink,))
             cursor.execute("SELECT EXISTS (SELECT FROM sink_refused WHERE sink = %s)", (self.sink,))
             (self.has_refused,) = cursor.fetchone() or (True,)
         self.connection.commit()
@@ -190,6 +231,19 @@ class Books:
         if cursor.rowcount != 1:
             self.connection.rollback()
             raise InfluxBusyError(f"partition {position.partition} of sink '{self.sink}' was moved by somebody else")
+
+    def followed(self, cursor: Cursor, position: Position, found: Range) -> None:
+        """Note what became of a range, for the audit."""
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        place = {"sink": self.sink, "topic": topic, "partition": position.partition, "generation": position.generation}
+        cursor.execute(_FOLLOWED, {**place, **found._asdict()})
+
+    def was_replayed(self, cursor: Cursor, position: Position, from_offset: int, to_offset: int) -> bool:
+        """Whether a replay may have changed what the records of a range gave."""
+        topic = topic_of_partition(position.partition, self.kafka_topic)
+        cursor.execute(_REPLAYED_RANGE, (position.partition, topic, position.generation, to_offset, from_offset))
+        (replayed,) = cursor.fetchone() or (False,)
+        return bool(replayed)
 
     def count(self, cursor: Cursor, written: int, refused: int, retries: int) -> None:
         """Add to the sums; it works."""

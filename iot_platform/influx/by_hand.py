@@ -10,8 +10,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from iot_platform.influx import backfill
 from iot_platform.influx.books import Books
 from iot_platform.influx.client import InfluxClient
-from iot_platform.influx.delivery import Delivery
 from iot_platform.influx.locks import writing
+from iot_platform.influx.sender import Sender
 from iot_platform.influx.shipping import Shipper
 from iot_platform.influx.target import Target
 from iot_platform.settings import Settings
@@ -31,10 +31,13 @@ class Copying:
         self._client = InfluxClient(target)
         self._books = Books(connection, target.name, settings.kafka_topic)
         self._books.open()
-        self._shipper = Shipper(settings, connection, self._books, self._client, Delivery(self._client))
+        self._sender = Sender(self._client)
+        self._shipper = Shipper(settings, connection, self._books, self._client, self._sender)
+        self._written = 0
 
     def close(self) -> None:
-        """Close the connection to InfluxDB."""
+        """Close the connection to InfluxDB, when the request that is under way has ended."""
+        self._sender.close()
         self._client.close()
 
     def run(self, begin: datetime, end: datetime, tenant: str, on_step: Callable[[datetime, int], None]) -> int:
@@ -44,16 +47,19 @@ class Copying:
             InfluxConfigError, InfluxUnavailableError: see there.
             InfluxBusyError: others do not let us work.
         """
-        written = 0
         while True:
-            with writing(self._connection, self._target.name, WAIT_SECONDS):
+            with writing(self._connection, self._target.name, WAIT_SECONDS), self._shipper.settled():
                 until = time.monotonic() + HOLD_SECONDS
-                while time.monotonic() < until:
-                    if (work := self._find(begin, end, tenant)) is None:
-                        return written
-                    written += backfill.step(self._connection, self._books, self._shipper, work)
-                    on_step(max(begin, work.done_to), written)
+                work = self._find(begin, end, tenant)
+                while work is not None and work.done_to < work.end and time.monotonic() < until:
+                    work = backfill.step(self._connection, self._books, self._shipper, work, self._count)
+                    on_step(min(end, max(begin, work.done_to)), self._written)
+            if work is None or work.done_to >= work.end:
+                return self._written
             time.sleep(PAUSE_SECONDS)  # a shift that waits for the lock looks every 50 ms
+
+    def _count(self, written: int) -> None:
+        self._written += written
 
     def _find(self, begin: datetime, end: datetime, tenant: str) -> backfill.Backfill | None:
         """What is left of it; by now it may be a part of a longer one."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from iot_platform.influx.errors import InfluxRefusedError, InfluxUnavailableError
+from iot_platform.influx.lines import requests
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -44,15 +45,15 @@ class Delivery:
         self.retries = 0
 
     def send(self, lines: Sequence[str]) -> Delivered:
-        """When it returns, each line is there (204) or refused by itself: what `dropped=` in an answer says is wrong too often to be
-        believed, so a refused request goes out again in halves. Repeating is harmless.
+        """In as many requests as their size wants. When it returns, each line is there (204) or refused by itself: what `dropped=` in an
+        answer says is wrong too often to be believed, so a refused request goes out again in halves. Repeating is harmless.
 
         Raises:
             InfluxConfigError: see there.
             InfluxUnavailableError: stopped, or `until` has come. Any of the lines may be there.
         """
         found = Delivered()
-        waiting = [(0, len(lines))] if lines else []
+        waiting = [(part.start, part.stop) for part in reversed(requests(lines))]
         while waiting:
             first, last = waiting.pop()
             try:

@@ -15,12 +15,12 @@ from iot_platform.database import connect
 from iot_platform.database.errors import DatabaseUnreachableError
 from iot_platform.database.migrate import require_migrated
 from iot_platform.influx import backfill, stored
-from iot_platform.influx.books import Batch, Books, Position, ReplayBatch
+from iot_platform.influx.books import Batch, Books, Position, Range, ReplayBatch
 from iot_platform.influx.client import InfluxClient
-from iot_platform.influx.delivery import Delivery
 from iot_platform.influx.errors import InfluxBusyError, InfluxError, InfluxRefusedError
 from iot_platform.influx.keys import KeyReader, Touched
 from iot_platform.influx.locks import writing
+from iot_platform.influx.sender import Sender
 from iot_platform.influx.shipping import Shipped, Shipper
 from iot_platform.influx.target import Target
 from iot_platform.logs import get_logger
@@ -97,10 +97,11 @@ class Follower:
                 require_migrated(connection)
                 books = Books(connection, self._target.name, self._settings.kafka_topic)
                 books.open()
-                delivery = Delivery(client, stop=self._stop, until=self._until, on_retry=lambda text: self._retried(books, text))
+                sender = Sender(client, until=self._until, stopped=self._stop.is_set, on_retry=lambda text: self._retried(books, text))
                 try:
                     keys = KeyReader(self._settings, reading, connection, f"influx {books.sink}")
-                    self._work(_Work(connection, books, keys, Shipper(self._settings, connection, books, client, delivery)))
+                    with closing(sender):
+                        self._work(_Work(connection, books, keys, Shipper(self._settings, connection, books, client, sender)))
                 except InfluxError as error:
                     if not connection.closed and not isinstance(error, InfluxBusyError):
                         connection.rollback()
@@ -123,7 +124,7 @@ class Follower:
         with closing(work):
             while True:
                 wait = max(0.0, min(60.0, self._until - time.monotonic()))
-                with writing(work.connection, self._target.name, wait, self._stop.is_set):
+                with writing(work.connection, self._target.name, wait, self._stop.is_set), work.shipper.settled():
                     idle = self._round(work)
                 if self._stop.is_set() or time.monotonic() >= self._until:
                     self.progress.ended = "stopped" if self._stop.is_set() else "time"
@@ -149,19 +150,17 @@ class Follower:
             for position in work.positions():
                 moved |= self._partition(work, position)
                 if over():
+                    work.flush()
                     return False
+        work.flush()
         for batch in work.replays():
-            shipped = work.ship(work.keys.read(_slice(batch.partition, batch.generation, batch)), replaced=True)
-            with work.connection.cursor() as cursor:
-                work.books.note_replay(cursor, batch)
-                self._commit(work, cursor, shipped)
-            self.progress.replays += 1
+            self._replay(work, batch)
             if over():
                 return False
         return backfill.advance(work.connection, work.books, work.shipper, over)
 
     def _partition(self, work: "_Work", position: Position) -> bool:
-        """What follows one position, up to a batch's size; whether it moved."""
+        """Bring what follows one position, up to a batch's size, on its way; whether there was anything."""
         if not position.is_behind:
             return False
         with work.connection.cursor() as cursor:
@@ -170,19 +169,39 @@ class Follower:
         if not batches:  # of this log nothing is left: accepted losses, or the next log
             ahead = position.generation < position.committed_generation
             place = (position.generation + 1, 0) if ahead else (position.generation, position.committed_offset)
+            work.flush()
             with work.connection.cursor() as cursor:
                 work.books.advance(cursor, position, *place)
             work.connection.commit()
             return True
         touched = work.keys.read(_slice_of(position, batches))
-        shipped = work.ship(touched, replaced=any(batch.conflicts for batch in batches))
-        with work.connection.cursor() as cursor:
-            self._note_removed(work, cursor, position.partition, batches, touched)
-            work.books.advance(cursor, position, position.generation, batches[-1].to_offset)
-            self._commit(work, cursor, shipped)
-        self.progress.records += touched.records
-        self.progress.partitions[position.partition] = batches[-1].to_offset
+        following = position._replace(next_offset=batches[-1].to_offset)
+
+        def done(shipped: Shipped) -> None:
+            with work.connection.cursor() as cursor:
+                by_time = self._note_missing(work, cursor, position, batches, touched)
+                work.books.advance(cursor, position, following.generation, following.next_offset)
+                span = (batches[0].from_offset, batches[-1].to_offset)
+                records = (touched.records, sum(batch.records for batch in batches) - touched.records, touched.values)
+                points = (shipped.found, len(shipped.written), len(shipped.refused))
+                work.books.followed(cursor, position, Range(*span, *records, *points, by_time))
+                self._commit(work, cursor, shipped)
+            self.progress.records += touched.records
+            self.progress.partitions[position.partition] = following.next_offset
+
+        work.under_way[position.partition] = following
+        work.ship(touched, done, replaced=any(batch.conflicts for batch in batches))
         return True
+
+    def _replay(self, work: "_Work", batch: ReplayBatch) -> None:
+        def done(shipped: Shipped) -> None:
+            with work.connection.cursor() as cursor:
+                work.books.note_replay(cursor, batch)
+                self._commit(work, cursor, shipped)
+            self.progress.replays += 1
+
+        work.ship(work.keys.read(_slice(batch.partition, batch.generation, batch)), done, replaced=True)
+        work.flush()
 
     def _gather(self, batches: list[Batch]) -> list[Batch]:
         """As many as make one reading."""
@@ -193,16 +212,26 @@ class Follower:
                 return batches[:count]
         return batches
 
-    def _note_removed(self, work: "_Work", cursor: Cursor, partition: int, batches: list[Batch], touched: Touched) -> None:
-        """Messages that retention removed before we came: what they may have brought is copied by time, once the rest is there."""
+    def _note_missing(self, work: "_Work", cursor: Cursor, position: Position, batches: list[Batch], touched: Touched) -> bool:
+        """Whether the messages do not tell any more all that they brought: retention removed some before we came, or they are decoded
+        otherwise now. Then it is copied by time, once the rest is there."""
         received = [batch.first_received for batch in batches if batch.first_received is not None]
-        if not received or touched.records >= sum(batch.records for batch in batches) or not work.books.was_removed(cursor, min(received)):
-            return
-        last = max(batch.last_received for batch in batches if batch.last_received is not None)
-        # Imports are history of any age.
-        begin = 0 if partition >= FIRST_IMPORT else min(received) - self._settings.time_window_past_seconds * 1_000_000
-        end = last + (self._settings.time_window_future_seconds + 1) * 1_000_000
-        backfill.note(cursor, work.books.sink, begin, end)
+        if not received:
+            return False
+        if touched.records < sum(batch.records for batch in batches):
+            missing = work.books.was_removed(cursor, min(received))
+        else:
+            missing = touched.values < sum(batch.counted for batch in batches) and not work.books.was_replayed(
+                cursor, position, batches[0].from_offset, batches[-1].to_offset
+            )
+        if missing:
+            last = max(batch.last_received for batch in batches if batch.last_received is not None)
+            # Imports are history of any age.
+            history = position.partition >= FIRST_IMPORT
+            begin = 0 if history else min(received) - self._settings.time_window_past_seconds * 1_000_000
+            end = last + (self._settings.time_window_future_seconds + 1) * 1_000_000
+            backfill.note(cursor, work.books.sink, begin, end)
+        return missing
 
     def _commit(self, work: "_Work", cursor: Cursor, shipped: Shipped) -> None:
         work.books.taken(cursor, shipped.written)
@@ -247,17 +276,25 @@ class _Work:
         self.books = books
         self.keys = keys
         self.shipper = shipper
+        self.under_way: dict[int, Position] = {}
+        """Where partitions will be when all is done that was shipped."""
 
     def close(self) -> None:
         """Close what is not the caller's."""
         self.keys.close()
 
     def positions(self) -> list[Position]:
-        """Now."""
+        """Now, or where they will be."""
         with self.connection.cursor() as cursor:
             found = self.books.positions(cursor)
         self.connection.rollback()
-        return found
+        ahead = self.under_way
+        return [each._replace(**_place(ahead[each.partition])) if each.partition in ahead else each for each in found]
+
+    def flush(self) -> None:
+        """Until everything that was shipped is done."""
+        self.shipper.flush()
+        self.under_way.clear()
 
     def replays(self) -> list[ReplayBatch]:
         """Now."""
@@ -266,12 +303,16 @@ class _Work:
         self.connection.rollback()
         return found
 
-    def ship(self, touched: Touched, *, replaced: bool) -> Shipped:
-        """What stands at these keys now."""
+    def ship(self, touched: Touched, done: Callable[[Shipped], None], *, replaced: bool) -> None:
+        """Bring what stands at these keys now on its way; see Shipper.ship."""
         with self.connection.cursor() as cursor:
             rows = stored.at(cursor, touched)
         self.connection.rollback()
-        return self.shipper.ship(rows, replaced=replaced)
+        self.shipper.ship(rows, done, replaced=replaced)
+
+
+def _place(position: Position) -> dict[str, int]:
+    return {"generation": position.generation, "next_offset": position.next_offset}
 
 
 def _slice_of(position: Position, batches: list[Batch]) -> Slice:

@@ -28,11 +28,12 @@ NO_KEYS: Final[Keys] = np.zeros((0, 2), np.int64)
 @dataclass(slots=True)
 class Touched:
     """`exact`: keys at which a measurement may stand. `chains`: keys behind which values are kept side by side (conflicts = keep), at the
-    following microseconds. `records`: how many of the range were found in message and quarantine."""
+    following microseconds. `records`: how many of the range were found in message and quarantine; `values`: the measurements in them."""
 
     exact: Keys
     chains: Keys
     records: int
+    values: int
 
 
 class KeyReader:
@@ -67,15 +68,16 @@ class KeyReader:
         Raises:
             psycopg2.Error, TransientError: retry.
         """
-        exact, chains, records = [], [], 0
+        exact, chains, records, measurements = [], [], 0, 0
         for batch, _ in rows.read(self._connection, self._settings, Selection(), part, None):
             records += len(batch)
-            plain, kept = self._keys(batch)
+            plain, kept, count = self._keys(batch)
+            measurements += count
             exact.append(plain)
             chains.append(kept)
-        return Touched(_merged(exact), _merged(chains), records)
+        return Touched(_merged(exact), _merged(chains), records, measurements)
 
-    def _keys(self, batch: ReplayBatch) -> tuple[Keys, Keys]:
+    def _keys(self, batch: ReplayBatch) -> tuple[Keys, Keys, int]:
         self._decoder = self._decoder.renewed()
         decoded = DecodedRecords.of(batch.records, self._decoder)
         catalog = self._current()
@@ -87,7 +89,7 @@ class KeyReader:
         keys = np.stack([values.series[known].astype(np.int64), values.time[known]], axis=1)
         choice = catalog.chosen(self._options, CONFLICTS, values.local[known])
         kept = np.array([each == "keep" for each in choice], np.bool_)
-        return keys[~kept], keys[kept]
+        return keys[~kept], keys[kept], len(values)
 
     def _current(self) -> Catalog:
         """The catalog, unless names were deleted since: they may have come anew, with other ids."""

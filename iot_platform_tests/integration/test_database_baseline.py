@@ -45,7 +45,7 @@ ADDED_TABLES: Final = (
     "project_option", "sparkplug_birth", "sparkplug_node", "backup_drill", "database_backup", "console_tenant", "console_user",
     "console_grant", "console_session", "api_key", "console_action", "audit_result", "series_info", "series_info_change",
     "console_unknown_name", "decode_correction",
-    "import_file", "sink", "sink_offset", "sink_replay", "sink_series", "sink_refused", "sink_backfill",
+    "import_file", "sink", "sink_offset", "sink_range", "sink_replay", "sink_series", "sink_refused", "sink_backfill",
 )  # fmt: skip
 """By migrations after the baseline."""
 TABLES: Final = """

@@ -1,5 +1,6 @@
 """A real InfluxDB follows the ledger: the same points with the same values, whatever the projects' options, kills and repetitions."""
 
+import gzip
 import json
 import time
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from iot_platform.audit import AuditResult, run_audit
 from iot_platform.database import connect
 from iot_platform.imports.run import Import
 from iot_platform.influx import backfill
@@ -61,7 +63,13 @@ def differences(settings: Settings, name: str | None = None) -> list[Difference]
     now = datetime.now(UTC)
     found = compare(settings, target(settings, name), now - timedelta(days=4), now + timedelta(days=1))
     assert found.equal is (not found.differences)
+    assert audited(settings).differences == [], "whatever the store refused or lost since, every record was followed"
     return found.differences
+
+
+def audited(settings: Settings) -> AuditResult:
+    """What the audit says of the sinks."""
+    return run_audit(settings, proofs=("sinks",))
 
 
 def count(settings: Settings) -> int:
@@ -232,6 +240,69 @@ def test_messages_that_retention_removed_are_made_up_for_by_time(feed: Feed, sun
     query(sunk, "INSERT INTO retention_mark (table_name, removed_before) VALUES ('message', now() + interval '1 hour')")
     progress = follow(sunk).progress
     assert (progress.records, query(sunk, "SELECT count(*)::int FROM sink_backfill")) == (0, [(0,)])
+    assert differences(sunk) == []
+
+
+def test_the_audit_adds_up_what_a_sink_followed_and_names_what_it_left_out(feed: Feed, sunk: Settings, base: int) -> None:
+    def send(count: int) -> None:
+        for number in range(count):
+            feed.send(json.dumps({"ts": base + number, "temp": number, "state": "on"}).encode())
+        feed.send(b"not json")
+        feed.flush()
+        drain(sunk)
+
+    send(10)
+    follow(sunk)
+    send(10)  # the same again: duplicates
+    follow(sunk)
+    send(3)
+    (row,) = (row for row in audited(sunk).sinks if row.stored)
+    assert (row.sink, row.from_offset, row.to_offset) == ("influx", 0, 22)
+    assert (row.stored, row.followed, row.removed, row.waiting) == (26, 22, 0, 4)
+    assert (row.points, row.sent, row.refused) == (40, 40, 0)
+    assert query(sunk, "SELECT count(*)::int FROM sink_range") == [(1,)]
+    follow(sunk)
+    assert differences(sunk) == []
+
+    def problem(change: str, undo: str) -> str:
+        query(sunk, change)
+        (found,) = audited(sunk).differences
+        assert (found.kind, found.place) == ("sinks", "sink influx partition 0 offset 0-25")
+        query(sunk, undo)
+        return found.text.rpartition(": ")[2]
+
+    def column(name: str, sign: str) -> str:
+        return f"UPDATE sink_range SET {name} = {name} {sign} 1"
+
+    assert problem(column("records", "-"), column("records", "+")) == "26 records stored, but 25 followed"
+    assert problem(column("values_read", "-"), column("values_read", "+")) == "46 measurements counted, but 45 read"
+    assert problem(column("points_sent", "-"), column("points_sent", "+")) == "46 points found, but 45 sent or refused"
+    lost = "UPDATE sink_range SET records = records {0} 1, removed = removed {1} 1"
+    assert problem(lost.format("-", "+"), lost.format("+", "-")) == "1 records were not found, and nothing makes up for them"
+
+
+def test_a_range_that_was_passed_over_is_named(feed: Feed, sunk: Settings, base: int) -> None:
+    for number in range(3):
+        feed.send(json.dumps({"ts": base + number, "temp": number}).encode())
+        feed.flush()
+        drain(sunk)
+    with closing(connect(sunk, "writer", "test")) as connection:
+        Books(connection, "influx", sunk.kafka_topic).open()
+    query(sunk, "UPDATE sink_offset SET next_offset = 1 WHERE kafka_partition = 0")
+    follow(sunk)
+    assert audited(sunk).differences == [], "where a sink begins is no difference"
+    query(sunk, "UPDATE sink_range SET to_offset = 2, records = 1, values_read = 1, points_found = 1, points_sent = 1")
+    (found,) = audited(sunk).differences
+    assert found.text.endswith("1 records behind it passed over")
+
+
+def test_what_is_decoded_otherwise_than_by_the_drain_is_copied_by_time(feed: Feed, sunk: Settings, base: int) -> None:
+    codecs = ({"topic": "mtic/msg/client/realtime/+/+", "codec": "json", "compression": "gzip"},)
+    feed.send(gzip.compress(json.dumps({"ts": base, "temp": 2}).encode()))
+    feed.flush()
+    drain(sunk.model_copy(update={"topic_codecs": codecs}))
+    assert follow(sunk).progress.records == 1  # its settings do not know the codec yet
+    assert query(sunk, "SELECT by_time, values_read::int FROM sink_range") == [(True, 0)]
     assert differences(sunk) == []
 
 

@@ -477,3 +477,83 @@ SELECT client_id, reported_at, fetched_at, received, delivered, dead_lettered, s
 FROM ingest_report;
 COMMENT ON VIEW audit_daemon IS
     'One row is the last report of one ingest daemon: received = delivered + dead_lettered + spooled + in_flight + given_up, missing = 0.';
+
+-- Did every second store follow all that the ledger has? Its ranges (sink_range) hold the records that the ledger counted there, its sums
+-- add up, nothing lies between two ranges, and what follows its position waits.
+CREATE OR REPLACE FUNCTION audit_sinks(since timestamptz) RETURNS TABLE (
+    sink text, kafka_topic text, kafka_partition integer, log_generation integer, from_offset bigint, to_offset bigint, stored bigint,
+    followed bigint, removed bigint, waiting bigint, points bigint, sent bigint, refused bigint, problem text)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH ordered AS MATERIALIZED (  -- what comes behind a range: the next one, the sink's position, or (an earlier log) the log's end
+        SELECT r.*, coalesce(lead(r.from_offset) OVER w, CASE WHEN o.log_generation = r.log_generation THEN o.next_offset END) AS next_from
+        FROM sink_range r LEFT JOIN sink_offset o USING (sink, topic, kafka_partition)
+        WINDOW w AS (PARTITION BY r.sink, r.topic, r.kafka_partition, r.log_generation ORDER BY r.from_offset)
+    ), judged AS MATERIALIZED (
+        SELECT o.*, l.records AS ledger_records, l.counted, coalesce(h.records, 0) AS left_out,
+            EXISTS (SELECT FROM tenant_deletion d WHERE d.requested_at < o.ended_at) AS deleted
+        FROM ordered o
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(l.messages + l.quarantined), 0)::bigint AS records,
+                coalesce(sum(l.measurements + l.measurement_duplicates), 0)::bigint AS counted
+            FROM ledger l
+            WHERE l.kafka_partition = o.kafka_partition AND l.from_offset >= o.from_offset AND l.from_offset < o.to_offset
+              AND l.log_generation = o.log_generation AND l.kafka_topic = o.topic AND l.kind = 'drain'
+        ) l
+        CROSS JOIN LATERAL (
+            SELECT sum(l.messages + l.quarantined)::bigint AS records FROM ledger l
+            WHERE l.kafka_partition = o.kafka_partition AND l.from_offset >= o.to_offset
+              AND (o.next_from IS NULL OR l.from_offset < o.next_from)
+              AND l.log_generation = o.log_generation AND l.kafka_topic = o.topic AND l.kind = 'drain'
+        ) h
+        WHERE o.ended_at >= since AND NOT EXISTS (SELECT FROM ledger_removed g
+            WHERE g.kafka_topic = o.topic AND g.kafka_partition = o.kafka_partition AND g.log_generation = o.log_generation
+              AND g.to_offset > o.from_offset)
+    ), explained AS (
+        SELECT j.*, nullif(concat_ws(', ',
+            CASE WHEN j.records + j.removed <> j.ledger_records
+                THEN j.ledger_records || ' records stored, but ' || j.records + j.removed || ' followed' END,
+            CASE WHEN j.left_out > 0
+                THEN j.left_out || ' records behind it passed over' END,
+            CASE WHEN j.removed > 0 AND NOT j.by_time AND NOT j.deleted
+                THEN j.removed || ' records were not found, and nothing makes up for them' END,
+            -- Whether a replay changed what the records give is asked last: that takes a while.
+            CASE WHEN j.values_read < j.counted AND j.removed = 0 AND NOT j.by_time AND NOT j.deleted AND NOT EXISTS (
+                    SELECT FROM ledger p
+                    WHERE p.kind = 'replay' AND p.kafka_partition = j.kafka_partition AND p.kafka_topic = j.topic
+                      AND p.log_generation = j.log_generation AND p.from_offset < j.to_offset AND p.to_offset > j.from_offset)
+                THEN j.counted || ' measurements counted, but ' || j.values_read || ' read' END,
+            CASE WHEN j.points_found <> j.points_sent + j.points_refused
+                THEN j.points_found || ' points found, but ' || j.points_sent + j.points_refused || ' sent or refused' END), '') AS problem
+        FROM judged j
+    )
+    SELECT o.sink, o.topic, o.kafka_partition, o.log_generation,
+        coalesce(min(e.from_offset) FILTER (WHERE e.log_generation = o.log_generation), o.next_offset), o.next_offset,
+        (coalesce(sum(e.ledger_records), 0) + max(w.records))::bigint, coalesce(sum(e.records), 0)::bigint,
+        coalesce(sum(e.removed), 0)::bigint, max(w.records)::bigint, coalesce(sum(e.points_found), 0)::bigint,
+        coalesce(sum(e.points_sent), 0)::bigint, coalesce(sum(e.points_refused), 0)::bigint, NULL
+    FROM sink_offset o
+    LEFT JOIN explained e USING (sink, topic, kafka_partition)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(l.records), 0) AS records FROM (
+            SELECT l.messages + l.quarantined AS records FROM ledger l
+            WHERE l.kafka_partition = o.kafka_partition AND l.from_offset >= o.next_offset AND l.log_generation = o.log_generation
+              AND l.kafka_topic = o.topic AND l.kind = 'drain'
+            UNION ALL
+            SELECT l.messages + l.quarantined FROM ledger l
+            WHERE l.kafka_partition = o.kafka_partition AND l.log_generation > o.log_generation AND l.log_generation > 0
+              AND l.kafka_topic = o.topic AND l.kind = 'drain'
+        ) l
+    ) w
+    GROUP BY o.sink, o.topic, o.kafka_partition, o.log_generation, o.next_offset
+    UNION ALL
+    SELECT e.sink, e.topic, e.kafka_partition, e.log_generation, e.from_offset, e.to_offset, e.ledger_records, e.records, e.removed, 0,
+        e.points_found, e.points_sent, e.points_refused, e.problem
+    FROM explained e WHERE e.problem IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION audit_sinks(timestamptz) IS
+    'Third proof, of second stores. One row for each sink and partition: records that it followed since, and those that wait for it: '
+    'stored = followed + removed + waiting, points = sent + refused; and one row for each range that differs, with its problem.';

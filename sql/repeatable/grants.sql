@@ -90,7 +90,7 @@ BEGIN
         GRANT EXECUTE ON FUNCTION rollup_refresh(integer), rollup_advance(integer, timestamptz), rollup_lower(timestamptz),
             rollup_rebuild(timestamptz, timestamptz, integer, integer, text) TO iot_writer;
         -- Second stores that follow the ledger.
-        GRANT SELECT, INSERT, UPDATE, DELETE ON sink, sink_offset, sink_replay, sink_series, sink_refused, sink_backfill
+        GRANT SELECT, INSERT, UPDATE, DELETE ON sink, sink_offset, sink_range, sink_replay, sink_series, sink_refused, sink_backfill
             TO iot_writer;
         GRANT SELECT ON sink_progress TO iot_writer;
         GRANT USAGE, CREATE ON SCHEMA dagster TO iot_writer;
@@ -113,7 +113,7 @@ BEGIN
         GRANT SELECT ON retention_policy, retention_removed, retention_sum, removed_record, mqtt_connection_removed, ledger_removed,
             tenant_deletion,
             tenant_deletion_series, tenant_deletion_source, tenant_deletion_offset, catalog_generation, tenant_leaving TO iot_reader;
-        GRANT SELECT ON sink, sink_offset, sink_series, sink_refused, sink_backfill, sink_progress TO iot_reader;
+        GRANT SELECT ON sink, sink_offset, sink_range, sink_series, sink_refused, sink_backfill, sink_progress TO iot_reader;
         -- Compression and backups
         GRANT SELECT ON compression_policy, compressed_chunk, backup_drill, database_backup TO iot_reader;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO iot_reader', current_database());
