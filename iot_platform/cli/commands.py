@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "migrate": ("migrate", "Apply the migrations of sql/ to the database (IOT_DATABASE_ADMIN_URL), safely and repeatably."),
     "replay": ("replay", "Send stored messages through the decoder again, under the rules and settings of today."),
     "simulate": ("simulate", "Publish a seeded fleet of devices with QoS 1, at an exact rate, and wait for every acknowledgement."),
+    "size": ("size", "Say what a load needs: cores, memory, disk, Kafka partitions, shards; with the figures that it is computed from."),
     "sql": ("sql", "Run a query, read-only: a table on a terminal, tab-separated lines without a header in a pipe."),
     "status": (
         "status",
