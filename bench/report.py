@@ -204,7 +204,7 @@ def compared(now: dict[str, Any], before: dict[str, Any]) -> str:
         raise ValueError(f"not compared: the reports are of different machines ({', '.join(differing)} differ)")
     lines = ["", f"## Against {before['at']}", "", "| | messages/s, ratio | ratio to the bare COPY, before → now |", "|---|---:|---:|"]
     was, is_now = drain_rows(before), drain_rows(now)
-    for mix in was.keys() & is_now.keys():
+    for mix in (mix for mix in was if mix in is_now):
         old, new = was[mix], is_now[mix]
         ratio = new[drain.DRAIN]["per_second"] / old[drain.DRAIN]["per_second"]
         lines.append(f"| drain, {mix} | {ratio:.2f} | {old[drain.ONE]['ratio']:.2f} → {new[drain.ONE]['ratio']:.2f} |")
