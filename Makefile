@@ -107,6 +107,11 @@ test-images: bootstrap console ## Build the container images and run the whole p
 test-scale: bootstrap ## Plans of queries on millions of rows; a few minutes
 	@$(PYTEST) iot_platform_tests/scale -m scale $(ARGS)
 
+.PHONY: bench
+bench: bootstrap ## Drain and ingest beside bare loops, on servers of its own; 12 minutes, report in bench-report/ (IOT_BENCH_BASELINE=checkout: beside another build; ARGS="--messages 3000 --rounds 1": whether it works)
+	@.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check 'matplotlib>=3.10'
+	@.venv/bin/python -m bench.report $(ARGS)
+
 .PHONY: lint
 lint: bootstrap ## Lint, format check, types, imports; of sql/, keywords and width
 	@.venv/bin/ruff check .

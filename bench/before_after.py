@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import drain
 from bench.ingest import WINDOW, topics
-from iot_platform.settings import get_settings
+from iot_platform.settings import Settings, exports, get_settings
 
 HERE = Path(__file__).parents[1]
 Result = dict[str, float]
@@ -66,10 +66,11 @@ print(json.dumps(found))
 """
 
 
-def run(checkout: Path, code: str, *arguments: str) -> Result:
-    """Run code with a checkout's packages; the last line that it prints is the result."""
+def run(checkout: Path, code: str, *arguments: str, settings: Settings | None = None) -> Result:
+    """Run code with a checkout's packages, under these settings or those of this process; the last line that it prints is the result."""
     python = sys.executable if checkout == HERE else str(checkout / ".venv" / "bin" / "python")
-    done = subprocess.run([python, "-c", code, *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+    environment = os.environ | (exports(settings) if settings else {})
+    done = subprocess.run([python, "-c", code, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{checkout}: {done.stderr[-2000:]}")
     result: Result = json.loads(done.stdout.splitlines()[-1])
@@ -106,8 +107,7 @@ def compare_drain(options: argparse.Namespace) -> None:
         new = NewTopic(topic, drain.PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
         admin.create_topics([new])[topic].result(30)
         try:
-            make = {"flat": drain.flat, "mix": drain.mix}[options.kind]
-            drain.produce(settings.model_copy(update={"kafka_topic": topic}), make, options.messages)
+            drain.produce(settings.model_copy(update={"kafka_topic": topic}), drain.MIXES[options.kind](), options.messages)
             found = compare(options.before, options.rounds, lambda checkout, name: run(checkout, DRAIN, topic, f"bench_{name}"))
         finally:
             admin.delete_topics([topic])[topic].result(30)
@@ -139,7 +139,7 @@ def main() -> None:
         "--window", type=int, default=WINDOW, help="most messages in flight at the ingest daemon; a few: as some brokers do"
     )
     parser.add_argument("--flush-before", action=argparse.BooleanOptionalAction, default=True, help="flush.messages=1 for the earlier one")
-    parser.add_argument("--kind", choices=["flat", "mix"], default="flat", help="of the drain's messages")
+    parser.add_argument("--kind", choices=list(drain.MIXES), default="flat", help="of the drain's messages")
     parser.add_argument("--mqtt", default=os.environ.get("IOT_MQTT_URL", "mqtt://127.0.0.1:1883"))
     parser.add_argument("--kafka", default=os.environ.get("IOT_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
     options = parser.parse_args()

@@ -39,6 +39,8 @@ from iot_platform.settings import Settings, exports, get_settings
 
 PARTITIONS, DEVICES = 6, 600
 Row = tuple[bytes, bytes]
+Maker = Callable[[random.Random, int, int], Row]
+Result = dict[str, float]
 
 
 def compact(document: object) -> bytes:
@@ -78,7 +80,26 @@ def mix(rng: random.Random, number: int, millis: int) -> Row:
     return topic(device), compact(document)
 
 
-def produce(settings: Settings, make: Callable[[random.Random, int, int], Row], count: int) -> float:
+def hostile() -> Maker:
+    """The mix with 1 % that is cut off in its middle and 10 % that are the message before once more."""
+    last: list[Row] = []
+
+    def make(rng: random.Random, number: int, millis: int) -> Row:
+        if last and rng.random() < 0.1:
+            return last[0]
+        key, payload = mix(rng, number, millis)
+        if rng.random() < 0.01:
+            return key, payload[: len(payload) // 2]
+        last[:] = [(key, payload)]
+        return key, payload
+
+    return make
+
+
+MIXES: dict[str, Callable[[], Maker]] = {"flat": lambda: flat, "mix": lambda: mix, "hostile": hostile}
+
+
+def produce(settings: Settings, make: Maker, count: int) -> float:
     """Fill the topic; returns the mean payload size."""
     producer = Producer({**settings.kafka_config(), "linger.ms": 50, "queue.buffering.max.messages": 200_000, "log_level": 3})
     rng, size = random.Random(1), 0
@@ -176,25 +197,30 @@ def worker(capture: str | None) -> None:
         "seconds": seconds,
         "cpu": cpu,
         "resident_mb": peak_resident_mb(),
+        "pss_mb": found.pss_bytes / 1e6 if (found := processes.read(os.getpid())) else 0,
         "faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
     }
     print(json.dumps(result))
 
 
-def drain(settings: Settings, capture: Path | None = None) -> dict[str, Any]:
+def drain(settings: Settings, capture: Path | None = None) -> Result:
     command = [sys.executable, "-m", "bench.drain", "--worker", *([str(capture)] if capture else [])]
-    before = postgresql_cpu(settings)
+    cpu, wal = postgresql_cost(settings)
     done = subprocess.run(command, env={**os.environ, **exports(settings)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result | {"postgresql_cpu": postgresql_cpu(settings) - before}
+    result: Result = json.loads(done.stdout.splitlines()[-1])
+    cpu_after, wal_after = postgresql_cost(settings)
+    return result | {"postgresql_cpu": cpu_after - cpu, "wal_bytes": wal_after - wal}
 
 
-def postgresql_cpu(settings: Settings) -> float:
-    """CPU seconds that the whole server has used; 0 for one that does not run on this machine."""
+def postgresql_cost(settings: Settings) -> tuple[float, float]:
+    """CPU seconds that the whole server has used (0 for one that does not run on this machine), bytes of WAL that it has written."""
     connection = psycopg2.connect(settings.admin_url)
     try:
-        return processes.server_cpu(connection.info.backend_pid, "postgres")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+            (wal,) = cast("tuple[Any]", cursor.fetchone())
+        return processes.server_cpu(connection.info.backend_pid, "postgres"), float(wal)
     finally:
         connection.close()
 
@@ -215,8 +241,8 @@ def read_capture(path: Path) -> Batches:
     return lanes
 
 
-def bare_copy(settings: Settings, lanes: Batches, together: bool) -> float:
-    """Seconds to COPY the captured streams, a transaction per batch: over one connection, or one per lane at once."""
+def bare_copy(settings: Settings, lanes: Batches, together: bool) -> Result:
+    """COPY the captured streams, a transaction per batch: over one connection, or one per lane at once."""
 
     def run(batches: list[list[tuple[str, bytes]]]) -> None:
         connection = psycopg2.connect(settings.admin_url)
@@ -229,15 +255,26 @@ def bare_copy(settings: Settings, lanes: Batches, together: bool) -> float:
 
     work = list(lanes.values()) if together else [[batch for batches in lanes.values() for batch in batches]]
     threads = [threading.Thread(target=run, args=(batches,)) for batches in work]
-    started = time.perf_counter()
+    cpu, wal = postgresql_cost(settings)
+    started, own = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - started
+    seconds, own = time.perf_counter() - started, time.process_time() - own
+    cpu_after, wal_after = postgresql_cost(settings)
+    return {"seconds": seconds, "cpu": own, "postgresql_cpu": cpu_after - cpu, "wal_bytes": wal_after - wal}
 
 
-def measure(settings: Settings, name: str, make: Callable[[random.Random, int, int], Row], count: int, rounds: int) -> None:
+Contender = Callable[[Settings, str], Result]
+DRAIN, ONE, LANES = "drain", "bare COPY", "bare COPY, a connection per lane"
+
+
+def alternate(
+    settings: Settings, name: str, make: Maker, *, count: int, rounds: int, others: dict[str, Contender] | None = None
+) -> tuple[float, dict[str, list[Result]]]:
+    """Mean payload size, and by contender what each round gave: the drain, both bare COPYs of what it wrote, and others, who get the
+    settings with the topic and the name of a database that is not there yet. Who begins changes with each round."""
     own = settings.model_copy(update={"kafka_topic": f"bench-drain-{name}-{os.getpid()}"})
     with AdminClient({**settings.kafka_config(), "log_level": 3}) as admin:
         new = NewTopic(own.kafka_topic, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
@@ -248,31 +285,51 @@ def measure(settings: Settings, name: str, make: Callable[[random.Random, int, i
             with database(own, f"bench_{os.getpid()}") as target:
                 drain(target, capture)
             lanes = read_capture(capture)
-            results, ratios, bare = [], [], []
+
+            def ours(contend: Callable[[Settings], Result]) -> Contender:
+                def run(_: Settings, database_name: str) -> Result:
+                    with database(own, database_name) as target:
+                        return contend(target)
+
+                return run
+
+            contenders: dict[str, Contender] = {
+                DRAIN: ours(drain),
+                ONE: ours(lambda target: bare_copy(target, lanes, together=False)),
+                LANES: ours(lambda target: bare_copy(target, lanes, together=True)),
+                **(others or {}),
+            }
+            results: dict[str, list[Result]] = {contender: [] for contender in contenders}
             for number in range(rounds):
-                with database(own, f"bench_{os.getpid()}_{number}") as target:
-                    results.append(drain(target))
-                with database(own, f"bench_{os.getpid()}_{number}b") as target:
-                    one = bare_copy(target, lanes, together=False)
-                with database(own, f"bench_{os.getpid()}_{number}c") as target:
-                    several = bare_copy(target, lanes, together=True)
-                bare.append((count / one, count / several))
-                ratios.append(one / results[-1]["seconds"])
-                took = {"drain": results[-1]["seconds"], "bare": one, "bare in lanes": several}
-                print(f"  round {number + 1}: " + ", ".join(f"{what} {count / seconds:,.0f}/s" for what, seconds in took.items()))
+                order = list(contenders)
+                for contender in order if number % 2 else order[::-1]:
+                    results[contender].append(contenders[contender](own, f"bench_{os.getpid()}_{number}_{order.index(contender)}"))
+                took = {contender: found[-1]["seconds"] for contender, found in results.items()}
+                print(f"  {name}, round {number + 1}: " + ", ".join(f"{who} {count / took[who]:,.0f}/s" for who in took), flush=True)
         finally:
             capture.unlink(missing_ok=True)
             admin.delete_topics([own.kafka_topic])[own.kafka_topic].result(30)
-    assert all(result["messages"] == count for result in results)
-    seconds = statistics.median(result["seconds"] for result in results)
+    assert all(result["messages"] == count for result in results[DRAIN])
+    return size, results
+
+
+def measure(settings: Settings, name: str, make: Maker, count: int, rounds: int) -> None:
+    size, found = alternate(settings, name, make, count=count, rounds=rounds)
+    results = found[DRAIN]
+
+    def median(who: str, what: str) -> float:
+        return statistics.median(result[what] for result in found[who])
+
+    seconds = median(DRAIN, "seconds")
+    ratio = statistics.median(bare["seconds"] / result["seconds"] for bare, result in zip(found[ONE], results, strict=True))
     print(
         f"{name}: {count:,} messages of {size:.0f} B, {results[0]['measurements'] / count:.2f} measurements each,"
         f" {results[0]['duplicates']} repeated:"
         f" {count / seconds:,.0f} messages/s, {results[0]['measurements'] / seconds:,.0f} measurements/s,"
-        f" {statistics.median(ratios):.2f} of a bare COPY ({statistics.median(item[0] for item in bare):,.0f}/s;"
-        f" {statistics.median(item[1] for item in bare):,.0f}/s over a connection per lane),"
-        f" {statistics.median(result['cpu'] for result in results) / count * 1e6:.1f} µs CPU per message"
-        f" and {statistics.median(result['postgresql_cpu'] for result in results) / count * 1e6:.1f} in PostgreSQL,"
+        f" {ratio:.2f} of a bare COPY ({count / median(ONE, 'seconds'):,.0f}/s;"
+        f" {count / median(LANES, 'seconds'):,.0f}/s over a connection per lane),"
+        f" {median(DRAIN, 'cpu') / count * 1e6:.1f} µs CPU per message"
+        f" and {median(DRAIN, 'postgresql_cpu') / count * 1e6:.1f} in PostgreSQL,"
         f" {max(result['resident_mb'] for result in results):.0f} MB resident"
     )
 
@@ -281,15 +338,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kind", choices=["flat", "mix", "both"], default="both")
+    parser.add_argument("--kind", choices=[*MIXES, "all"], default="all")
     parser.add_argument("--worker", nargs="?", const="", default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
         return worker(arguments.worker or None)
     settings = get_settings()
-    for name, make in (("flat", flat), ("mix", mix)):
-        if arguments.kind in (name, "both"):
-            measure(settings, name, make, arguments.messages, arguments.rounds)
+    for name, make in MIXES.items():
+        if arguments.kind in (name, "all"):
+            measure(settings, name, make(), arguments.messages, arguments.rounds)
     return None
 
 

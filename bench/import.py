@@ -24,7 +24,7 @@ from typing import Any
 
 import polars as pl
 
-from bench.drain import bare_copy, database, keep_copies, peak_resident_mb, postgresql_cpu, read_capture
+from bench.drain import bare_copy, database, keep_copies, peak_resident_mb, postgresql_cost, read_capture
 from iot_platform.settings import Settings, exports, get_settings
 
 DEVICES, DAYS = 100, 60
@@ -119,11 +119,11 @@ def worker(file: str, mapping: str, capture: str) -> None:
 def run(settings: Settings, file: Path, mapping: Path, capture: str = "") -> dict[str, Any]:
     """One import in a process of its own."""
     command = [sys.executable, "-m", "bench.import", "--worker", str(file), str(mapping), capture]
-    before = postgresql_cpu(settings)
+    before = postgresql_cost(settings)[0]
     done = subprocess.run(command, env={**os.environ, **exports(settings)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result | {"postgresql_cpu": postgresql_cpu(settings) - before}
+    return result | {"postgresql_cpu": postgresql_cost(settings)[0] - before}
 
 
 def measure(settings: Settings, kind: str, measurements: int, rounds: int, folder: Path) -> None:
@@ -140,7 +140,7 @@ def measure(settings: Settings, kind: str, measurements: int, rounds: int, folde
         with database(settings, f"{name}_{number}") as target:
             results.append(run(target, file, mapping))
         with database(settings, f"{name}_{number}b") as target:
-            bare.append(bare_copy(target, lanes, together=False))
+            bare.append(bare_copy(target, lanes, together=False)["seconds"])
         print(f"  round {number + 1}: import {results[-1]['seconds']:.1f} s, bare COPY {bare[-1]:.1f} s", flush=True)
     count = results[0]["measurements"]
     seconds = statistics.median(result["seconds"] for result in results)

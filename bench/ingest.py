@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,42 @@ def stored(servers: str, topic: str) -> int:
     return sum(high - low for low, high in marks)
 
 
+Contender = Callable[[str], dict[str, float]]
+
+
+def alternate(
+    mqtt: str, kafka: str, *, messages: int, rounds: int, bare_mqtt: str, others: dict[str, Contender] | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """By contender what each round gave: the bare loop, the daemon, and others, who get the name of a topic and prepare the broker
+    themselves. Who begins changes with each round."""
+
+    def run_bare(topic: str) -> dict[str, float]:
+        prepare(mqtt, topic, topic, messages, v5=bare_mqtt == "5")
+        arguments = ["--mqtt", mqtt, "--kafka", kafka, "--messages", str(messages), "--bare-mqtt", bare_mqtt, "--bare", topic, topic]
+        command = [sys.executable, "-m", "bench.ingest", *arguments]
+        found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return found
+
+    def run_daemon(topic: str) -> dict[str, float]:
+        prepare(mqtt, topic, topic, messages, v5=True)
+        return daemon(mqtt, kafka, topic, topic, messages)
+
+    contenders: dict[str, Contender] = {"bare": run_bare, "daemon": run_daemon, **(others or {})}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name in contenders if number % 2 == 0 else reversed(contenders):
+            topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
+            with topics(mqtt, kafka, topic, {"flush.messages": "1"}):
+                result = contenders[name](topic)
+                assert stored(kafka, topic) == messages
+            results[name].append(result)
+            print(
+                f"  ingest, {name:8} {result['per_second']:,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
+                flush=True,
+            )
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mqtt", default=os.environ.get("IOT_MQTT_URL", "mqtt://127.0.0.1:1883"))
@@ -225,25 +261,7 @@ def main() -> None:
     if options.bare:
         print(json.dumps(bare(options.mqtt, options.kafka, *options.bare, options.messages, v5=options.bare_mqtt == "5")))
         return
-    results: dict[str, list[dict[str, float]]] = {"bare": [], "daemon": []}
-    for number in range(options.rounds):
-        for name in ("bare", "daemon") if number % 2 == 0 else ("daemon", "bare"):
-            topic = f"bench-ingest-{os.getpid()}-{number}-{name}"
-            with topics(options.mqtt, options.kafka, topic, {"flush.messages": "1"}):
-                prepare(options.mqtt, topic, topic, options.messages, v5=name == "daemon" or options.bare_mqtt == "5")
-                if name == "bare":
-                    arguments = ["--mqtt", options.mqtt, "--kafka", options.kafka, "--messages", str(options.messages)]
-                    arguments += ["--bare-mqtt", options.bare_mqtt, "--bare", topic, topic]
-                    command = [sys.executable, "-m", "bench.ingest", *arguments]
-                    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                else:
-                    result = daemon(options.mqtt, options.kafka, topic, topic, options.messages)
-                assert stored(options.kafka, topic) == options.messages
-            results[name].append(result)
-            print(
-                f"{name:7} {result['per_second']:9,.0f} messages/s {result['cpu_us']:6.1f} µs CPU {result['resident_mb']:5.0f} MB",
-                flush=True,
-            )
+    results = alternate(options.mqtt, options.kafka, messages=options.messages, rounds=options.rounds, bare_mqtt=options.bare_mqtt)
     median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
     ratio = median["daemon"]["per_second"] / median["bare"]["per_second"]
     print(

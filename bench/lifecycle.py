@@ -27,6 +27,7 @@ from bench.lifecycle_queries import Timed, explain, time_late_row, time_queries
 from iot_platform.database import migrate
 from iot_platform.kafka.topics import ensure_topics
 from iot_platform.local.kafka import KafkaServer
+from iot_platform.local.mosquitto import MosquittoServer
 from iot_platform.local.passwords import Passwords
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql import PostgresqlServer
@@ -49,15 +50,15 @@ SCHEDULED = (
 
 
 @contextmanager
-def own_servers() -> Iterator[Settings]:
-    """Servers for the block, durable as in production, with a migrated database."""
+def own_servers(*, mqtt: bool = False) -> Iterator[Settings]:
+    """Servers for the block, durable as in production, with a migrated database; with a broker too, if asked for."""
     folder = Path(tempfile.mkdtemp(prefix="bench-lifecycle-"))
     supervisor = Supervisor(folder, die_with_parent=True)
     try:
-        cache, (database_port, kafka_port, no_port) = Settings().cache_dir, free_ports(3)
+        cache, (database_port, kafka_port, mqtt_port, no_port) = Settings().cache_dir, free_ports(4)
         postgresql = PostgresqlServer(folder, cache, database_port, Passwords.load(folder / "data" / "passwords.json"))
         kafka = KafkaServer(folder, cache, kafka_port, Settings())
-        servers: tuple[Server, ...] = (postgresql, kafka)
+        servers: tuple[Server, ...] = (postgresql, kafka, *([MosquittoServer(folder, mqtt_port)] if mqtt else []))
         supervisor.ensure_running()
         for server in servers:
             start(server, supervisor, lambda text: print(f"  {text}", file=sys.stderr), abort=Event())
@@ -70,6 +71,7 @@ def own_servers() -> Iterator[Settings]:
             update={
                 **urls,
                 "kafka_bootstrap_servers": kafka.bootstrap_servers,
+                "mqtt_url": SecretStr(f"mqtt://127.0.0.1:{mqtt_port}"),
                 "local_dir": folder / "platform",
                 "ingest_http_url": f"http://127.0.0.1:{no_port}",
             }

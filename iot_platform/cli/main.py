@@ -1,49 +1,19 @@
-"""The `iot` command: registers every subcommand, and turns known errors into one readable line and an exit code."""
+"""The `iot` command: finds the command, and turns known errors into one readable line and an exit code."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from ingest_daemon.errors import SettingsError
 from ingest_daemon.leaving import leave
-from iot_platform.cli import (
-    acceptance,
-    alert_bridge,
-    audit,
-    backup,
-    compression,
-    console,
-    decode,
-    drill,
-    environment,
-    imports,
-    influx,
-    local_stack,
-    logs,
-    metrics,
-    migrate,
-    offsets,
-    project,
-    quality,
-    replay,
-    retention,
-    rollup,
-    series,
-    simulate,
-    sql,
-    status,
-    support_bundle,
-    tenant,
-    terminal,
-    topics,
-    trace,
-)
+from iot_platform.cli import terminal
+from iot_platform.cli.commands import LazyGroup
 from iot_platform.cli.errors import CliError
-from iot_platform.settings import SettingsError
 
 app = typer.Typer(
     name="iot",
+    cls=LazyGroup,
     help="Run, feed and question the IoT platform: MQTT → Kafka → Dagster → TimescaleDB.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -51,40 +21,10 @@ app = typer.Typer(
 )
 
 
-# Each command module has register(app); heavy imports happen inside the commands so that --help stays fast.
-acceptance.register(app)
-alert_bridge.register(app)
-audit.register(app)
-backup.register(app)
-compression.register(app)
-console.register(app)
-decode.register(app)
-drill.register(app)
-environment.register(app)
-imports.register(app)
-influx.register(app)
-metrics.register(app)
-migrate.register(app)
-offsets.register(app)
-project.register(app)
-quality.register(app)
-replay.register(app)
-retention.register(app)
-rollup.register(app)
-series.register(app)
-simulate.register(app)
-sql.register(app)
-status.register(app)
-support_bundle.register(app)
-tenant.register(app)
-topics.register(app)
-trace.register(app)
-local_stack.register(app)
-logs.register(app)
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         terminal.echo(f"iot {version('iot-platform')}")
         raise typer.Exit
 

@@ -20,10 +20,9 @@ from iot_platform.orchestration.audit_checks import OFFSETS, SEQUENCES, evaluate
 from iot_platform.orchestration.brake_check import brake_pulled, evaluate_brake, evaluation_of
 from iot_platform.orchestration.dagster_private import DagsterExecutionInterruptedError
 from iot_platform.orchestration.dynamic_partitions import ProjectKeys
-from iot_platform.orchestration.materializations import STORAGE_ERRORS, Metadata, Reporter, figures_metadata, project_event, tenant_event
+from iot_platform.orchestration.materializations import Metadata, Reporter, figures_metadata, project_event, storage_errors, tenant_event
 from iot_platform.orchestration.partition_checks import evaluate_partitions
 from iot_platform.orchestration.partition_keys import project_key
-from iot_platform.orchestration.pooled_storage import limit_statements
 from iot_platform.orchestration.sourced_partitions import chosen_keys
 from iot_platform.settings import Settings
 from iot_platform.signals import stop_on_signals
@@ -66,6 +65,8 @@ def run_drain(context: dg.AssetExecutionContext, settings: Settings) -> Iterator
         DagsterExecutionInterruptedError: somebody cancelled the run, or a signal ended a drain by hand before it had caught up. A shift
             that a signal ends (a server shuts down) is a short shift. Either way every batch is committed or rolled back.
     """
+    from iot_platform.orchestration.pooled_storage import limit_statements  # with it comes Dagster's storage
+
     limit_statements(STORAGE_MILLISECONDS)
     partitions = tuple(sorted(int(key) for key in chosen_keys(context, "Kafka partitions")))
     run = _DrainRun(context, settings, partitions)
@@ -159,7 +160,7 @@ class _DrainRun:
 
     def _warn(self, text: str, *arguments: object) -> None:
         """Into the run's log, which is in Dagster's storage: where that is away, too, the reason must not be hidden by its absence."""
-        with suppress(*STORAGE_ERRORS):
+        with suppress(*storage_errors()):
             self.context.log.warning(text, *arguments)
 
     def _drain_until_caught_up(self, connection: Connection) -> None:
@@ -212,12 +213,12 @@ class _DrainRun:
             return
         if self.ends_at is not None and not self.announced:
             self.announced = True
-            with suppress(*STORAGE_ERRORS):  # without the tag the sensor replaces us when we end
+            with suppress(*storage_errors()):  # without the tag the sensor replaces us when we end
                 self.context.instance.add_run_tags(self.context.run.run_id, {shifts.ENDS_AT_TAG: f"{self.ends_at:.3f}"})
         self.reporter.update(progress)
         if progress.poisoned and not self.poison_reported:
             self.poison_reported = True
-            with suppress(*STORAGE_ERRORS):
+            with suppress(*storage_errors()):
                 self.context.log_event(brake_pulled(progress))
 
     def add_totals(self) -> None:
@@ -236,6 +237,7 @@ class _DrainRun:
         """Evaluate the checks; and tenants and projects that a killed run left without key or materialization get both now.
         On a connection of its own: the one of the locks may have broken. It stays open to the end: a run without a session is taken for
         dead by the sensor, and the audit of many messages takes its time. Nothing here is worth a failed run."""
+        expected: tuple[type[Exception], ...] = (*storage_errors(), DatabaseError, psycopg2.Error)
         try:
             with closing(connect(self.settings, application_name=shifts.session_name(self.context.run.run_id))) as connection:
                 if shifts.SHARD_TAG in self.context.run.tags:  # by hand Dagster runs the checks itself
@@ -245,7 +247,7 @@ class _DrainRun:
                 connection.commit()  # no transaction stays open beside the audit
                 if shifts.SHARD_TAG in self.context.run.tags:
                     self._audit()
-        except (*STORAGE_ERRORS, DatabaseError, psycopg2.Error) as error:
+        except expected as error:
             log.warning("checks or missing partition keys could not be reported; the next run tries again: %s", error)
 
     def _audit(self) -> None:

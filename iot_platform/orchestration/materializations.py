@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
-from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy.exc import SQLAlchemyError
 
 from iot_platform.orchestration.dynamic_partitions import ProjectKeys
 from iot_platform.orchestration.event_throttle import EventThrottle
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STORAGE_ERRORS: Final = (SQLAlchemyError, DagsterPostgresException, dg.DagsterError)
-"""What Dagster raises when its storage is away: the drain goes on, and the events are written later."""
 INTERVAL_SECONDS: Final = 45.0
 BUDGET_SECONDS: Final = 0.25
 """Most time for events in one call, about 80 of them: with calls every second a drain spends at most a fifth of its main thread here."""
@@ -32,6 +28,15 @@ RETRY_SECONDS: Final = 5.0
 
 Key = tuple[str, str | int | tuple[str, str]]
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What Dagster raises when its storage is away: the drain goes on, and the events are written later."""
+    # Half of what a code server imports, which a run needs, but not those that only list the definitions.
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError, DagsterPostgresException, dg.DagsterError)
 
 
 def figures_metadata(figures: Figures, prefix: str = "") -> Metadata:
@@ -103,7 +108,7 @@ class Reporter:
                 self._throttle.written(key, self.clock())
                 if self.clock() >= deadline:
                     return
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             self._paused_until = self.clock() + RETRY_SECONDS
             log.warning("Dagster's storage does not take events; draining goes on, the events follow later: %s", error)
 

@@ -82,7 +82,7 @@ def unknown(words: list[str]) -> str:
             if word.partition("=")[0] not in known:
                 return f"iot {' '.join(words)}: {word}"
         elif hasattr(command, "commands") and word in command.commands:
-            command = command.commands[word]
+            command = command.load(word) if command is COMMAND else command.commands[word]
         elif hasattr(command, "commands") and word.islower():
             return f"iot {' '.join(words)}: {word}"
         known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
