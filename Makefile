@@ -84,7 +84,7 @@ test-boards: bootstrap ## The dashboards of metrics while Dagster runs, and besi
 	@$(PYTEST) iot_platform_tests/boards -m boards $(ARGS)
 
 .PHONY: test-upgrade
-test-upgrade: bootstrap ## Ingest daemons of the release before and of this one side by side, forth and back
+test-upgrade: bootstrap ## The release before and this one side by side, forth and back, while devices publish; Kafka's and PostgreSQL's next release; half an hour (pg_upgrade needs root; the first time it builds TimescaleDB)
 	@$(PYTEST) iot_platform_tests/upgrade -m upgrade $(ARGS)
 
 .PHONY: test-api

@@ -26,12 +26,14 @@ from iot_platform_tests.support.servers.previous_release import previous_release
 from iot_platform_tests.support.servers.secured_broker import secured_broker
 from iot_platform_tests.support.servers.secured_kafka import secured_kafka
 from iot_platform_tests.support.servers.stack import dagster, ingest, programs, servers, settings, template_database
+from iot_platform_tests.support.servers.update_root import update_root
 
 KEPT = (
     "IOT_CACHE_DIR",
     "IOT_TEST_COMMUNITY_URL",
     "IOT_TEST_NEWEST_TIMESCALEDB",
     "IOT_TEST_EXAMPLES",
+    "IOT_TEST_UPDATE_ROOT",
     "IOT_TEST_BROKERS_REPORT",
     "IOT_DRILL_OUTAGE_SECONDS",
     "IOT_DRILL_SEED",
@@ -79,6 +81,7 @@ __all__ = [
     "simulation",
     "template_database",
     "two_tenants",
+    "update_root",
     "victims",
     "world",
 ]

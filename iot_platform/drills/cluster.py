@@ -3,7 +3,9 @@ Each program that waits names the broker it waits for."""
 
 import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ from iot_platform.drills.rig.drill_stack import INGEST
 from iot_platform.drills.rig.kafka_cluster import BROKERS, KafkaCluster, name_of, replicas
 from iot_platform.drills.rig.registry import drill
 from iot_platform.kafka.errors import KafkaUnavailableError
+from iot_platform.local.kafka import pinned_version
 from iot_platform.settings import Settings
 
 RATE: Final = 200
@@ -29,6 +32,9 @@ FLOW_SECONDS: Final = 300.0
 IN_SYNC_SECONDS: Final = 240.0
 SAID_SECONDS: Final = 240.0
 OUTAGE_SECONDS: Final = 20.0
+NEXT_KAFKA: Final = "4.4.0"
+"""The release after the one that the stack installs."""
+_FEATURE: Final = re.compile(r"Feature: (\S+) .*FinalizedVersionLevel: (\S+)")
 _PAUSE: Final = """
 SELECT coalesce(extract(epoch FROM max(pause)), 0) FROM (
     SELECT committed_at, committed_at - lag(committed_at) OVER (ORDER BY committed_at) AS pause FROM ledger
@@ -132,6 +138,35 @@ def brokers_restarted(run: DrillRun) -> None:
     _note_pause(run)
 
 
+@drill(
+    "brokers_updated",
+    "three Kafka brokers updated to the next release, one after the other; one goes back and comes again; then their features are raised",
+    group="upgrade",
+    fresh=True,
+    obstacle=lambda: "KAFKA_HOME names one release of Kafka" if os.environ.get("KAFKA_HOME") else "",
+    brokers=3,
+)
+def brokers_updated(run: DrillRun) -> None:
+    """Messages flow while brokers of two releases serve together, and while the features are raised. Until that a broker may go back to the
+    release before; after it that release refuses to start, and the metadata version does not go down."""
+    _begin(run)
+    with Daemon(run) as daemon:
+        for number in range(1, BROKERS + 1):
+            _restart(run, number, NEXT_KAFKA)
+        _restart(run, BROKERS, "")
+        _restart(run, BROKERS, NEXT_KAFKA)
+        _raise_features(run, NEXT_KAFKA)
+        with run.fault(f"broker {BROKERS} stopped, started with {pinned_version()}, which must refuse"):
+            run.stack.stop(name_of(BROKERS))
+            run.note(f"{pinned_version()} said: {_refusal(run, BROKERS)}")
+            run.stack.use_kafka(BROKERS, NEXT_KAFKA)
+            _start(run, [BROKERS])
+            run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
+    run.fleet.finish()
+    daemon.report()
+    _note_pause(run)
+
+
 # -- what happens to the brokers -------------------------------------------------------------------------------
 def _kill_and_start(run: DrillRun, number: int) -> None:
     """kill -9; messages must flow without the broker, then it comes back."""
@@ -155,9 +190,12 @@ def _kill_and_start(run: DrillRun, number: int) -> None:
     )
 
 
-def _restart(run: DrillRun, number: int) -> None:
-    """SIGTERM, and back."""
-    with run.fault(f"broker {number} restarted (SIGTERM)"):
+def _restart(run: DrillRun, number: int, version: str | None = None) -> None:
+    """SIGTERM, and back, as another release of Kafka if one is given ("": the stack's own)."""
+    release = "" if version is None else f" with {version or pinned_version()}"
+    if version is not None:
+        run.stack.use_kafka(number, version)
+    with run.fault(f"broker {number} restarted{release} (SIGTERM)"):
         began = time.monotonic()
         run.stack.stop(name_of(number))
         stopped = time.monotonic() - began
@@ -165,7 +203,41 @@ def _restart(run: DrillRun, number: int) -> None:
         _check_degraded(run, number)
         _start(run, [number])
         run.await_true("all copies are in sync", lambda: _in_sync(run), IN_SYNC_SECONDS)
-    run.note(f"broker {number}: stopped in {stopped:.1f} s, back in sync {time.monotonic() - began - stopped:.1f} s later")
+    run.note(f"broker {number}{release}: stopped in {stopped:.1f} s, back in sync {time.monotonic() - began - stopped:.1f} s later")
+
+
+def _raise_features(run: DrillRun, version: str) -> None:
+    """As `kafka-features.sh` does; and back, which is refused."""
+    release = ".".join(version.split(".")[:2])
+    run.note(f"features before: {_features(run, 'describe')[1]}")
+    with run.fault(f"features raised to {release}"):
+        code, said = _features(run, "upgrade", "--release-version", release)
+        run.check(code == 0, f"kafka-features upgrade: {said}")
+        _, levels = _features(run, "describe")
+        run.check(f"metadata.version {release}" in levels, f"the metadata version is not that of {release}: {levels}")
+        run.await_stored(run.stored() + RATE)
+    run.note(f"features after: {levels}")
+    code, said = _features(run, "downgrade", "--release-version", ".".join(pinned_version().split(".")[:2]))
+    run.check(code != 0, f"kafka-features downgrade was taken: {said}")
+    run.note(f"back: {said.split(', ', 1)[0]}")
+
+
+def _features(run: DrillRun, *arguments: str) -> tuple[int, str]:
+    """Exit code of `kafka-features.sh`, and the levels that it shows, or else its words."""
+    command = ("org.apache.kafka.tools.FeatureCommand", "--bootstrap-server", run.settings.kafka_bootstrap_servers, *arguments)
+    shown = subprocess.run(_cluster(run).servers[0].java(*command), check=False, capture_output=True, text=True, timeout=SAID_SECONDS)
+    lines = (shown.stdout + shown.stderr).replace("\t", " ").splitlines()
+    levels = [f"{found[1]} {found[2]}" for line in lines if (found := _FEATURE.search(line))]
+    return shown.returncode, ", ".join(levels or [line.strip() for line in lines if line.strip()])
+
+
+def _refusal(run: DrillRun, number: int) -> str:
+    """What the stack's own release says when it ends instead of serving."""
+    command = run.stack.use_kafka(number, "").program().command
+    shown = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SAID_SECONDS)
+    run.check(shown.returncode != 0, "the release before served on features that it does not know")
+    lines = [line for line in (shown.stdout + shown.stderr).splitlines() if "does not support" in line or "Exception: " in line]
+    return lines[0].strip() if lines else f"exit code {shown.returncode}"
 
 
 def _begin(run: DrillRun) -> None:

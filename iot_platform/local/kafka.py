@@ -51,6 +51,8 @@ class KafkaServer:
     """Further lines of its configuration."""
     java_options: tuple[str, ...] = ()
     """Further options of the server's Java, not of its tools'."""
+    version: str = ""
+    """Another release than that of deploy/local/kafka-pom.xml; not where KAFKA_HOME names one."""
 
     @property
     def log_dir(self) -> Path:
@@ -73,7 +75,7 @@ class KafkaServer:
 
     def prepare(self, note: Note) -> None:
         """See Server."""
-        self._fetch(note)
+        self.fetch(note)
         self._data.mkdir(parents=True, exist_ok=True)
         self._config_file.write_text(self._config(), "utf-8")
         if not (self._data / "meta.properties").exists():
@@ -124,6 +126,32 @@ class KafkaServer:
             update={"kafka_bootstrap_servers": self.bootstrap_servers, "kafka_security_protocol": "PLAINTEXT", "kafka_sasl_mechanism": None}
         )
 
+    def fetch(self, note: Note) -> None:
+        """Download Kafka, unless that is done or KAFKA_HOME names one.
+
+        Raises:
+            LocalStackError: it can't be had, or KAFKA_HOME holds none.
+        """
+        if home := os.environ.get("KAFKA_HOME"):
+            if not list((Path(home) / "libs").glob("kafka_2*.jar")):
+                raise LocalStackError(
+                    f"KAFKA_HOME={home} holds no Kafka (libs/kafka_2*.jar): correct it, or unset it to have Kafka downloaded"
+                )
+            return
+        if self._jars.exists():
+            return
+        with cached(self._jars, note) as folder:
+            if folder is None:
+                return
+            note("downloading Kafka (54 MB of jars)")
+            maven = which("mvn")
+            if maven is None:
+                raise LocalStackError("Maven is not installed. Run as root: apt-get install maven; or set KAFKA_HOME")
+            command = [maven, "-B", "-f", str(_DEPLOY / "kafka-pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+            if self.version:
+                command.append(f"-Dkafka.version={self.version}")
+            run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka", hint=NETWORK)
+
     def libraries(self) -> Path:
         """Folder of Kafka's jars, which may not exist yet."""
         home = os.environ.get("KAFKA_HOME")
@@ -162,27 +190,7 @@ class KafkaServer:
 
     @property
     def _jars(self) -> Path:
-        version = re.search(r"kafka_2.13</artifactId><version>([^<]+)", (_DEPLOY / "kafka-pom.xml").read_text("utf-8"))
-        return self.cache_dir / f"kafka-{version[1] if version else 'unknown'}"
-
-    def _fetch(self, note: Note) -> None:
-        if home := os.environ.get("KAFKA_HOME"):
-            if not list((Path(home) / "libs").glob("kafka_2*.jar")):
-                raise LocalStackError(
-                    f"KAFKA_HOME={home} holds no Kafka (libs/kafka_2*.jar): correct it, or unset it to have Kafka downloaded"
-                )
-            return
-        if self._jars.exists():
-            return
-        with cached(self._jars, note) as folder:
-            if folder is None:
-                return
-            note("downloading Kafka (54 MB of jars)")
-            maven = which("mvn")
-            if maven is None:
-                raise LocalStackError("Maven is not installed. Run as root: apt-get install maven; or set KAFKA_HOME")
-            command = [maven, "-B", "-f", str(_DEPLOY / "kafka-pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
-            run_logged(command, self.log_dir / "install.log", note, what="downloading Kafka", hint=NETWORK)
+        return self.cache_dir / f"kafka-{self.version or pinned_version()}"
 
     def _config(self) -> str:
         controllers = self.quorum.controller_ports if self.quorum else (self._controller_port(),)
@@ -221,6 +229,12 @@ group.initial.rebalance.delay.ms=0
             if known and (not is_free(self.port) or is_free(int(known[1]))):  # serving already, or free to serve again
                 return int(known[1])
         return self.port + 1 if self.port < 65535 and is_free(self.port + 1) else free_ports(1)[0]
+
+
+def pinned_version() -> str:
+    """Kafka's release in the local stack."""
+    version = re.search(r"<kafka.version>([^<]+)", (_DEPLOY / "kafka-pom.xml").read_text("utf-8"))
+    return version[1] if version else "unknown"
 
 
 def new_cluster_id() -> str:

@@ -30,8 +30,9 @@ def series() -> Iterator[Series]:
 
 
 def parameters() -> list[object]:
-    """Slow drills run in `make test-fault` only."""
-    return [pytest.param(item, id=item.name, marks=() if item.fast else pytest.mark.fault) for item in all_drills()]
+    """Slow drills run in `make test-fault` only, updates in `make test-upgrade`."""
+    drills = [item for item in all_drills() if item.group != "upgrade"]
+    return [pytest.param(item, id=item.name, marks=() if item.fast else pytest.mark.fault) for item in drills]
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""A rolling update of the ingest daemons from the release before to this one, and back, while messages come."""
+"""A rolling update of the whole platform from the release before to this one, and back, while devices publish."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.audit import run_audit
 from iot_platform.database import migrate, pending
@@ -20,15 +21,20 @@ from iot_platform.local import applications, probes
 from iot_platform.local.ports import free_ports
 from iot_platform.local.postgresql_roles import create_database
 from iot_platform.settings import Settings, exports
+from iot_platform.simulator.comparison import Scope, compare, read
 from iot_platform_tests.support.feeds.community import PROJECT, TENANT
 from iot_platform_tests.support.feeds.drain import check_books, drain, query
+from iot_platform_tests.support.feeds.simulation import Simulation, await_everything_stored, stored_messages
 from iot_platform_tests.support.servers.ingest import forget, publish
 from iot_platform_tests.support.servers.previous_release import PreviousRelease
-from iot_platform_tests.support.servers.stack import Programs, Servers
+from iot_platform_tests.support.servers.stack import Dagster, Programs, Servers
 from iot_platform_tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(1800)]
 DATABASE = "rolling_update"
+MIX = ("--tenants=2", "--projects=2", "--devices=20", "--late=0.03", "--duplicate=0.03", "--malformed=0.03", "--conflict=0.01")
+MESSAGES = 2000
+RATE = 100
 
 
 @dataclass
@@ -164,3 +170,78 @@ def test_daemons_of_both_releases_share_the_topics(
     check_books(settings)
     found = run_audit(settings, since=datetime.fromtimestamp(0, UTC), wait_seconds=10)
     assert (found.differences, found.doubts, len(found.daemons)) == ([], [], 2)
+
+
+def test_update_and_way_back(  # noqa: PLR0917  fixtures
+    settings: Settings,
+    servers: Servers,
+    programs: Programs,
+    daemons: list[Daemon],
+    dagster: Dagster,
+    simulation: Simulation,
+    database: Connection,
+    previous_release: PreviousRelease,
+) -> None:
+    total = 0
+
+    def publish() -> None:
+        nonlocal total
+        simulation.start(*MIX, f"--count={MESSAGES}", f"--rate={RATE}", f"--seed={total}")
+        total += MESSAGES
+
+    def flows() -> None:
+        """What is published now is stored."""
+        before = stored_messages(database)
+        eventually(lambda: stored_messages(database) >= before + 100 or not simulation.running, 120, "the drain gets on", pause=0.1)
+        simulation.finish()
+        await_everything_stored(settings, database, total, 120)
+
+    def exchange(daemon: Daemon) -> None:
+        """With messages in its spool, as the one release wrote them and the other one reads them."""
+        with kafka_hangs(servers):
+            eventually(lambda: daemon.spooled() >= 20, 60, "messages in the spool")
+            programs.stop(daemon.name)
+            left = daemon.spooled()
+        assert left >= 20
+        daemon.start()
+        eventually(lambda: daemon.spooled() == 0, 60, "the spool is handed over")
+
+    programs.release = previous_release
+    for daemon in daemons:
+        daemon.start()
+    dagster.start()
+    publish()
+    flows()
+
+    publish()  # the schema first, under all programs of the release before
+    assert "migrations/0018_post_store_rollups_in_tables.sql" in migrate(settings)
+    flows()
+
+    programs.release = None  # Dagster before the daemons; for a while the platform of this release and the daemons of the one before
+    publish()
+    dagster.exchange()
+    flows()
+    publish()
+    exchange(daemons[0])
+    flows()
+    publish()
+    exchange(daemons[1])
+    flows()
+
+    programs.release = previous_release  # and back: on this release's schema, the daemons of this release beside it at first
+    publish()
+    dagster.exchange()
+    flows()
+    publish()
+    for daemon in daemons:
+        exchange(daemon)
+    flows()
+
+    stored = read(database, Scope(settings.kafka_topic))
+    assert compare(simulation.published, stored) == []
+    assert len(stored.rows) == total + stored.ledger_sums["duplicates"]
+    check_books(settings)
+    found = run_audit(settings, since=datetime.fromtimestamp(0, UTC), wait_seconds=10)
+    assert (found.differences, found.doubts) == ([], [])
+    assert len(found.daemons) == 2
+    assert query(settings, "SELECT count(*) FROM mqtt_connection") >= [(6,)]

@@ -233,6 +233,16 @@ class DrillStack:
         for server in self._kafkas:
             self.start(server.name, ready=False)
 
+    def use_kafka(self, number: int, version: str) -> KafkaServer:
+        """Another release of Kafka for a broker of several, from its next start on; downloads it. "" is the stack's own."""
+        if self.cluster is None:
+            raise LocalStackError("this stack has one broker")
+        server = replace(self.cluster.servers[number - 1], version=version)
+        server.fetch(self.note)
+        self._kafkas = self.cluster.servers = tuple(server if other.name == server.name else other for other in self.cluster.servers)
+        self._programs[server.name], self._checks[server.name] = server.program, server.check
+        return server
+
     def recover_kafka(self) -> None:
         """What `iot up` does before it starts Kafka on a machine that went down."""
         for server in self._kafkas:

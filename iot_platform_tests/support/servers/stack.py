@@ -201,6 +201,12 @@ class Dagster:
         run(applications.dagster_webserver(settings), partial(probes.dagster, settings.dagster_url))
         return self
 
+    def exchange(self) -> None:
+        """Stop all three, and start those of the programs' release."""
+        for name in ("dagster-daemon", "dagster-code", "dagster-webserver"):
+            self.stop(name)
+        self.start()
+
     def kill(self, name: str) -> int:
         """See Programs.kill."""
         return self._programs.kill(name)
