@@ -104,7 +104,7 @@ class KafkaFiles:
         settings = Settings()
         server = KafkaServer(folder, settings.cache_dir, 0, settings)
         install_packages(server.missing_packages(), folder / "install.log", lambda _: None)
-        server._fetch(lambda _: None)
+        server.fetch(lambda _: None)
         (folder / "bin").mkdir()
         for name, main in self.SCRIPTS.items():
             command = " ".join(f"'{part}'" for part in server.java(main))
