@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import psycopg2
 from bench import drain, ingest, processes
 from bench.before_after import DRAIN, INGEST, run
 from bench.lifecycle import own_servers
+from iot_platform.local.kafka import pinned_version
 from iot_platform.settings import Settings
 
 HERE = Path(__file__).parents[1]
@@ -73,8 +73,7 @@ def settings_of_servers(settings: Settings) -> dict[str, str]:
             found["timescaledb"] = ", ".join(release for (release,) in cursor.fetchall())
     finally:
         connection.close()
-    kafka = re.search(r"kafka_2.13</artifactId><version>([^<]+)", (HERE / "deploy" / "local" / "kafka-pom.xml").read_text("utf-8"))
-    return found | {"kafka": kafka[1] if kafka else "unknown", "kafka flush.messages (ingest)": "1"}
+    return found | {"kafka": pinned_version(), "kafka flush.messages (ingest)": "1"}
 
 
 def servers_cpu(name: str) -> float:
