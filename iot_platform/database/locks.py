@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import psycopg2
@@ -29,7 +29,7 @@ def advisory_lock(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Hold a session lock for the block. Polls (50 ms) instead of waiting inside PostgreSQL, so that it can be cancelled. Commits
-    on the connection, so use one of its own, outside any transaction.
+    on the connection, so use one outside any transaction; what a block that fails has not committed is rolled back.
 
     Raises:
         LockTimeoutError: not free within `timeout` seconds, or `cancelled()` said stop. Retry.
@@ -44,6 +44,11 @@ def advisory_lock(
         time.sleep(POLL_SECONDS)
     try:
         yield
+    except BaseException:
+        if not connection.closed:
+            with suppress(psycopg2.Error):
+                connection.rollback()
+        raise
     finally:
         if not connection.closed:
             try:

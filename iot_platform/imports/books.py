@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, cast
 from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from iot_platform.database.locks import lock_key
+from iot_platform.database.locks import advisory_lock
 from iot_platform.imports.errors import ImportRefusedError
 from iot_platform.telemetry.counters import COUNTERS, SUMS
 from iot_platform.telemetry.partitions import IMPORT_TOPIC
@@ -133,20 +133,13 @@ def find(connection: Connection, content: Content, mapping: str, *, again: bool)
 
 def begin(connection: Connection, content: Content, name: str, mapping: str, *, again: bool) -> Entry:
     """The import of this content, begun now unless it was before. Commits."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (lock_key("imports"),))
-        connection.commit()
-        try:
-            if (entry := find(connection, content, mapping, again=again)) is None:
-                mapped = hashlib.sha256(mapping.encode()).digest()
-                cursor.execute(_ADD, (Binary(content.sha256), content.length, name, mapping, Binary(mapped)))
-                (partition,) = cursor.fetchone() or (0,)
-                entry = Entry(partition, content.sha256.hex(), 0, finished=False)
-                cursor.execute(_OFFSET, (IMPORT_TOPIC, partition, IMPORT_TOPIC, entry.topic_id))
-                connection.commit()
-        finally:
-            connection.rollback()
-            cursor.execute("SELECT pg_advisory_unlock(%s)", (lock_key("imports"),))
+    with advisory_lock(connection, "imports", float("inf")), connection.cursor() as cursor:
+        if (entry := find(connection, content, mapping, again=again)) is None:
+            mapped = hashlib.sha256(mapping.encode()).digest()
+            cursor.execute(_ADD, (Binary(content.sha256), content.length, name, mapping, Binary(mapped)))
+            (partition,) = cursor.fetchone() or (0,)
+            entry = Entry(partition, content.sha256.hex(), 0, finished=False)
+            cursor.execute(_OFFSET, (IMPORT_TOPIC, partition, IMPORT_TOPIC, entry.topic_id))
             connection.commit()
     return entry
 

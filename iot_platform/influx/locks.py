@@ -1,9 +1,8 @@
 """Who may write to a sink."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database.errors import LockTimeoutError
@@ -20,19 +19,7 @@ def writing(connection: Connection, sink: str, timeout: float, cancelled: Callab
         InfluxBusyError: not free within `timeout` seconds.
     """
     try:
-        with advisory_lock(connection, f"sink-{sink}", timeout, cancelled=cancelled), _rolled_back(connection):
+        with advisory_lock(connection, f"sink-{sink}", timeout, cancelled=cancelled):
             yield
     except LockTimeoutError as error:
         raise InfluxBusyError(f"sink '{sink}': {error}") from error
-
-
-@contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
-    """The lock is given back on the same connection, which commits."""
-    try:
-        yield
-    except BaseException:
-        if not connection.closed:
-            with suppress(psycopg2.Error):
-                connection.rollback()
-        raise

@@ -2,8 +2,8 @@
 point repeats at most what was not committed. Two evaluations never run at once."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -109,24 +109,12 @@ def evaluate(
         with closing(connect(settings, "writer", "iot-quality")) as connection:
             require_migrated(connection)
             try:
-                with advisory_lock(connection, LOCK, wait_seconds), _rolled_back(connection):
+                with advisory_lock(connection, LOCK, wait_seconds):
                     return _Run(settings, connection, at, rules, note=note).run()
             except LockTimeoutError as error:
                 raise BusyError(f"another evaluation is running: {error}") from error
     except psycopg2.Error as error:
         raise DatabaseUnreachableError(f"the evaluation was not finished: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
-    """Leave no transaction open behind an error: the lock is given back on the same connection."""
-    try:
-        yield
-    except BaseException:
-        if not connection.closed:
-            with suppress(psycopg2.Error):
-                connection.rollback()
-        raise
 
 
 class _Run:
