@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from iot_platform.drills.kafka_loss import accept_loss, come_to_rest, cut_logs, flow
-from iot_platform.drills.rig.alert_watch import METRICS, obstacle, watching
+from iot_platform.drills.rig.alert_watch import METRICS, TENANT_LATE_SECONDS, obstacle, watching
 from iot_platform.drills.rig.drill_run import DrillRun
 from iot_platform.drills.rig.drill_stack import INGEST
 from iot_platform.drills.rig.registry import drill
@@ -13,8 +13,6 @@ from iot_platform.drills.topics import DELETED, DRAIN, delete_records, stop_drai
 
 SLOW: Final = 20.0
 """Messages a second where only their coming matters."""
-TENANT_LATE_SECONDS: Final = 60.0
-"""Messages that waited so long are late for TenantLate, however fast they are drained then."""
 LATE: Final = {
     "FreshnessBurnsFast": "messages that waited are late",
     "FreshnessBurnsSlow": "messages that waited are late",

@@ -8,10 +8,12 @@ import polars as pl
 
 from iot_platform.imports.made import TimePlace
 
-_FLOAT: Final = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?$"
-_INTEGER: Final = r"^-?(?:0|[1-9][0-9]{0,17})i$"
+FLOAT: Final = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
+INTEGER: Final = r"-?(?:0|[1-9][0-9]{0,17})i"
+"""Values of ordinary lines that are JSON already, an integer's without its i; what is larger or longer is looked at more closely."""
+TRUE: Final = ("t", "T", "true", "True", "TRUE")
+FALSE: Final = ("f", "F", "false", "False", "FALSE")
 _ODD: Final = r'["\\\x00]'
-_TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 _MOST_HEADS: Final = 1_000_000
 
 Name = tuple[bytes, str] | tuple[None, None]
@@ -96,12 +98,12 @@ def _token() -> pl.Expr:
     """The value as JSON; null for texts, and numbers that have to be looked at."""
     token = pl.col("token")
     return (
-        pl.when(token.str.contains(_FLOAT))
+        pl.when(token.str.contains(f"^{FLOAT}$"))
         .then(token)
-        .when(token.str.contains(_INTEGER))
+        .when(token.str.contains(f"^{INTEGER}$"))
         .then(token.str.head(-1))
-        .when(token.is_in(_TRUE))
+        .when(token.is_in(TRUE))
         .then(pl.lit("true"))
-        .when(token.is_in(_FALSE))
+        .when(token.is_in(FALSE))
         .then(pl.lit("false"))
     )

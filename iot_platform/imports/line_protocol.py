@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from iot_platform.imports.line_columns import LineColumns, Name
-from iot_platform.imports.made import Made, NameRefusedError, TimePlace, time_token, topic_of
+from iot_platform.imports.line_columns import FALSE, FLOAT, INTEGER, TRUE, LineColumns, Name
+from iot_platform.imports.made import Made, NameRefusedError, TimePlace, micros_of, time_token, topic_of
 from iot_platform.imports.mapping import UNITS, Mapping, Source, json_text
 from iot_platform.telemetry.decode import Reason
 from iot_platform.telemetry.decode.codecs.line_protocol_codec import Line, parse
@@ -24,12 +24,10 @@ _UNUSUAL: Final = (b'"', b"\r", b"\n#", b"\n ", b"\n\t", b"\n\n")
 _CONTEXT: Final = {b"# CONTEXT-DATABASE:": "database", b"# CONTEXT-RETENTION-POLICY:": "retention_policy"}
 _HEAD: Final = re.compile(rb"(?:[^ \\\n]|\\.)*+ ++", re.DOTALL)
 _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
-_FLOAT: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
-_INTEGER: Final = re.compile(rb"(-?(?:0|[1-9][0-9]{0,17}))i")
+_FLOAT: Final = re.compile(FLOAT.encode())
+_INTEGER: Final = re.compile(INTEGER.encode())
 _TIME: Final = re.compile(rb"-?(?:[0-9]{1,18}|[1-8][0-9]{18})")
-_BOOLEANS: Final = dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), b"true") | dict.fromkeys(
-    (b"f", b"F", b"false", b"False", b"FALSE"), b"false"
-)
+_BOOLEANS: Final = {word.encode(): token for words, token in ((TRUE, b"true"), (FALSE, b"false")) for word in words}
 
 
 @dataclass(slots=True)
@@ -187,8 +185,8 @@ class LineReader:
                 metric = self._add_key(series, name)
             if _FLOAT.fullmatch(token) is not None:
                 found.append(metric + token)
-            elif (integer := _INTEGER.fullmatch(token)) is not None:
-                found.append(metric + integer[1])
+            elif _INTEGER.fullmatch(token) is not None:
+                found.append(metric + token[:-1])
             elif (boolean := _BOOLEANS.get(token)) is not None:
                 found.append(metric + boolean)
             else:
@@ -219,8 +217,7 @@ class LineReader:
         return key
 
     def _time(self, value: int) -> str:
-        nanoseconds = value * self._divisor
-        return time_token(nanoseconds // 1000 if nanoseconds >= 0 else -(-nanoseconds // 1000))
+        return time_token(micros_of(value * self._divisor))
 
     def _document(self, series: _Series, line: Line) -> bytes:
         if line.time is None:

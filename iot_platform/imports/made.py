@@ -76,6 +76,11 @@ class TimePlace:
         return metric
 
 
+def micros_of(nanoseconds: int) -> int:
+    """Cut towards 1970."""
+    return nanoseconds // 1000 if nanoseconds >= 0 else -(-nanoseconds // 1000)
+
+
 def time_token(micros: int) -> str:
     """A time as the contract reads it, whatever its size."""
     return str(micros) if abs(micros) >= MICROS_FROM else f'"{format_time(micros)}"'

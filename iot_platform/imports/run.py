@@ -25,7 +25,7 @@ from iot_platform.imports.books import Books, Entry
 from iot_platform.imports.errors import ImportRefusedError
 from iot_platform.imports.line_protocol import LineReader
 from iot_platform.imports.made import Made, TimePlace
-from iot_platform.imports.mapping import Format, Mapping
+from iot_platform.imports.mapping import Format
 from iot_platform.imports.tables import read_csv, read_parquet
 from iot_platform.settings import Settings
 from iot_platform.telemetry import retries
@@ -36,7 +36,7 @@ from iot_platform.telemetry.drain import stage
 from iot_platform.telemetry.drain.catalog import Catalog, Project
 from iot_platform.telemetry.drain.drain import short_switches
 from iot_platform.telemetry.drain.measurements import MeasurementWriter
-from iot_platform.telemetry.drain.plan import Bad, Copies, Plan, resolve_names
+from iot_platform.telemetry.drain.plan import Bad, Copies, plan_of
 from iot_platform.telemetry.drain.quiet_collector import QuietCollector
 from iot_platform.telemetry.drain.values import ADDED, CONFLICTING, DUPLICATE, has_outcome, select
 from iot_platform.telemetry.drain.writer import Writer, WriterRules
@@ -260,10 +260,8 @@ class Import:
                 catalog = Catalog(connection, batch.decoder, self._settings.max_series_per_project, create=False)
             refused = {**cutoffs.refused(batch), **unread}
             size = len(batch.records)
-            wanted = np.ones(size, np.bool_)
-            wanted[list(refused)] = False
             copies = Copies([], np.full(size, -1, np.int64), np.zeros(size, np.int32))
-            plan = Plan.of(batch, copies, {**resolve_names(catalog, batch, copies, wanted), **refused})
+            plan = plan_of(catalog, batch, copies, refused)
             outcome = writer.look(select(plan, plan.measured, catalog), catalog)
             reasons.update(str(reason) for reason, _ in plan.bad.values())
             found = (
@@ -362,6 +360,3 @@ def _stamp_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-__all__ = ["Import", "Mapping", "Progress", "Summary"]

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from iot_platform.imports.errors import ImportRefusedError
-from iot_platform.imports.made import Made, NameRefusedError, TimePlace, time_token, topic_of
+from iot_platform.imports.made import Made, NameRefusedError, TimePlace, micros_of, time_token, topic_of
 from iot_platform.imports.mapping import UNITS, Mapping, Source, Time, json_text
 from iot_platform.telemetry.decode import Reason
 from iot_platform.telemetry.decode.codecs.table import IMPORT_PREFIX
@@ -124,7 +124,7 @@ class TableReader:
             return [_BAD if value is None else time_token(value) for value in zoned.dt.timestamp("us").to_list()]
         if self._time.unit != "iso" and kind.is_integer():
             scale = UNITS[self._time.unit]
-            return [_BAD if value is None else time_token(_micros(value * scale)) for value in column.to_list()]
+            return [_BAD if value is None else time_token(micros_of(value * scale)) for value in column.to_list()]
         read = _number_time if self._time.unit != "iso" else _iso_time
         known: dict[object, str] = {}
         found = []
@@ -135,17 +135,13 @@ class TableReader:
         return found
 
 
-def _micros(nanoseconds: int) -> int:
-    return nanoseconds // 1000 if nanoseconds >= 0 else -(-nanoseconds // 1000)
-
-
 def _number_time(value: object, time: Time, zone: tzinfo) -> str:
     try:
         exact = Decimal(str(value))
         nanoseconds = int((exact * UNITS[time.unit]).to_integral_value(ROUND_FLOOR)) if exact.is_finite() else None
     except (InvalidOperation, OverflowError):
         nanoseconds = None
-    return _BAD + str(value) if nanoseconds is None or abs(nanoseconds) >= 1 << 80 else time_token(_micros(nanoseconds))
+    return _BAD + str(value) if nanoseconds is None or abs(nanoseconds) >= 1 << 80 else time_token(micros_of(nanoseconds))
 
 
 def _iso_time(value: object, time: Time, zone: tzinfo) -> str:

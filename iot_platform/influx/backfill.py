@@ -107,9 +107,7 @@ def step(
 
     def shipped(found: Shipped) -> None:
         with connection.cursor() as cursor:
-            books.taken(cursor, found.written)
-            books.refuse(cursor, found.refused)
-            books.count(cursor, len(found.written), len(found.refused), 0)
+            books.delivered(cursor, found.written, found.refused)
         connection.commit()
         on_written(len(found.written))
 

@@ -87,7 +87,7 @@ _REPLAYED_RANGE: Final = """
 SELECT EXISTS (SELECT FROM ledger WHERE kind = 'replay' AND kafka_partition = %s AND kafka_topic = %s AND log_generation = %s
     AND from_offset < %s AND to_offset > %s)"""
 _COUNT: Final = """
-UPDATE sink SET written = written + %s, refused = refused + %s, retries = retries + %s, written_at = now(), seen_at = now(), error = NULL,
+UPDATE sink SET written = written + %s, refused = refused + %s, written_at = now(), seen_at = now(), error = NULL,
     error_since = NULL WHERE sink = %s"""
 _TROUBLE: Final = """
 UPDATE sink SET error = %s, error_since = coalesce(error_since, now()), seen_at = now(), retries = retries + %s WHERE sink = %s"""
@@ -245,9 +245,11 @@ class Books:
         (replayed,) = cursor.fetchone() or (False,)
         return bool(replayed)
 
-    def count(self, cursor: Cursor, written: int, refused: int, retries: int) -> None:
-        """Add to the sums; it works."""
-        cursor.execute(_COUNT, (written, refused, retries, self.sink))
+    def delivered(self, cursor: Cursor, written: list[Row], refused: list[Refusal]) -> None:
+        """Note what became of measurements: these are there, those are not."""
+        self._taken(cursor, written)
+        self._refuse(cursor, refused)
+        cursor.execute(_COUNT, (len(written), len(refused), self.sink))
 
     def trouble(self, text: str, retries: int) -> None:
         """It does not take what it is sent; commits."""
@@ -255,14 +257,13 @@ class Books:
             cursor.execute(_TROUBLE, (text[:2000], retries, self.sink))
         self.connection.commit()
 
-    def refuse(self, cursor: Cursor, refusals: Iterable[Refusal]) -> None:
-        """Note what the sink does not have."""
+    def _refuse(self, cursor: Cursor, refusals: Iterable[Refusal]) -> None:
         rows = [(self.sink, item.series_id, interval(item.time), item.tenant, item.reason, item.detail) for item in refusals]
         if rows:
             execute_values(cursor, _REFUSE, rows, template=_REFUSE_ROW)
             self.has_refused = True
 
-    def taken(self, cursor: Cursor, rows: list[Row]) -> None:
+    def _taken(self, cursor: Cursor, rows: list[Row]) -> None:
         """What was refused once and is there now."""
         if self.has_refused and rows:
             cursor.execute(_TAKEN, ([row.series_id for row in rows], [row.time for row in rows], self.sink))

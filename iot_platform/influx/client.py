@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
@@ -122,6 +123,11 @@ def literal(text: str) -> str:
     """A string in InfluxQL."""
     quoted = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{quoted}'"
+
+
+def span(begin: datetime, end: datetime) -> str:
+    """InfluxQL's condition for begin <= time < end (UTC)."""
+    return f"time >= '{begin:%Y-%m-%dT%H:%M:%S.%fZ}' AND time < '{end:%Y-%m-%dT%H:%M:%S.%fZ}'"
 
 
 def _integer(digits: str) -> int | float:

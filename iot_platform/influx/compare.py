@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from iot_platform.database import connect
 from iot_platform.influx import stored
-from iot_platform.influx.client import InfluxClient, identifier, literal
+from iot_platform.influx.client import InfluxClient, identifier, literal, span
 from iot_platform.influx.lines import FIELDS, TAGS, Key, Row, is_boolean, name_of, tag_value
 from iot_platform.influx.target import Target
 from iot_platform.settings import Settings
@@ -107,15 +107,11 @@ def _next(connection: Connection, client: InfluxClient, settings: Settings, begi
         (here,) = cursor.fetchone() or (None,)
     connection.rollback()
     fields = ", ".join(map(identifier, FIELDS))
-    statement = f"SELECT {fields} FROM {identifier(settings.influx_measurement)} WHERE {_span(begin, end)} LIMIT 1"  # noqa: S608 - InfluxQL
+    statement = f"SELECT {fields} FROM {identifier(settings.influx_measurement)} WHERE {span(begin, end)} LIMIT 1"  # noqa: S608 - InfluxQL
     there = [series["values"][0][0] for series in client.query(statement) if series.get("values")]
     found = [here] if here is not None else []
     found += [datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time // 1000) for time in there]
     return min(found, default=None)
-
-
-def _span(begin: datetime, end: datetime) -> str:
-    return f"time >= '{begin:%Y-%m-%dT%H:%M:%S.%fZ}' AND time < '{end:%Y-%m-%dT%H:%M:%S.%fZ}'"
 
 
 def _tenants(client: InfluxClient, settings: Settings) -> list[str]:
@@ -125,7 +121,7 @@ def _tenants(client: InfluxClient, settings: Settings) -> list[str]:
 
 def _there(client: InfluxClient, measurement: str, tenant: str, begin: datetime, end: datetime) -> dict[Key, dict[int, Point]]:
     fields, tags = ", ".join(map(identifier, FIELDS)), ", ".join(map(identifier, TAGS))
-    where = f"{identifier('tenant')} = {literal(tag_value(tenant))} AND {_span(begin, end)}"
+    where = f"{identifier('tenant')} = {literal(tag_value(tenant))} AND {span(begin, end)}"
     found: dict[Key, dict[int, Point]] = {}
     statement = f"SELECT {fields} FROM {identifier(measurement)} WHERE {where} GROUP BY {tags}"  # noqa: S608 - InfluxQL, quoted
     for series in client.query(statement):

@@ -234,9 +234,7 @@ class Follower:
         return missing
 
     def _commit(self, work: "_Work", cursor: Cursor, shipped: Shipped) -> None:
-        work.books.taken(cursor, shipped.written)
-        work.books.refuse(cursor, shipped.refused)
-        work.books.count(cursor, len(shipped.written), len(shipped.refused), 0)
+        work.books.delivered(cursor, shipped.written, shipped.refused)
         work.connection.commit()
         self.progress.written += len(shipped.written)
         self.progress.refused += len(shipped.refused)

@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from iot_platform.influx.books import Books, Refusal
-from iot_platform.influx.client import InfluxClient, identifier, literal
+from iot_platform.influx.client import InfluxClient, identifier, literal, span
 from iot_platform.influx.delivery import Delivered
 from iot_platform.influx.errors import InfluxRefusedError
 from iot_platform.influx.lines import MOST_TAG_BYTES, TAGS, Key, Row, kinds, line, series_key, tag_value
@@ -141,8 +141,7 @@ class Shipper:
             names = self.names.look_up(cursor, common)
         self._connection.rollback()
         mixed = [number for number, kind in common.items() if known.get(number, 0) & ~kind and number in names]
-        span = f"time >= '{begin:%Y-%m-%dT%H:%M:%S.%fZ}' AND time < '{end:%Y-%m-%dT%H:%M:%S.%fZ}'"
-        self._delete([f"{_condition(names[number])} AND {span}" for number in mixed])
+        self._delete([f"{_condition(names[number])} AND {span(begin, end)}" for number in mixed])
 
     def delete_tenant(self, tenant: str) -> None:
         """Remove a tenant's points. Raises as ship; InfluxRefusedError: this server deletes nothing by InfluxQL (2.x, 3)."""

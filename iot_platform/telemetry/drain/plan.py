@@ -93,6 +93,14 @@ def resolve_names(catalog: Catalog, batch: DecodedRecords, copies: Copies, wante
     return {row: (Reason.SERIES_LIMIT, detail) for row, detail in refused}
 
 
+def plan_of(catalog: Catalog, batch: DecodedRecords, copies: Copies, refused: Bad) -> Plan:
+    """The plan of a batch to be stored; records that are `refused` go to quarantine for that reason, whatever the decoder made of them.
+    Commits names that are new."""
+    wanted = np.ones(len(batch.records), np.bool_)
+    wanted[list(refused)] = False
+    return Plan.of(batch, copies, {**resolve_names(catalog, batch, copies, wanted), **refused})
+
+
 def message_rows(plan: Plan, catalog: Catalog, rows: npt.NDArray[np.intp], shifts: Mapping[int, int]) -> tuple[str, list[bytes]]:
     """Good records for table message: the COPY statement and its rows; `rows` ascend. `shifts`: record → time_shift_us."""
     if not len(rows):

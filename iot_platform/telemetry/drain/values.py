@@ -142,10 +142,11 @@ def select(plan: Plan, keep: Bools, catalog: Catalog, shift: npt.NDArray[np.int3
         historical=_historical(batch, rows),
     )
     _mark_received(plan, keep, values, shift, known)
-    late = values.time < plan.records.envelope.received_at[values.row] - PUNCTUAL_SECONDS * 1_000_000
-    late &= plan.records.partition[values.row] < FIRST_IMPORT  # history is not late
-    if late.any():
-        values.flag(np.flatnonzero(late), LATE)
+    late = np.flatnonzero(values.time < plan.records.envelope.received_at[values.row] - PUNCTUAL_SECONDS * 1_000_000)
+    if len(late):
+        late = late[plan.records.partition[values.row[late]] < FIRST_IMPORT]  # history is not late
+    if len(late):
+        values.flag(late, LATE)
     return values
 
 

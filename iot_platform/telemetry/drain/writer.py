@@ -23,9 +23,9 @@ from iot_platform.telemetry.drain.plan import (
     Copies,
     Plan,
     message_rows,
+    plan_of,
     project_indices,
     quarantine_rows,
-    resolve_names,
 )
 from iot_platform.telemetry.drain.quality_notes import note_unpunctual
 from iot_platform.telemetry.drain.stage import copy
@@ -137,9 +137,7 @@ class Writer:
         ids = self._connections.resolve(records.envelope.connections)
         found = list(streams(records, ids))
         copies = Copies(found, self._redelivery.find(records, found), ids[records.envelope.connection])
-        wanted = np.ones(len(records), np.bool_)
-        wanted[list(refused)] = False
-        return Plan.of(batch, copies, {**resolve_names(catalog, batch, copies, wanted), **refused})
+        return plan_of(catalog, batch, copies, refused)
 
     def _claim(self, cursor: Cursor, records: Records) -> None:
         """The compare-and-set, first of all. The transaction whose update succeeds owns the offsets."""
