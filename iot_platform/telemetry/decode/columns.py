@@ -39,8 +39,9 @@ class Columns:
         self.plain = (received_at > 2 * MAX_WINDOW_US) | (received_at < -2 * MAX_WINDOW_US)  # no clock says so: sums would overflow
         self.pointed = np.zeros(size, np.bool_)  # has points, so names are not unique by shape
         self.own_times = np.zeros(size, np.int32)  # measurements with a time of their own
-        self.past = {topic.past_us for topic in set(topics) if topic is not None} or {rules.past_us}
-        self.has_numbers_in_strings = bool(rules.numbers_in_strings) and any(topic and topic.numbers_in_strings for topic in set(topics))
+        distinct = [topic for topic in set(topics) if topic is not None]
+        self.past = {topic.past_us for topic in distinct} or {rules.past_us}
+        self.has_numbers_in_strings = bool(rules.numbers_in_strings) and any(topic.numbers_in_strings for topic in distinct)
 
     def shape(self, shape: Shape, device_in_topic: bool) -> None:
         """Decode the records of one shape, all of whose topics name a device, or none."""

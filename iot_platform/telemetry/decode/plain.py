@@ -71,8 +71,9 @@ def _decode(rules: DecodeRules, topic: bytes | None, payload: bytes | None, rece
         named = rules.topic_names(topic)
         if named is None:
             raise Rejection(Reason.TOPIC_MISMATCH, _mismatch(rules, topic))
-        content = _content(rules, (topic or b"").decode(), named, payload, at or Place(0, 0, received_at))
-        walk = _Walk(rules, named, received_at, b"\x00" in (topic or b""), rules.past_us_of((topic or b"").decode()))
+        text = (topic or b"").decode()
+        content = _content(rules, text, named, payload, at or Place(0, 0, received_at))
+        walk = _Walk(rules, named, received_at, "\0" in text, rules.past_us_of(text))
         return walk.points(content) if isinstance(content, Points) else walk.document(content)
     except Rejection as rejection:
         return Quarantined(rejection.reason, rejection.detail)
